@@ -1,0 +1,43 @@
+package authz
+
+import (
+	"errors"
+	"io/fs"
+	"testing"
+)
+
+func TestAllowIsTheOnlyWay(t *testing.T) {
+	var zero Decision
+	if zero.Allowed() {
+		t.Error("the zero decision allows")
+	}
+	for status := -1; status < 700; status++ {
+		d := Deny(Answer{Status: status})
+		if d.Allowed() || d.HTTPStatus() < 200 || d.HTTPStatus() > 599 || d.DeniedFor() == "" {
+			t.Fatalf("Deny with status %d: %+v", status, d)
+		}
+	}
+	if d := Allow(Answer{Status: 402, Reason: ReasonKeyExpired, Body: "x"}); !d.Allowed() || d.HTTPStatus() != 0 || d.DeniedFor() != "" || d.Body != "" {
+		t.Errorf("Allow carries parts of a denial: %+v", d)
+	}
+}
+
+func TestKindOf(t *testing.T) {
+	if got := KindOf(Errorf(KindNotFound, "no key %q: %w", "k", fs.ErrNotExist)); got != KindNotFound {
+		t.Errorf("kind %q", got)
+	}
+	if err := Errorf(KindNotFound, "x: %w", fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the cause is lost")
+	}
+	if got := KindOf(errors.New("x")); got != KindUnavailable {
+		t.Errorf("an unclassified error is %q", got)
+	}
+}
+
+func TestValidReason(t *testing.T) {
+	for s, want := range map[string]bool{"key_expired": true, "a1_": true, "": false, "ab": false, "Key": false, "1ab": false, "a b": false, "a\nb": false, "a-b-c": false} {
+		if ValidReason(s) != want {
+			t.Errorf("ValidReason(%q) = %v", s, !want)
+		}
+	}
+}

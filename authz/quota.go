@@ -1,0 +1,62 @@
+package authz
+
+import "time"
+
+// Window is the kind of period over which a limit counts.
+type Window string
+
+// The windows. Calendar windows follow the limit's time zone.
+const (
+	WindowSecond Window = "second"
+	WindowMinute Window = "minute"
+	WindowHour   Window = "hour"
+	WindowDay    Window = "day"
+	WindowMonth  Window = "month"
+	WindowNone   Window = "none" // prepaid: credits that are used once
+)
+
+// Per says who shares one count of a limit.
+type Per string
+
+// The scopes of a limit.
+const (
+	PerKey     Per = "key"     // a key and its rotations
+	PerAccount Per = "account" // all keys of an account
+)
+
+// UnitRequests is the unit of limits that are charged one unit a request unless the policy says otherwise.
+const UnitRequests = "requests"
+
+// Limit is one limit of a plan.
+type Limit struct {
+	Name   string
+	Units  int64 // granted for each period; for WindowNone, what every holder gets once before any credit
+	Unit   string
+	Window Window
+	Per    Per
+	// Zone decides when calendar periods begin; nil is UTC.
+	Zone *time.Location
+	// Anchor is the day of the month on which a monthly period begins, 1 to 31; 0 is 1. In a month that is too
+	// short the period begins on its last day.
+	Anchor int
+	// RefundOnCrash gives back what a crashed node held of prepaid credits and had not reported as spent.
+	RefundOnCrash bool
+}
+
+// Holder is who is charged.
+type Holder struct {
+	Key     string // the key's lineage
+	Account string
+}
+
+// Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts
+// requests; an empty one costs nothing.
+type Charge map[string]int64
+
+// Reservation is units that were taken for one request.
+type Reservation interface {
+	// ID identifies the reservation in logs and when it is settled.
+	ID() string
+	// Cancel gives the units back. Only the first call counts.
+	Cancel()
+}

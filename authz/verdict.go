@@ -1,0 +1,25 @@
+package authz
+
+// Verdict is what a policy says about a request. The zero value denies.
+//
+// The fields other than Reason and Charge are those of the decision object of OPA's Envoy plugin.
+type Verdict struct {
+	Allowed bool
+	// Status is the HTTP status of a denial, 0 if the policy gave none.
+	Status int
+	Reason Reason
+	// Detail is one sentence for the caller about this very request, such as the scope that is missing.
+	Detail string
+	// Headers go to the upstream on allow and to the client on deny. One name may come several times.
+	Headers Headers
+	// Body is the body of a denial, nil if the policy gave none.
+	Body *string
+	// ResponseHeaders go to the client on allow.
+	ResponseHeaders       Headers
+	RemoveRequestHeaders  []string
+	SetQueryParameters    []Header
+	RemoveQueryParameters []string
+	// Metadata holds JSON values (nil, bool, json.Number, string, []any, map[string]any).
+	Metadata map[string]any
+	Charge   Charge
+}
