@@ -1,0 +1,143 @@
+// Package apikey knows what an API key is: its text, how it is hashed, its life, and the contract of the store that
+// keeps keys and the accounts they belong to.
+package apikey
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash/crc32"
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// The text of a key is tk_<environment>_<30 base62 characters><6 base62 characters of checksum>. The random part holds
+// 178 bits. The checksum is CRC-32 (IEEE) of everything before it, in base62 with the most significant digit first: it
+// covers the environment too, lets secret scanners be sure, and refuses a mistyped key without looking it up.
+const (
+	prefix      = "tk_"
+	randomLen   = 30
+	checksumLen = 6
+	alphabet    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+	// MaxTextLen is the longest text that can be a key, of our own form or imported.
+	MaxTextLen = 512
+	maxEnvLen  = 16
+)
+
+// NewText makes the text of a new key for that environment.
+func NewText(environment string) (string, error) {
+	if err := CheckEnvironment(environment); err != nil {
+		return "", err
+	}
+	body := prefix + environment + "_" + randomBase62(randomLen)
+	return body + checksum(body), nil
+}
+
+// CheckEnvironment returns an error if the environment cannot stand in a key.
+func CheckEnvironment(environment string) error {
+	if environment == "" || len(environment) > maxEnvLen || strings.Trim(environment, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return authz.Errorf(authz.KindInvalid, "environment %q: use 1 to %d lower-case letters and digits, such as live or test", environment, maxEnvLen)
+	}
+	return nil
+}
+
+// WellFormed reports whether a text can be a key: one of ours with the right checksum, or one that was imported from
+// elsewhere, which is any other text of visible ASCII without a comma. A comma is what a proxy puts between two values
+// of one header, so that a key with a comma could not be told from two keys.
+func WellFormed(text string) bool {
+	if text == "" || len(text) > MaxTextLen {
+		return false
+	}
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c > '~' || c == ',' {
+			return false
+		}
+	}
+	return !strings.HasPrefix(text, prefix) || ours(text)
+}
+
+func ours(text string) bool {
+	env, rest, ok := strings.Cut(text[len(prefix):], "_")
+	if !ok || CheckEnvironment(env) != nil || len(rest) != randomLen+checksumLen || strings.Trim(rest, alphabet) != "" {
+		return false
+	}
+	cut := len(text) - checksumLen
+	return checksum(text[:cut]) == text[cut:]
+}
+
+func checksum(s string) string {
+	n := crc32.ChecksumIEEE([]byte(s))
+	var out [checksumLen]byte
+	for i := checksumLen - 1; i >= 0; i-- {
+		out[i] = alphabet[n%62]
+		n /= 62
+	}
+	return string(out[:])
+}
+
+// randomBase62 draws from crypto/rand, which does not fail.
+func randomBase62(n int) string {
+	out := make([]byte, 0, n)
+	var buf [64]byte
+	for {
+		_, _ = rand.Read(buf[:])
+		for _, b := range buf {
+			if b >= 248 { // 4 * 62: a larger byte would make the first characters likelier
+				continue
+			}
+			if out = append(out, alphabet[b%62]); len(out) == n {
+				return string(out)
+			}
+		}
+	}
+}
+
+// NewID makes an id such as key_5YzPq… for a new record. It is not a secret.
+func NewID(kind string) string { return kind + "_" + randomBase62(20) }
+
+// Digest is what a key is stored and found as. It cannot be turned back into the key.
+type Digest [sha256.Size]byte
+
+// MarshalText writes the digest in hexadecimal.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText reads a digest in hexadecimal.
+func (d *Digest) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(d)) {
+		return authz.Errorf(authz.KindInvalid, "digest of %d characters: SHA-256 has %d in hexadecimal", len(text), hex.EncodedLen(len(d)))
+	}
+	if _, err := hex.Decode(d[:], text); err != nil {
+		return authz.Errorf(authz.KindInvalid, "digest is not hexadecimal")
+	}
+	return nil
+}
+
+// Hasher turns keys into digests. The zero Hasher uses SHA-256 alone, which is enough for keys of 160 random bits; with
+// a pepper, a stolen database does not even let one test whether a weak imported key is in it.
+type Hasher struct{ pepper []byte }
+
+// NewHasher makes a hasher with that pepper, which may be empty.
+func NewHasher(pepper []byte) Hasher { return Hasher{pepper: pepper} }
+
+// Text is the digest of a key: SHA-256, then HMAC-SHA-256 with the pepper where there is one (RFC 2104).
+func (h Hasher) Text(text string) Digest { return h.Sum(sha256.Sum256([]byte(text))) }
+
+// Sum is the digest of a key of which only the SHA-256 is known, as in an import.
+func (h Hasher) Sum(sum [sha256.Size]byte) Digest {
+	if len(h.pepper) == 0 {
+		return sum
+	}
+	mac := hmac.New(sha256.New, h.pepper)
+	mac.Write(sum[:])
+	return Digest(mac.Sum(nil))
+}
+
+// Fingerprint tells one pepper from another without giving it away, so that a store can refuse to be opened with a
+// pepper under which none of its keys would be found.
+func (h Hasher) Fingerprint() string {
+	d := h.Sum(sha256.Sum256([]byte("tollkeeper pepper fingerprint")))
+	return hex.EncodeToString(d[:8])
+}

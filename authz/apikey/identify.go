@@ -1,0 +1,51 @@
+package apikey
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Identifier turns key texts into facts.
+type Identifier struct {
+	store  Store
+	hasher Hasher
+}
+
+// NewIdentifier makes an identifier over a store whose digests that hasher makes.
+func NewIdentifier(s Store, h Hasher) *Identifier { return &Identifier{store: s, hasher: h} }
+
+// Identify returns what is known about a key text at that instant. A text that cannot be a key is not looked up. When
+// the store cannot say, the key is unavailable, which is not the same as unknown: nobody is told that a good key is bad.
+func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact) {
+	nobody := authz.AccountFact{Status: authz.AccountUnknown}
+	if !WellFormed(text) {
+		return authz.KeyFact{Status: authz.KeyMalformed}, nobody
+	}
+	k, err := i.store.Find(ctx, i.hasher.Text(text))
+	if err != nil {
+		if authz.KindOf(err) == authz.KindNotFound {
+			return authz.KeyFact{Status: authz.KeyUnknown}, nobody
+		}
+		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
+	}
+	a, err := i.store.Account(ctx, k.Account)
+	if err != nil && authz.KindOf(err) != authz.KindNotFound {
+		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
+	}
+	account := nobody
+	if err == nil {
+		account = authz.AccountFact{ID: a.ID, Plan: a.Plan, Status: a.Status, Meta: a.Meta}
+	}
+	fact := authz.KeyFact{
+		Status: k.StatusAt(now), ID: k.ID, Name: k.Name, Account: k.Account, Environment: k.Environment,
+		Plan: cmp.Or(k.Plan, account.Plan), Scopes: k.Scopes, NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt,
+		Meta: k.Meta, CreatedAt: k.CreatedAt, Lineage: k.Lineage,
+	}
+	if end := k.OverlapEnds; k.Successor != "" && (fact.ExpiresAt.IsZero() || end.Before(fact.ExpiresAt)) {
+		fact.ExpiresAt = end
+	}
+	return fact, account
+}

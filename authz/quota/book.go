@@ -1,0 +1,375 @@
+package quota
+
+import (
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Book is everything that a ledger knows about one bucket, and the arithmetic of the ledger's verbs on it. It does no
+// I/O, reads no clock and takes no lock: a store loads a Book, applies one verb, and keeps it if the verb returned no
+// error. A verb that returns an error has changed nothing. The zero Book is a bucket that nobody has used.
+type Book struct {
+	// Current is the period that is running and Previous the one before, kept for late reports. Prepaid is the page
+	// of WindowNone. They stand apart so that no change of plan can lose a balance that was paid for.
+	Current  *Page `json:"current,omitempty"`
+	Previous *Page `json:"previous,omitempty"`
+	Prepaid  *Page `json:"prepaid,omitempty"`
+	// Seen is the last request of each node and its answer.
+	Seen map[NodeID]Seen `json:"seen,omitempty"`
+}
+
+// Page is the count of one period. Granted = Spent + Returned + what is Held, always.
+type Page struct {
+	Period   Period             `json:"period"`
+	Credited int64              `json:"credited,omitempty"`
+	Forgiven int64              `json:"forgiven,omitempty"`
+	Granted  int64              `json:"granted"`
+	Spent    int64              `json:"spent"`
+	Returned int64              `json:"returned,omitempty"`
+	Excess   int64              `json:"excess,omitempty"`
+	Held     map[NodeID]Holding `json:"held,omitempty"`
+}
+
+// Holding is what one node has leased and not reported as spent.
+type Holding struct {
+	Units int64     `json:"units"`
+	Until time.Time `json:"until"` // from then on the units are stranded
+}
+
+// Seen is the last request of one node.
+type Seen struct {
+	Seq   uint64    `json:"seq"`
+	At    time.Time `json:"at"`
+	Lease Lease     `json:"lease"`
+}
+
+// Lease is Ledger.Lease at the instant now of the ledger's clock.
+func (b *Book) Lease(r LeaseRequest, now time.Time) (Lease, error) {
+	if r.Want < 0 || r.Spent < 0 || r.Want > MaxUnits || r.Spent > MaxUnits {
+		return Lease{}, authz.Errorf(authz.KindInvalid, "lease of %d units after %d spent: units go from 0 to %d", r.Want, r.Spent, MaxUnits)
+	}
+	if err := checkLimit(&r.Limit); err != nil {
+		return Lease{}, err
+	}
+	if seen, again, err := b.seen(r.Node, r.Seq); again || err != nil {
+		return seen.Lease, err
+	}
+	p := b.turn(&r.Limit, now)
+	b.report(r.Node, r.Held, r.Spent)
+	p.lapse(&r.Limit, now)
+
+	got := min(r.Want, p.free(&r.Limit))
+	p.grant(got)
+	p.hold(r.Node, got, now.Add(LeaseTerm))
+	lease := Lease{
+		Period: p.Period, Granted: got, Held: p.Held[r.Node].Units, Free: p.free(&r.Limit),
+		Elsewhere: p.elsewhere(r.Node, now), Allowance: p.allowance(&r.Limit), Now: now, Until: LeaseTerm,
+	}
+	b.remember(r.Node, Seen{Seq: r.Seq, At: now, Lease: lease})
+	return lease, nil
+}
+
+// Return is Ledger.Return at the instant now of the ledger's clock.
+func (b *Book) Return(r ReturnRequest, now time.Time) error {
+	if r.Units < 0 || r.Spent < 0 || r.Units > MaxUnits || r.Spent > MaxUnits {
+		return authz.Errorf(authz.KindInvalid, "return of %d units after %d spent: units go from 0 to %d", r.Units, r.Spent, MaxUnits)
+	}
+	if err := checkLimit(&r.Limit); err != nil {
+		return err
+	}
+	if _, again, err := b.seen(r.Node, r.Seq); again || err != nil {
+		return err
+	}
+	b.turn(&r.Limit, now)
+	if p := b.report(r.Node, r.Held, r.Spent); p != nil {
+		h := p.Held[r.Node]
+		back := min(r.Units, h.Units)
+		p.hold(r.Node, -back, h.Until)
+		p.giveBack(back)
+	}
+	b.remember(r.Node, Seen{Seq: r.Seq, At: now})
+	return nil
+}
+
+// Settle is Ledger.Settle at the instant now of the ledger's clock. That an ID is settled once is the store's business.
+func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
+	if r.Estimate < 0 || r.Actual < 0 || r.Estimate > MaxUnits || r.Actual > MaxUnits {
+		return Settlement{}, authz.Errorf(authz.KindInvalid, "settlement of %d units for %d reserved: units go from 0 to %d", r.Actual, r.Estimate, MaxUnits)
+	}
+	if err := checkLimit(&r.Limit); err != nil {
+		return Settlement{}, err
+	}
+	b.turn(&r.Limit, now)
+	p := b.pageOf(r.Period)
+	if p == nil {
+		return Settlement{}, nil
+	}
+	if r.Actual <= r.Estimate {
+		// What is refunded may not have been reported as spent yet: Spent is below 0 until it is.
+		back := min(r.Estimate-r.Actual, p.Granted-p.Returned)
+		p.Spent -= back
+		p.giveBack(back)
+		return Settlement{Refunded: back}, nil
+	}
+	more := r.Actual - r.Estimate
+	charged := min(more, p.free(&r.Limit))
+	p.grant(charged)
+	p.Spent += charged
+	p.exceed(more - charged)
+	return Settlement{Charged: charged, Excess: more - charged}, nil
+}
+
+// Credit is Ledger.Credit at the instant now of the ledger's clock. That an ID counts once is the store's business.
+func (b *Book) Credit(r CreditRequest, now time.Time) error {
+	if r.Units <= 0 || r.Units > MaxUnits {
+		return authz.Errorf(authz.KindInvalid, "credit of %d units: units go from 1 to %d", r.Units, MaxUnits)
+	}
+	if err := checkLimit(&r.Limit); err != nil {
+		return err
+	}
+	p := b.turn(&r.Limit, now) // which says no more than what the clock says, even when the credit is refused
+	if p.Credited+r.Units > MaxUnits {
+		return authz.Errorf(authz.KindInvalid, "credit of %d units: the balance would be above %d", r.Units, MaxUnits)
+	}
+	p.Credited += r.Units
+	return nil
+}
+
+// Reset is Ledger.Reset at the instant now of the ledger's clock. That an ID counts once is the store's business.
+func (b *Book) Reset(r ResetRequest, now time.Time) error {
+	if r.Limit.Window == authz.WindowNone {
+		return authz.Errorf(authz.KindInvalid, "%q is prepaid and is not reset: credit it instead", r.Limit.Name)
+	}
+	if err := checkLimit(&r.Limit); err != nil {
+		return err
+	}
+	p := b.turn(&r.Limit, now)
+	for node, h := range p.Held {
+		if !h.Until.After(now) { // stranded: forgiven as spent, and so not to be had again by a node that comes back
+			p.Spent += h.Units
+			delete(p.Held, node)
+		}
+	}
+	p.Forgiven = max(0, p.Spent)
+	return nil
+}
+
+// Balance is the state of the bucket at the instant now of the ledger's clock.
+func (b *Book) Balance(bucket Bucket, l authz.Limit, now time.Time) Balance {
+	p := b.turn(&l, now)
+	p.lapse(&l, now)
+	out := Balance{
+		Bucket: bucket, Period: p.Period, Allowance: p.allowance(&l), Forgiven: p.Forgiven, Granted: p.Granted,
+		Spent: p.Spent, Returned: p.Returned, Stranded: p.stranded(now), Excess: p.Excess, Free: p.free(&l),
+	}
+	for node, h := range p.Held {
+		if h.Until.After(now) && h.Units > 0 {
+			if out.Outstanding == nil {
+				out.Outstanding = make(map[NodeID]int64)
+			}
+			out.Outstanding[node] = h.Units
+		}
+	}
+	return out
+}
+
+// checkLimit refuses what no plan can say. Without it a limit that was never filled in would count in no period.
+func checkLimit(l *authz.Limit) error {
+	switch l.Window {
+	case authz.WindowSecond, authz.WindowMinute, authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone:
+	default:
+		return authz.Errorf(authz.KindInvalid, "limit %q has no window called %q", l.Name, l.Window)
+	}
+	if l.Units < 0 || l.Units > MaxUnits {
+		return authz.Errorf(authz.KindInvalid, "limit %q of %d units: units go from 0 to %d", l.Name, l.Units, MaxUnits)
+	}
+	return nil
+}
+
+// Check returns an error that names the first broken invariant of the book.
+func (b *Book) Check() error {
+	for _, p := range []*Page{b.Current, b.Previous, b.Prepaid} {
+		if p == nil {
+			continue
+		}
+		var held int64
+		for node, h := range p.Held {
+			if h.Units <= 0 {
+				return authz.Errorf(authz.KindConflict, "period from %v: node %q holds %d", p.Period.Start, node, h.Units)
+			}
+			held += h.Units
+		}
+		if p.Granted != p.Spent+p.Returned+held {
+			return authz.Errorf(authz.KindConflict, "period from %v: granted %d is not spent %d + returned %d + held %d",
+				p.Period.Start, p.Granted, p.Spent, p.Returned, held)
+		}
+		if p.Returned < 0 || p.Returned > p.Granted || p.Forgiven < 0 || p.Forgiven > p.Granted-p.Returned {
+			return authz.Errorf(authz.KindConflict, "period from %v: of %d granted, %d were returned and %d forgiven",
+				p.Period.Start, p.Granted, p.Returned, p.Forgiven)
+		}
+	}
+	return nil
+}
+
+// turn makes the page of the period that is running the current one and returns it. A clock that goes back does not
+// open a period again. Where the limit's window was changed, the page in hand becomes the page of the new period as
+// long as the two overlap, and so the usage is carried over.
+func (b *Book) turn(l *authz.Limit, now time.Time) *Page {
+	if l.Window == authz.WindowNone {
+		if b.Prepaid == nil {
+			b.Prepaid = &Page{}
+		}
+		return b.Prepaid
+	}
+	switch next := PeriodAt(l, now); {
+	case b.Current == nil:
+		b.Current = &Page{Period: next}
+	case now.Before(b.Current.Period.Start):
+	case next.Start.Before(b.Current.Period.End):
+		b.Current.Period = next
+	default:
+		b.Previous, b.Current = b.Current, &Page{Period: next}
+	}
+	return b.Current
+}
+
+// pageOf returns the page on which something that happened in that period is booked, nil if it was dropped already.
+func (b *Book) pageOf(held Period) *Page {
+	if held.Forever() { // what was leased of prepaid credits is theirs, even if the limit has a period now
+		return b.Prepaid
+	}
+	for _, p := range []*Page{b.Current, b.Previous} {
+		if p != nil && held.Start.Before(p.Period.End) && p.Period.Start.Before(held.End) {
+			return p
+		}
+	}
+	return nil
+}
+
+// report books what a node spent and returns the page that it stands on, nil if that was dropped already.
+func (b *Book) report(node NodeID, held Period, spent int64) *Page {
+	p := b.pageOf(held)
+	if p == nil || spent == 0 {
+		return p
+	}
+	h := p.Held[node]
+	booked := min(spent, h.Units)
+	p.Spent += booked
+	p.exceed(spent - booked) // was refunded or reset under the node; said, never granted
+	p.hold(node, -booked, h.Until)
+	return p
+}
+
+// seen reports whether the node's request was answered before.
+func (b *Book) seen(node NodeID, seq uint64) (Seen, bool, error) {
+	last, ok := b.Seen[node]
+	if !ok || seq > last.Seq {
+		return Seen{}, false, nil
+	}
+	if seq < last.Seq {
+		return Seen{}, false, authz.Errorf(authz.KindConflict, "request %d of node %q comes after its request %d", seq, node, last.Seq)
+	}
+	return last, true, nil
+}
+
+// seenMemory is how long a node that holds nothing is remembered.
+const seenMemory = time.Hour
+
+func (b *Book) remember(node NodeID, s Seen) {
+	if b.Seen == nil {
+		b.Seen = make(map[NodeID]Seen)
+	}
+	b.Seen[node] = s
+	for n, old := range b.Seen {
+		if s.At.Sub(old.At) > seenMemory && !b.holds(n) {
+			delete(b.Seen, n)
+		}
+	}
+}
+
+func (b *Book) holds(node NodeID) bool {
+	for _, p := range []*Page{b.Current, b.Prepaid} {
+		if p != nil && p.Held[node].Units > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// grant counts units as handed out. Only the difference of Granted and Returned says anything, so the two are counted
+// down together before years of leasing and returning a very large limit could overflow them.
+func (p *Page) grant(units int64) {
+	p.Granted += units
+	if p.Granted > MaxUnits {
+		p.Granted, p.Returned = p.Granted-p.Returned, 0
+	}
+}
+
+// giveBack returns units that are neither held nor spent any more. Never more comes back than went out: what a
+// settlement refunded before the node reported it as spent is not given back a second time, and what was refunded is
+// no longer forgiven.
+func (p *Page) giveBack(units int64) {
+	back := min(units, p.Granted-p.Returned)
+	p.Returned += back
+	p.Spent += units - back
+	p.Forgiven = min(p.Forgiven, p.Granted-p.Returned)
+}
+
+// exceed records what was used beyond everything that was granted.
+func (p *Page) exceed(units int64) { p.Excess = min(p.Excess+units, MaxUnits) }
+
+func (p *Page) allowance(l *authz.Limit) int64 { return l.Units + p.Credited }
+
+// free is what can still be granted. It is 0 when a change of plan lowered the allowance below what is granted.
+func (p *Page) free(l *authz.Limit) int64 {
+	return max(0, p.allowance(l)+p.Forgiven-(p.Granted-p.Returned))
+}
+
+// hold adds units to a node's holding, or takes them away, and forgets the node when it holds nothing.
+func (p *Page) hold(node NodeID, units int64, until time.Time) {
+	h := Holding{Units: p.Held[node].Units + units, Until: until}
+	if h.Units == 0 {
+		delete(p.Held, node)
+		return
+	}
+	if p.Held == nil {
+		p.Held = make(map[NodeID]Holding)
+	}
+	p.Held[node] = h
+}
+
+// lapse gives back what is held under leases that ran out, where the limit says so.
+func (p *Page) lapse(l *authz.Limit, now time.Time) {
+	if l.Window != authz.WindowNone || !l.RefundOnCrash {
+		return
+	}
+	for node, h := range p.Held {
+		if !h.Until.After(now) {
+			delete(p.Held, node)
+			p.giveBack(h.Units)
+		}
+	}
+}
+
+// stranded is what is held under leases that ran out.
+func (p *Page) stranded(now time.Time) int64 {
+	var n int64
+	for _, h := range p.Held {
+		if !h.Until.After(now) {
+			n += h.Units
+		}
+	}
+	return n
+}
+
+// elsewhere is what nodes other than that one hold under leases that run.
+func (p *Page) elsewhere(node NodeID, now time.Time) int64 {
+	var n int64
+	for other, h := range p.Held {
+		if other != node && h.Until.After(now) {
+			n += h.Units
+		}
+	}
+	return n
+}

@@ -1,0 +1,158 @@
+package quota
+
+import (
+	"context"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Bucket names one count: one limit of one holder.
+type Bucket struct {
+	Per    authz.Per `json:"per"`
+	Holder string    `json:"holder"` // the key's lineage, or the account
+	Limit  string    `json:"limit"`  // the limit's name
+}
+
+// NodeID names one run of one process. A process that starts again is another node, so that what it held before it
+// died is never mistaken for what it holds now.
+type NodeID string
+
+// LeaseRequest reports what was spent and asks for more.
+type LeaseRequest struct {
+	Node NodeID
+	// Seq makes the request safe to repeat. For each node and bucket it rises with every request that is not a
+	// repetition.
+	Seq    uint64
+	Bucket Bucket
+	Limit  authz.Limit
+	// Held is the period to which Spent belongs. It is zero when nothing is reported.
+	Held Period
+	// Spent is what was spent of the lease since the last request that was answered.
+	Spent int64
+	// Want is how many units to lease, 0 to report only. Units still held are kept.
+	Want int64
+}
+
+// Lease is the answer to a LeaseRequest.
+type Lease struct {
+	// Period is the one that is running by the ledger's clock. If it is not the one that the node held units of,
+	// those units are gone.
+	Period Period `json:"period"`
+	// Granted is how many units were added to the lease, 0 to Want.
+	Granted int64 `json:"granted"`
+	// Held is what the node holds now, Granted included.
+	Held int64 `json:"held"`
+	// Free is what the ledger could still grant to anybody.
+	Free int64 `json:"free"`
+	// Elsewhere is what other nodes hold and could give back.
+	Elsewhere int64 `json:"elsewhere,omitempty"`
+	// Allowance is all that the period grants: the limit's units and credits.
+	Allowance int64 `json:"allowance"`
+	// Now is the ledger's clock, and Until how long the lease is good: the node MUST NOT serve from it later than
+	// Until after it *sent* the request. From then on the ledger counts what is left of it as stranded.
+	Now   time.Time     `json:"now"`
+	Until time.Duration `json:"until"`
+}
+
+// ReturnRequest gives units back that were leased and not spent.
+type ReturnRequest struct {
+	Node   NodeID
+	Seq    uint64 // in one row with those of LeaseRequest
+	Bucket Bucket
+	Limit  authz.Limit
+	Held   Period
+	Spent  int64 // as in LeaseRequest
+	Units  int64 // given back
+}
+
+// SettleRequest corrects what a request was charged when its real cost is known.
+type SettleRequest struct {
+	// ID is the reservation's. Settling an id again changes nothing and returns the first answer; ids are
+	// remembered for at least SettleMemory.
+	ID     string
+	Bucket Bucket
+	Limit  authz.Limit
+	Period Period
+	// Estimate is what was reserved and Actual what the request really cost.
+	Estimate, Actual int64
+}
+
+// LeaseTerm is how long a ledger lets a node serve from a lease before it has to hear from it again.
+const LeaseTerm = time.Minute
+
+// MaxUnits is the most that any count can be, so that every sum of two fits into 64 bits and every number survives JSON.
+const MaxUnits = int64(1) << 53
+
+// SettleMemory is how long a ledger remembers which reservations were settled.
+const SettleMemory = time.Hour
+
+// Settlement is what a SettleRequest did.
+type Settlement struct {
+	Charged  int64 `json:"charged,omitempty"`  // units charged on top of the estimate
+	Refunded int64 `json:"refunded,omitempty"` // units given back
+	// Excess is what the request cost beyond everything that was left. It is recorded and never granted.
+	Excess int64 `json:"excess,omitempty"`
+}
+
+// CreditRequest adds units: to the balance of a prepaid limit, or to the period that is running of any other.
+type CreditRequest struct {
+	// ID is the idempotency key, unique in the whole ledger and remembered for good. The same ID with the same
+	// bucket and units changes nothing; with others it is refused with KindConflict.
+	ID     string
+	Bucket Bucket
+	Limit  authz.Limit
+	Units  int64 // above 0
+	Note   string
+}
+
+// ResetRequest forgives all that was spent in the period that is running.
+type ResetRequest struct {
+	ID     string // as in CreditRequest, and in one name space with it
+	Bucket Bucket
+	Limit  authz.Limit // WindowNone is refused with KindInvalid: prepaid credits were paid for, and are credited
+}
+
+// Balance is the state of one bucket. For every Balance
+//
+//	Granted = Spent + Returned + Stranded + the sum of Outstanding
+//	Granted - Returned <= Allowance + Forgiven
+//
+// Spent may be below 0 for a while, when a refund was booked before the node reported the units as spent.
+//
+// An Allowance that was lowered by a change of plan is the one exception to the second line: what was granted before
+// stays granted.
+type Balance struct {
+	Bucket      Bucket           `json:"bucket"`
+	Period      Period           `json:"period"`
+	Allowance   int64            `json:"allowance"`          // the limit's units and credits
+	Forgiven    int64            `json:"forgiven,omitempty"` // spent units that a reset gave back
+	Granted     int64            `json:"granted"`
+	Spent       int64            `json:"spent"`
+	Returned    int64            `json:"returned"`
+	Outstanding map[NodeID]int64 `json:"outstanding,omitempty"`
+	// Stranded is what nodes held whose lease ran out without a word from them. It stays charged.
+	Stranded int64 `json:"stranded,omitempty"`
+	Excess   int64 `json:"excess,omitempty"`
+	Free     int64 `json:"free"` // what could be granted now
+}
+
+// Ledger is the durable truth about quotas. Each method is one atomic verb: it takes place whole or not at all, and is
+// durable when it returns nil. The ledger's clock decides which period is running, so that nodes whose clocks differ
+// never count in two periods at once.
+//
+// Lease never grants more than Allowance + Forgiven - (Granted - Returned). Requests that are repeated with the same Seq or ID get
+// the first answer again and change nothing; one with a lower Seq than the last is a late duplicate and is refused with
+// KindConflict. Reports for the period before the running one are booked on it; for older ones they are dropped.
+//
+// A limit without a window, units outside of 0 to MaxUnits, and empty IDs are KindInvalid. Errors of KindInvalid and
+// KindConflict mean that nothing changed. After KindUnavailable it is unspecified whether the
+// verb took place, and the caller repeats it with the same Seq or ID. All methods may be called concurrently.
+type Ledger interface {
+	Lease(ctx context.Context, r LeaseRequest) (Lease, error)
+	Return(ctx context.Context, r ReturnRequest) error
+	Settle(ctx context.Context, r SettleRequest) (Settlement, error)
+	Credit(ctx context.Context, r CreditRequest) (Balance, error)
+	Reset(ctx context.Context, r ResetRequest) (Balance, error)
+	Balance(ctx context.Context, b Bucket, l authz.Limit) (Balance, error)
+}
