@@ -1,0 +1,390 @@
+package quota_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+var acme = authz.Holder{Key: "key_1", Account: "acme"}
+
+func daily(units int64) authz.Limit {
+	return authz.Limit{Name: "daily", Units: units, Unit: authz.UnitRequests, Window: authz.WindowDay, Per: authz.PerAccount}
+}
+
+func credits() authz.Limit {
+	return authz.Limit{Name: "credits", Unit: authz.UnitRequests, Window: authz.WindowNone, Per: authz.PerAccount}
+}
+
+// balance is what the ledger says once every node has reported. Its invariant is checked on the way.
+func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*quota.Dispenser) quota.Balance {
+	t.Helper()
+	b := quota.BucketOf(&limit, acme)
+	for _, d := range nodes {
+		if err := d.Report(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := l.Balance(t.Context(), b, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := got.Stranded
+	for _, n := range got.Outstanding {
+		held += n
+	}
+	if got.Granted != got.Spent+got.Returned+held {
+		t.Errorf("granted %d is not spent %d + returned %d + held %d", got.Granted, got.Spent, got.Returned, held)
+	}
+	if got.Granted-got.Returned > got.Allowance+got.Forgiven {
+		t.Errorf("over-granted: %+v", got)
+	}
+	return got
+}
+
+func reserve(t *testing.T, d *quota.Dispenser, c authz.Charge, limits ...authz.Limit) (authz.Reservation, []authz.QuotaFact) {
+	t.Helper()
+	return d.Reserve(t.Context(), acme, limits, c)
+}
+
+func TestConcurrentReservationsAreExact(t *testing.T) {
+	for _, nodes := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
+			ledger := memory.NewLedger(time.Now)
+			limit := daily(1000)
+			var ds []*quota.Dispenser
+			for n := range nodes {
+				ds = append(ds, quota.NewDispenser(ledger, quota.NodeID(fmt.Sprint(n)), time.Now))
+			}
+			var admitted, refused atomic.Int64
+			var wg sync.WaitGroup
+			for i := range 2000 {
+				wg.Go(func() {
+					if r, _ := reserve(t, ds[i%nodes], authz.Charge{"daily": 1}, limit); r != nil {
+						admitted.Add(1)
+					} else {
+						refused.Add(1)
+					}
+				})
+			}
+			wg.Wait()
+			got := balance(t, ledger, limit, ds...)
+			if nodes == 1 && admitted.Load() != 1000 {
+				t.Errorf("admitted %d, want exactly 1000", admitted.Load())
+			}
+			if admitted.Load() > 1000 || got.Spent != admitted.Load() {
+				t.Errorf("admitted %d, refused %d, ledger says %+v", admitted.Load(), refused.Load(), got)
+			}
+		})
+	}
+}
+
+func TestAllLimitsOrNone(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	wide, narrow := daily(100), authz.Limit{Name: "minute", Units: 3, Window: authz.WindowMonth, Per: authz.PerAccount}
+	for i := range 10 {
+		r, facts := reserve(t, d, authz.Charge{"daily": 1, "minute": 1}, wide, narrow)
+		if (r != nil) != (i < 3) {
+			t.Fatalf("reservation %d: %v, facts %+v", i, r, facts)
+		}
+		if i >= 3 && (facts[1].State != authz.QuotaExhausted || facts[0].State != authz.QuotaOK) {
+			t.Fatalf("facts do not name the limit that denied: %+v", facts)
+		}
+	}
+	if got := balance(t, ledger, wide, d); got.Spent != 3 {
+		t.Errorf("the wide limit was charged %d, want 3: a denied request costs nothing", got.Spent)
+	}
+	if got := balance(t, ledger, narrow, d); got.Spent != 3 {
+		t.Errorf("the narrow limit was charged %d, want 3", got.Spent)
+	}
+}
+
+func TestInsufficientIsNotExhausted(t *testing.T) {
+	d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+	limit := daily(10)
+	if r, _ := reserve(t, d, authz.Charge{"daily": 7}, limit); r == nil {
+		t.Fatal("7 of 10 refused")
+	}
+	r, facts := reserve(t, d, authz.Charge{"daily": 5}, limit)
+	if r != nil || facts[0].State != authz.QuotaInsufficient || facts[0].Remaining != 3 {
+		t.Errorf("5 of the remaining 3: %v, %+v", r, facts)
+	}
+	if r, facts := reserve(t, d, authz.Charge{"daily": 3}, limit); r == nil {
+		t.Errorf("the last 3 refused: %+v", facts)
+	}
+}
+
+func TestCancelGivesBack(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	limit := daily(5)
+	r, _ := reserve(t, d, authz.Charge{"daily": 5}, limit)
+	if r == nil {
+		t.Fatal("refused")
+	}
+	r.Cancel()
+	r.Cancel()
+	if got := balance(t, ledger, limit, d); got.Spent != 0 {
+		t.Errorf("spent %d after a cancel", got.Spent)
+	}
+	// Once the ledger knows the units as spent, they are refunded there.
+	r, _ = reserve(t, d, authz.Charge{"daily": 5}, limit)
+	if got := balance(t, ledger, limit, d); got.Spent != 5 {
+		t.Fatalf("spent %d, want 5", got.Spent)
+	}
+	r.Cancel()
+	if err := d.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got := balance(t, ledger, limit); got.Spent != 0 || got.Free != 5 {
+		t.Errorf("after a late cancel: %+v", got)
+	}
+}
+
+func TestCloseReturnsLeases(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	limit := daily(1000)
+	reserve(t, d, authz.Charge{"daily": 1}, limit)
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := balance(t, ledger, limit); got.Spent != 1 || got.Free != 999 || len(got.Outstanding) != 0 {
+		t.Errorf("after close: %+v", got)
+	}
+}
+
+func TestCreditIsSeenAfterReport(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	limit := credits()
+	if r, facts := reserve(t, d, authz.Charge{"credits": 1}, limit); r != nil || facts[0].State != authz.QuotaExhausted {
+		t.Fatalf("credits out of nothing: %+v", facts)
+	}
+	b := quota.BucketOf(&limit, acme)
+	if _, err := ledger.Credit(t.Context(), quota.CreditRequest{ID: "c1", Bucket: b, Limit: limit, Units: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Report(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if r, facts := reserve(t, d, authz.Charge{"credits": 1}, limit); (r != nil) != (i < 2) {
+			t.Fatalf("reservation %d of 2 credits: %v %+v", i, r, facts)
+		}
+	}
+}
+
+func TestNextPeriodIsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := memory.NewLedger(time.Now)
+		d := quota.NewDispenser(ledger, "n", time.Now)
+		limit := authz.Limit{Name: "daily", Units: 2, Window: authz.WindowMinute, Per: authz.PerAccount}
+		for minute := range 3 {
+			for i := range 4 {
+				if r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit); (r != nil) != (i < 2) {
+					t.Fatalf("minute %d, reservation %d: %v %+v", minute, i, r, facts)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// flaky is a ledger whose answers are lost, and which can be out of reach. What was asked may have happened all the same.
+type flaky struct {
+	quota.Ledger
+	down  atomic.Bool
+	loses atomic.Int64 // every how many answers one is lost; 0 none
+	calls atomic.Int64
+}
+
+var errLost = errors.New("the answer was lost")
+
+func (f *flaky) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+	f.calls.Add(1)
+	if f.down.Load() {
+		return quota.Lease{}, errLost
+	}
+	lease, err := f.Ledger.Lease(ctx, r)
+	if n := f.loses.Load(); n > 0 && rand.Int64N(n) == 0 {
+		return quota.Lease{}, errLost
+	}
+	return lease, err
+}
+
+func (f *flaky) Return(ctx context.Context, r quota.ReturnRequest) error {
+	f.calls.Add(1)
+	if f.down.Load() {
+		return errLost
+	}
+	err := f.Ledger.Return(ctx, r)
+	if n := f.loses.Load(); n > 0 && rand.Int64N(n) == 0 {
+		return errLost
+	}
+	return err
+}
+
+func TestLostAnswersNeverOverGrant(t *testing.T) {
+	ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+	ledger.loses.Store(2)
+	limit := daily(500)
+	ds := []*quota.Dispenser{quota.NewDispenser(ledger, "a", time.Now), quota.NewDispenser(ledger, "b", time.Now)}
+	var admitted atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 4000 {
+		wg.Go(func() {
+			if r, _ := reserve(t, ds[i%2], authz.Charge{"daily": 1}, limit); r != nil {
+				admitted.Add(1)
+			}
+		})
+		if i%500 == 0 {
+			wg.Go(func() { ds[i%2].Sweep(t.Context()) })
+		}
+	}
+	wg.Wait()
+	ledger.loses.Store(0)
+	got := balance(t, ledger, limit, ds...)
+	if admitted.Load() > 500 || got.Spent != admitted.Load() || got.Excess != 0 {
+		t.Errorf("admitted %d of 500, ledger says %+v", admitted.Load(), got)
+	}
+}
+
+func TestLeasesInHandAreServedWhileTheLedgerIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+		d := quota.NewDispenser(ledger, "n", time.Now)
+		limit := daily(1_000_000)
+		reserve(t, d, authz.Charge{"daily": 1}, limit)
+		ledger.down.Store(true)
+		served := 0
+		for range 100 {
+			r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit)
+			if r == nil {
+				if facts[0].State != authz.QuotaUnavailable {
+					t.Fatalf("state %q, want unavailable", facts[0].State)
+				}
+				break
+			}
+			served++
+		}
+		if served == 0 || served == 100 {
+			t.Errorf("served %d from the lease in hand", served)
+		}
+		// Not even units in hand are served once the term of the lease is over: the ledger counts them as stranded.
+		ledger.down.Store(false)
+		reserve(t, d, authz.Charge{"daily": 1}, limit)
+		ledger.down.Store(true)
+		time.Sleep(quota.LeaseTerm)
+		if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r != nil {
+			t.Error("served from a lease that ran out")
+		}
+		ledger.down.Store(false)
+		if r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit); r == nil {
+			t.Errorf("does not recover: %+v", facts)
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
+func TestSweepReturnsIdleLeases(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	limit := daily(1000)
+	reserve(t, d, authz.Charge{"daily": 1}, limit)
+	d.Sweep(t.Context())
+	b := quota.BucketOf(&limit, acme)
+	if got, _ := ledger.Balance(t.Context(), b, limit); got.Spent != 1 || got.Outstanding["n"] == 0 {
+		t.Errorf("a lease in use was given back: %+v", got)
+	}
+	d.Sweep(t.Context())
+	if got, _ := ledger.Balance(t.Context(), b, limit); got.Free != 999 || len(got.Outstanding) != 0 {
+		t.Errorf("an idle lease was kept: %+v", got)
+	}
+	if r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit); r == nil {
+		t.Errorf("a bucket does not come back after it was swept: %+v", facts)
+	}
+}
+
+func TestManyWaitersMakeOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+		d := quota.NewDispenser(&slow{ledger}, "n", time.Now)
+		limit := daily(1_000_000)
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r == nil {
+					t.Error("refused")
+				}
+			})
+		}
+		wg.Wait()
+		if n := ledger.calls.Load(); n > 3 {
+			t.Errorf("1000 reservations of a cold bucket made %d calls", n)
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
+// slow answers after a moment, in which everybody else arrives.
+type slow struct{ *flaky }
+
+func (s *slow) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+	time.Sleep(time.Millisecond)
+	return s.flaky.Lease(ctx, r)
+}
+
+// TestEveryDenialIsRefunded has limits of which the second is used up while the ledger hears of everything at once, so
+// that what was taken of the first has to be given back there, each time anew.
+func TestEveryDenialIsRefunded(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	wide, narrow := daily(100), authz.Limit{Name: "minute", Units: 2, Window: authz.WindowMonth, Per: authz.PerAccount}
+	bucket := quota.BucketOf(&wide, acme)
+	reporting := &reportsOnLease{Ledger: ledger, report: func() { _ = d.Report(context.Background(), bucket) }}
+	d2 := quota.NewDispenser(reporting, "m", time.Now)
+	var wg sync.WaitGroup
+	var admitted atomic.Int64
+	for range 50 {
+		wg.Go(func() {
+			for _, x := range []*quota.Dispenser{d, d2} {
+				if r, _ := reserve(t, x, authz.Charge{"daily": 1, "minute": 1}, wide, narrow); r != nil {
+					admitted.Add(1)
+				}
+				_ = x.Report(t.Context(), bucket)
+			}
+		})
+	}
+	wg.Wait()
+	for _, x := range []*quota.Dispenser{d, d2} {
+		if err := x.Close(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := balance(t, ledger, wide); got.Spent != admitted.Load() {
+		t.Errorf("admitted %d, charged %d", admitted.Load(), got.Spent)
+	}
+}
+
+// reportsOnLease has another node report whenever a lease is asked for.
+type reportsOnLease struct {
+	quota.Ledger
+	report func()
+}
+
+func (r *reportsOnLease) Lease(ctx context.Context, req quota.LeaseRequest) (quota.Lease, error) {
+	r.report()
+	return r.Ledger.Lease(ctx, req)
+}

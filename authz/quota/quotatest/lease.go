@@ -1,0 +1,222 @@
+package quotatest
+
+import (
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+func leaseGrants(f *fixture) {
+	l := tenAnHour()
+	period := quota.PeriodAt(&l, f.clock.Now())
+	f.same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
+		Period: period, Granted: 4, Held: 4, Free: 6, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+	})
+	f.same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
+		Period: period, Granted: 6, Held: 6, Elsewhere: 4, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+	})
+	f.same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
+		Period: period, Elsewhere: 10, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+	})
+	f.same("the balance", f.balance(l), quota.Balance{
+		Bucket: bucketFor(l), Period: period, Allowance: 10, Granted: 10, Outstanding: map[quota.NodeID]int64{"a": 4, "b": 6},
+	})
+}
+
+func leaseBooks(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	if got := f.lease("a", l, 3, 2); got.Granted != 2 || got.Held != 3 || got.Free != 4 {
+		f.Fatalf("lease after 3 of 4 were spent: %+v", got)
+	}
+	if got := f.balance(l); got.Granted != 6 || got.Spent != 3 || got.Outstanding["a"] != 3 || got.Free != 4 {
+		f.Fatalf("balance: %+v", got)
+	}
+	if got := f.lease("a", l, 3, 0); got.Held != 0 {
+		f.Fatalf("all was spent and still held: %+v", got)
+	}
+	if got := f.balance(l); len(got.Outstanding) != 0 || got.Spent != 6 {
+		f.Fatalf("balance after all was spent: %+v", got)
+	}
+}
+
+func leaseOfNothing(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	f.clock.Advance(quota.LeaseTerm - time.Second)
+	if got := f.lease("a", l, 1, 0); got.Granted != 0 || got.Held != 3 {
+		f.Fatalf("lease of nothing: %+v", got)
+	}
+	f.clock.Advance(quota.LeaseTerm - time.Second)
+	if got := f.balance(l); got.Stranded != 0 || got.Outstanding["a"] != 3 {
+		f.Fatalf("the report did not renew the lease: %+v", got)
+	}
+}
+
+func leaseRepeated(f *fixture) {
+	l := tenAnHour()
+	r := f.request("a", l, 0, 4)
+	first := f.send(r)
+	f.lease("b", l, 0, 3)
+	f.clock.Advance(2 * time.Second)
+	before := f.balance(l)
+	f.same("the repeated answer", f.send(r), first)
+	f.same("the balance", f.balance(l), before)
+
+	r = f.request("a", l, 2, 1)
+	first = f.send(r)
+	f.clock.Advance(time.Hour) // into the next period
+	f.same("the answer of the last period", f.send(r), first)
+	if got := f.balance(l); got.Granted != 0 {
+		f.Fatalf("a repetition counted in the new period: %+v", got)
+	}
+}
+
+func leaseLate(f *fixture) {
+	l := tenAnHour()
+	late := f.request("a", l, 0, 4)
+	f.lease("a", l, 0, 2)
+	before := f.balance(l)
+	_, err := f.ledger.Lease(f.ctx(), late)
+	f.refused(err, authz.KindConflict)
+	err = f.ledger.Return(f.ctx(), quota.ReturnRequest{Node: "a", Seq: late.Seq, Bucket: late.Bucket, Limit: l, Held: late.Held, Units: 1})
+	f.refused(err, authz.KindConflict)
+	f.same("the balance", f.balance(l), before)
+}
+
+func seqsApart(f *fixture) {
+	l := tenAnHour()
+	for range 3 {
+		f.lease("a", l, 0, 1)
+	}
+	if got := f.lease("b", l, 0, 1); got.Granted != 1 {
+		f.Fatalf("first request of another node: %+v", got)
+	}
+	r := f.request("a", l, 0, 1)
+	r.Bucket.Holder, r.Seq = "another", 1
+	if got := f.send(r); got.Granted != 1 {
+		f.Fatalf("first request for another bucket: %+v", got)
+	}
+	r = f.request("c", l, 0, 1)
+	r.Seq = 0
+	if got := f.send(r); got.Granted != 1 {
+		f.Fatalf("a row that begins at 0: %+v", got)
+	}
+	if got := f.send(r); got.Held != 1 {
+		f.Fatalf("its repetition: %+v", got)
+	}
+}
+
+func leaseExcess(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	f.lease("a", l, 7, 0)
+	if got := f.balance(l); got.Spent != 4 || got.Excess != 3 || got.Free != 6 {
+		f.Fatalf("7 spent of 4: %+v", got)
+	}
+}
+
+func returns(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 6)
+	f.giveBack("a", l, 2, 3)
+	if got := f.balance(l); got.Granted != 6 || got.Spent != 2 || got.Returned != 3 || got.Outstanding["a"] != 1 || got.Free != 7 {
+		f.Fatalf("2 spent and 3 returned of 6: %+v", got)
+	}
+	f.giveBack("a", l, 0, 100)
+	f.giveBack("stranger", l, 0, 100)
+	if got := f.balance(l); got.Returned != 4 || got.Free != 8 || len(got.Outstanding) != 0 {
+		f.Fatalf("more returned than held: %+v", got)
+	}
+	if got := f.lease("b", l, 0, 10); got.Granted != 8 {
+		f.Fatalf("what was returned can be leased: %+v", got)
+	}
+}
+
+func returnRepeated(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 6)
+	r := f.request("a", l, 0, 0)
+	back := quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: 1, Units: 2}
+	for range 3 {
+		if err := f.ledger.Return(f.ctx(), back); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if got := f.balance(l); got.Spent != 1 || got.Returned != 2 || got.Outstanding["a"] != 3 {
+		f.Fatalf("returned three times: %+v", got)
+	}
+}
+
+func invalid(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	f.credit("taken", l, 1)
+	before := f.balance(l)
+	for _, n := range []struct{ spent, want int64 }{{-1, 1}, {0, -1}, {quota.MaxUnits + 1, 0}, {0, quota.MaxUnits + 1}} {
+		_, err := f.ledger.Lease(f.ctx(), f.request("a", l, n.spent, n.want))
+		f.refused(err, authz.KindInvalid)
+		r := f.request("a", l, n.spent, 0)
+		f.refused(f.ledger.Return(f.ctx(), quota.ReturnRequest{
+			Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: n.spent, Units: n.want,
+		}), authz.KindInvalid)
+		_, err = f.ledger.Settle(f.ctx(), f.settlement("s", l, n.spent, n.want))
+		f.refused(err, authz.KindInvalid)
+	}
+	for _, units := range []int64{0, -1, quota.MaxUnits + 1, quota.MaxUnits} {
+		_, err := f.ledger.Credit(f.ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: units})
+		f.refused(err, authz.KindInvalid)
+	}
+	f.same("the balance", f.balance(l), before)
+
+	for _, bad := range []func(*authz.Limit){
+		func(l *authz.Limit) { l.Window = "" }, func(l *authz.Limit) { l.Window = "fortnight" },
+		func(l *authz.Limit) { l.Units = -1 }, func(l *authz.Limit) { l.Units = quota.MaxUnits + 1 },
+	} {
+		broken := tenAnHour()
+		bad(&broken)
+		r := f.request("a", l, 0, 1)
+		r.Limit = broken
+		_, err := f.ledger.Lease(f.ctx(), r)
+		f.refused(err, authz.KindInvalid)
+	}
+	f.same("the balance", f.balance(l), before)
+	if got := f.lease("a", l, 0, 1); got.Granted != 1 {
+		f.Fatalf("lease after refusals: %+v", got)
+	}
+}
+
+func bucketsApart(f *fixture) {
+	buckets := []quota.Bucket{
+		{Per: "key", Holder: "a", Limit: "b"}, {Per: "key", Holder: "a_b", Limit: ""}, {Per: "key", Holder: "", Limit: "a_b"},
+		{Per: "account", Holder: "a", Limit: "b"}, {Per: "key", Holder: "a", Limit: "B"}, {Per: "key", Holder: "a:b", Limit: "c"},
+		{Per: "key", Holder: "a", Limit: "b:c"}, {Per: "key", Holder: "a{b}", Limit: "c"}, {Per: "key", Holder: "a", Limit: "{b}c"},
+		{Per: "key", Holder: "\x01a", Limit: "b"}, {Per: "key", Holder: "\x00", Limit: ""}, {Per: "key", Holder: "", Limit: "\x00"},
+		{Per: "key", Holder: "ä/…\n", Limit: "%s"},
+	}
+	l := tenAnHour()
+	for i, b := range buckets {
+		got, err := f.ledger.Lease(f.ctx(), quota.LeaseRequest{Node: "a", Seq: 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
+		if err != nil || got.Granted != int64(i%10)+1 || got.Held != got.Granted {
+			f.Fatalf("bucket %q: %+v, %v", b, got, err)
+		}
+	}
+	for i, b := range buckets {
+		got, err := f.ledger.Balance(f.ctx(), b, l)
+		if err != nil || got.Granted != int64(i%10)+1 || got.Bucket != b {
+			f.Fatalf("bucket %q: %+v, %v", b, got, err)
+		}
+	}
+}
+
+func balanceUnused(f *fixture) {
+	for _, l := range []authz.Limit{tenAnHour(), prepaid()} {
+		for range 2 {
+			f.same("the balance", f.balance(l), quota.Balance{
+				Bucket: bucketFor(l), Period: quota.PeriodAt(&l, f.clock.Now()), Allowance: 10, Free: 10,
+			})
+			f.clock.Advance(time.Hour)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package quotatest
+
+import (
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+func periodTurns(f *fixture) {
+	l := tenAnHour()
+	first := f.lease("a", l, 0, 10)
+	f.clock.Advance(first.Period.End.Sub(f.clock.Now()) - time.Nanosecond)
+	if got := f.lease("b", l, 0, 1); got.Granted != 0 {
+		f.Fatalf("just before the end: %+v", got)
+	}
+	f.clock.Advance(time.Nanosecond)
+	if got := f.balance(l); got.Granted != 0 || got.Free != 10 || !got.Period.Start.Equal(first.Period.End) {
+		f.Fatalf("balance at the end: %+v", got)
+	}
+	got := f.lease("b", l, 0, 3)
+	if got.Granted != 3 || got.Held != 3 || got.Elsewhere != 0 || !got.Period.Start.Equal(first.Period.End) {
+		f.Fatalf("lease at the end: %+v", got)
+	}
+	if got := f.lease("a", l, 0, 1); got.Held != 1 {
+		f.Fatalf("what was held of the last period is still held: %+v", got)
+	}
+}
+
+func lateReport(f *fixture) {
+	l := tenAnHour()
+	held := f.lease("a", l, 0, 8).Period
+	f.clock.Advance(time.Hour)
+	r := f.request("a", l, 5, 2)
+	r.Held = held
+	if got := f.send(r); got.Granted != 2 || got.Held != 2 || got.Free != 8 {
+		f.Fatalf("lease with a late report: %+v", got)
+	}
+	if got := f.balance(l); got.Spent != 0 || got.Excess != 0 {
+		f.Fatalf("the late report was booked on the running period: %+v", got)
+	}
+	r = f.request("a", l, 0, 0)
+	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: held, Units: 3}); err != nil {
+		f.Fatal(err)
+	}
+	if got := f.balance(l); got.Returned != 0 || got.Outstanding["a"] != 2 {
+		f.Fatalf("the late return was booked on the running period: %+v", got)
+	}
+	// The period before still has 5 spent of 10, of which a settlement can tell.
+	s := f.settlement("s", l, 0, 7)
+	s.Period = held
+	if got := f.settle(s); got.Charged != 5 || got.Excess != 2 {
+		f.Fatalf("settlement in the period before: %+v", got)
+	}
+}
+
+func droppedReport(f *fixture) {
+	l := tenAnHour()
+	held := f.lease("a", l, 0, 8).Period
+	for range 2 {
+		f.clock.Advance(time.Hour)
+		f.lease("b", l, 0, 1)
+	}
+	before := f.balance(l)
+	r := f.request("a", l, 5, 0)
+	r.Held = held
+	f.send(r)
+	s := f.settlement("s", l, 5, 2)
+	s.Period = held
+	if got := f.settle(s); got != (quota.Settlement{}) {
+		f.Fatalf("settlement two periods later: %+v", got)
+	}
+	f.same("the balance", f.balance(l), before)
+}
+
+func clockBack(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 10)
+	f.clock.Advance(time.Hour)
+	turned := f.lease("a", l, 0, 7).Period
+	f.clock.Advance(-time.Hour)
+	got := f.lease("a", l, 0, 10)
+	if got.Granted != 3 || !got.Period.Same(turned) {
+		f.Fatalf("lease after the clock went back: %+v", got)
+	}
+}
+
+func strands(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	f.lease("a", l, 1, 0)
+	f.clock.Advance(quota.LeaseTerm)
+	if got := f.balance(l); got.Stranded != 3 || len(got.Outstanding) != 0 || got.Free != 6 {
+		f.Fatalf("a lease that ran out: %+v", got)
+	}
+	if got := f.lease("b", l, 0, 10); got.Granted != 6 || got.Elsewhere != 0 {
+		f.Fatalf("what is stranded was granted again, or can be recalled: %+v", got)
+	}
+}
+
+func comesBack(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 4)
+	f.clock.Advance(2 * quota.LeaseTerm)
+	if got := f.lease("a", l, 1, 2); got.Granted != 2 || got.Held != 5 {
+		f.Fatalf("a node that comes back: %+v", got)
+	}
+	if got := f.balance(l); got.Stranded != 0 || got.Spent != 1 || got.Outstanding["a"] != 5 {
+		f.Fatalf("balance: %+v", got)
+	}
+}
+
+func refundsOnCrash(f *fixture) {
+	l := prepaid()
+	l.RefundOnCrash = true
+	f.lease("a", l, 0, 8)
+	f.lease("a", l, 3, 0)
+	f.clock.Advance(quota.LeaseTerm)
+	if got := f.balance(l); got.Stranded != 0 || got.Returned != 5 || got.Spent != 3 || got.Free != 7 {
+		f.Fatalf("balance: %+v", got)
+	}
+	if got := f.lease("b", l, 0, 10); got.Granted != 7 {
+		f.Fatalf("what was refunded can be leased: %+v", got)
+	}
+	if got := f.lease("a", l, 2, 5); got.Granted != 0 || got.Held != 0 {
+		f.Fatalf("a node that comes back after the refund: %+v", got)
+	}
+	if got := f.balance(l); got.Excess != 2 || got.Spent != 3 || got.Outstanding["b"] != 7 {
+		f.Fatalf("balance: %+v", got)
+	}
+
+	l = prepaid()
+	l.Name = "kept"
+	f.lease("a", l, 0, 8)
+	f.clock.Advance(1000 * time.Hour)
+	if got := f.balance(l); got.Stranded != 8 || got.Free != 2 {
+		f.Fatalf("refunded though the limit does not say so: %+v", got)
+	}
+}
+
+func prepaidStays(f *fixture) {
+	l := prepaid()
+	f.lease("a", l, 0, 4)
+	f.clock.Advance(100 * 24 * time.Hour)
+	got := f.lease("a", l, 4, 10)
+	if got.Granted != 6 || !got.Period.Forever() {
+		f.Fatalf("prepaid after a hundred days: %+v", got)
+	}
+}
+
+func planLowered(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 8)
+	l.Units = 5
+	if got := f.lease("a", l, 2, 3); got.Granted != 0 || got.Held != 6 || got.Free != 0 || got.Allowance != 5 {
+		f.Fatalf("lease after the plan was lowered: %+v", got)
+	}
+	f.giveBack("a", l, 0, 6)
+	if got := f.lease("a", l, 0, 10); got.Granted != 3 {
+		f.Fatalf("lease after enough was returned: %+v", got)
+	}
+	l.Units = 20
+	if got := f.lease("a", l, 0, 100); got.Granted != 15 {
+		f.Fatalf("lease after the plan was raised: %+v", got)
+	}
+}
+
+func windowChanged(f *fixture) {
+	l := tenAnHour()
+	f.lease("a", l, 0, 8)
+	l.Window = authz.WindowDay
+	if got := f.lease("a", l, 5, 10); got.Granted != 2 || got.Held != 5 {
+		f.Fatalf("an hour that became a day: %+v", got)
+	}
+	l.Window = authz.WindowMinute
+	if got := f.lease("a", l, 0, 1); got.Granted != 0 || got.Held != 5 {
+		f.Fatalf("a day that became a minute: %+v", got)
+	}
+	f.clock.Advance(time.Minute)
+	if got := f.lease("a", l, 0, 1); got.Granted != 1 || got.Held != 1 {
+		f.Fatalf("the next minute: %+v", got)
+	}
+}
+
+func windowPrepaid(f *fixture) {
+	l := prepaid()
+	l.Units = 0
+	f.credit("paid", l, 100)
+	f.lease("a", l, 0, 30)
+	f.lease("a", l, 20, 0)
+	monthly := l
+	monthly.Window, monthly.Units = authz.WindowMonth, 5
+	r := f.request("a", monthly, 4, 3)
+	r.Held = quota.Period{} // spent of what was leased while the credits were prepaid
+	if got := f.send(r); got.Granted != 3 || got.Held != 3 {
+		f.Fatalf("lease of the month: %+v", got)
+	}
+	if got := f.balance(monthly); got.Spent != 0 || got.Excess != 0 {
+		f.Fatalf("balance of the month: %+v", got)
+	}
+	f.clock.Advance(80 * 24 * time.Hour)
+	f.lease("b", monthly, 0, 1)
+	if got := f.balance(l); got.Allowance != 100 || got.Spent != 24 || got.Stranded != 6 || got.Free != 70 {
+		f.Fatalf("balance when it is prepaid again: %+v", got)
+	}
+}

@@ -1,0 +1,259 @@
+// Package quotatest is the contract of quota.Ledger as tests. Every ledger runs the whole of it; nothing is excused.
+package quotatest
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// Run runs the suite. open returns an empty ledger with that clock, and has what it needs closed by t.Cleanup; it may
+// also check there that what the ledger wrote is sound.
+func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledger) {
+	for _, test := range []struct {
+		name string
+		run  func(*fixture)
+	}{
+		{"lease grants up to the allowance", leaseGrants},
+		{"lease keeps what is held and books what was spent", leaseBooks},
+		{"lease of nothing is a report", leaseOfNothing},
+		{"lease repeated returns the first answer", leaseRepeated},
+		{"lease with a lower seq is refused", leaseLate},
+		{"seqs are counted for each node and bucket", seqsApart},
+		{"more spent than held is excess", leaseExcess},
+		{"return gives back what is held and no more", returns},
+		{"return repeated counts once", returnRepeated},
+		{"period turns", periodTurns},
+		{"period before the running one takes late reports", lateReport},
+		{"period older than that is dropped", droppedReport},
+		{"clock that goes back opens no period again", clockBack},
+		{"lease that runs out is stranded", strands},
+		{"node that comes back has its lease again", comesBack},
+		{"prepaid leases that run out are refunded if the limit says so", refundsOnCrash},
+		{"prepaid balances do not turn", prepaidStays},
+		{"credit raises the allowance", credits},
+		{"credit replayed counts once", creditReplayed},
+		{"credit with a used id is refused", creditConflicts},
+		{"credit refused leaves its id free", creditRefused},
+		{"credit of a period ends with it", creditOfPeriod},
+		{"reset forgives what was spent", resets},
+		{"reset replayed counts once", resetReplayed},
+		{"reset writes off what is stranded", resetStranded},
+		{"reset of prepaid credits is refused", resetPrepaid},
+		{"settle refunds", settleRefunds},
+		{"settle charges what is left and records the rest", settleCharges},
+		{"settle twice returns the first answer", settleTwice},
+		{"settle remembers for as long as promised", settleRemembers},
+		{"settle before the report counts once", settleBeforeReport},
+		{"settle never refunds more than was granted", settleBounded},
+		{"settle of old periods", settleOld},
+		{"invalid requests change nothing", invalid},
+		{"buckets are apart", bucketsApart},
+		{"balance of an unused bucket", balanceUnused},
+		{"plan lowered keeps what was granted", planLowered},
+		{"window changed carries the usage over", windowChanged},
+		{"window changed keeps prepaid balances", windowPrepaid},
+		{"many nodes never lease more than the allowance", manyNodes},
+		{"many copies of one request count once", manyCopies},
+		{"many buckets at once", manyBuckets},
+		{"random verbs answer as the oracle does", random},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			clock := NewClock()
+			test.run(&fixture{T: t, clock: clock, ledger: open(t, clock.Now), seqs: make(map[seqKey]uint64)})
+		})
+	}
+}
+
+// Clock is a clock that stands still until it is moved.
+type Clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+// NewClock makes a clock that shows a quarter past an hour in the middle of a month.
+func NewClock() *Clock { return &Clock{t: time.Date(2024, 5, 15, 12, 15, 0, 0, time.UTC)} }
+
+// Now returns what the clock shows.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+// Advance moves the clock.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+type seqKey struct {
+	node   quota.NodeID
+	bucket quota.Bucket
+}
+
+// fixture is one ledger under test.
+type fixture struct {
+	*testing.T
+	clock  *Clock
+	ledger quota.Ledger
+	seqs   map[seqKey]uint64
+}
+
+// tenAnHour and prepaid are the limits of most tests.
+func tenAnHour() authz.Limit {
+	return authz.Limit{Name: "requests", Units: 10, Unit: authz.UnitRequests, Window: authz.WindowHour, Per: authz.PerKey}
+}
+
+func prepaid() authz.Limit {
+	return authz.Limit{Name: "credits", Units: 10, Unit: "credits", Window: authz.WindowNone, Per: authz.PerAccount}
+}
+
+func bucketFor(l authz.Limit) quota.Bucket {
+	return quota.Bucket{Per: l.Per, Holder: "holder", Limit: l.Name}
+}
+
+// next is the next seq of a node.
+func (f *fixture) next(node quota.NodeID, b quota.Bucket) uint64 {
+	f.seqs[seqKey{node, b}]++
+	return f.seqs[seqKey{node, b}]
+}
+
+// request is a lease request with the next seq. What was spent belongs to the running period.
+func (f *fixture) request(node quota.NodeID, l authz.Limit, spent, want int64) quota.LeaseRequest {
+	b := bucketFor(l)
+	return quota.LeaseRequest{
+		Node: node, Seq: f.next(node, b), Bucket: b, Limit: l, Held: quota.PeriodAt(&l, f.clock.Now()), Spent: spent, Want: want,
+	}
+}
+
+// lease sends such a request.
+func (f *fixture) lease(node quota.NodeID, l authz.Limit, spent, want int64) quota.Lease {
+	f.Helper()
+	return f.send(f.request(node, l, spent, want))
+}
+
+func (f *fixture) send(r quota.LeaseRequest) quota.Lease {
+	f.Helper()
+	lease, err := f.ledger.Lease(f.ctx(), r)
+	if err != nil {
+		f.Fatalf("lease: %v", err)
+	}
+	f.balance(r.Limit)
+	return lease
+}
+
+func (f *fixture) giveBack(node quota.NodeID, l authz.Limit, spent, units int64) {
+	f.Helper()
+	r := f.request(node, l, spent, 0)
+	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{
+		Node: node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: spent, Units: units,
+	}); err != nil {
+		f.Fatalf("return: %v", err)
+	}
+	f.balance(l)
+}
+
+func (f *fixture) settlement(id string, l authz.Limit, estimate, actual int64) quota.SettleRequest {
+	return quota.SettleRequest{
+		ID: id, Bucket: bucketFor(l), Limit: l, Period: quota.PeriodAt(&l, f.clock.Now()), Estimate: estimate, Actual: actual,
+	}
+}
+
+func (f *fixture) settle(r quota.SettleRequest) quota.Settlement {
+	f.Helper()
+	s, err := f.ledger.Settle(f.ctx(), r)
+	if err != nil {
+		f.Fatalf("settle: %v", err)
+	}
+	f.balance(r.Limit)
+	return s
+}
+
+func (f *fixture) credit(id string, l authz.Limit, units int64) quota.Balance {
+	f.Helper()
+	b, err := f.ledger.Credit(f.ctx(), quota.CreditRequest{ID: id, Bucket: bucketFor(l), Limit: l, Units: units, Note: "test"})
+	if err != nil {
+		f.Fatalf("credit: %v", err)
+	}
+	f.same("the balance that credit returned", b, f.balance(l))
+	return b
+}
+
+func (f *fixture) reset(id string, l authz.Limit) quota.Balance {
+	f.Helper()
+	b, err := f.ledger.Reset(f.ctx(), quota.ResetRequest{ID: id, Bucket: bucketFor(l), Limit: l})
+	if err != nil {
+		f.Fatalf("reset: %v", err)
+	}
+	f.same("the balance that reset returned", b, f.balance(l))
+	return b
+}
+
+// balance returns the balance after it has checked the invariants.
+func (f *fixture) balance(l authz.Limit) quota.Balance {
+	f.Helper()
+	b, err := f.ledger.Balance(f.ctx(), bucketFor(l), l)
+	if err != nil {
+		f.Fatalf("balance: %v", err)
+	}
+	if err := Check(b); err != nil {
+		f.Fatal(err)
+	}
+	return b
+}
+
+// Check returns an error if the sums of a balance do not come out.
+func Check(b quota.Balance) error {
+	var outstanding int64
+	for node, n := range b.Outstanding {
+		if n <= 0 {
+			return authz.Errorf(authz.KindConflict, "node %q holds %d: %+v", node, n, b)
+		}
+		outstanding += n
+	}
+	if b.Granted != b.Spent+b.Returned+b.Stranded+outstanding {
+		return authz.Errorf(authz.KindConflict, "granted is not spent + returned + stranded + outstanding: %+v", b)
+	}
+	if b.Free < 0 || b.Granted-b.Returned+b.Free > max(b.Allowance+b.Forgiven, b.Granted-b.Returned) {
+		return authz.Errorf(authz.KindConflict, "more is free than the allowance leaves: %+v", b)
+	}
+	if b.Returned < 0 || b.Forgiven < 0 || b.Excess < 0 || b.Stranded < 0 || b.Granted < b.Returned {
+		return authz.Errorf(authz.KindConflict, "a count is below zero: %+v", b)
+	}
+	return nil
+}
+
+func (f *fixture) ctx() context.Context { return f.Context() }
+
+// same compares what two values say, whatever the location of their times.
+func (f *fixture) same(what string, got, want any) {
+	f.Helper()
+	if g, w := text(got), text(want); g != w {
+		f.Fatalf("%s is\n%s, want\n%s", what, g, w)
+	}
+}
+
+func (f *fixture) refused(err error, kind authz.Kind) {
+	f.Helper()
+	if err == nil {
+		f.Fatalf("no error, want one of kind %s", kind)
+	}
+	if authz.KindOf(err) != kind {
+		f.Fatalf("error of kind %s, want %s: %v", authz.KindOf(err), kind, err)
+	}
+}
+
+func text(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}

@@ -1,0 +1,158 @@
+package quotatest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// random sends the same verbs to the ledger and to the one in memory and compares every answer.
+func random(f *fixture) {
+	oracle := memory.NewLedger(f.clock.Now)
+	round := 0
+	rapid.Check(f.T, func(t *rapid.T) {
+		round++ // every round has buckets and ids of its own
+		m := &machine{
+			ctx: f.ctx(), clock: f.clock, ledgers: [2]quota.Ledger{f.ledger, oracle}, round: round,
+			seqs: make(map[string]uint64),
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"lease": m.lease, "return": m.giveBack, "settle": m.settle, "credit": m.credit, "reset": m.reset,
+			"wait": func(t *rapid.T) {
+				f.clock.Advance(time.Duration(rapid.SampledFrom([]int{1, 20, 61, 600, 3600}).Draw(t, "seconds")) * time.Second)
+			},
+			"": m.compareBalances,
+		})
+		if err := oracle.Check(m.ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// machine is one round of random verbs.
+type machine struct {
+	ctx     context.Context
+	clock   *Clock
+	ledgers [2]quota.Ledger // the one under test, and the oracle
+	round   int
+	seqs    map[string]uint64
+	held    []quota.Period // that were answered
+}
+
+func (m *machine) limits() []authz.Limit {
+	return []authz.Limit{
+		{Name: "hour", Units: 20, Window: authz.WindowHour, Per: authz.PerKey},
+		{Name: "prepaid", Units: 5, Window: authz.WindowNone, Per: authz.PerAccount},
+		{Name: "refunded", Units: 5, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true},
+	}
+}
+
+func (m *machine) bucket(l authz.Limit) quota.Bucket {
+	return quota.Bucket{Per: l.Per, Holder: fmt.Sprint("round-", m.round), Limit: l.Name}
+}
+
+func (m *machine) drawLimit(t *rapid.T) authz.Limit {
+	return rapid.SampledFrom(m.limits()).Draw(t, "limit")
+}
+
+// drawPeriod is mostly the running period, and at times another that was answered.
+func (m *machine) drawPeriod(t *rapid.T, l authz.Limit) quota.Period {
+	if len(m.held) > 0 && rapid.IntRange(0, 3).Draw(t, "late") == 0 {
+		return rapid.SampledFrom(m.held).Draw(t, "period")
+	}
+	return quota.PeriodAt(&l, m.clock.Now())
+}
+
+// drawSeq is mostly the next of the node, and at times a repetition or one that comes late.
+func (m *machine) drawSeq(t *rapid.T, node string, l authz.Limit) uint64 {
+	key := node + "/" + l.Name
+	if back := rapid.IntRange(0, 9).Draw(t, "back"); back >= 8 && m.seqs[key] > 1 {
+		return m.seqs[key] - uint64(back-8)
+	}
+	m.seqs[key]++
+	return m.seqs[key]
+}
+
+func drawNode(t *rapid.T) string { return rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node") }
+
+// drawUnits draws valid units: which fault of a request is told first is nowhere said.
+func drawUnits(t *rapid.T, what string) int64 { return rapid.Int64Range(0, 12).Draw(t, what) }
+
+func (m *machine) drawID(t *rapid.T) string {
+	return fmt.Sprintf("%d-%d", m.round, rapid.IntRange(0, 20).Draw(t, "id"))
+}
+
+// both applies a verb to both ledgers and compares the answers.
+func (m *machine) both(t *rapid.T, verb func(quota.Ledger) (any, error)) {
+	got, err := verb(m.ledgers[0])
+	want, wantErr := verb(m.ledgers[1])
+	if (err == nil) != (wantErr == nil) || err != nil && authz.KindOf(err) != authz.KindOf(wantErr) {
+		t.Fatalf("error %v, want %v", err, wantErr)
+	}
+	if text(got) != text(want) {
+		t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
+	}
+}
+
+func (m *machine) lease(t *rapid.T) {
+	l, node := m.drawLimit(t), drawNode(t)
+	r := quota.LeaseRequest{
+		Node: quota.NodeID(node), Seq: m.drawSeq(t, node, l), Bucket: m.bucket(l), Limit: l, Held: m.drawPeriod(t, l),
+		Spent: drawUnits(t, "spent"), Want: drawUnits(t, "want"),
+	}
+	m.both(t, func(ledger quota.Ledger) (any, error) {
+		lease, err := ledger.Lease(m.ctx, r)
+		if err == nil {
+			m.held = append(m.held, lease.Period)
+		}
+		return lease, err
+	})
+}
+
+func (m *machine) giveBack(t *rapid.T) {
+	l, node := m.drawLimit(t), drawNode(t)
+	r := quota.ReturnRequest{
+		Node: quota.NodeID(node), Seq: m.drawSeq(t, node, l), Bucket: m.bucket(l), Limit: l, Held: m.drawPeriod(t, l),
+		Spent: drawUnits(t, "spent"), Units: drawUnits(t, "units"),
+	}
+	m.both(t, func(ledger quota.Ledger) (any, error) { return nil, ledger.Return(m.ctx, r) })
+}
+
+func (m *machine) settle(t *rapid.T) {
+	l := m.drawLimit(t)
+	r := quota.SettleRequest{
+		ID: m.drawID(t), Bucket: m.bucket(l), Limit: l, Period: m.drawPeriod(t, l),
+		Estimate: drawUnits(t, "estimate"), Actual: drawUnits(t, "actual"),
+	}
+	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Settle(m.ctx, r) })
+}
+
+func (m *machine) credit(t *rapid.T) {
+	l := m.drawLimit(t)
+	r := quota.CreditRequest{ID: m.drawID(t), Bucket: m.bucket(l), Limit: l, Units: drawUnits(t, "units") + 1}
+	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Credit(m.ctx, r) })
+}
+
+func (m *machine) reset(t *rapid.T) {
+	l := m.drawLimit(t)
+	r := quota.ResetRequest{ID: m.drawID(t), Bucket: m.bucket(l), Limit: l}
+	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Reset(m.ctx, r) })
+}
+
+func (m *machine) compareBalances(t *rapid.T) {
+	for _, l := range m.limits() {
+		m.both(t, func(ledger quota.Ledger) (any, error) {
+			b, err := ledger.Balance(m.ctx, m.bucket(l), l)
+			if err == nil {
+				err = Check(b)
+			}
+			return b, err
+		})
+	}
+}

@@ -1,0 +1,329 @@
+// Package revocationtest is the contract of revocation.Store as tests. Every store runs the whole of it; nothing is
+// excused.
+package revocationtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
+// t.Cleanup; it may also check there that what the store wrote is sound.
+func Run(t *testing.T, open func(t *testing.T, now func() time.Time) revocation.Store) {
+	for _, test := range []struct {
+		name string
+		run  func(*fixture)
+	}{
+		{"nothing is revoked in an empty store", empty},
+		{"record is stored whole", add},
+		{"revisions rise from 1 without repeats", revisions},
+		{"record that changes nothing keeps its revision", addAgain},
+		{"record that reaches further is merged", merge},
+		{"record that reaches less far weakens nothing", weaker},
+		{"records of other kinds, issuers and values are apart", apart},
+		{"since goes on where it stopped", since},
+		{"many writers", many},
+		{"a set follows", follow},
+		{"random records answer as the oracle does", random},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(&fixture{T: t, store: open(t, Now)}) })
+	}
+}
+
+// Now is the instant at which the suite takes place.
+func Now() time.Time { return time.Date(2024, 5, 15, 12, 15, 0, 0, time.UTC) }
+
+// fixture is one store under test.
+type fixture struct {
+	*testing.T
+	store revocation.Store
+}
+
+func (f *fixture) ctx() context.Context { return f.Context() }
+
+func key(id string) revocation.Record {
+	return revocation.Record{Kind: revocation.KindKey, Value: id, At: Now(), Cause: "leaked"}
+}
+
+func account(id string, before time.Time) revocation.Record {
+	return revocation.Record{
+		Kind: revocation.KindAccount, Value: id, Before: before, At: Now(), Cause: "fraud", ExpiresAt: before.Add(time.Hour),
+	}
+}
+
+func (f *fixture) add(r revocation.Record) revocation.Record {
+	f.Helper()
+	stored, err := f.store.Add(f.ctx(), r)
+	if err != nil {
+		f.Fatalf("add %+v: %v", r, err)
+	}
+	got, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+	if err != nil || !ok {
+		f.Fatalf("get %+v: %v, %v", r, ok, err)
+	}
+	f.same("the record", got, stored)
+	return stored
+}
+
+func (f *fixture) since(after uint64, limit int) []revocation.Record {
+	f.Helper()
+	records, err := f.store.Since(f.ctx(), after, limit)
+	if err != nil {
+		f.Fatalf("since %d: %v", after, err)
+	}
+	for i, r := range records {
+		if r.Revision <= after || i > 0 && r.Revision <= records[i-1].Revision || len(records) > limit {
+			f.Fatalf("since %d, at most %d: %+v", after, limit, records)
+		}
+	}
+	return records
+}
+
+func (f *fixture) same(what string, got, want any) {
+	f.Helper()
+	if g, w := text(got), text(want); g != w {
+		f.Fatalf("%s is\n%s, want\n%s", what, g, w)
+	}
+}
+
+func text(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
+func empty(f *fixture) {
+	if got := f.since(0, 10); len(got) != 0 {
+		f.Fatalf("since 0: %+v", got)
+	}
+	if got := f.since(math.MaxUint64, 10); len(got) != 0 {
+		f.Fatalf("since the last possible: %+v", got)
+	}
+	if _, ok, err := f.store.Get(f.ctx(), revocation.KindKey, "", "key_1"); ok || err != nil {
+		f.Fatalf("get: %v, %v", ok, err)
+	}
+}
+
+func add(f *fixture) {
+	want := revocation.Record{
+		Kind: "jti", Issuer: "https://issuer.example", Value: "abc", Before: Now(), At: Now().Add(time.Second), Cause: "left",
+		ExpiresAt: Now().Add(time.Hour),
+	}
+	got := f.add(want)
+	want.Revision = got.Revision
+	f.same("the record", got, want)
+	f.same("the feed", f.since(0, 10), []revocation.Record{want})
+}
+
+func revisions(f *fixture) {
+	for i := range uint64(5) {
+		r := key(fmt.Sprint("key_", i))
+		r.Revision = 77 // is the store's to say
+		if got := f.add(r); got.Revision < i+1 || i == 0 && got.Revision != 1 {
+			f.Fatalf("record %d has revision %d", i, got.Revision)
+		}
+	}
+	if got := f.since(0, 10); len(got) != 5 {
+		f.Fatalf("since 0: %+v", got)
+	}
+}
+
+func addAgain(f *fixture) {
+	first := f.add(key("key_1"))
+	again := key("key_1")
+	again.At, again.Cause = Now().Add(time.Hour), "another"
+	f.same("the record that was added again", f.add(again), first)
+	f.same("the feed", f.since(0, 10), []revocation.Record{first})
+}
+
+func merge(f *fixture) {
+	old := f.add(account("acme", Now()))
+	f.add(key("key_1"))
+	further := account("acme", Now().Add(time.Hour))
+	further.Cause = "again"
+	got := f.add(further)
+	if got.Revision <= old.Revision+1 || !got.Before.Equal(further.Before) || got.Cause != "again" || !got.ExpiresAt.Equal(further.ExpiresAt) {
+		f.Fatalf("merged: %+v", got)
+	}
+	feed := f.since(0, 10)
+	if len(feed) != 2 || feed[0].Value != "key_1" {
+		f.Fatalf("a merged record appears once, at its latest revision: %+v", feed)
+	}
+	f.same("the feed since then", f.since(feed[0].Revision, 10), []revocation.Record{got})
+
+	forGood := account("acme", Now())
+	forGood.Before, forGood.ExpiresAt = time.Time{}, time.Time{}
+	if got = f.add(forGood); !got.Before.IsZero() || !got.ExpiresAt.IsZero() {
+		f.Fatalf("for good: %+v", got)
+	}
+}
+
+func weaker(f *fixture) {
+	strong := f.add(account("acme", Now()))
+	f.same("the record", f.add(account("acme", Now().Add(-time.Hour))), strong)
+	forGood := f.add(key("key_1"))
+	less := key("key_1")
+	less.Before, less.ExpiresAt = Now(), Now()
+	f.same("the record", f.add(less), forGood)
+	// One bound further and the other nearer: the further of each holds.
+	mixed := account("acme", Now().Add(time.Hour))
+	mixed.ExpiresAt = Now()
+	got := f.add(mixed)
+	if !got.Before.Equal(mixed.Before) || !got.ExpiresAt.Equal(strong.ExpiresAt) {
+		f.Fatalf("merged: %+v", got)
+	}
+}
+
+func apart(f *fixture) {
+	records := []revocation.Record{
+		{Kind: "key", Value: "a"}, {Kind: "account", Value: "a"}, {Kind: "key", Issuer: "a", Value: "a"},
+		{Kind: "key", Issuer: "a", Value: ""}, {Kind: "key", Value: "aa"}, {Kind: "key", Issuer: "aa", Value: ""},
+		{Kind: "key", Issuer: "a:b", Value: "c"}, {Kind: "key", Issuer: "a", Value: "b:c"}, {Kind: "keya", Value: ""},
+		{Kind: "key", Value: "\x00"}, {Kind: "key", Issuer: "\x00", Value: ""}, {Kind: "key", Value: "{a}%s\n"},
+	}
+	for i, r := range records {
+		r.At, r.Cause = Now(), fmt.Sprint("cause ", i)
+		f.add(r)
+	}
+	for i, r := range records {
+		got, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+		if err != nil || !ok || got.Cause != fmt.Sprint("cause ", i) {
+			f.Errorf("record %d: %+v, %v, %v", i, got, ok, err)
+		}
+	}
+	if got := f.since(0, 100); len(got) != len(records) {
+		f.Errorf("%d records in the feed", len(got))
+	}
+}
+
+func since(f *fixture) {
+	for i := range 25 {
+		f.add(key(fmt.Sprint("key_", i)))
+	}
+	f.add(account("acme", Now()))
+	f.add(account("acme", Now().Add(1)))
+	seen, after := map[string]bool{}, uint64(0)
+	for {
+		page := f.since(after, 4)
+		if len(page) == 0 {
+			break
+		}
+		for _, r := range page {
+			if seen[r.Value] {
+				f.Fatalf("%q comes twice", r.Value)
+			}
+			seen[r.Value], after = true, r.Revision
+		}
+	}
+	if len(seen) != 26 {
+		f.Fatalf("%d records in the feed", len(seen))
+	}
+}
+
+func many(f *fixture) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	taken := map[uint64]string{}
+	for i := range 24 {
+		wg.Go(func() {
+			r := key(fmt.Sprint("key_", i))
+			if i%3 == 0 {
+				r = account("acme", Now().Add(time.Duration(i)*time.Hour)) // all merge into one
+			}
+			got, err := f.store.Add(f.ctx(), r)
+			if err != nil {
+				f.Error(err)
+				return
+			}
+			found, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+			if err != nil || !ok || found.Revision < got.Revision || found.Before.Before(r.Before) {
+				f.Errorf("after it was acknowledged: %+v, %v, %v", found, ok, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other, ok := taken[got.Revision]; ok && other != r.Value {
+				f.Errorf("revision %d belongs to %q and %q", got.Revision, other, r.Value)
+			}
+			taken[got.Revision] = r.Value
+		})
+	}
+	wg.Wait()
+	got, _, err := f.store.Get(f.ctx(), revocation.KindAccount, "", "acme")
+	if err != nil || !got.Before.Equal(Now().Add(21*time.Hour)) {
+		f.Fatalf("the merged record: %+v, %v", got, err)
+	}
+	if feed := f.since(0, 100); len(feed) != 17 {
+		f.Fatalf("%d records in the feed, want 17", len(feed))
+	}
+}
+
+// follow checks that what one node revokes reaches the set of another.
+func follow(f *fixture) {
+	here, there := revocation.NewSet(f.store, time.Minute, Now), revocation.NewSet(f.store, time.Minute, Now)
+	if _, err := here.Revoke(f.ctx(), key("key_1")); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := here.Revoke(f.ctx(), account("acme", Now())); err != nil {
+		f.Fatal(err)
+	}
+	if err := there.Sync(f.ctx()); err != nil {
+		f.Fatal(err)
+	}
+	for name, s := range map[string]*revocation.Set{"here": here, "there": there} {
+		if !s.Key("key_1") || s.Key("key_2") || !s.Account("acme", Now()) || s.Account("acme", Now().Add(1)) || s.Len() != 2 {
+			f.Errorf("the set %s does not say what was revoked", name)
+		}
+	}
+}
+
+// random adds the same records to the store and to the one in memory and compares every answer.
+func random(f *fixture) {
+	oracle := memory.NewRevocations()
+	revisionOf := map[uint64]uint64{} // the store's for the oracle's: a store may leave gaps
+	round := 0
+	rapid.Check(f.T, func(t *rapid.T) {
+		round++
+		for range rapid.IntRange(1, 12).Draw(t, "records") {
+			r := revocation.Record{
+				Kind:  rapid.SampledFrom([]revocation.Kind{revocation.KindKey, revocation.KindAccount}).Draw(t, "kind"),
+				Value: fmt.Sprintf("%d-%d", round, rapid.IntRange(0, 2).Draw(t, "value")), At: Now(),
+			}
+			if n := rapid.IntRange(0, 3).Draw(t, "before"); n > 0 {
+				r.Before = Now().Add(time.Duration(n) * time.Hour)
+			}
+			if n := rapid.IntRange(0, 3).Draw(t, "expires"); n > 0 {
+				r.ExpiresAt = Now().Add(time.Duration(n) * time.Hour)
+			}
+			got, err := f.store.Add(f.ctx(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, _ := oracle.Add(f.ctx(), r)
+			if known, ok := revisionOf[want.Revision]; ok && known != got.Revision {
+				t.Fatalf("revision %d, want the %d of before", got.Revision, known)
+			}
+			revisionOf[want.Revision] = got.Revision
+			want.Revision = got.Revision
+			if text(got) != text(want) {
+				t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
+			}
+		}
+	})
+	want, _ := oracle.Since(f.ctx(), 0, 1_000_000)
+	for i := range want {
+		want[i].Revision = revisionOf[want[i].Revision]
+	}
+	f.same("the feed", f.since(0, 1_000_000), want)
+}

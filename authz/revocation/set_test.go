@@ -1,0 +1,231 @@
+package revocation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+func noon() time.Time { return time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC) }
+
+func keyRecord(id string) revocation.Record {
+	return revocation.Record{Kind: revocation.KindKey, Value: id, At: noon()}
+}
+
+func accountRecord(id string, before time.Time) revocation.Record {
+	return revocation.Record{Kind: revocation.KindAccount, Value: id, Before: before, At: noon()}
+}
+
+func TestCheckRecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		record revocation.Record
+		ok     bool
+	}{
+		"key":                      {keyRecord("key_1"), true},
+		"account":                  {accountRecord("acme", noon()), true},
+		"nothing":                  {revocation.Record{}, false},
+		"no id":                    {keyRecord(""), false},
+		"another kind":             {revocation.Record{Kind: "planet", Value: "x", Before: noon()}, false},
+		"no kind":                  {revocation.Record{Value: "x", Before: noon()}, false},
+		"account for good and all": {accountRecord("acme", time.Time{}), false},
+	} {
+		if err := revocation.CheckRecord(c.record); (err == nil) != c.ok || err != nil && authz.KindOf(err) != authz.KindInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestMergeNeverWeakens merges random records and checks that the result cuts off all that either did.
+func TestMergeNeverWeakens(t *testing.T) {
+	instant := rapid.Custom(func(t *rapid.T) time.Time {
+		if n := rapid.IntRange(0, 4).Draw(t, "hours"); n > 0 {
+			return noon().Add(time.Duration(n) * time.Hour)
+		}
+		return time.Time{}
+	})
+	reaches := func(bound, t time.Time) bool { return bound.IsZero() || !t.After(bound) }
+	rapid.Check(t, func(t *rapid.T) {
+		record := func(name string) revocation.Record {
+			return revocation.Record{
+				Kind: revocation.KindAccount, Value: "acme", Before: instant.Draw(t, name), ExpiresAt: instant.Draw(t, name), At: noon(), Cause: name,
+			}
+		}
+		old, add := record("old"), record("add")
+		old.Revision = 7
+		got, changed := revocation.Merge(old, add)
+		for hour := range 6 {
+			at := noon().Add(time.Duration(hour) * time.Hour)
+			if reaches(got.Before, at) != (reaches(old.Before, at) || reaches(add.Before, at)) {
+				t.Fatalf("%+v and %+v make %+v, which says something else of %v", old, add, got, at)
+			}
+			if reaches(got.ExpiresAt, at) != (reaches(old.ExpiresAt, at) || reaches(add.ExpiresAt, at)) {
+				t.Fatalf("%+v and %+v make %+v, which lives until something else", old, add, got)
+			}
+		}
+		if !changed && got != old || changed == (got.Before.Equal(old.Before) && got.ExpiresAt.Equal(old.ExpiresAt)) {
+			t.Fatalf("%+v and %+v make %+v, changed: %v", old, add, got, changed)
+		}
+		if again, changed := revocation.Merge(got, add); changed || again != got {
+			t.Fatalf("merged again: %+v, was %+v", again, got)
+		}
+		if got.Kind != old.Kind || got.Value != old.Value {
+			t.Fatalf("%+v became %+v", old, got)
+		}
+	})
+}
+
+// clock is a clock that the test moves.
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+// faulty is a store that fails when told to.
+type faulty struct {
+	revocation.Store
+	err error
+}
+
+func (f *faulty) Add(ctx context.Context, r revocation.Record) (revocation.Record, error) {
+	if f.err != nil {
+		return revocation.Record{}, f.err
+	}
+	return f.Store.Add(ctx, r)
+}
+
+func (f *faulty) Since(ctx context.Context, after uint64, limit int) ([]revocation.Record, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.Store.Since(ctx, after, limit)
+}
+
+func TestSetIsStaleUntilItIsRead(t *testing.T) {
+	c, store := &clock{noon()}, &faulty{Store: memory.NewRevocations()}
+	s := revocation.NewSet(store, time.Minute, c.now)
+	if !s.Stale() {
+		t.Error("a set that was never read is trusted")
+	}
+	if _, err := s.Revoke(t.Context(), keyRecord("key_1")); err != nil || !s.Stale() {
+		t.Errorf("a revocation made the set fresh: %v", err)
+	}
+	store.err = errors.New("no")
+	if err := s.Sync(t.Context()); err == nil || !s.Stale() {
+		t.Errorf("a read that failed made the set fresh: %v", err)
+	}
+	store.err = nil
+	if err := s.Sync(t.Context()); err != nil || s.Stale() || s.Age() != 0 {
+		t.Errorf("after a read: stale %v, age %v, %v", s.Stale(), s.Age(), err)
+	}
+	c.t = c.t.Add(time.Minute)
+	if s.Stale() || s.Age() != time.Minute {
+		t.Error("stale before its time")
+	}
+	c.t = c.t.Add(1)
+	if !s.Stale() {
+		t.Error("not stale in time")
+	}
+	store.err = errors.New("no")
+	if err := s.Sync(t.Context()); err == nil || !s.Stale() || !s.Key("key_1") {
+		t.Errorf("after a read that failed: %v", err)
+	}
+}
+
+func TestRevokeTakesEffectAtOnce(t *testing.T) {
+	store := &faulty{Store: memory.NewRevocations()}
+	s := revocation.NewSet(store, time.Minute, noon)
+	if s.Key("key_1") || s.Account("acme", noon()) || s.Len() != 0 {
+		t.Error("an empty set revokes")
+	}
+	stored, err := s.Revoke(t.Context(), keyRecord("key_1"))
+	if err != nil || stored.Revision == 0 || !s.Key("key_1") || s.Key("key_2") || s.Account("key_1", noon()) {
+		t.Errorf("%+v, %v", stored, err)
+	}
+	if _, err := s.Revoke(t.Context(), accountRecord("acme", noon())); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Account("acme", noon()) || !s.Account("acme", noon().Add(-1)) || s.Account("acme", noon().Add(1)) || s.Account("other", noon()) || s.Key("acme") {
+		t.Error("an account is cut off for what was issued until then, and for nothing else")
+	}
+	if !s.Account("acme", time.Time{}) {
+		t.Error("what was issued at an unknown time is trusted")
+	}
+	// A later record reaches further, an earlier one does not take that back.
+	for _, before := range []time.Duration{time.Hour, -time.Hour} {
+		if _, err := s.Revoke(t.Context(), accountRecord("acme", noon().Add(before))); err != nil {
+			t.Fatal(err)
+		}
+		if !s.Account("acme", noon().Add(time.Hour)) || s.Len() != 2 {
+			t.Errorf("after a record for %v", before)
+		}
+	}
+	if _, err := s.Revoke(t.Context(), keyRecord("")); authz.KindOf(err) != authz.KindInvalid {
+		t.Errorf("a record that matches nothing: %v", err)
+	}
+	store.err = authz.Errorf(authz.KindUnavailable, "no")
+	if _, err := s.Revoke(t.Context(), keyRecord("key_9")); !errors.Is(err, store.err) || s.Key("key_9") {
+		t.Errorf("a store that fails: %v", err)
+	}
+}
+
+func TestSyncReadsAllPages(t *testing.T) {
+	store := memory.NewRevocations()
+	const n = 25_000
+	for i := range n {
+		if _, err := store.Add(t.Context(), keyRecord(fmt.Sprint("key_", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := revocation.NewSet(store, time.Minute, noon)
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.Len() != n || s.Revision() != n || !s.Key("key_0") || !s.Key(fmt.Sprint("key_", n-1)) {
+		t.Errorf("%d records up to %d", s.Len(), s.Revision())
+	}
+	if _, err := store.Add(t.Context(), keyRecord("new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil || !s.Key("new") || s.Len() != n+1 {
+		t.Errorf("what is new: %v", err)
+	}
+}
+
+// TestReadersNeverMissAnAcknowledgedRecord revokes, syncs and reads at once.
+func TestReadersNeverMissAnAcknowledgedRecord(t *testing.T) {
+	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				id := fmt.Sprintf("%d-%d", worker, i)
+				if worker%2 == 0 {
+					if err := s.Sync(t.Context()); err != nil {
+						t.Error(err)
+					}
+					_ = s.Stale()
+					continue
+				}
+				if _, err := s.Revoke(t.Context(), keyRecord(id)); err != nil || !s.Key(id) {
+					t.Errorf("%s: %v", id, err)
+				}
+				before := noon().Add(time.Duration(i) * time.Hour)
+				if _, err := s.Revoke(t.Context(), accountRecord("acme", before)); err != nil || !s.Account("acme", before) {
+					t.Errorf("%s: %v", id, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s.Len() != 4*50+1 {
+		t.Errorf("%d records", s.Len())
+	}
+}

@@ -1,0 +1,298 @@
+package bolt
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// committer is the one goroutine that writes. It takes all operations that wait and runs them in one transaction.
+//
+//  1. The operations run one after the other; each sees what those before it wrote.
+//  2. One that returns an error and had written something spoils the transaction: it is rolled back, that operation is
+//     answered, and the others run again without it. One that only looked is answered with the rest.
+//  3. The transaction is committed: two fsyncs, whatever the number of operations.
+//  4. Memory is brought up to date, then everybody is answered.
+//
+// A crash before 3 is over loses the whole group, of which nobody has been told. When 3 fails it is unknown what is on
+// disk: all are answered with KindUnavailable, and before the next transaction memory is read from the file again.
+type committer struct {
+	db     *bbolt.DB
+	reload func() error
+	log    *slog.Logger
+
+	queue chan *op
+	quit  chan struct{} // closed by stop
+	done  chan struct{} // closed when the goroutine has ended
+
+	gate    sync.RWMutex
+	closed  bool           // nobody may come in any more
+	writers sync.WaitGroup // those who came in before
+
+	// durability is held for writing while a commit is under way, so that no read begins on a transaction that the
+	// operating system already shows and the disk does not have yet.
+	durability sync.RWMutex
+
+	// Owned by the goroutine; broken may be read once done is closed.
+	doubtful bool  // a commit failed
+	broken   error // bbolt cannot write again before the process starts anew
+}
+
+// op is one write.
+type op struct {
+	run  func(*write) error // may run more than once
+	gone atomic.Bool        // nobody waits for it any more
+	done chan error         // has room for the answer
+
+	// The committer's notes about the last run.
+	err   error
+	after []func()
+}
+
+// maxGroup bounds what is lost and repeated when a transaction is rolled back.
+const maxGroup = 512
+
+func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committer {
+	return &committer{
+		db: db, reload: reload, log: log,
+		queue: make(chan *op), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// mutate has a write run and returns its result when it is durable.
+func mutate[T any](ctx context.Context, c *committer, run func(*write) (T, error)) (T, error) {
+	var out, zero T
+	err := c.do(ctx, func(w *write) (err error) {
+		out, err = run(w)
+		return err
+	})
+	if err != nil {
+		return zero, err // out may still be written to
+	}
+	return out, nil
+}
+
+func (c *committer) do(ctx context.Context, run func(*write) error) error {
+	if err := ctx.Err(); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+	}
+	if !c.enter() {
+		return authz.Errorf(authz.KindUnavailable, "not written: the store is closed")
+	}
+	defer c.writers.Done()
+	o := &op{run: run, done: make(chan error, 1)}
+	select {
+	case c.queue <- o:
+	case <-ctx.Done():
+		return authz.Errorf(authz.KindUnavailable, "not written: %w", ctx.Err())
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		o.gone.Store(true)
+		return authz.Errorf(authz.KindUnavailable, "may have been written or not: %w", ctx.Err())
+	}
+}
+
+func (c *committer) enter() bool {
+	c.gate.RLock()
+	defer c.gate.RUnlock()
+	if !c.closed {
+		c.writers.Add(1)
+	}
+	return !c.closed
+}
+
+// stop refuses new writes, waits for those that came before to be answered, and ends the goroutine. It returns false if
+// it was called already.
+func (c *committer) stop() bool {
+	c.gate.Lock()
+	was := c.closed
+	c.closed = true
+	c.gate.Unlock()
+	if was {
+		return false
+	}
+	c.writers.Wait()
+	close(c.quit)
+	<-c.done
+	return true
+}
+
+// begin starts a read of what is durable.
+func (c *committer) begin() (*bbolt.Tx, error) {
+	c.durability.RLock()
+	defer c.durability.RUnlock()
+	return c.db.Begin(false)
+}
+
+// run is the goroutine.
+func (c *committer) run() {
+	defer close(c.done)
+	debug.SetPanicOnFault(true) // a damaged page can point anywhere
+	for {
+		select {
+		case first := <-c.queue:
+			c.commit(c.gather(first))
+		case <-c.quit:
+			return
+		}
+	}
+}
+
+// gather takes everybody who waits.
+func (c *committer) gather(first *op) []*op {
+	group := []*op{first}
+	runtime.Gosched() // those who have just been answered may want to write again
+	for len(group) < maxGroup {
+		select {
+		case o := <-c.queue:
+			group = append(group, o)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit answers every operation of the group.
+func (c *committer) commit(group []*op) {
+	for len(group) > 0 {
+		spoiler, err := c.attempt(group)
+		if spoiler != nil {
+			spoiler.done <- err
+			group = slices.DeleteFunc(group, func(o *op) bool { return o == spoiler })
+			continue
+		}
+		for _, o := range group {
+			if err == nil && o.err == nil {
+				for _, fn := range o.after {
+					fn()
+				}
+			}
+		}
+		for _, o := range group {
+			if err != nil {
+				o.err = err // which also holds for what was only looked up: others of the group had changed it
+			}
+			o.done <- o.err
+		}
+		return
+	}
+}
+
+// attempt runs the operations in one transaction. It returns the operation that spoiled it, if one did, and the error
+// of that operation or of the transaction.
+func (c *committer) attempt(group []*op) (spoiler *op, err error) {
+	if c.broken != nil {
+		return nil, c.broken
+	}
+	if c.doubtful {
+		if err := c.settleDoubts(); err != nil {
+			return nil, err
+		}
+	}
+	tx, err := c.beginWrite()
+	if err != nil {
+		return nil, err
+	}
+	defer c.rollback(tx) // which does nothing after a commit
+	wrote, books := false, make(shelf)
+	for _, o := range group {
+		w := &write{tx: tx, books: books}
+		o.err, o.after = c.runOne(o, w), w.after
+		if o.err != nil && w.wrote {
+			return o, o.err
+		}
+		wrote = wrote || w.wrote
+	}
+	if !wrote {
+		return nil, nil
+	}
+	if err := books.putBack(tx); err != nil {
+		return nil, err
+	}
+	return nil, c.durable(tx)
+}
+
+func (c *committer) runOne(o *op, w *write) (err error) {
+	if o.gone.Load() {
+		return authz.Errorf(authz.KindUnavailable, "not written: nobody waits for it")
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("a write panicked and was undone", "panic", p, "stack", string(debug.Stack()))
+			w.wrote = true // for all we know
+			err = authz.Errorf(authz.KindUnavailable, "not written: internal error")
+		}
+	}()
+	return o.run(w)
+}
+
+func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			tx, err = nil, c.breakDown("beginning a transaction", p)
+		}
+	}()
+	if tx, err = c.db.Begin(true); err != nil {
+		return nil, authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+	}
+	return tx, nil
+}
+
+func (c *committer) durable(tx *bbolt.Tx) (err error) {
+	c.durability.Lock()
+	defer c.durability.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			c.doubtful = true
+			c.log.Error("committing to the data file panicked", "panic", p)
+			err = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
+		}
+	}()
+	if err := tx.Commit(); err != nil {
+		c.doubtful = true
+		c.log.Error("cannot write to the data file", "error", err)
+		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+	}
+	return nil
+}
+
+func (c *committer) rollback(tx *bbolt.Tx) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = c.breakDown("rolling back", p)
+		}
+	}()
+	_ = tx.Rollback()
+}
+
+// breakDown notes that bbolt died with its write lock in hand: to begin another transaction would wait for ever.
+func (c *committer) breakDown(doing string, p any) error {
+	c.log.Error("the data file is damaged, nothing can be written any more", "doing", doing, "panic", p)
+	c.broken = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
+	return c.broken
+}
+
+// settleDoubts makes what the file shows durable and brings memory in line with it.
+func (c *committer) settleDoubts() error {
+	if err := c.db.Sync(); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+	}
+	if err := c.reload(); err != nil {
+		return err
+	}
+	c.doubtful = false
+	c.log.Info("the data file can be written again")
+	return nil
+}

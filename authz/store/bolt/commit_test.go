@@ -1,0 +1,341 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+func openFresh(t *testing.T, o Options) *DB {
+	t.Helper()
+	db, err := Open(filepath.Join(t.TempDir(), "tollkeeper.db"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// hold keeps the committer busy until the returned function is called, so that what comes meanwhile makes one group.
+func hold(t *testing.T, db *DB) (release func()) {
+	t.Helper()
+	started, free := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = db.commits.do(context.Background(), func(*write) error {
+			close(started)
+			<-free
+			return nil
+		})
+	})
+	<-started
+	return func() { close(free); wg.Wait() }
+}
+
+func has(t *testing.T, db *DB, key string) bool {
+	t.Helper()
+	found := false
+	if err := db.commits.do(t.Context(), func(w *write) error {
+		found = w.get(bucketMeta, []byte(key)) != nil
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func putMeta(key string, and func() error) func(*write) error {
+	return func(w *write) error {
+		if err := w.put(bucketMeta, []byte(key), []byte("x")); err != nil {
+			return err
+		}
+		return and()
+	}
+}
+
+// TestGroup sends writes of which some fail half way and checks that each is answered for itself and leaves all or
+// nothing.
+func TestGroup(t *testing.T) {
+	db := openFresh(t, Options{})
+	release := hold(t, db)
+	refusal := authz.Errorf(authz.KindConflict, "no")
+	ends := []func() error{
+		func() error { return nil },
+		func() error { return refusal },
+		func() error { panic("on purpose") },
+		func() error { var b *quota.Book; _ = b.Current.Granted; return nil },
+	}
+	errs := make([]error, 40)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = db.commits.do(t.Context(), putMeta(fmt.Sprint(i), ends[i%len(ends)])) })
+	}
+	release()
+	wg.Wait()
+	for i, err := range errs {
+		switch i % len(ends) {
+		case 0:
+			if err != nil || !has(t, db, fmt.Sprint(i)) {
+				t.Errorf("write %d: %v", i, err)
+			}
+		case 1:
+			if !errors.Is(err, refusal) || has(t, db, fmt.Sprint(i)) {
+				t.Errorf("write %d left something, or was answered %v", i, err)
+			}
+		default:
+			if authz.KindOf(err) != authz.KindUnavailable || err == nil || has(t, db, fmt.Sprint(i)) {
+				t.Errorf("write %d left something, or was answered %v", i, err)
+			}
+		}
+	}
+}
+
+// TestGroupSeesEarlierWrites checks that of two writes in one group the second knows the first.
+func TestGroupSeesEarlierWrites(t *testing.T) {
+	db := openFresh(t, Options{})
+	release := hold(t, db)
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	for i := range errs {
+		wg.Go(func() { _, errs[i] = db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"}) })
+	}
+	release()
+	wg.Wait()
+	made := 0
+	for _, err := range errs {
+		if err == nil {
+			made++
+		} else if authz.KindOf(err) != authz.KindExists {
+			t.Error(err)
+		}
+	}
+	if made != 1 {
+		t.Fatalf("one account was made %d times", made)
+	}
+}
+
+func TestContextEndsWhileQueued(t *testing.T) {
+	db := openFresh(t, Options{})
+	release := hold(t, db)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	err := db.commits.do(ctx, putMeta("late", func() error { return nil }))
+	if authz.KindOf(err) != authz.KindUnavailable || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("answer %v", err)
+	}
+	release()
+	if has(t, db, "late") {
+		t.Error("a write that was refused took place")
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := db.Keys().Find(cancelled, apikey.Digest{}); authz.KindOf(err) != authz.KindUnavailable {
+		t.Errorf("a read with an ended context: %v", err)
+	}
+	if _, err := db.Keys().CreateAccount(cancelled, apikey.Account{ID: "acme"}); authz.KindOf(err) != authz.KindUnavailable {
+		t.Errorf("a write with an ended context: %v", err)
+	}
+}
+
+// TestContextEndsWhileRunning checks that a caller does not wait for a write that hangs.
+func TestContextEndsWhileRunning(t *testing.T) {
+	db := openFresh(t, Options{})
+	free, ctx := make(chan struct{}), context.Background()
+	ctx, cancel := context.WithCancel(ctx)
+	err := db.commits.do(ctx, func(*write) error {
+		cancel()
+		<-free
+		return nil
+	})
+	close(free)
+	if authz.KindOf(err) != authz.KindUnavailable || !errors.Is(err, context.Canceled) {
+		t.Errorf("answer %v", err)
+	}
+}
+
+func TestCloseFinishesWhatIsQueued(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tollkeeper.db")
+	db, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := hold(t, db)
+	errs := make([]error, 16)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			errs[i] = db.commits.do(context.Background(), putMeta(fmt.Sprint(i), func() error { return nil }))
+		})
+	}
+	wg.Go(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	release()
+	wg.Wait()
+	if err := db.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
+	}
+	for what, err := range map[string]error{
+		"find":    second(db.Keys().Find(t.Context(), apikey.Digest{})),
+		"list":    second(db.Keys().Keys(t.Context(), apikey.Page{})),
+		"write":   second(db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"})),
+		"balance": second(db.Ledger().Balance(t.Context(), quota.Bucket{}, authz.Limit{})),
+		"check":   db.Check(t.Context()),
+	} {
+		if err == nil || authz.KindOf(err) != authz.KindUnavailable {
+			t.Errorf("%s after close: %v", what, err)
+		}
+	}
+	if db, err = Open(path, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for i, err := range errs {
+		if (err == nil) != has(t, db, fmt.Sprint(i)) {
+			t.Errorf("write %d was answered %v", i, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestDoubtsAreSettled checks that what turns out to be on disk after a failed write is found in memory as well.
+func TestDoubtsAreSettled(t *testing.T) {
+	db := openFresh(t, Options{})
+	if _, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	// As if the disk had failed after the transaction: the file has the account, memory has not.
+	if err := db.commits.do(t.Context(), func(w *write) error {
+		w.then(func() { db.commits.doubtful = true })
+		_, err := keep(w, bucketAccounts, []byte("unsure"), &apikey.Account{ID: "unsure", Version: 1})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Keys().Account(t.Context(), "unsure"); authz.KindOf(err) != authz.KindNotFound {
+		t.Fatalf("memory knows it: %v", err)
+	}
+	_, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "unsure"})
+	if authz.KindOf(err) != authz.KindExists {
+		t.Fatalf("the repeated write: %v", err)
+	}
+	if _, err := db.Keys().Account(t.Context(), "unsure"); err != nil {
+		t.Fatalf("what exists is not found: %v", err)
+	}
+}
+
+// TestTooLarge checks that what bbolt cannot store is the caller's fault and nobody else's.
+func TestTooLarge(t *testing.T) {
+	db := openFresh(t, Options{})
+	huge := strings.Repeat("x", 40_000)
+	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
+	keys, ledger, ctx := db.Keys(), db.Ledger(), t.Context()
+	for what, err := range map[string]error{
+		"account without id": second(keys.CreateAccount(ctx, apikey.Account{})),
+		"account":            second(keys.CreateAccount(ctx, apikey.Account{ID: huge})),
+		"meta":               second(keys.CreateAccount(ctx, apikey.Account{ID: "a", Meta: map[string]any{"f": func() {}}})),
+		"year":               second(keys.CreateAccount(ctx, apikey.Account{ID: "b", CreatedAt: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)})),
+		"bucket":             second(ledger.Lease(ctx, quota.LeaseRequest{Node: "a", Bucket: quota.Bucket{Holder: huge}, Limit: l, Want: 1})),
+		"credit":             second(ledger.Credit(ctx, quota.CreditRequest{ID: huge, Limit: l, Units: 1})),
+		"credit without id":  second(ledger.Credit(ctx, quota.CreditRequest{Limit: l, Units: 1})),
+		"settle":             second(ledger.Settle(ctx, quota.SettleRequest{ID: huge, Limit: l})),
+		"settle without id":  second(ledger.Settle(ctx, quota.SettleRequest{Limit: l})),
+	} {
+		if err == nil || authz.KindOf(err) != authz.KindInvalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got, err := ledger.Balance(ctx, quota.Bucket{}, l); err != nil || got.Allowance != 10 {
+		t.Errorf("a refused credit left something: %+v, %v", got, err)
+	}
+	if err := db.Check(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSettlementsAreForgotten checks that what is older than promised does not pile up.
+func TestSettlementsAreForgotten(t *testing.T) {
+	now := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC)
+	db := openFresh(t, Options{Now: func() time.Time { return now }})
+	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
+	settle := func(id string) {
+		if _, err := db.Ledger().Settle(t.Context(), quota.SettleRequest{ID: id, Limit: l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		settle(fmt.Sprint(i))
+	}
+	now = now.Add(quota.SettleMemory + 1)
+	settle("3") // is forgotten, and so settled again
+	for i := range 3 {
+		settle(fmt.Sprint("new ", i))
+	}
+	if err := db.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.commits.do(t.Context(), func(w *write) error {
+		if n := w.tx.Bucket([]byte(bucketSettled)).Stats().KeyN; n != 4 {
+			t.Errorf("%d settlements are remembered, want 4", n)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCheckFinds breaks the file's records one by one.
+func TestCheckFinds(t *testing.T) {
+	key := apikey.Key{ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("1")}
+	for name, harm := range map[string]func(*write) error{
+		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
+		"key without digest":  func(w *write) error { return w.delete(bucketDigests, key.Digest[:]) },
+		"digest without key":  func(w *write) error { return w.put(bucketDigests, []byte("other"), []byte("key_1")) },
+		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, join("acme", "key_1")) },
+		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, join("acme", "key_2"), nil) },
+		"not JSON":            func(w *write) error { return w.put(bucketKeys, []byte("key_1"), []byte("{")) },
+		"key in another place": func(w *write) error {
+			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
+		},
+		"book that is wrong": func(w *write) error {
+			return w.put(bucketBooks, []byte("b"), []byte(`{"prepaid":{"granted":1,"spent":0}}`))
+		},
+		"unknown journal entry": func(w *write) error { return w.put(bucketJournal, []byte("j"), []byte(`{"verb":"steal"}`)) },
+		"settlement not listed": func(w *write) error { return w.put(bucketSettled, []byte("s"), []byte(`{}`)) },
+		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, number(9), []byte("x")) },
+		"revoked not listed":    func(w *write) error { return w.put(bucketRevoked, []byte("x"), []byte(`{}`)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openFresh(t, Options{})
+			if _, err := db.Keys().Import(t.Context(), []apikey.Key{key}); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Check(t.Context()); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			if err := db.commits.do(t.Context(), harm); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Check(t.Context()); err == nil {
+				t.Fatal("nothing was found")
+			}
+		})
+	}
+}

@@ -1,0 +1,106 @@
+package bolt
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// disk is a file whose descriptor can be pointed elsewhere under bbolt's feet.
+type disk struct {
+	t    *testing.T
+	file *os.File
+	real int
+}
+
+func (d *disk) open(name string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	d.file = f
+	d.real, err = syscall.Dup(int(f.Fd()))
+	return f, err
+}
+
+// become has every write go to another file until the returned function is called.
+func (d *disk) become(path string) (repair func()) {
+	d.t.Helper()
+	flag := os.O_RDONLY
+	if path == "/dev/full" {
+		flag = os.O_WRONLY
+	}
+	other, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.dup(int(other.Fd()))
+	return func() {
+		d.dup(d.real)
+		_ = other.Close()
+	}
+}
+
+func (d *disk) dup(from int) {
+	if err := syscall.Dup3(from, int(d.file.Fd()), syscall.O_CLOEXEC); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// TestDiskFaults breaks the disk under an open file, and checks that writes say so, that reads go on, that nothing of
+// what was refused is seen, and that everything works once the disk does.
+func TestDiskFaults(t *testing.T) {
+	for name, path := range map[string]string{"full": "/dev/full", "read-only": ""} {
+		t.Run(name, func(t *testing.T) {
+			d := &disk{t: t}
+			db := openFresh(t, Options{openFile: d.open})
+			defer func() { _ = syscall.Close(d.real) }()
+			if path == "" {
+				path = db.bolt.Path()
+			}
+			keys, ctx := db.Keys(), t.Context()
+			if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
+				t.Fatal(err)
+			}
+			l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
+			lease := quota.LeaseRequest{Node: "a", Seq: 1, Limit: l, Want: 4}
+			for round := range 2 {
+				repair := d.become(path)
+				for range 2 {
+					id := fmt.Sprint("key_", round)
+					_, err := keys.CreateKey(ctx, apikey.Key{ID: id, Account: "acme", Digest: apikey.Hasher{}.Text(id)})
+					if err == nil || authz.KindOf(err) != authz.KindUnavailable {
+						t.Errorf("write to a broken disk: %v", err)
+					}
+					if _, err = keys.Key(ctx, id); authz.KindOf(err) != authz.KindNotFound {
+						t.Errorf("a write that was refused is seen: %v", err)
+					}
+					if _, err = db.Ledger().Lease(ctx, lease); authz.KindOf(err) != authz.KindUnavailable || err == nil {
+						t.Errorf("lease from a broken disk: %v", err)
+					}
+				}
+				if _, err := keys.Account(ctx, "acme"); err != nil {
+					t.Errorf("read: %v", err)
+				}
+				repair()
+				id := fmt.Sprint("key_", round)
+				if _, err := keys.CreateKey(ctx, apikey.Key{ID: id, Account: "acme", Digest: apikey.Hasher{}.Text(id)}); err != nil {
+					t.Fatalf("write after the disk was repaired: %v", err)
+				}
+				got, err := db.Ledger().Lease(ctx, lease)
+				if err != nil || got.Held != 4*int64(round+1) {
+					t.Fatalf("lease after the disk was repaired: %+v, %v", got, err)
+				}
+				lease.Seq++
+				if err := db.Check(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}

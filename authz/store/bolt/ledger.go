@@ -1,0 +1,181 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// Ledger is a quota.Ledger. The arithmetic is that of quota.Book; this file loads books, keeps them, and remembers ids.
+type Ledger struct{ db *DB }
+
+var _ quota.Ledger = (*Ledger)(nil)
+
+// Ledger returns the quotas of the file.
+func (db *DB) Ledger() *Ledger { return &Ledger{db: db} }
+
+// Lease is quota.Ledger.Lease.
+func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+	return mutate(ctx, s.db.commits, func(w *write) (lease quota.Lease, err error) {
+		now := s.clock()
+		err = w.amend(r.Bucket, func(b *quota.Book) (err error) {
+			lease, err = b.Lease(r, now)
+			return err
+		})
+		return lease, err
+	})
+}
+
+// Return is quota.Ledger.Return.
+func (s *Ledger) Return(ctx context.Context, r quota.ReturnRequest) error {
+	return s.db.commits.do(ctx, func(w *write) error {
+		now := s.clock()
+		return w.amend(r.Bucket, func(b *quota.Book) error { return b.Return(r, now) })
+	})
+}
+
+// settled is what is remembered of a settlement.
+type settled struct {
+	At     time.Time        `json:"at"`
+	Answer quota.Settlement `json:"answer"`
+}
+
+// Settle is quota.Ledger.Settle.
+func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settlement, error) {
+	if r.ID == "" {
+		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
+	}
+	return mutate(ctx, s.db.commits, func(w *write) (quota.Settlement, error) {
+		now := s.clock()
+		old, err := decode[settled](w.get(bucketSettled, []byte(r.ID)))
+		if err != nil {
+			return quota.Settlement{}, err
+		}
+		if old != nil && now.Sub(old.At) <= quota.SettleMemory {
+			return old.Answer, nil
+		}
+		record := settled{At: now}
+		if err := w.amend(r.Bucket, func(b *quota.Book) (err error) {
+			record.Answer, err = b.Settle(r, now)
+			return err
+		}); err != nil {
+			return quota.Settlement{}, err
+		}
+		if old != nil { // is about to be forgotten under its old instant
+			if err := w.delete(bucketSettledAt, settledAt(old.At, r.ID)); err != nil {
+				return quota.Settlement{}, err
+			}
+		}
+		if err := remember(w, r.ID, &record); err != nil {
+			return quota.Settlement{}, err
+		}
+		return record.Answer, forget(w, now)
+	})
+}
+
+func settledAt(at time.Time, id string) []byte {
+	return append(number(uint64(at.UnixNano())), id...)
+}
+
+func remember(w *write, id string, record *settled) error {
+	if _, err := keep(w, bucketSettled, []byte(id), record); err != nil {
+		return err
+	}
+	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
+}
+
+// forgetAtOnce is how many old settlements one new one clears away. More than one, so that they never pile up.
+const forgetAtOnce = 8
+
+func forget(w *write, now time.Time) error {
+	c := w.tx.Bucket([]byte(bucketSettledAt)).Cursor()
+	for range forgetAtOnce {
+		k, _ := c.First()
+		if k == nil || now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(k)))) <= quota.SettleMemory {
+			return nil
+		}
+		k = bytes.Clone(k)
+		if err := w.delete(bucketSettledAt, k); err != nil {
+			return err
+		}
+		if err := w.delete(bucketSettled, k[8:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry is what the ID of a credit or a reset was used for.
+type entry struct {
+	Verb   string       `json:"verb"`
+	Bucket quota.Bucket `json:"bucket"`
+	Units  int64        `json:"units,omitempty"`
+	Note   string       `json:"note,omitempty"`
+	At     time.Time    `json:"at"`
+}
+
+// Credit is quota.Ledger.Credit.
+func (s *Ledger) Credit(ctx context.Context, r quota.CreditRequest) (quota.Balance, error) {
+	e := entry{Verb: "credit", Bucket: r.Bucket, Units: r.Units, Note: r.Note}
+	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, now time.Time) error { return b.Credit(r, now) })
+}
+
+// Reset is quota.Ledger.Reset.
+func (s *Ledger) Reset(ctx context.Context, r quota.ResetRequest) (quota.Balance, error) {
+	e := entry{Verb: "reset", Bucket: r.Bucket}
+	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, now time.Time) error { return b.Reset(r, now) })
+}
+
+// once applies a verb unless its ID was used before, and returns the balance.
+func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, verb func(*quota.Book, time.Time) error) (quota.Balance, error) {
+	if id == "" {
+		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a %s needs an id", e.Verb)
+	}
+	return mutate(ctx, s.db.commits, func(w *write) (quota.Balance, error) {
+		now := s.clock()
+		old, err := decode[entry](w.get(bucketJournal, []byte(id)))
+		if err != nil {
+			return quota.Balance{}, err
+		}
+		switch {
+		case old == nil:
+			if err := w.amend(e.Bucket, func(b *quota.Book) error { return verb(b, now) }); err != nil {
+				return quota.Balance{}, err
+			}
+			record := e
+			record.At = now
+			if _, err := keep(w, bucketJournal, []byte(id), &record); err != nil {
+				return quota.Balance{}, err
+			}
+		case old.Verb != e.Verb || old.Bucket != e.Bucket || old.Units != e.Units:
+			return quota.Balance{}, authz.Errorf(authz.KindConflict, "id %q was used for a %s of something else", id, old.Verb)
+		}
+		b, err := w.book(e.Bucket)
+		if err != nil {
+			return quota.Balance{}, err
+		}
+		return balance(b, e.Bucket, l, now)
+	})
+}
+
+// Balance is quota.Ledger.Balance.
+func (s *Ledger) Balance(ctx context.Context, bucket quota.Bucket, l authz.Limit) (quota.Balance, error) {
+	var out quota.Balance
+	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
+		b, err := loadBook(tx, bucket.Key())
+		if err == nil {
+			out = b.Balance(bucket, l, s.clock())
+		}
+		return err
+	})
+	return out, err
+}
+
+// clock is the ledger's time, without what would not survive being written down.
+func (s *Ledger) clock() time.Time { return s.db.now().UTC().Round(0) }

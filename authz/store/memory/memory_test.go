@@ -1,0 +1,35 @@
+package memory_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey/apikeytest"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation/revocationtest"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+func TestKeys(t *testing.T) {
+	apikeytest.Run(t, func(*testing.T, func() time.Time) apikey.Store { return memory.NewKeys() })
+}
+
+func TestRevocations(t *testing.T) {
+	revocationtest.Run(t, func(*testing.T, func() time.Time) revocation.Store { return memory.NewRevocations() })
+}
+
+func TestLedger(t *testing.T) {
+	quotatest.Run(t, func(t *testing.T, now func() time.Time) quota.Ledger {
+		l := memory.NewLedger(now)
+		t.Cleanup(func() {
+			if err := l.Check(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		return l
+	})
+}
