@@ -1,0 +1,76 @@
+package policy
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+)
+
+// baseData is the data of one revision as OPA's evaluator reads it. It never changes, so it needs neither locks nor
+// real transactions: a check cannot wait for a reload, nor a reload for a check.
+type baseData struct {
+	storage.TriggersNotSupported
+	storage.PolicyNotSupported
+	storage.WritesNotSupported
+
+	root ast.Value
+	none error
+}
+
+var _ storage.Store = (*baseData)(nil)
+
+func newBaseData(root map[string]any) (*baseData, error) {
+	v, err := ast.InterfaceToValue(root)
+	if err != nil {
+		return nil, err
+	}
+	return &baseData{root: v, none: &storage.Error{Code: storage.NotFoundErr, Message: "there is no such data"}}, nil
+}
+
+// Read returns the ast.Value at a path.
+func (d *baseData) Read(_ context.Context, _ storage.Transaction, path storage.Path) (any, error) {
+	v := d.root
+	for _, name := range path {
+		switch x := v.(type) {
+		case ast.Object:
+			t := x.Get(ast.StringTerm(name))
+			if t == nil {
+				return nil, d.none
+			}
+			v = t.Value
+		case *ast.Array:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= x.Len() {
+				return nil, d.none
+			}
+			v = x.Elem(i).Value
+		default:
+			return nil, d.none
+		}
+	}
+	return v, nil
+}
+
+// NewTransaction returns the only transaction there is.
+func (d *baseData) NewTransaction(context.Context, ...storage.TransactionParams) (storage.Transaction, error) {
+	return snapshot{}, nil
+}
+
+// Commit does nothing.
+func (d *baseData) Commit(context.Context, storage.Transaction) error { return nil }
+
+// Abort does nothing.
+func (d *baseData) Abort(context.Context, storage.Transaction) {}
+
+// Truncate is refused like every write.
+func (d *baseData) Truncate(ctx context.Context, t storage.Transaction, _ storage.TransactionParams, _ storage.Iterator) error {
+	return d.Write(ctx, t, storage.RemoveOp, nil, nil)
+}
+
+// snapshot is the transaction of a store that never changes.
+type snapshot struct{}
+
+// ID is the same for all.
+func (snapshot) ID() uint64 { return 1 }

@@ -1,0 +1,61 @@
+package policy
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// files makes a source of file names and contents: files("a.rego", "package a", "b.json", "{}").
+func files(nameAndContent ...string) Source {
+	m := fstest.MapFS{}
+	for i := 0; i < len(nameAndContent); i += 2 {
+		m[nameAndContent[i]] = &fstest.MapFile{Data: []byte(nameAndContent[i+1])}
+	}
+	return FS(m)
+}
+
+// module is a source with one module in the package that is asked by default.
+func module(rules string) Source { return files("p.rego", "package envoy.authz\n\n"+rules) }
+
+func mustLoad(t testing.TB, src Source, o Options) *Policy {
+	t.Helper()
+	p, err := Load(t.Context(), src, o)
+	if err != nil {
+		t.Fatalf("load: %v", err)
+	}
+	return p
+}
+
+func mustDecide(t testing.TB, p *Policy, r *authz.Request, f *authz.Facts) authz.Verdict {
+	t.Helper()
+	v, err := p.Decide(t.Context(), r, f, nil)
+	if err != nil {
+		t.Fatalf("decide: %v", err)
+	}
+	return v
+}
+
+// get is a request for a path.
+func get(path string) *authz.Request {
+	return &authz.Request{HTTP: &authz.HTTP{
+		Method:   "GET",
+		Path:     path,
+		Segments: strings.Split(strings.TrimLeft(path, "/"), "/"),
+	}}
+}
+
+func wantEvalError(t *testing.T, err error, code string) *EvalError {
+	t.Helper()
+	var e *EvalError
+	if !errors.As(err, &e) {
+		t.Fatalf("got error %v, want an EvalError with code %s", err, code)
+	}
+	if e.Code != code {
+		t.Fatalf("got code %s (%v), want %s", e.Code, e, code)
+	}
+	return e
+}

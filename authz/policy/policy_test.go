@@ -1,0 +1,311 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+const allowAll = "package envoy.authz\n\nallow := true\n"
+
+func TestLoadFaults(t *testing.T) {
+	tests := []struct {
+		name string
+		src  Source
+		o    Options
+		want string // the whole text
+	}{
+		{"syntax", files("a/p.rego", "package p\n\nallow if {\n  x = \n}\n"), Options{},
+			"a/p.rego:5:1: unexpected } token"},
+		{"compile", module("allow if {\n  nobody(1)\n}\n"), Options{},
+			"p.rego:4:3: undefined function nobody"},
+		{"type", module("allow if 1 + \"1\" == 2"), Options{},
+			"p.rego:3:10: plus: invalid argument(s) (have: (number, string, ???), want: (x: number, y: number, z: number))"},
+		{"old syntax", module("allow { true }"), Options{},
+			"p.rego:3:1: `if` keyword is required before rule body"},
+		{"empty module", files("p.rego", ""), Options{}, "p.rego: empty module"},
+		{"json", files("p.rego", allowAll, "d.json", "{\"a\": 1,\n}"), Options{},
+			"d.json:2:1: invalid character '}' looking for beginning of object key string"},
+		{"yaml", files("p.rego", allowAll, "d.yaml", "a: 1\nb: [\n"), Options{},
+			"d.yaml:2: yaml: line 2: did not find expected node content"},
+		{"data is no object", files("p.rego", allowAll, "d.json", "[1]"), Options{},
+			"d.json:1:1: data must be an object"},
+		{"data twice", files("p.rego", allowAll, "a.yaml", "x: {y: 1}", "b.json", `{"x": {"y": 1}}`), Options{},
+			"b.json: data.x.y is also defined in a.yaml"},
+		{"rule and data", files("p.rego", allowAll, "a.yaml", "envoy: {authz: {allow: true}}"), Options{},
+			"p.rego:3:1: conflicting rule for data path envoy/authz/allow found"},
+		{"rule below data", files("p.rego", allowAll, "a.yaml", "envoy: 5"), Options{},
+			"p.rego:3:1: conflicting rule for data path envoy/authz/allow found"},
+		{"no such rule", files("p.rego", allowAll), Options{Query: "envoy/authz/deny"},
+			"the query data.envoy.authz.deny names no rule and no package with rules"},
+		{"data is no rule", files("p.rego", allowAll, "a.yaml", "flags: {allow: true}"), Options{Query: "flags/allow"},
+			"the query data.flags.allow names no rule and no package with rules"},
+		{"empty query", files("p.rego", allowAll), Options{Query: "/"},
+			`the query "/" does not name a rule or a package`},
+		{"query of everything", files("p.rego", allowAll), Options{Query: "data"},
+			`the query "data" does not name a rule or a package`},
+		{"query with a variable", files("p.rego", allowAll), Options{Query: "data.envoy[x]"},
+			`the query "data.envoy[x]" does not name a rule or a package`},
+		{"query that is Rego", files("p.rego", allowAll), Options{Query: "data.envoy.authz.allow == true"},
+			`the query "data.envoy.authz.allow == true" does not name a rule or a package`},
+		{"profile has no place", files("p.rego", allowAll, "a.yaml", "tollkeeper: 1"), Options{Profile: "rfc"},
+			"data.tollkeeper must be an object"},
+		{"nowhere", Source{}, Options{}, "no policy path is given"},
+		{"missing", FS(fstest.MapFS{}, "policies"), Options{}, "policies: file does not exist"},
+		{"not a policy", FS(fstest.MapFS{"a.txt": {}}, "a.txt"), Options{},
+			"a.txt: neither a policy (.rego) nor data (.json, .yaml, .yml)"},
+		{"several at once", files("p.rego", "package p\nallow if {", "d.json", "{"), Options{},
+			"p.rego:2:10: unexpected eof token\nd.json:1:1: unexpected EOF"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := Load(t.Context(), tt.src, tt.o)
+			if p != nil || err == nil {
+				t.Fatal("it was loaded")
+			}
+			var le *LoadError
+			if !errors.As(err, &le) || len(le.Faults) == 0 {
+				t.Fatalf("got %T without faults", err)
+			}
+			if err.Error() != tt.want {
+				t.Errorf("got  %s\nwant %s", err, tt.want)
+			}
+			for _, f := range le.Faults {
+				if f.Code == "" {
+					t.Errorf("fault %v has no code", f)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadStopsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Load(ctx, files("p.rego", allowAll), Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestQueryForms(t *testing.T) {
+	src := files("p.rego", "package edge[\"gate-1\"]\n\nallow := true\n")
+	for _, q := range []string{"edge/gate-1/allow", "/edge/gate-1/allow", `data.edge["gate-1"].allow`} {
+		p := mustLoad(t, src, Options{Query: q})
+		if v := mustDecide(t, p, get("/"), nil); !v.Allowed {
+			t.Errorf("%s was denied", q)
+		}
+		if p.Query() != `data.edge["gate-1"].allow` {
+			t.Errorf("%s became %s", q, p.Query())
+		}
+	}
+}
+
+func TestDataIsMerged(t *testing.T) {
+	p := mustLoad(t, files(
+		"p.rego", allowAll,
+		"plans.yaml", "tollkeeper:\n  plans: {free: {units: 9007199254740993}}\n",
+		"reasons.json", "\xef\xbb\xbf"+`{"tollkeeper": {"profile": "strict", "reasons": {"a": 1}}}`,
+		"sub/dir/list.yml", "- 1\n- two\n",
+		"sub/more.json", `{"x": null}`,
+		"notes.txt", "not data",
+		".hidden.json", "{",
+		"..data/plans.yaml", "[",
+		"p_test.rego", "package broken {",
+	), Options{Profile: "rfc"})
+	tests := []struct {
+		path []string
+		want string
+		ok   bool
+	}{
+		{[]string{"tollkeeper", "profile"}, `"rfc"`, true},
+		{[]string{"tollkeeper", "plans", "free", "units"}, `9007199254740993`, true},
+		{[]string{"tollkeeper", "reasons"}, `{"a":1}`, true},
+		{[]string{"sub", "dir"}, `{"list":null}`, false},
+		{[]string{"sub", "x"}, `null`, true},
+		{[]string{"sub", "x", "y"}, ``, false},
+		{[]string{"nothing"}, ``, false},
+	}
+	for _, tt := range tests {
+		got, ok := p.Data(tt.path...)
+		if tt.path[0] == "sub" && tt.path[1] == "dir" {
+			list, _ := got.([]any)
+			if !ok || len(list) != 2 {
+				t.Errorf("sub.dir is %v", got)
+			}
+			continue
+		}
+		if ok != tt.ok {
+			t.Errorf("%v: found %v", tt.path, ok)
+			continue
+		}
+		if !ok {
+			continue
+		}
+		v, err := valueOf(everything(), got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := jsonOf(v); text != tt.want {
+			t.Errorf("%v is %s, want %s", tt.path, text, tt.want)
+		}
+	}
+}
+
+func TestRulesReadData(t *testing.T) {
+	p := mustLoad(t, files(
+		"p.rego", "package envoy.authz\n\nallow := {\"allowed\": false, \"detail\": json.marshal([data.list[1], data.m.k, x])}\n\nx := [n | some n in data.list; n != 1]\n",
+		"d.json", `{"list": [1, "b"], "m": {"k": {"deep": true}}}`,
+	), Options{})
+	if v := mustDecide(t, p, get("/"), nil); v.Detail != `["b",{"deep":true},["b"]]` {
+		t.Errorf("got %s", v.Detail)
+	}
+	// A path that leads nowhere is undefined and not an error of the store.
+	for _, ref := range []string{"data.list[7]", "data.list.x", "data.m.k.deep.deeper", "data.none"} {
+		p := mustLoad(t, files("p.rego", "package envoy.authz\n\nallow if not "+ref+"\n",
+			"d.json", `{"list": [1, "b"], "m": {"k": {"deep": true}}}`), Options{})
+		if v := mustDecide(t, p, get("/"), nil); !v.Allowed {
+			t.Errorf("%s is defined", ref)
+		}
+	}
+}
+
+func TestRevision(t *testing.T) {
+	base := mustLoad(t, files("p.rego", allowAll), Options{})
+	same := mustLoad(t, files("p.rego", allowAll), Options{Query: "data.envoy.authz.allow"})
+	if base.Revision() != same.Revision() {
+		t.Error("two spellings of one query differ")
+	}
+	if len(base.Revision()) != 16 {
+		t.Errorf("revision %q", base.Revision())
+	}
+	seen := []string{base.Revision()}
+	for name, p := range map[string]*Policy{
+		"content": mustLoad(t, files("p.rego", allowAll+"# more\n"), Options{}),
+		"name":    mustLoad(t, files("q.rego", allowAll), Options{}),
+		"file":    mustLoad(t, files("p.rego", allowAll, "d.json", "{}"), Options{}),
+		"profile": mustLoad(t, files("p.rego", allowAll), Options{Profile: "rfc"}),
+		"query":   mustLoad(t, files("p.rego", allowAll), Options{Query: "envoy/authz"}),
+	} {
+		if slices.Contains(seen, p.Revision()) {
+			t.Errorf("another %s, the same revision", name)
+		}
+		seen = append(seen, p.Revision())
+	}
+}
+
+// configMap lays files out as Kubernetes mounts them and returns a function that swaps in another version.
+func configMap(t *testing.T) (dir string, publish func(version, content string)) {
+	t.Helper()
+	dir = t.TempDir()
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Symlink(filepath.Join("..data", "p.rego"), filepath.Join(dir, "p.rego")))
+	return dir, func(version, content string) {
+		must(os.Mkdir(filepath.Join(dir, ".."+version), 0o755))
+		must(os.WriteFile(filepath.Join(dir, ".."+version, "p.rego"), []byte(content), 0o644))
+		must(os.Symlink(".."+version, filepath.Join(dir, "..tmp")))
+		must(os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")))
+	}
+}
+
+func TestDiskSource(t *testing.T) {
+	dir, publish := configMap(t)
+	publish("v1", allowAll)
+	src := Disk(dir)
+	p := mustLoad(t, src, Options{})
+	if v := mustDecide(t, p, get("/"), nil); !v.Allowed {
+		t.Error("denied")
+	}
+	one, err := src.Fingerprint()
+	if err != nil || one != p.Fingerprint() {
+		t.Fatalf("fingerprint %q of the files, %q of the policy, %v", one, p.Fingerprint(), err)
+	}
+	publish("v2", strings.Replace(allowAll, "true", "4242", 1))
+	if two, err := src.Fingerprint(); err != nil || two == one {
+		t.Errorf("the swap went unnoticed: %v", err)
+	}
+	single := mustLoad(t, Disk(filepath.Join(dir, "p.rego")), Options{})
+	if _, err := single.Decide(t.Context(), get("/"), nil, nil); err == nil {
+		t.Error("the second version was not read")
+	}
+	// A file below two of the paths is one file.
+	mustLoad(t, Disk(dir, filepath.Join(dir, "p.rego")), Options{})
+}
+
+func TestDiskFaults(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	_, err := Load(t.Context(), Disk(missing), Options{})
+	if err == nil || err.Error() != missing+": no such file or directory" {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Load(t.Context(), Disk(""), Options{}); err == nil {
+		t.Error("the empty path was read")
+	}
+	loop := t.TempDir()
+	if err := os.Symlink(loop, filepath.Join(loop, "again")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Disk(loop).Fingerprint(); err == nil {
+		t.Error("a loop of links was read to its end")
+	}
+	dangling := t.TempDir()
+	if err := os.Symlink("nowhere.rego", filepath.Join(dangling, "p.rego")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), Disk(dangling), Options{}); err == nil {
+		t.Error("a dangling link was passed over")
+	}
+}
+
+func TestFSPaths(t *testing.T) {
+	fsys := fstest.MapFS{
+		"bundle/p.rego": {Data: []byte(allowAll)},
+		"bundle/d.json": {Data: []byte(`{"a": 1}`)},
+		"other/p.rego":  {Data: []byte("not rego")},
+	}
+	p := mustLoad(t, FS(fsys, "bundle"), Options{})
+	if _, ok := p.Data("a"); !ok {
+		t.Error("the data of a path is not at the root")
+	}
+	sub, err := fs.Sub(fsys, "bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustLoad(t, FS(sub), Options{})
+}
+
+func TestCheckIsStricter(t *testing.T) {
+	schema := []byte(`{"type": "object", "properties": {"key": {"type": "object", "properties": {"status": {"type": "string"}}, "additionalProperties": false}}}`)
+	tests := []struct {
+		name, rule, want string
+	}{
+		{"unused variable", "allow if {\n\tx := 1\n}", "p.rego:4:2: assigned var x unused"},
+		{"name that the schema lacks", `allow if input.key.state == "active"`, "p.rego:3:10: undefined ref: input.key.state"},
+		{"type that never matches", `allow if input.key.status == 7`, "p.rego:3:10: match error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			src := module(tt.rule)
+			mustLoad(t, src, Options{Schema: schema})
+			_, err := Check(t.Context(), src, Options{Schema: schema})
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+	if _, err := Check(t.Context(), module(`allow if input.key.status == "active"`), Options{Schema: schema}); err != nil {
+		t.Errorf("a good policy: %v", err)
+	}
+	if _, err := Check(t.Context(), module(`allow := true`), Options{Schema: []byte("{")}); err == nil {
+		t.Error("a broken schema was taken")
+	}
+}

@@ -1,0 +1,191 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxDepth bounds how deep directories are read, so that a symbolic link to a parent ends in an error.
+const maxDepth = 32
+
+// Source is where a policy's files are. The zero value is nowhere.
+//
+// Directories are read with everything below them: *.rego files hold policies, *.json, *.yaml and *.yml files hold
+// data, other files are passed over, as is every name that begins with a dot, because Kubernetes keeps the previous
+// and the next version of a mounted volume under such names. Symbolic links are followed.
+type Source struct {
+	fsys  fs.FS // nil for the disk
+	paths []string
+}
+
+// Disk is a source of files and directories on disk.
+func Disk(paths ...string) Source { return Source{paths: slices.Clone(paths)} }
+
+// FS is a source of files in fsys: those below the given paths, or all of them if there are no paths.
+func FS(fsys fs.FS, paths ...string) Source {
+	if len(paths) == 0 {
+		paths = []string{"."}
+	}
+	return Source{fsys: fsys, paths: slices.Clone(paths)}
+}
+
+// Fingerprint identifies the content of all files that Load would read. It changes whenever a file is added, removed,
+// renamed or edited, whatever its time stamp says. It fails if a file cannot be read.
+func (s Source) Fingerprint() (string, error) {
+	files, err := s.read(false)
+	if err != nil {
+		return "", err
+	}
+	return fingerprint(files), nil
+}
+
+// file is one file of a source, with its content.
+type file struct {
+	name  string   // as it is shown to people
+	dir   []string // the directories between the path that was asked for and the file: where data is put
+	bytes []byte
+}
+
+func (f *file) isRego() bool { return path.Ext(f.name) == ".rego" }
+
+// read returns the files of s sorted by name, with those of tests (*_test.rego) or without.
+func (s Source) read(tests bool) ([]file, error) {
+	if len(s.paths) == 0 {
+		return nil, loadError(faultFile, "", "no policy path is given")
+	}
+	w := walker{fsys: s.fsys, tests: tests}
+	for _, p := range s.paths {
+		if err := w.root(p); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(w.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	return slices.CompactFunc(w.files, func(a, b file) bool { return a.name == b.name }), nil
+}
+
+// walker collects files.
+type walker struct {
+	fsys  fs.FS
+	tests bool
+	files []file
+}
+
+// root reads one of the paths of a source.
+func (w *walker) root(name string) error {
+	info, err := w.stat(name)
+	if err != nil {
+		return fileError(name, err)
+	}
+	if info.IsDir() {
+		return w.directory(name, nil)
+	}
+	if !known(name) {
+		return loadError(faultFile, name, "neither a policy (.rego) nor data (.json, .yaml, .yml)")
+	}
+	return w.file(name, nil)
+}
+
+// directory reads what is below a directory.
+func (w *walker) directory(name string, dir []string) error {
+	if len(dir) > maxDepth {
+		return loadError(faultFile, name, "more than %d directories deep", maxDepth)
+	}
+	entries, err := w.list(name)
+	if err != nil {
+		return fileError(name, err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		full := w.join(name, e.Name())
+		info, err := w.stat(full) // follows symbolic links, which the entry does not
+		switch {
+		case err != nil:
+			err = fileError(full, err)
+		case info.IsDir():
+			err = w.directory(full, append(slices.Clone(dir), e.Name()))
+		case known(full):
+			err = w.file(full, dir)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) file(name string, dir []string) error {
+	if !w.tests && strings.HasSuffix(name, "_test.rego") {
+		return nil
+	}
+	var b []byte
+	var err error
+	if w.fsys != nil {
+		b, err = fs.ReadFile(w.fsys, name)
+	} else {
+		b, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return fileError(name, err)
+	}
+	w.files = append(w.files, file{name: name, dir: dir, bytes: b})
+	return nil
+}
+
+func (w *walker) stat(name string) (fs.FileInfo, error) {
+	if w.fsys != nil {
+		return fs.Stat(w.fsys, name)
+	}
+	if name == "" {
+		return nil, errors.New("the path is empty")
+	}
+	return os.Stat(name)
+}
+
+func (w *walker) list(name string) ([]fs.DirEntry, error) {
+	if w.fsys != nil {
+		return fs.ReadDir(w.fsys, name)
+	}
+	return os.ReadDir(name)
+}
+
+func (w *walker) join(dir, name string) string {
+	if w.fsys != nil {
+		return path.Join(dir, name)
+	}
+	return filepath.Join(dir, name)
+}
+
+// known reports whether a file of that name is read.
+func known(name string) bool {
+	switch path.Ext(name) {
+	case ".rego", ".json", ".yaml", ".yml":
+		return true
+	}
+	return false
+}
+
+func fingerprint(files []file) string {
+	h := sha256.New()
+	for i := range files {
+		writeField(h, files[i].name)
+		writeField(h, string(files[i].bytes))
+	}
+	return shortSum(h)
+}
+
+// writeField hashes s with its length, so that no two lists of fields look alike.
+func writeField(h hash.Hash, s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+
+// shortSum is enough of a hash to tell revisions apart, and short enough to read aloud.
+func shortSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:8]) }

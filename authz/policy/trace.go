@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// tracer notes which rules the evaluator enters and which of them hold.
+type tracer struct {
+	input ast.Value
+	index map[*ast.Rule]int
+	rules []authz.TracedRule
+}
+
+var _ topdown.QueryTracer = (*tracer)(nil)
+
+func newTracer(input ast.Value) *tracer { return &tracer{input: input, index: make(map[*ast.Rule]int)} }
+
+// Enabled is always true: there is a tracer only where somebody wants a trace.
+func (t *tracer) Enabled() bool { return true }
+
+// Config asks for no local variables.
+func (t *tracer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
+
+// TraceEvent is called by the evaluator at every step.
+func (t *tracer) TraceEvent(e topdown.Event) {
+	rule, ok := e.Node.(*ast.Rule)
+	if !ok {
+		return
+	}
+	i, seen := t.index[rule]
+	if !seen {
+		i = len(t.rules)
+		t.index[rule] = i
+		t.rules = append(t.rules, t.describe(rule))
+	}
+	if e.Op == topdown.ExitOp {
+		t.rules[i].Held = true
+	}
+}
+
+// fill copies what was noted.
+func (t *tracer) fill(tr *authz.Trace) {
+	tr.Rules = t.rules
+	tr.Input = []byte(jsonOf(t.input))
+}
+
+func (t *tracer) describe(rule *ast.Rule) authz.TracedRule {
+	out := authz.TracedRule{Name: rule.Ref().String()}
+	if l := rule.Location; l != nil {
+		first, _, _ := strings.Cut(string(l.Text), "\n")
+		out.File, out.Line, out.Text = l.File, l.Row, strings.TrimSpace(first)
+	}
+	s := scanner{}
+	// The branches of an else are rules of their own, which are described when they are entered.
+	ast.WalkTerms(rule.Head, s.visit)
+	ast.WalkTerms(rule.Body, s.visit)
+	out.Strings = s.strings
+	for _, ref := range s.refs {
+		out.Facts = append(out.Facts, authz.TracedFact{Ref: ref.String(), Value: t.lookup(ref)})
+	}
+	return out
+}
+
+// lookup is the value of a part of the input as JSON.
+func (t *tracer) lookup(ref ast.Ref) string {
+	v, err := t.input.Find(ref[1:])
+	if err != nil {
+		return "undefined"
+	}
+	return jsonOf(v)
+}
+
+// scanner collects what stands in a rule: its texts, and the parts of the input it names.
+type scanner struct {
+	strings []string
+	refs    []ast.Ref
+}
+
+// visit is called with every term of a rule. It returns true where the terms below are not of interest.
+func (s *scanner) visit(t *ast.Term) bool {
+	switch v := t.Value.(type) {
+	case ast.String:
+		if !slices.Contains(s.strings, string(v)) {
+			s.strings = append(s.strings, string(v))
+		}
+	case ast.Ref:
+		s.ref(v)
+		// The names in a path are no texts, but a part in brackets may name another part of the input.
+		for _, part := range v[1:] {
+			if _, ok := part.Value.(ast.String); !ok {
+				ast.WalkTerms(part, s.visit)
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// ref notes a part of the input as far as its path is constant. The whole input is not worth noting: it stands in the
+// trace already.
+func (s *scanner) ref(r ast.Ref) {
+	if !r.HasPrefix(ast.InputRootRef) {
+		return
+	}
+	r = r.ConstantPrefix()
+	if len(r) > 1 && !slices.ContainsFunc(s.refs, func(o ast.Ref) bool { return o.Equal(r) }) {
+		s.refs = append(s.refs, r)
+	}
+}
+
+func jsonOf(v ast.Value) string {
+	plain, err := ast.JSON(v)
+	if err != nil {
+		return "undefined"
+	}
+	b, err := json.Marshal(plain)
+	if err != nil {
+		return "undefined"
+	}
+	return string(b)
+}

@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+func TestTrace(t *testing.T) {
+	p := mustLoad(t, module(`import data.limits
+
+default allow := {"allowed": false, "reason": "policy_denied"}
+
+allow := {"allowed": true} if {
+	count(deny) == 0
+	limits.open
+}
+
+allow := {"allowed": false, "reason": reason} if some reason in deny
+
+deny contains "key_expired" if input.key.status == "expired"
+
+deny contains "quota_exceeded" if {
+	input.quota[input.attributes.contextExtensions.limit].state == "exhausted"
+	grade(input.quota) == "bad"
+}
+
+grade(q) := "bad" if count(q) > 5
+
+else := "good"
+`), Options{})
+	f := &authz.Facts{
+		Key:   authz.KeyFact{Status: authz.KeyExpired},
+		Quota: []authz.QuotaFact{{Name: "calls", State: authz.QuotaExhausted}},
+	}
+	r := get("/x")
+	r.ContextExtensions = map[string]string{"limit": "calls"}
+	var tr authz.Trace
+	v, err := p.Decide(t.Context(), r, f, &tr)
+	if err != nil || v.Reason != authz.ReasonKeyExpired {
+		t.Fatalf("got %+v, %v", v, err)
+	}
+	want := []authz.TracedRule{
+		{Name: "data.envoy.authz.allow", Line: 7, Text: `allow := {"allowed": true} if {`, Strings: []string{"allowed"}},
+		{Name: "data.envoy.authz.deny", Line: 14, Text: `deny contains "key_expired" if input.key.status == "expired"`, Held: true,
+			Strings: []string{"key_expired", "expired"},
+			Facts:   []authz.TracedFact{{Ref: "input.key.status", Value: `"expired"`}}},
+		{Name: "data.envoy.authz.deny", Line: 16, Text: `deny contains "quota_exceeded" if {`,
+			Strings: []string{"quota_exceeded", "exhausted", "bad"},
+			Facts: []authz.TracedFact{
+				{Ref: "input.attributes.contextExtensions.limit", Value: `"calls"`},
+				{Ref: "input.quota", Value: `{"calls":{"limit":0,"remaining":0,"state":"exhausted"}}`},
+			}},
+		{Name: "data.envoy.authz.grade", Line: 21, Text: `grade(q) := "bad" if count(q) > 5`, Strings: []string{"bad"}},
+		{Name: "data.envoy.authz.grade", Line: 23, Text: `else := "good"`, Held: true, Strings: []string{"good"}},
+		{Name: "data.envoy.authz.allow", Line: 12, Text: `allow := {"allowed": false, "reason": reason} if some reason in deny`,
+			Held: true, Strings: []string{"allowed", "reason"}},
+	}
+	for i := range want {
+		want[i].File = "p.rego"
+	}
+	for i := range max(len(want), len(tr.Rules)) {
+		if i >= len(want) || i >= len(tr.Rules) || !reflect.DeepEqual(tr.Rules[i], want[i]) {
+			t.Fatalf("rule %d of\n%+v\nwant\n%+v", i, tr.Rules, want)
+		}
+	}
+	var input map[string]any
+	if err := json.Unmarshal(tr.Input, &input); err != nil || input["key"] == nil {
+		t.Errorf("the input is %s, %v", tr.Input, err)
+	}
+}
+
+func TestTraceOfRulesThatCannotHold(t *testing.T) {
+	p := mustLoad(t, module("default allow := false\n\nallow if input.key.status == \"active\"\n\nallow if input.token.claims.vip\n"), Options{})
+	var tr authz.Trace
+	if _, err := p.Decide(t.Context(), get("/"), nil, &tr); err != nil {
+		t.Fatal(err)
+	}
+	if len(tr.Rules) < 2 || tr.Rules[0].Line != 5 || tr.Rules[0].Held || tr.Rules[0].Facts[0].Value != `"missing"` {
+		t.Fatalf("got %+v", tr.Rules)
+	}
+	if tr.Rules[1].Facts[0] != (authz.TracedFact{Ref: "input.token.claims.vip", Value: "undefined"}) {
+		t.Errorf("got %+v", tr.Rules[1])
+	}
+}
+
+func TestTraceChangesNothing(t *testing.T) {
+	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
+	for _, f := range []*authz.Facts{nil, {}, goodFacts()} {
+		plain, err := p.Decide(t.Context(), get("/v1/x"), f, nil)
+		traced, tracedErr := p.Decide(t.Context(), get("/v1/x"), f, &authz.Trace{})
+		if !reflect.DeepEqual(plain, traced) || (err == nil) != (tracedErr == nil) {
+			t.Errorf("%+v, %v without and %+v, %v with a trace", plain, err, traced, tracedErr)
+		}
+	}
+}
+
+func TestTraceOfError(t *testing.T) {
+	p := mustLoad(t, module("allow if input.key.status == \"active\"\n"), Options{})
+	var tr authz.Trace
+	_, err := p.Decide(t.Context(), get("/"), nil, &tr)
+	wantEvalError(t, err, codeUndefined)
+	if len(tr.Rules) != 1 || len(tr.Input) == 0 {
+		t.Errorf("got %+v", tr)
+	}
+}

@@ -1,0 +1,293 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// verdictOf reads a decision: a boolean, or an object whose "allowed" is one. Whatever else is an error, and so is a
+// wrong type in a field that matters for the decision. Unknown fields are skipped.
+func verdictOf(v ast.Value) (authz.Verdict, error) {
+	var out authz.Verdict
+	switch d := v.(type) {
+	case ast.Boolean:
+		out.Allowed = bool(d)
+		return out, nil
+	case ast.Object:
+		r := reader{object: d}
+		out.Allowed = r.allowed()
+		out.Headers = r.headers("headers")
+		out.Metadata = r.metadata("dynamic_metadata")
+		out.Charge = r.charge("charge")
+		if out.Allowed {
+			r.readAllow(&out)
+		} else {
+			r.readDeny(&out)
+		}
+		if r.err != nil {
+			return authz.Verdict{}, r.err
+		}
+		return out, nil
+	}
+	return out, invalidDecision("a decision must be a boolean or an object, not %s", ast.ValueName(v))
+}
+
+// reader takes the fields of a decision apart and remembers the first thing that is wrong.
+type reader struct {
+	object ast.Object
+	err    error
+}
+
+func (r *reader) readAllow(v *authz.Verdict) {
+	v.ResponseHeaders = r.headers("response_headers_to_add")
+	v.RemoveRequestHeaders = r.names("request_headers_to_remove")
+	v.SetQueryParameters = r.parameters("query_parameters_to_set")
+	v.RemoveQueryParameters = r.texts("query_parameters_to_remove")
+}
+
+func (r *reader) readDeny(v *authz.Verdict) {
+	v.Status = r.status("http_status")
+	if body, ok := r.text("body"); ok {
+		v.Body = &body
+	}
+	if reason, ok := r.text("reason"); ok {
+		if !authz.ValidReason(reason) {
+			r.fail("reason %q is not a reason code", reason)
+		}
+		v.Reason = authz.Reason(reason)
+	}
+	v.Detail, _ = r.text("detail")
+}
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = invalidDecision(format, args...)
+	}
+}
+
+// get is the field of that name, or nil.
+func (r *reader) get(name string) ast.Value {
+	if t := r.object.Get(ast.StringTerm(name)); t != nil {
+		return t.Value
+	}
+	return nil
+}
+
+func (r *reader) wrong(name, want string, got ast.Value) {
+	r.fail("%s must be %s, not %s", name, want, ast.ValueName(got))
+}
+
+func (r *reader) allowed() bool {
+	switch v := r.get("allowed").(type) {
+	case ast.Boolean:
+		return bool(v)
+	case nil:
+		r.fail("the decision lacks allowed")
+	default:
+		r.wrong("allowed", "a boolean", v)
+	}
+	return false
+}
+
+func (r *reader) text(name string) (string, bool) {
+	switch v := r.get(name).(type) {
+	case nil:
+	case ast.String:
+		return string(v), true
+	default:
+		r.wrong(name, "a string", v)
+	}
+	return "", false
+}
+
+func (r *reader) status(name string) int {
+	v := r.get(name)
+	if v == nil {
+		return 0
+	}
+	number, ok := v.(ast.Number)
+	if !ok {
+		r.wrong(name, "a number", v)
+		return 0
+	}
+	n, ok := number.Int()
+	if !ok || n < 200 || n > 599 {
+		r.fail("%s %s is not from 200 to 599", name, number)
+		return 0
+	}
+	return n
+}
+
+// texts reads a list of strings.
+func (r *reader) texts(name string) []string {
+	v := r.get(name)
+	if v == nil {
+		return nil
+	}
+	return r.list(name, v)
+}
+
+// list reads an array of strings. A set will do: it is an array once it is JSON.
+func (r *reader) list(name string, v ast.Value) []string {
+	var terms []*ast.Term
+	switch v := v.(type) {
+	case *ast.Array:
+		for i := range v.Len() {
+			terms = append(terms, v.Elem(i))
+		}
+	case ast.Set:
+		terms = v.Slice()
+	default:
+		r.wrong(name, "an array of strings", v)
+		return nil
+	}
+	out := make([]string, 0, len(terms))
+	for _, t := range terms {
+		s, ok := t.Value.(ast.String)
+		if !ok {
+			r.wrong("an element of "+name, "a string", t.Value)
+			return nil
+		}
+		out = append(out, string(s))
+	}
+	return out
+}
+
+// names reads a list of header names.
+func (r *reader) names(name string) []string {
+	list := r.texts(name)
+	for i := range list {
+		list[i] = r.headerName(list[i])
+	}
+	return list
+}
+
+// pairs reads an object whose values are strings or lists of strings. The result is sorted by name.
+func (r *reader) pairs(name string, o ast.Object, rename func(string) string) []authz.Header {
+	out := make([]authz.Header, 0, o.Len())
+	o.Foreach(func(k, v *ast.Term) {
+		key, ok := k.Value.(ast.String)
+		if !ok {
+			r.wrong("a name in "+name, "a string", k.Value)
+			return
+		}
+		final := rename(string(key))
+		if s, ok := v.Value.(ast.String); ok {
+			out = append(out, authz.Header{Name: final, Value: string(s)})
+			return
+		}
+		for _, s := range r.list(name+"."+string(key), v.Value) {
+			out = append(out, authz.Header{Name: final, Value: s})
+		}
+	})
+	slices.SortStableFunc(out, func(a, b authz.Header) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// parameters reads query parameters to set.
+func (r *reader) parameters(name string) []authz.Header {
+	switch v := r.get(name).(type) {
+	case nil:
+	case ast.Object:
+		return r.pairs(name, v, func(s string) string { return s })
+	default:
+		r.wrong(name, "an object", v)
+	}
+	return nil
+}
+
+// headers reads an object of headers, or a list of such objects.
+func (r *reader) headers(name string) authz.Headers {
+	var out authz.Headers
+	switch v := r.get(name).(type) {
+	case nil:
+		return nil
+	case ast.Object:
+		out = r.pairs(name, v, r.headerName)
+	case *ast.Array:
+		for i := range v.Len() {
+			o, ok := v.Elem(i).Value.(ast.Object)
+			if !ok {
+				r.wrong("an element of "+name, "an object", v.Elem(i).Value)
+				return nil
+			}
+			out = append(out, r.pairs(name, o, r.headerName)...)
+		}
+	default:
+		r.wrong(name, "an object or an array of objects", v)
+	}
+	for i := range out {
+		if strings.ContainsAny(out[i].Value, "\r\n\x00") {
+			r.fail("the value of header %q has a line break or a zero byte", out[i].Name)
+		}
+	}
+	return out
+}
+
+// headerName is the name in lower case. A pseudo header such as :path is a name too.
+func (r *reader) headerName(s string) string {
+	token := strings.TrimPrefix(s, ":")
+	valid := token != ""
+	for i := 0; i < len(token); i++ {
+		valid = valid && isTokenByte(token[i])
+	}
+	if !valid {
+		r.fail("%q is not a header name", s)
+	}
+	return strings.ToLower(s)
+}
+
+// isTokenByte reports whether c can stand in a header's name (RFC 9110, section 5.6.2).
+func isTokenByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+func (r *reader) metadata(name string) map[string]any {
+	v := r.get(name)
+	if v == nil {
+		return nil
+	}
+	if _, ok := v.(ast.Object); !ok {
+		r.wrong(name, "an object", v)
+		return nil
+	}
+	plain, err := ast.JSON(v)
+	m, ok := plain.(map[string]any)
+	if err != nil || !ok {
+		r.fail("%s is not JSON", name)
+	}
+	return m
+}
+
+// charge reads units by the name of the limit. Without the field the charge is nil, which is not the same as none.
+func (r *reader) charge(name string) authz.Charge {
+	v := r.get(name)
+	if v == nil {
+		return nil
+	}
+	o, ok := v.(ast.Object)
+	if !ok {
+		r.wrong(name, "an object", v)
+		return nil
+	}
+	out := make(authz.Charge, o.Len())
+	o.Foreach(func(k, v *ast.Term) {
+		limit, isText := k.Value.(ast.String)
+		number, isNumber := v.Value.(ast.Number)
+		if !isText || !isNumber {
+			r.fail("%s must map names to numbers, not %s to %s", name, ast.ValueName(k.Value), ast.ValueName(v.Value))
+			return
+		}
+		units, ok := number.Int64()
+		if !ok || units < 0 {
+			r.fail("%s of %q is %s and not a whole number from 0", name, string(limit), number)
+			return
+		}
+		out[string(limit)] = units
+	})
+	return out
+}
