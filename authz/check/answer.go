@@ -1,0 +1,363 @@
+package check
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// The headers that Tollkeeper gives to the upstream. Clients' own copies never get there.
+const (
+	identityPrefix = "x-tollkeeper-"
+	headerKeyID    = identityPrefix + "key-id"
+	headerAccount  = identityPrefix + "account"
+	headerPlan     = identityPrefix + "plan"
+
+	// HeaderReason carries the reason of every denial.
+	HeaderReason = "x-authz-reason"
+)
+
+// Answers are the settings that shape what callers see.
+type Answers struct {
+	// Realm is named in www-authenticate.
+	Realm string
+	// ProblemBase and a reason's code make the type of a problem document, and a page that explains it.
+	ProblemBase string
+	// BillingURL, if there is one, is where a caller who gets a 402 can pay.
+	BillingURL string
+	// KeepCredentials leaves the key in the request that goes to the upstream.
+	KeepCredentials bool
+}
+
+// allowance is what goes with an allow.
+func (a *attempt) allowance() authz.Answer {
+	out := authz.Answer{
+		ID:                    a.id,
+		Headers:               a.verdict.Headers,
+		ResponseHeaders:       append(a.verdict.ResponseHeaders, a.rateLimitFields(false)...),
+		RemoveRequestHeaders:  a.verdict.RemoveRequestHeaders,
+		SetQueryParameters:    a.verdict.SetQueryParameters,
+		RemoveQueryParameters: a.verdict.RemoveQueryParameters,
+		Metadata:              a.metadata(""),
+	}
+	if a.facts.Key.Status == authz.KeyActive {
+		a.identityHeaders(&out)
+		a.dropCredential(&out)
+	}
+	a.dropForgeries(&out)
+	out.Headers = safe(out.Headers)
+	out.ResponseHeaders = safe(out.ResponseHeaders)
+	return out
+}
+
+// identityHeaders tells the upstream who is calling. What is not known is removed, so that nothing in these three can
+// come from the client.
+func (a *attempt) identityHeaders(out *authz.Answer) {
+	key := &a.facts.Key
+	for _, h := range []authz.Header{{Name: headerKeyID, Value: key.ID}, {Name: headerAccount, Value: key.Account}, {Name: headerPlan, Value: key.Plan}} {
+		out.Headers = without(out.Headers, h.Name)
+		if h.Value == "" {
+			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
+			continue
+		}
+		out.Headers = append(out.Headers, h)
+	}
+}
+
+// dropCredential keeps the key from the upstream, unless the policy put something of its own in its place.
+func (a *attempt) dropCredential(out *authz.Answer) {
+	if a.opt.Answers.KeepCredentials {
+		return
+	}
+	for _, p := range a.credential.places {
+		switch {
+		case p.in == "query":
+			out.RemoveQueryParameters = append(out.RemoveQueryParameters, p.name)
+		case p.in == "cookie" && !out.Headers.Has("cookie"):
+			if rest := withoutCookie(a.request.HTTP.Headers, p.name); rest != "" {
+				out.Headers = append(out.Headers, authz.Header{Name: "cookie", Value: rest})
+			} else {
+				out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "cookie")
+			}
+		case p.in == "header" && !out.Headers.Has(p.name):
+			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, p.name)
+		}
+	}
+}
+
+// dropForgeries removes headers in our name that the client sent and that are not overwritten.
+func (a *attempt) dropForgeries(out *authz.Answer) {
+	if a.request.HTTP == nil {
+		return
+	}
+	for _, h := range a.request.HTTP.Headers {
+		if strings.HasPrefix(h.Name, identityPrefix) && !out.Headers.Has(h.Name) {
+			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
+		}
+	}
+}
+
+// denial is what goes with a deny: what the policy said, and what every denial carries.
+func (a *attempt) denial() authz.Answer {
+	info := a.info()
+	out := authz.Answer{ID: a.id, Status: a.verdict.Status, Reason: a.verdict.Reason, Headers: a.verdict.Headers, Metadata: a.metadata(a.verdict.Reason)}
+	if out.Status == 0 {
+		out.Status = info.Status
+	}
+	out.Headers = append(without(out.Headers, HeaderReason), authz.Header{Name: HeaderReason, Value: string(out.Reason)})
+	offer := func(name, value string) {
+		if value != "" && !out.Headers.Has(name) {
+			out.Headers = append(out.Headers, authz.Header{Name: name, Value: value})
+		}
+	}
+	offer("cache-control", "no-store")
+	offer("retry-after", a.retryAfter(info.Retry))
+	offer("www-authenticate", a.challenge(out.Status))
+	if out.Status == 402 && a.opt.Answers.BillingURL != "" {
+		offer("link", "<"+a.opt.Answers.BillingURL+`>; rel="payment"`)
+	}
+	for _, h := range a.rateLimitFields(true) {
+		offer(h.Name, h.Value)
+	}
+	switch {
+	case a.request.IsGRPC():
+		// No content-type: Envoy makes the gRPC one, and the body becomes grpc-message.
+		offer("grpc-status", grpcStatus(out.Status, out.Reason))
+		out.Body = strings.TrimSpace(info.Title + ". " + info.Remedy)
+	case a.verdict.Body == nil:
+		offer("content-type", "application/problem+json")
+		out.Body = a.problem(out.Status, info)
+	}
+	if a.verdict.Body != nil {
+		out.Body = *a.verdict.Body
+	}
+	out.Headers = safe(out.Headers)
+	return out
+}
+
+// info is what the table says about the verdict's reason, with sane values for what it does not say.
+func (a *attempt) info() authz.ReasonInfo {
+	var info authz.ReasonInfo
+	if a.rules != nil {
+		info = a.rules.Reasons[a.verdict.Reason]
+	}
+	if info.Status == 0 {
+		info.Status = 403
+	}
+	if info.Title == "" {
+		words := strings.ReplaceAll(string(a.verdict.Reason), "_", " ")
+		info.Title = strings.ToUpper(words[:1]) + words[1:]
+	}
+	return info
+}
+
+// problem is the body of a denial (RFC 9457).
+func (a *attempt) problem(status int, info authz.ReasonInfo) string {
+	doc := struct {
+		Type     string   `json:"type"`
+		Title    string   `json:"title"`
+		Status   int      `json:"status"`
+		Detail   string   `json:"detail,omitempty"`
+		Instance string   `json:"instance"`
+		Code     string   `json:"code"`
+		Remedy   string   `json:"remedy,omitempty"`
+		Violated []string `json:"violated-policies,omitempty"`
+		ResetAt  string   `json:"reset_at,omitempty"`
+	}{
+		Type: a.opt.Answers.ProblemBase + string(a.verdict.Reason), Title: info.Title, Status: status, Detail: a.verdict.Detail,
+		Instance: "urn:uuid:" + a.id, Code: string(a.verdict.Reason), Remedy: info.Remedy,
+	}
+	if aboutQuota(a.verdict.Reason) {
+		for i := range a.facts.Quota {
+			if q := &a.facts.Quota[i]; q.State != authz.QuotaOK {
+				doc.Violated = append(doc.Violated, q.Name)
+				if !q.ResetsAt.IsZero() {
+					doc.ResetAt = q.ResetsAt.UTC().Format(time.RFC3339)
+				}
+			}
+		}
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(doc) // texts and numbers always encode
+	return strings.TrimSuffix(buf.String(), "\n")
+}
+
+func aboutQuota(r authz.Reason) bool {
+	switch r {
+	case authz.ReasonQuotaExceeded, authz.ReasonCreditsExhausted, authz.ReasonCreditsInsufficient, authz.ReasonRateLimited:
+		return true
+	}
+	return false
+}
+
+// rateLimitFields are the RateLimit and RateLimit-Policy fields (draft-ietf-httpapi-ratelimit-headers) of the limit that
+// denied, or on an allow of the one that is nearest. A denial for any other reason shows nobody's quota.
+func (a *attempt) rateLimitFields(denied bool) authz.Headers {
+	if denied && !aboutQuota(a.verdict.Reason) {
+		return nil
+	}
+	var q *authz.QuotaFact
+	for i := range a.facts.Quota {
+		f := &a.facts.Quota[i]
+		if f.State == authz.QuotaUnavailable || denied && f.State == authz.QuotaOK {
+			continue
+		}
+		if q == nil || nearer(f, q) {
+			q = f
+		}
+	}
+	if q == nil {
+		return nil
+	}
+	policy := strconv.Quote(q.Name) + ";q=" + strconv.FormatInt(q.Limit, 10)
+	state := strconv.Quote(q.Name) + ";r=" + strconv.FormatInt(q.Remaining, 10)
+	if q.Window > 0 {
+		policy += ";w=" + strconv.FormatInt(int64(q.Window/time.Second), 10)
+		state += ";t=" + seconds(q.ResetsAt.Sub(a.began))
+	}
+	return authz.Headers{{Name: "ratelimit-policy", Value: policy}, {Name: "ratelimit", Value: state}}
+}
+
+// nearer reports whether a smaller share of f is left than of g.
+func nearer(f, g *authz.QuotaFact) bool {
+	return float64(f.Remaining)*float64(g.Limit) < float64(g.Remaining)*float64(f.Limit)
+}
+
+// retryAfter says how long to wait, where waiting helps.
+func (a *attempt) retryAfter(r authz.Retry) string {
+	switch {
+	case r == authz.RetrySoon:
+		return "1"
+	case r != authz.RetryReset:
+		return ""
+	case a.verdict.Reason == authz.ReasonKeyNotYetValid && !a.facts.Key.NotBefore.IsZero():
+		return seconds(a.facts.Key.NotBefore.Sub(a.began))
+	}
+	var latest time.Time
+	for i := range a.facts.Quota {
+		if q := &a.facts.Quota[i]; q.State != authz.QuotaOK && q.ResetsAt.After(latest) {
+			latest = q.ResetsAt
+		}
+	}
+	if latest.IsZero() || !aboutQuota(a.verdict.Reason) {
+		return ""
+	}
+	return seconds(latest.Sub(a.began))
+}
+
+// challenge is the www-authenticate field (RFC 9110 section 11.6.1, RFC 6750 section 3). A 401 must have one; on a 403
+// it says that another credential could change the answer.
+func (a *attempt) challenge(status int) string {
+	realm := `Bearer realm="` + strings.NewReplacer(`"`, "", `\`, "").Replace(a.opt.Answers.Realm) + `"`
+	code := string(a.verdict.Reason)
+	switch {
+	case status != 401 && status != 403:
+		return ""
+	case a.verdict.Reason == authz.ReasonKeyMissing || a.verdict.Reason == authz.ReasonTokenMissing:
+		return realm
+	case a.verdict.Reason == authz.ReasonPermissionDenied && status == 403:
+		return realm + `, error="insufficient_scope"`
+	case strings.HasPrefix(code, "key_"), strings.HasPrefix(code, "token_") && a.verdict.Reason != authz.ReasonTokenStatusUnknown:
+		return realm + `, error="invalid_token"`
+	case status == 401:
+		return realm
+	}
+	return ""
+}
+
+// grpcStatus is the code that a gRPC caller gets; without it Envoy makes UNKNOWN of a 402.
+func grpcStatus(status int, reason authz.Reason) string {
+	const permissionDenied, resourceExhausted, unavailable, unauthenticated = "7", "8", "14", "16"
+	switch reason {
+	case authz.ReasonStoreUnavailable, authz.ReasonStateStale, authz.ReasonDecisionTimeout, authz.ReasonTokenStatusUnknown:
+		return unavailable
+	case authz.ReasonRateLimited:
+		return resourceExhausted
+	}
+	switch status {
+	case 402, 429:
+		return resourceExhausted
+	case 401:
+		return unauthenticated
+	case 503:
+		return unavailable
+	}
+	return permissionDenied
+}
+
+// metadata goes into Envoy's access logs with every answer: the policy's own, the decision's id and, under one key of
+// ours, what is known of the caller and the outcome.
+func (a *attempt) metadata(denied authz.Reason) map[string]any {
+	out := make(map[string]any, len(a.verdict.Metadata)+2)
+	for k, v := range a.verdict.Metadata {
+		out[k] = v
+	}
+	out["decision_id"] = a.id
+	ours := make(map[string]any)
+	put := func(name, value string) {
+		if value != "" {
+			ours[name] = value
+		}
+	}
+	put("reason", string(denied))
+	put("key_id", a.facts.Key.ID)
+	put("account", a.facts.Account.ID)
+	put("plan", a.facts.Key.Plan)
+	if a.reservation != nil {
+		put("rid", a.reservation.ID())
+	}
+	if len(ours) > 0 {
+		out["tollkeeper"] = ours
+	}
+	return out
+}
+
+// safe replaces what would end a header field or the whole message: Envoy answers 500 to a value with a line break, and
+// a denial must not become that.
+func safe(h authz.Headers) authz.Headers {
+	for i := range h {
+		h[i].Value = strings.Map(func(r rune) rune {
+			if r < ' ' && r != '\t' || r == 0x7f {
+				return ' '
+			}
+			return r
+		}, h[i].Value)
+	}
+	return h
+}
+
+func without(h authz.Headers, name string) authz.Headers {
+	out := h[:0:0]
+	for _, f := range h {
+		if f.Name != name {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// seconds rounds up, so that who waits that long does not come too early.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(max(0, int64((d+time.Second-1)/time.Second)), 10)
+}
+
+// newID makes a random UUID (RFC 9562 section 5.4). It is a name, not a secret.
+func newID() string {
+	var b [16]byte
+	hi, lo := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		b[i], b[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+	}
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,359 @@
+// Package check is a request's way from question to answer. Read Checker.run from top to bottom: it is the whole path,
+// in production and when an operator asks for an explanation.
+//
+// Nothing here fails: what goes wrong on the way is a denial with a reason, built in one place (attempt.broken).
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Keys finds out whose a key is.
+type Keys interface {
+	// Identify returns what is known about a key text at that instant. It does not fail: what it cannot find out is
+	// a status. It knows nothing of revocation.
+	Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact)
+}
+
+// Revocations says who is cut off.
+type Revocations interface {
+	Key(id string) bool
+	Account(id string, issued time.Time) bool
+	Stale() bool
+}
+
+// Meter counts what callers use. The facts that it returns stand in the order of the limits.
+type Meter interface {
+	// Peek reports the state of the limits without taking anything.
+	Peek(ctx context.Context, h authz.Holder, limits []authz.Limit) []authz.QuotaFact
+	// Reserve takes the charge from the limits, from all or from none. The reservation is nil if one of them had too
+	// little or could not say, and the facts then tell which. The charge names only limits that are given.
+	Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact)
+}
+
+// Policy decides. An error means that there is no verdict.
+type Policy interface {
+	Decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (authz.Verdict, error)
+	Revision() string
+}
+
+// Recorder keeps what was decided. Record is called exactly once for each check and must not block.
+type Recorder interface {
+	Record(e *Entry)
+}
+
+// Entry is the record of one check.
+type Entry struct {
+	At       time.Time
+	Took     time.Duration
+	Request  *authz.Request
+	Facts    *authz.Facts
+	Decision *authz.Decision
+	Charge   authz.Charge // what was taken, nil if nothing was
+	Revision string       // of the policy
+	// Cause says what broke, for the operator; it never reaches the caller.
+	Cause string
+	// Would is the reason of a denial that a dry run let through.
+	Would authz.Reason
+}
+
+// Rules are what can be replaced while requests are served. One check sees one set of rules from beginning to end.
+type Rules struct {
+	Policy  Policy
+	Plans   map[string][]authz.Limit
+	Reasons map[authz.Reason]authz.ReasonInfo
+}
+
+// Options are the settings of a Checker.
+type Options struct {
+	// Timeout bounds a check; an earlier deadline of the caller's wins. 0 is DefaultTimeout.
+	Timeout     time.Duration
+	Credentials Sources
+	Answers     Answers
+	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
+	DryRun bool
+	// Now is the clock, nil for time.Now.
+	Now func() time.Time
+}
+
+// DefaultTimeout is Envoy's own habit for ext_authz, rounded up.
+const DefaultTimeout = 250 * time.Millisecond
+
+// replyMargin is what is left of the caller's deadline for the answer to travel.
+const replyMargin = 10 * time.Millisecond
+
+// Checker decides requests. Its methods may be called concurrently.
+type Checker struct {
+	keys        Keys
+	revocations Revocations
+	meter       Meter
+	recorder    Recorder
+	opt         Options
+	rules       atomic.Pointer[Rules]
+}
+
+// New makes a checker. It denies everything until Use gives it rules.
+func New(k Keys, r Revocations, m Meter, rec Recorder, opt Options) *Checker {
+	if opt.Timeout <= 0 {
+		opt.Timeout = DefaultTimeout
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, opt: opt}
+}
+
+// Use makes later checks follow these rules. They must not be changed afterwards.
+func (c *Checker) Use(r *Rules) { c.rules.Store(r) }
+
+// Rules returns the rules in force, nil before the first Use.
+func (c *Checker) Rules() *Rules { return c.rules.Load() }
+
+// Check decides one request.
+func (c *Checker) Check(ctx context.Context, r *authz.Request) authz.Decision {
+	a := &attempt{Checker: c, request: r, began: c.opt.Now()}
+	return c.run(ctx, a)
+}
+
+// attempt is one request on its way.
+type attempt struct {
+	*Checker
+	request     *authz.Request
+	began       time.Time
+	rules       *Rules
+	credential  credential
+	facts       authz.Facts
+	holder      authz.Holder
+	limits      []authz.Limit
+	verdict     authz.Verdict
+	charge      authz.Charge
+	reservation authz.Reservation
+	cause       string
+	would       authz.Reason
+	trace       *authz.Trace // not nil when somebody wants to know why
+	id          string
+}
+
+func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
+	a.id = newID()
+	defer func() { c.record(a, &d) }()
+	defer func() {
+		if p := recover(); p != nil {
+			d = a.broken(authz.ReasonPolicyError, fmt.Sprintf("panic: %v\n%s", p, debug.Stack()))
+		}
+	}()
+
+	ctx, stop := c.bound(ctx)
+	defer stop()
+	if a.rules = c.rules.Load(); a.rules == nil {
+		return a.broken(authz.ReasonPolicyError, "no policy is loaded")
+	}
+	if a.request.Fault != "" {
+		return a.broken(authz.ReasonRequestMalformed, a.request.Fault)
+	}
+	a.identify(ctx)
+	a.peek(ctx)
+	if err := a.decide(ctx); err != nil {
+		return a.failed(ctx, err)
+	}
+	if err := a.reserve(ctx); err != nil {
+		return a.failed(ctx, err)
+	}
+	if err := ctx.Err(); err != nil { // nobody waits for this answer any more, so nobody pays for it
+		return a.failed(ctx, err)
+	}
+	return a.seal()
+}
+
+// bound gives the check its deadline.
+func (c *Checker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := c.opt.Timeout
+	if at, ok := ctx.Deadline(); ok {
+		if left := time.Until(at); left > 2*replyMargin {
+			timeout = min(timeout, left-replyMargin)
+		}
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// identify finds the credentials and what is known about them. It judges nothing.
+func (a *attempt) identify(ctx context.Context) {
+	a.facts.Token.Status = authz.TokenMissing
+	a.facts.Account.Status = authz.AccountUnknown
+	a.facts.Revocation.Stale = a.revocations.Stale()
+	a.credential = a.opt.Credentials.find(a.request)
+	switch key := &a.facts.Key; {
+	case a.credential.ambiguous:
+		key.Status = authz.KeyAmbiguous
+	case a.credential.text == "":
+		key.Status = authz.KeyMissing
+	default:
+		a.facts.Key, a.facts.Account = a.keys.Identify(ctx, a.credential.text, a.began)
+		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
+			key.Status = authz.KeyRevoked
+		}
+	}
+}
+
+// peek looks at the limits of the plan. Only a good key has any: a stranger learns nothing of anybody's quota.
+func (a *attempt) peek(ctx context.Context) {
+	key := &a.facts.Key
+	if key.Status != authz.KeyActive {
+		return
+	}
+	a.limits = a.rules.Plans[key.Plan]
+	a.holder = authz.Holder{Key: key.Lineage, Account: key.Account}
+	if len(a.limits) > 0 {
+		a.facts.Quota = a.meter.Peek(ctx, a.holder, a.limits)
+	}
+}
+
+func (a *attempt) decide(ctx context.Context) error {
+	v, err := a.rules.Policy.Decide(ctx, a.request, &a.facts, a.trace)
+	if err != nil {
+		return err
+	}
+	a.verdict = v
+	return nil
+}
+
+// reserve takes what the policy wants charged. If somebody else was faster, the policy is asked once more with what is
+// now known, so that it chooses status and reason; it may also charge something else instead, once.
+func (a *attempt) reserve(ctx context.Context) error {
+	for range 2 {
+		if !a.verdict.Allowed {
+			return nil
+		}
+		charge, err := a.price()
+		if err != nil || len(charge) == 0 {
+			return err
+		}
+		var facts []authz.QuotaFact
+		if a.reservation, facts = a.meter.Reserve(ctx, a.holder, a.limits, charge); a.reservation != nil {
+			a.facts.Quota, a.charge = facts, charge
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		a.facts.Quota = facts
+		if err := a.decide(ctx); err != nil {
+			return err
+		}
+	}
+	if a.verdict.Allowed {
+		a.verdict = authz.Verdict{Reason: a.shortage()}
+	}
+	return nil
+}
+
+// price is the charge of the verdict with its default filled in: units above 0, of limits that the plan has.
+func (a *attempt) price() (authz.Charge, error) {
+	out := make(authz.Charge, len(a.limits))
+	if a.verdict.Charge == nil {
+		for i := range a.limits {
+			if a.limits[i].Unit == authz.UnitRequests {
+				out[a.limits[i].Name] = 1
+			}
+		}
+		return out, nil
+	}
+	for name, units := range a.verdict.Charge {
+		switch {
+		case units < 0:
+			return nil, fmt.Errorf("policy charges %d units of %q", units, name)
+		case !a.limited(name):
+			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, a.facts.Key.Plan)
+		case units > 0:
+			out[name] = units
+		}
+	}
+	return out, nil
+}
+
+func (a *attempt) limited(name string) bool {
+	for i := range a.limits {
+		if a.limits[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// shortage is the reason to give when a policy insists on a charge that cannot be taken.
+func (a *attempt) shortage() authz.Reason {
+	reason := authz.ReasonStoreUnavailable
+	for i := range a.facts.Quota {
+		switch prepaid := a.limits[i].Window == authz.WindowNone; a.facts.Quota[i].State {
+		case authz.QuotaUnavailable:
+			return authz.ReasonStoreUnavailable
+		case authz.QuotaExhausted:
+			reason = pick(prepaid, authz.ReasonCreditsExhausted, authz.ReasonQuotaExceeded)
+		case authz.QuotaInsufficient:
+			reason = pick(prepaid, authz.ReasonCreditsInsufficient, authz.ReasonQuotaExceeded)
+		}
+	}
+	return reason
+}
+
+// seal turns the verdict into the answer.
+func (a *attempt) seal() authz.Decision {
+	if a.verdict.Allowed {
+		return authz.Allow(a.allowance())
+	}
+	if a.verdict.Reason == "" {
+		a.verdict.Reason = authz.ReasonPolicyDenied
+	}
+	if a.opt.DryRun {
+		a.would = a.verdict.Reason
+		return authz.Allow(authz.Answer{ID: a.id, Metadata: a.metadata(a.would)})
+	}
+	return authz.Deny(a.denial())
+}
+
+// failed is the decision when the policy, or what it needs, gave an error.
+func (a *attempt) failed(ctx context.Context, err error) authz.Decision {
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return a.broken(authz.ReasonDecisionTimeout, err.Error())
+	}
+	return a.broken(authz.ReasonPolicyError, err.Error())
+}
+
+// broken is the decision when there is no verdict: a denial that says which kind of fault it was and nothing of its
+// cause. Whatever was taken is given back.
+func (a *attempt) broken(reason authz.Reason, cause string) authz.Decision {
+	if a.reservation != nil {
+		a.reservation.Cancel()
+		a.reservation, a.charge = nil, nil
+	}
+	a.cause = cause
+	a.verdict = authz.Verdict{Reason: reason}
+	return authz.Deny(a.denial())
+}
+
+// record writes the one entry of the check. A recorder that panics must not take the answer with it.
+func (c *Checker) record(a *attempt, d *authz.Decision) {
+	defer func() { _ = recover() }()
+	e := &Entry{
+		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
+		Charge: a.charge, Cause: a.cause, Would: a.would,
+	}
+	if a.rules != nil {
+		e.Revision = a.rules.Policy.Revision()
+	}
+	c.recorder.Record(e)
+}
+
+func pick[T any](first bool, a, b T) T {
+	if first {
+		return a
+	}
+	return b
+}

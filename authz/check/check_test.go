@@ -1,0 +1,415 @@
+package check_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// rule is a policy in Go.
+type rule func(ctx context.Context, r *authz.Request, f *authz.Facts) (authz.Verdict, error)
+
+func (p rule) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, _ *authz.Trace) (authz.Verdict, error) {
+	return p(ctx, r, f)
+}
+func (p rule) Revision() string { return "r1" }
+
+func always(v authz.Verdict) rule {
+	return func(context.Context, *authz.Request, *authz.Facts) (authz.Verdict, error) { return v, nil }
+}
+
+// goodKey allows who has a good key and room in every quota.
+func goodKey(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+	if f.Key.Status != authz.KeyActive {
+		return authz.Verdict{Reason: authz.Reason("key_" + string(f.Key.Status))}, nil
+	}
+	for _, q := range f.Quota {
+		if q.State != authz.QuotaOK {
+			return authz.Verdict{Reason: authz.ReasonQuotaExceeded, Status: 402}, nil
+		}
+	}
+	return authz.Verdict{Allowed: true}, nil
+}
+
+// book keeps every entry.
+type book struct {
+	mu      sync.Mutex
+	entries []check.Entry
+}
+
+func (b *book) Record(e *check.Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries = append(b.entries, *e)
+}
+
+// bench is a checker over memory stores, with an account acme and its key.
+type bench struct {
+	*check.Checker
+	book    *book
+	keys    *memory.Keys
+	revoked *revocation.Set
+	ledger  quota.Ledger
+	meter   *quota.Dispenser
+	text    string
+	key     *apikey.Key
+}
+
+var limits = []authz.Limit{{Name: "daily", Units: 3, Unit: authz.UnitRequests, Window: authz.WindowDay, Per: authz.PerKey}}
+
+func newBench(t *testing.T, p check.Policy, opt check.Options) *bench {
+	t.Helper()
+	b := &bench{book: &book{}, keys: memory.NewKeys(), ledger: memory.NewLedger(time.Now)}
+	now := time.Now()
+	if _, err := b.keys.CreateAccount(t.Context(), apikey.Account{ID: "acme", Plan: "small", Status: authz.AccountActive, CreatedAt: now, UpdatedAt: now, Version: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if b.text, err = apikey.NewText("live"); err != nil {
+		t.Fatal(err)
+	}
+	b.key, err = b.keys.CreateKey(t.Context(), apikey.Key{
+		ID: "key_1", Lineage: "key_1", Account: "acme", Environment: "live", CreatedAt: now, UpdatedAt: now, Version: 1,
+		Digest: apikey.Hasher{}.Text(b.text),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.revoked = revocation.NewSet(memory.NewRevocations(), time.Hour, time.Now)
+	if err := b.revoked.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.meter = quota.NewDispenser(b.ledger, "test", time.Now)
+	if opt.Credentials.Headers == nil {
+		opt.Credentials = check.Sources{Headers: []string{"x-api-key"}, Bearer: true, Query: []string{"api_key"}, Cookies: []string{"key"}}
+	}
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, opt)
+	b.Use(&check.Rules{Policy: p, Plans: map[string][]authz.Limit{"small": limits}})
+	return b
+}
+
+func request(headers ...string) *authz.Request {
+	r := &authz.Request{HTTP: &authz.HTTP{Method: "GET", Path: "/v1/x", Host: "api", Segments: []string{"v1", "x"}}}
+	for i := 0; i < len(headers); i += 2 {
+		r.HTTP.Headers = append(r.HTTP.Headers, authz.Header{Name: headers[i], Value: headers[i+1]})
+	}
+	return r
+}
+
+// spent is what the ledger says the key has spent.
+func (b *bench) spent(t *testing.T) int64 {
+	t.Helper()
+	bucket := quota.BucketOf(&limits[0], authz.Holder{Key: "key_1", Account: "acme"})
+	if err := b.meter.Report(t.Context(), bucket); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.ledger.Balance(t.Context(), bucket, limits[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Spent
+}
+
+// wantDeny checks a denial, and that it was recorded exactly once.
+func (b *bench) wantDeny(t *testing.T, d authz.Decision, reason authz.Reason) {
+	t.Helper()
+	if d.Allowed() || d.DeniedFor() != reason {
+		t.Errorf("allowed %v for %q, want a denial for %q (%s)", d.Allowed(), d.DeniedFor(), reason, b.lastCause())
+	}
+	if got := d.Headers.Get(check.HeaderReason); got != string(reason) {
+		t.Errorf("%s is %q, want %q", check.HeaderReason, got, reason)
+	}
+	b.wantRecorded(t, 1)
+}
+
+func (b *bench) lastCause() string {
+	b.book.mu.Lock()
+	defer b.book.mu.Unlock()
+	if len(b.book.entries) == 0 {
+		return "nothing recorded"
+	}
+	return b.book.entries[len(b.book.entries)-1].Cause
+}
+
+func (b *bench) wantRecorded(t *testing.T, n int) {
+	t.Helper()
+	b.book.mu.Lock()
+	defer b.book.mu.Unlock()
+	if len(b.book.entries) != n {
+		t.Errorf("%d entries recorded, want %d", len(b.book.entries), n)
+	}
+}
+
+func TestZeroValuesDeny(t *testing.T) {
+	var d authz.Decision
+	if d.Allowed() || d.HTTPStatus() != 403 || d.DeniedFor() != authz.ReasonPolicyError {
+		t.Errorf("the zero decision: %+v", d)
+	}
+	b := newBench(t, rule(goodKey), check.Options{})
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{})
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), authz.ReasonPolicyError)
+}
+
+func TestAllow(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	d := b.Check(t.Context(), request("x-api-key", b.text, "x-tollkeeper-account", "forged", "x-tollkeeper-admin", "yes"))
+	if !d.Allowed() {
+		t.Fatalf("denied: %s", d.DeniedFor())
+	}
+	want := authz.Headers{{Name: "x-tollkeeper-key-id", Value: "key_1"}, {Name: "x-tollkeeper-account", Value: "acme"}, {Name: "x-tollkeeper-plan", Value: "small"}}
+	if !reflect.DeepEqual(d.Headers, want) {
+		t.Errorf("headers %v, want %v", d.Headers, want)
+	}
+	if got := strings.Join(d.RemoveRequestHeaders, " "); got != "x-api-key x-tollkeeper-admin" {
+		t.Errorf("removes %q", got)
+	}
+	if got := d.ResponseHeaders.Get("ratelimit"); !strings.HasPrefix(got, `"daily";r=2;t=`) {
+		t.Errorf("ratelimit %q", got)
+	}
+	if b.spent(t) != 1 {
+		t.Errorf("spent %d, want 1", b.spent(t))
+	}
+	b.wantRecorded(t, 1)
+}
+
+func TestQuotaRunsOut(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	for range 3 {
+		if d := b.Check(t.Context(), request("x-api-key", b.text)); !d.Allowed() {
+			t.Fatalf("denied: %s", d.DeniedFor())
+		}
+	}
+	b.book.entries = nil
+	d := b.Check(t.Context(), request("x-api-key", b.text))
+	b.wantDeny(t, d, authz.ReasonQuotaExceeded)
+	if d.Status != 402 || !strings.HasPrefix(d.Headers.Get("ratelimit"), `"daily";r=0;t=`) {
+		t.Errorf("status %d, headers %v", d.Status, d.Headers)
+	}
+	var problem map[string]any
+	if err := json.Unmarshal([]byte(d.Body), &problem); err != nil || problem["code"] != "quota_exceeded" || problem["status"] != 402.0 {
+		t.Errorf("body %s: %v", d.Body, err)
+	}
+	if b.spent(t) != 3 {
+		t.Errorf("spent %d, want 3", b.spent(t))
+	}
+}
+
+// TestAPolicyThatIgnoresQuotaCannotGrantMore has a policy that allows whatever it is told.
+func TestAPolicyThatIgnoresQuotaCannotGrantMore(t *testing.T) {
+	b := newBench(t, always(authz.Verdict{Allowed: true}), check.Options{})
+	for range 3 {
+		b.Check(t.Context(), request("x-api-key", b.text))
+	}
+	b.book.entries = nil
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), authz.ReasonQuotaExceeded)
+}
+
+func TestWhatBreaksIsADenial(t *testing.T) {
+	secret := "postgres://root:hunter2@db/"
+	cases := []struct {
+		name   string
+		policy rule
+		want   authz.Reason
+	}{
+		{"error", func(context.Context, *authz.Request, *authz.Facts) (authz.Verdict, error) {
+			return authz.Verdict{Allowed: true}, errors.New(secret)
+		}, authz.ReasonPolicyError},
+		{"panic", func(context.Context, *authz.Request, *authz.Facts) (authz.Verdict, error) { panic(secret) }, authz.ReasonPolicyError},
+		{"deadline", func(ctx context.Context, _ *authz.Request, _ *authz.Facts) (authz.Verdict, error) {
+			<-ctx.Done()
+			return authz.Verdict{Allowed: true}, ctx.Err()
+		}, authz.ReasonDecisionTimeout},
+		{"late allow", func(ctx context.Context, _ *authz.Request, _ *authz.Facts) (authz.Verdict, error) {
+			<-ctx.Done()
+			return authz.Verdict{Allowed: true, Charge: authz.Charge{}}, nil
+		}, authz.ReasonDecisionTimeout},
+		{"unknown charge", always(authz.Verdict{Allowed: true, Charge: authz.Charge{"nope": 1}}), authz.ReasonPolicyError},
+		{"negative charge", always(authz.Verdict{Allowed: true, Charge: authz.Charge{"daily": -1}}), authz.ReasonPolicyError},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, c.policy, check.Options{Timeout: 20 * time.Millisecond})
+			d := b.Check(t.Context(), request("x-api-key", b.text))
+			b.wantDeny(t, d, c.want)
+			if all := d.Body + d.Headers.Get(check.HeaderReason); strings.Contains(all, "hunter2") {
+				t.Errorf("the cause reaches the caller: %s", all)
+			}
+			if b.spent(t) != 0 {
+				t.Errorf("spent %d for a denial", b.spent(t))
+			}
+		})
+	}
+}
+
+func TestCallerWhoGoesAwayPaysNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	b := newBench(t, always(authz.Verdict{Allowed: true}), check.Options{})
+	slowMeter := cancelling{b.meter, cancel}
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, slowMeter, b.book, check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}}})
+	b.Use(&check.Rules{Policy: always(authz.Verdict{Allowed: true}), Plans: map[string][]authz.Limit{"small": limits}})
+	b.wantDeny(t, b.Check(ctx, request("x-api-key", b.text)), authz.ReasonDecisionTimeout)
+	if b.spent(t) != 0 {
+		t.Errorf("spent %d", b.spent(t))
+	}
+}
+
+// cancelling is a meter during whose reservation the caller goes away.
+type cancelling struct {
+	*quota.Dispenser
+	cancel context.CancelFunc
+}
+
+func (c cancelling) Reserve(ctx context.Context, h authz.Holder, l []authz.Limit, ch authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+	r, f := c.Dispenser.Reserve(ctx, h, l, ch)
+	c.cancel()
+	return r, f
+}
+
+func TestRevocationBeatsEverything(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	if _, err := b.revoked.Revoke(t.Context(), revocation.Record{Kind: revocation.KindKey, Value: "key_1", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), authz.ReasonKeyRevoked)
+
+	b = newBench(t, rule(goodKey), check.Options{})
+	if _, err := b.revoked.Revoke(t.Context(), revocation.Record{Kind: revocation.KindAccount, Value: "acme", Before: time.Now(), At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), authz.ReasonKeyRevoked)
+}
+
+func TestCredentials(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	other, _ := apikey.NewText("live")
+	jwt := "eyJhbGciOiJub25lIn0.e30."
+	cases := []struct {
+		name    string
+		headers []string
+		params  map[string][]string
+		want    authz.KeyStatus
+	}{
+		{"header", []string{"x-api-key", b.text}, nil, authz.KeyActive},
+		{"header with spaces", []string{"x-api-key", " " + b.text + "\t"}, nil, authz.KeyActive},
+		{"bearer", []string{"authorization", "bEaReR  " + b.text}, nil, authz.KeyActive},
+		{"query", nil, map[string][]string{"api_key": {b.text}}, authz.KeyActive},
+		{"cookie", []string{"cookie", "a=b; key=" + b.text}, nil, authz.KeyActive},
+		{"same key in two places", []string{"x-api-key", b.text, "authorization", "Bearer " + b.text}, nil, authz.KeyActive},
+		{"key beside a token", []string{"x-api-key", b.text, "authorization", "Bearer " + jwt}, nil, authz.KeyActive},
+		{"key beside basic", []string{"x-api-key", b.text, "authorization", "Basic YTpi"}, nil, authz.KeyActive},
+		{"nothing", nil, nil, authz.KeyMissing},
+		{"empty", []string{"x-api-key", ""}, nil, authz.KeyMissing},
+		{"only a token", []string{"authorization", "Bearer " + jwt}, nil, authz.KeyMissing},
+		{"two headers that differ", []string{"x-api-key", b.text, "authorization", "Bearer " + other}, nil, authz.KeyAmbiguous},
+		{"header twice", []string{"x-api-key", b.text, "x-api-key", b.text}, nil, authz.KeyAmbiguous},
+		{"header joined", []string{"x-api-key", b.text + "," + b.text}, nil, authz.KeyAmbiguous},
+		{"authorization joined", []string{"authorization", "Bearer " + b.text + ",Bearer " + other}, nil, authz.KeyAmbiguous},
+		{"authorization joined with another scheme", []string{"authorization", "Basic YTpi,Bearer " + b.text}, nil, authz.KeyAmbiguous},
+		{"authorization twice", []string{"authorization", "Bearer " + b.text, "authorization", "Basic YTpi"}, nil, authz.KeyAmbiguous},
+		{"parameter twice", nil, map[string][]string{"api_key": {b.text, other}}, authz.KeyAmbiguous},
+		{"cookie twice", []string{"cookie", "key=" + b.text, "cookie", "key=" + other}, nil, authz.KeyAmbiguous},
+		{"space inside", []string{"x-api-key", b.text[:9] + " " + b.text[9:]}, nil, authz.KeyMalformed},
+		{"one character wrong", []string{"x-api-key", b.text[:12] + "_" + b.text[13:]}, nil, authz.KeyMalformed},
+		{"too long", []string{"x-api-key", strings.Repeat("k", 5000)}, nil, authz.KeyMalformed},
+		{"of another", []string{"x-api-key", other}, nil, authz.KeyUnknown},
+		{"of another form", []string{"x-api-key", "sk_1234"}, nil, authz.KeyUnknown},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var got authz.KeyStatus
+			b.Use(&check.Rules{Policy: rule(func(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+				got = f.Key.Status
+				return authz.Verdict{}, nil
+			})})
+			r := request(c.headers...)
+			r.HTTP.Params = c.params
+			b.Check(t.Context(), r)
+			if got != c.want {
+				t.Errorf("key is %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestCredentialsDoNotReachTheUpstream(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	r := request("authorization", "Bearer "+b.text, "cookie", "a=1; key="+b.text+"; b=2")
+	r.HTTP.Params = map[string][]string{"api_key": {b.text}}
+	d := b.Check(t.Context(), r)
+	if !d.Allowed() || strings.Join(d.RemoveRequestHeaders, " ") != "authorization" || strings.Join(d.RemoveQueryParameters, " ") != "api_key" || d.Headers.Get("cookie") != "a=1; b=2" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestHeadersAreMadeSafe(t *testing.T) {
+	b := newBench(t, always(authz.Verdict{Headers: authz.Headers{{Name: "x-note", Value: "a\r\nset-cookie: x=1\x00"}}}), check.Options{})
+	d := b.Check(t.Context(), request())
+	if got := d.Headers.Get("x-note"); strings.ContainsAny(got, "\r\n\x00") {
+		t.Errorf("header value %q", got)
+	}
+	b.wantDeny(t, d, authz.ReasonPolicyDenied)
+}
+
+func TestGRPCCallers(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	d := b.Check(t.Context(), request("content-type", "application/grpc"))
+	b.wantDeny(t, d, authz.ReasonKeyMissing)
+	if d.Headers.Get("grpc-status") != "7" || d.Headers.Has("content-type") {
+		t.Errorf("headers %v", d.Headers)
+	}
+	for range 4 {
+		d = b.Check(t.Context(), request("content-type", "application/grpc+proto", "x-api-key", b.text))
+	}
+	if d.Headers.Get("grpc-status") != "8" {
+		t.Errorf("quota: headers %v", d.Headers)
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{DryRun: true})
+	if d := b.Check(t.Context(), request()); !d.Allowed() || b.book.entries[0].Would != authz.ReasonKeyMissing {
+		t.Errorf("a dry run denies, or does not say what it would do: %+v", b.book.entries)
+	}
+	b.book.entries = nil
+	r := request()
+	r.Fault = "broken"
+	b.wantDeny(t, b.Check(t.Context(), r), authz.ReasonRequestMalformed)
+}
+
+func TestExplainTakesNothing(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	for range 5 {
+		if e := b.Explain(t.Context(), request("x-api-key", b.text)); !e.Decision.Allowed() || e.Charge["daily"] != 1 {
+			t.Fatalf("%+v", e)
+		}
+	}
+	if b.spent(t) != 0 {
+		t.Errorf("explaining spent %d", b.spent(t))
+	}
+	b.wantRecorded(t, 0)
+}
+
+func TestARecorderThatPanicsKeepsTheAnswer(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, panicking{}, check.Options{})
+	b.Use(&check.Rules{Policy: rule(goodKey)})
+	if d := b.Check(t.Context(), request()); d.Allowed() || d.DeniedFor() != authz.ReasonKeyMissing {
+		t.Errorf("%+v", d)
+	}
+}
+
+type panicking struct{}
+
+func (panicking) Record(*check.Entry) { panic("disk") }

@@ -1,0 +1,120 @@
+package check
+
+import (
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Sources are the places in a request where a key may stand.
+type Sources struct {
+	Headers []string // names in lower case
+	Bearer  bool     // Authorization: Bearer
+	Query   []string // parameter names
+	Cookies []string // cookie names
+}
+
+// place is where one key stood.
+type place struct {
+	in   string // "header", "query" or "cookie"
+	name string
+}
+
+// credential is the key that a request carries.
+type credential struct {
+	text      string
+	ambiguous bool
+	places    []place
+}
+
+// find reads the key from every source. Two places may hold the same key; two that differ, or one source that was sent
+// twice, cannot be told apart from an attempt to be charged as one caller and served as another.
+func (s Sources) find(r *authz.Request) credential {
+	var c credential
+	if r.HTTP == nil {
+		return c
+	}
+	for _, name := range s.Headers {
+		c.add(place{"header", name}, r.HTTP.Headers.Values(name))
+	}
+	if s.Bearer {
+		c.addBearer(r.HTTP.Headers.Values("authorization"))
+	}
+	for _, name := range s.Query {
+		c.add(place{"query", name}, r.HTTP.Params[name])
+	}
+	for _, name := range s.Cookies {
+		c.add(place{"cookie", name}, cookies(r.HTTP.Headers, name))
+	}
+	return c
+}
+
+// add takes the values of one source. A comma is what proxies join repeated headers with.
+func (c *credential) add(from place, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	text := strings.Trim(values[0], " \t")
+	if len(values) > 1 || strings.Contains(text, ",") {
+		c.ambiguous = true
+		return
+	}
+	if text == "" {
+		return
+	}
+	if c.text != "" && c.text != text {
+		c.ambiguous = true
+	}
+	c.text = text
+	c.places = append(c.places, from)
+}
+
+const bearer = "bearer "
+
+// addBearer takes the key of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's business,
+// and so are JSON Web Tokens while no issuer is trusted. Envoy joins a repeated Authorization with a comma, so a comma
+// beside a bearer scheme is two credentials.
+func (c *credential) addBearer(values []string) {
+	for _, v := range values {
+		lower := strings.ToLower(v)
+		switch {
+		case len(values) > 1 && strings.Contains(lower, bearer), strings.Contains(lower, ",") && strings.Contains(lower, bearer):
+			c.ambiguous = true
+		case strings.HasPrefix(lower, bearer) && !looksLikeJWT(strings.Trim(v[len(bearer):], " \t")):
+			c.add(place{"header", "authorization"}, []string{v[len(bearer):]})
+		}
+	}
+}
+
+// looksLikeJWT reports whether a text is a JWS in its compact form: three parts, the first of which is a JSON object in
+// base64url (RFC 7515 section 3.1).
+func looksLikeJWT(s string) bool {
+	return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2
+}
+
+// cookies returns the values of a cookie in every Cookie field (RFC 6265 section 4.2.1); HTTP/2 may send several.
+func cookies(h authz.Headers, name string) []string {
+	var out []string
+	for _, field := range h.Values("cookie") {
+		for pair := range strings.SplitSeq(field, ";") {
+			if n, v, ok := strings.Cut(strings.Trim(pair, " \t"), "="); ok && n == name {
+				out = append(out, strings.Trim(v, `"`))
+			}
+		}
+	}
+	return out
+}
+
+// withoutCookie returns the Cookie field without that cookie.
+func withoutCookie(h authz.Headers, name string) string {
+	var keep []string
+	for _, field := range h.Values("cookie") {
+		for pair := range strings.SplitSeq(field, ";") {
+			pair = strings.Trim(pair, " \t")
+			if n, _, _ := strings.Cut(pair, "="); n != name && pair != "" {
+				keep = append(keep, pair)
+			}
+		}
+	}
+	return strings.Join(keep, "; ")
+}

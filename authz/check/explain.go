@@ -1,0 +1,84 @@
+package check
+
+import (
+	"context"
+	"slices"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Explanation says why a request was decided as it was.
+type Explanation struct {
+	Decision authz.Decision
+	Facts    authz.Facts
+	Charge   authz.Charge
+	Cause    string
+	Info     authz.ReasonInfo
+	Revision string
+	Trace    authz.Trace
+}
+
+// Explain decides a request on the same path as Check, with two differences: the policy's steps are traced, and nothing
+// is taken from any quota or recorded.
+func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
+	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, opt: c.opt}
+	dry.rules.Store(c.rules.Load())
+	a := &attempt{Checker: dry, request: r, began: c.opt.Now(), trace: &authz.Trace{}}
+	d := dry.run(ctx, a)
+	out := Explanation{Decision: d, Facts: a.facts, Charge: a.charge, Cause: a.cause, Trace: *a.trace}
+	if a.rules != nil {
+		out.Revision = a.rules.Policy.Revision()
+	}
+	if !d.Allowed() {
+		out.Info = a.info()
+	}
+	return out
+}
+
+// Decisive returns the rule that gave the reason, nil if the trace does not show one: of the rules that held, the last
+// that names the code, for the entry module, which names them all in its precedence, is entered first.
+func (e *Explanation) Decisive() *authz.TracedRule {
+	if e.Decision.Allowed() {
+		return nil
+	}
+	code := string(e.Decision.DeniedFor())
+	for i := len(e.Trace.Rules) - 1; i >= 0; i-- {
+		if r := &e.Trace.Rules[i]; r.Held && slices.Contains(r.Strings, code) {
+			return r
+		}
+	}
+	return nil
+}
+
+// dryMeter answers as the meter would and takes nothing.
+type dryMeter struct{ Meter }
+
+func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+	facts := m.Peek(ctx, h, limits)
+	ok := true
+	for i := range facts {
+		want := c[limits[i].Name]
+		switch f := &facts[i]; {
+		case want == 0:
+		case f.State == authz.QuotaUnavailable:
+			ok = false
+		case f.Remaining < want:
+			f.State, ok = pick(f.Remaining == 0, authz.QuotaExhausted, authz.QuotaInsufficient), false
+		default:
+			f.Remaining -= want
+		}
+	}
+	if !ok {
+		return nil, facts
+	}
+	return dryReservation{}, facts
+}
+
+type dryReservation struct{}
+
+func (dryReservation) ID() string { return "" }
+func (dryReservation) Cancel()    {}
+
+type nobody struct{}
+
+func (nobody) Record(*Entry) {}
