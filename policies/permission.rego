@@ -1,0 +1,19 @@
+# METADATA
+# title: May this key use the route?
+# schemas:
+#   - input: schema.input
+package tollkeeper.permission
+
+import data.tollkeeper.route
+
+deny contains "permission_denied" if {
+	route.rule.scopes
+	not scopes_suffice
+}
+
+# "every" is undefined for anything but a collection, so scopes that are written wrongly suffice for nobody.
+scopes_suffice if {
+	every scope in route.rule.scopes { scope in input.key.scopes }
+}
+
+details[code] := sprintf("Scopes needed: %s.", [concat(", ", route.rule.scopes)]) if some code in deny

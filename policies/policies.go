@@ -1,0 +1,10 @@
+// Package policies holds the shipped Rego bundle: rules, their tests, their data and the schema of their input.
+package policies
+
+import "embed"
+
+// Files are the rules and their tests (*.rego), the data (*.yaml), the schema of the input (schema/input.json) and
+// the bundle's manual (README.md).
+//
+//go:embed *.rego *.yaml schema/input.json README.md
+var Files embed.FS
