@@ -1,0 +1,216 @@
+package extauthz
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// readBody decodes a body by its content type, as OPA's Envoy plugin does: JSON, forms, multipart forms, and gRPC where
+// descriptors are given. A body of another type, or one of which only the beginning was sent, is not decoded. The
+// second result is not empty when the body is not what its type says.
+func readBody(r *authz.Request, opt Options) (authz.Body, string) {
+	if opt.SkipBody {
+		return authz.Body{Skipped: true}, ""
+	}
+	if r.HTTP == nil {
+		return authz.Body{}, ""
+	}
+	media, params, err := mime.ParseMediaType(r.HTTP.Headers.Get("content-type"))
+	if err != nil {
+		return authz.Body{}, ""
+	}
+	content := []byte(r.HTTP.Body)
+	if len(content) == 0 {
+		content = r.HTTP.RawBody
+	}
+	if strings.HasPrefix(media, "application/grpc") {
+		return readGRPC(r.HTTP.Path, content, opt.Descriptors)
+	}
+	if truncated, fault := isTruncated(r.HTTP.Headers, len(content)); truncated || fault != "" {
+		return authz.Body{Truncated: truncated}, fault
+	}
+	var parsed any
+	switch media {
+	case "application/json":
+		parsed, err = readJSON(content)
+	case "application/x-www-form-urlencoded":
+		parsed, err = readForm(string(content))
+	case "multipart/form-data":
+		parsed, err = readMultipart(content, params["boundary"])
+	}
+	if err != nil {
+		return authz.Body{}, "the body is not the " + media + " that it says it is"
+	}
+	return authz.Body{Parsed: parsed}, ""
+}
+
+// isTruncated reports whether the proxy sent only the beginning of a body: it says so itself, or the length that the
+// client announced is above what came.
+func isTruncated(h authz.Headers, have int) (bool, string) {
+	if h.Get("x-envoy-auth-partial-body") == "true" {
+		return true, ""
+	}
+	length := h.Get("content-length")
+	if length == "" || have == 0 {
+		return false, ""
+	}
+	want, err := strconv.ParseInt(length, 10, 64)
+	if err != nil {
+		return false, "the content-length is not a number"
+	}
+	return want > int64(have), ""
+}
+
+func readJSON(b []byte) (any, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one value")
+	}
+	return v, nil
+}
+
+func readForm(s string) (any, error) {
+	if s == "" {
+		return nil, nil
+	}
+	values, err := url.ParseQuery(s)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]any, len(values))
+	for k, list := range values {
+		texts := make([]any, len(list))
+		for i, v := range list {
+			texts[i] = v
+		}
+		out[k] = texts
+	}
+	return out, nil
+}
+
+func readMultipart(b []byte, boundary string) (any, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]any)
+	for r := multipart.NewReader(bytes.NewReader(b), boundary); ; {
+		part, err := r.NextPart()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		name := part.FormName()
+		content, err := io.ReadAll(part)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" {
+			continue
+		}
+		var v any = string(content)
+		if media, _, err := mime.ParseMediaType(part.Header.Get("Content-Type")); err == nil && media == "application/json" {
+			if v, err = readJSON(content); err != nil {
+				return nil, err
+			}
+		}
+		list, _ := out[name].([]any)
+		out[name] = append(list, v)
+	}
+}
+
+// grpcHeader is what precedes a message: one byte that says whether it is compressed, and its length.
+const grpcHeader = 5
+
+// readGRPC decodes the first message of a gRPC request by the method that its path names. Compressed messages and
+// methods that the descriptors do not know are left undecoded; a method that takes a stream is, too.
+func readGRPC(path string, b []byte, files *protoregistry.Files) (authz.Body, string) {
+	if files == nil || len(b) == 0 {
+		return authz.Body{}, ""
+	}
+	if len(b) < grpcHeader {
+		return authz.Body{}, "the gRPC body is shorter than the header of a message"
+	}
+	compressed, length := b[0] != 0, binary.BigEndian.Uint32(b[1:grpcHeader])
+	if compressed {
+		return authz.Body{}, ""
+	}
+	if uint64(len(b)-grpcHeader) < uint64(length) {
+		return authz.Body{Truncated: true}, ""
+	}
+	input := messageOf(path, files)
+	if input == nil {
+		return authz.Body{}, ""
+	}
+	types := dynamicpb.NewTypes(files)
+	msg := dynamicpb.NewMessage(input)
+	if err := (proto.UnmarshalOptions{Resolver: types}).Unmarshal(b[grpcHeader:grpcHeader+int(length)], msg); err != nil {
+		return authz.Body{}, "the gRPC body is not the message that its method takes"
+	}
+	raw, err := protojson.MarshalOptions{Resolver: types}.Marshal(msg)
+	if err != nil {
+		return authz.Body{}, "the gRPC body has no JSON form"
+	}
+	parsed, err := readJSON(raw)
+	if err != nil {
+		return authz.Body{}, "the gRPC body has no JSON form"
+	}
+	return authz.Body{Parsed: parsed}, ""
+}
+
+// messageOf finds what the method at /package.Service/Method takes, nil if it is not known or takes a stream.
+func messageOf(path string, files *protoregistry.Files) protoreflect.MessageDescriptor {
+	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if !ok {
+		return nil
+	}
+	d, err := files.FindDescriptorByName(protoreflect.FullName(service))
+	if err != nil {
+		return nil
+	}
+	s, ok := d.(protoreflect.ServiceDescriptor)
+	if !ok {
+		return nil
+	}
+	m := s.Methods().ByName(protoreflect.Name(method))
+	if m == nil || m.IsStreamingClient() {
+		return nil
+	}
+	return m.Input()
+}
+
+// ReadDescriptors reads a FileDescriptorSet in its binary form, as protoc --descriptor_set_out writes it.
+func ReadDescriptors(b []byte) (*protoregistry.Files, error) {
+	var set descriptorpb.FileDescriptorSet
+	if err := proto.Unmarshal(b, &set); err != nil {
+		return nil, authz.Errorf(authz.KindInvalid, "not a FileDescriptorSet: %w", err)
+	}
+	return protodesc.NewFiles(&set)
+}

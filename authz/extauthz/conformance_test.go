@@ -1,0 +1,196 @@
+package extauthz
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// conformanceCase is one fact about OPA's Envoy plugin: a policy and a request that the plugin answers in one way only.
+type conformanceCase struct {
+	ID, Fact, Policy, Query string
+	Request                 json.RawMessage
+	Config                  struct {
+		SkipBody   bool   `json:"skip_request_body_parse"`
+		DryRun     bool   `json:"dry_run"`
+		Descriptor []byte `json:"descriptor_b64"`
+	}
+	Expect struct {
+		Outcome         string              `json:"outcome"` // allow, deny or refuse: anything but an allow
+		Status          int                 `json:"http_status"`
+		Headers         map[string][]string `json:"headers"`
+		HeadersAbsent   []string            `json:"headers_absent"`
+		ResponseHeaders map[string][]string `json:"response_headers_to_add"`
+		HeadersToRemove []string            `json:"headers_to_remove"`
+		QuerySet        map[string][]string `json:"query_parameters_to_set"`
+		QueryRemove     []string            `json:"query_parameters_to_remove"`
+		Body            *string             `json:"body"`
+		Metadata        map[string]any      `json:"dynamic_metadata"`
+		MetadataPresent []string            `json:"dynamic_metadata_present"`
+	}
+}
+
+// TestDropIn runs every conformance case on the whole path, from CheckRequest to CheckResponse.
+func TestDropIn(t *testing.T) {
+	raw, err := os.ReadFile("testdata/opa-envoy.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var c conformanceCase
+		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		t.Run(c.ID, func(t *testing.T) {
+			var req authv3.CheckRequest
+			if err := protojson.Unmarshal(c.Request, &req); err != nil {
+				t.Fatal(err)
+			}
+			opt := Options{SkipBody: c.Config.SkipBody}
+			if len(c.Config.Descriptor) > 0 {
+				if opt.Descriptors, err = ReadDescriptors(c.Config.Descriptor); err != nil {
+					t.Fatal(err)
+				}
+			}
+			resp, err := newServer(t, c.Policy, c.Query, check.Options{DryRun: c.Config.DryRun}, opt).Check(t.Context(), &req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.compare(t, resp)
+		})
+	}
+	if n != 75 {
+		t.Errorf("ran %d cases, want 75", n)
+	}
+}
+
+// newServer makes the whole path over empty stores.
+func newServer(t testing.TB, rego, query string, opt check.Options, reading Options) *Server {
+	t.Helper()
+	p, err := policy.Load(context.Background(), policy.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), policy.Options{Query: query})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked := revocation.NewSet(memory.NewRevocations(), time.Hour, time.Now)
+	if err := revoked.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	meter := quota.NewDispenser(memory.NewLedger(time.Now), "test", time.Now)
+	opt.Credentials = check.Sources{Headers: []string{"x-api-key"}, Bearer: true}
+	checker := check.New(apikey.NewIdentifier(memory.NewKeys(), apikey.Hasher{}), revoked, meter, forget{}, opt)
+	checker.Use(&check.Rules{Policy: p})
+	return NewServer(checker, reading, quiet())
+}
+
+func (c *conformanceCase) compare(t *testing.T, resp *authv3.CheckResponse) {
+	t.Helper()
+	want := &c.Expect
+	allowed := resp.GetStatus().GetCode() == 0
+	ok, denied := resp.GetOkResponse(), resp.GetDeniedResponse()
+	if allowed != (want.Outcome == "allow") {
+		t.Fatalf("%s\nallowed = %v, want outcome %s: %v", c.Fact, allowed, want.Outcome, resp)
+	}
+	headers := values(ok.GetHeaders())
+	if !allowed {
+		headers = values(denied.GetHeaders())
+	}
+	if want.Status != 0 && int(denied.GetStatus().GetCode()) != want.Status {
+		t.Errorf("status %d, want %d", denied.GetStatus().GetCode(), want.Status)
+	}
+	for name, v := range want.Headers {
+		if !slices.Equal(headers[name], v) {
+			t.Errorf("header %s is %q, want %q", name, headers[name], v)
+		}
+	}
+	for _, name := range want.HeadersAbsent {
+		if len(headers[name]) > 0 {
+			t.Errorf("header %s is there: %q", name, headers[name])
+		}
+	}
+	if allowed { // nothing that the policy did not ask for
+		equal(t, "headers", headers, want.Headers)
+		equal(t, "response headers", values(ok.GetResponseHeadersToAdd()), want.ResponseHeaders)
+		equal(t, "query parameters to set", parameterValues(ok), want.QuerySet)
+		if want.HeadersToRemove != nil && !slices.Equal(sorted(ok.GetHeadersToRemove()), sorted(want.HeadersToRemove)) {
+			t.Errorf("removes headers %q, want %q", ok.GetHeadersToRemove(), want.HeadersToRemove)
+		}
+		if want.QueryRemove != nil && !slices.Equal(sorted(ok.GetQueryParametersToRemove()), sorted(want.QueryRemove)) {
+			t.Errorf("removes parameters %q, want %q", ok.GetQueryParametersToRemove(), want.QueryRemove)
+		}
+	}
+	if want.Body != nil && denied.GetBody() != *want.Body {
+		t.Errorf("body %q, want %q", denied.GetBody(), *want.Body)
+	}
+	c.compareMetadata(t, allowed, resp.GetDynamicMetadata().AsMap())
+}
+
+// compareMetadata allows for our own key, except where a plain allow is said to carry the decision's id and no more.
+func (c *conformanceCase) compareMetadata(t *testing.T, allowed bool, got map[string]any) {
+	t.Helper()
+	if _, ok := got["decision_id"]; !ok {
+		t.Errorf("no decision_id in metadata %v", got)
+	}
+	for _, name := range c.Expect.MetadataPresent {
+		if _, ok := got[name]; !ok {
+			t.Errorf("no %s in metadata %v", name, got)
+		}
+	}
+	if c.Expect.Metadata == nil {
+		return
+	}
+	delete(got, "decision_id")
+	if !allowed || c.Config.DryRun {
+		delete(got, "tollkeeper")
+	}
+	if !reflect.DeepEqual(got, c.Expect.Metadata) {
+		t.Errorf("metadata %v, want %v", got, c.Expect.Metadata)
+	}
+}
+
+func equal(t *testing.T, what string, got, want map[string][]string) {
+	t.Helper()
+	if want != nil && !reflect.DeepEqual(got, want) {
+		t.Errorf("%s %v, want %v", what, got, want)
+	}
+}
+
+func values(in []*corev3.HeaderValueOption) map[string][]string {
+	out := make(map[string][]string)
+	for _, h := range in {
+		name := h.GetHeader().GetKey()
+		out[name] = append(out[name], h.GetHeader().GetValue())
+	}
+	return out
+}
+
+func parameterValues(ok *authv3.OkHttpResponse) map[string][]string {
+	out := make(map[string][]string)
+	for _, p := range ok.GetQueryParametersToSet() {
+		out[p.GetKey()] = append(out[p.GetKey()], p.GetValue())
+	}
+	return out
+}
+
+func sorted(in []string) []string { return slices.Sorted(slices.Values(in)) }

@@ -1,0 +1,55 @@
+// Package extauthz is Envoy's door: it turns CheckRequests (envoy.service.auth.v3) into authz.Requests and decisions
+// into CheckResponses. No type of Envoy's gets past it.
+package extauthz
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Checker decides requests.
+type Checker interface {
+	Check(ctx context.Context, r *authz.Request) authz.Decision
+}
+
+// Options say how requests are read.
+type Options struct {
+	// SkipBody leaves bodies alone: policies see neither parsed_body nor truncated_body.
+	SkipBody bool
+	// Descriptors describe the messages of gRPC requests; nil leaves those bodies undecoded.
+	Descriptors *protoregistry.Files
+}
+
+// Server answers Envoy's checks.
+//
+// It never returns a gRPC error, for Envoy treats any error of ours by its failure mode, which may be to let the request
+// pass. Whatever happens is a CheckResponse that says what it is.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+	checker Checker
+	opt     Options
+	log     *slog.Logger
+}
+
+// NewServer makes a server that asks the checker.
+func NewServer(c Checker, opt Options, log *slog.Logger) *Server {
+	return &Server{checker: c, opt: opt, log: log}
+}
+
+// Check answers one check. The error is always nil.
+func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, _ error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("check panicked", "panic", p, "stack", string(debug.Stack()))
+			resp = encode(&authz.Decision{})
+		}
+	}()
+	d := s.checker.Check(ctx, decode(req, s.opt))
+	return encode(&d), nil
+}
