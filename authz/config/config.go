@@ -1,0 +1,254 @@
+// Package config is the server's configuration file: one strict YAML document in which every field has a default, so
+// that no file at all is a working configuration. Any field can be overridden by an environment variable whose name is
+// its path in capitals: TOLLKEEPER_LISTEN_GRPC for listen.grpc.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// EnvPrefix begins the name of every environment variable that is looked at.
+const EnvPrefix = "TOLLKEEPER_"
+
+// Config is the whole configuration. Default tells what each field is when it is not set.
+type Config struct {
+	Listen Listen `yaml:"listen" envPrefix:"LISTEN_"`
+	Policy Policy `yaml:"policy" envPrefix:"POLICY_"`
+	// DataDir is the folder for the database and the admin token. It is made if it is not there.
+	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
+	// Store is where keys, revocations and quotas are kept: bolt (a file in DataDir) or memory (lost at exit).
+	Store       string      `yaml:"store" env:"STORE"`
+	Request     Request     `yaml:"request" envPrefix:"REQUEST_"`
+	Credentials Credentials `yaml:"credentials" envPrefix:"CREDENTIALS_"`
+	Keys        Keys        `yaml:"keys" envPrefix:"KEYS_"`
+	Answers     Answers     `yaml:"answers" envPrefix:"ANSWERS_"`
+	Revocation  Revocation  `yaml:"revocation" envPrefix:"REVOCATION_"`
+	Log         Log         `yaml:"log" envPrefix:"LOG_"`
+}
+
+// Listen is where the server can be reached.
+type Listen struct {
+	// GRPC is the address for Envoy's checks. There is no TLS on it: keep it on loopback or in a trusted network.
+	GRPC string `yaml:"grpc" env:"GRPC"`
+	// Admin is the address for the CLI, the admin API and metrics. It needs the admin token.
+	Admin string `yaml:"admin" env:"ADMIN"`
+}
+
+// Policy says which policies decide.
+type Policy struct {
+	// Paths are files and folders of Rego, JSON and YAML. Empty: the policies that ship with the binary.
+	Paths []string `yaml:"paths" env:"PATHS"`
+	// Query is the rule that decides, as a path.
+	Query string `yaml:"query" env:"QUERY"`
+	// Profile chooses the statuses of the shipped policies: strict, article or rfc. Empty: what the data says.
+	Profile string `yaml:"profile" env:"PROFILE"`
+	// ReloadInterval is how often Paths are looked at for changes. 0: only on SIGHUP.
+	ReloadInterval Duration `yaml:"reload_interval" env:"RELOAD_INTERVAL"`
+}
+
+// Request says how requests are read and decided.
+type Request struct {
+	// Timeout bounds a decision; Envoy's own deadline wins if it is earlier.
+	Timeout Duration `yaml:"timeout" env:"TIMEOUT"`
+	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
+	DryRun bool `yaml:"dry_run" env:"DRY_RUN"`
+	// SkipBodyParse leaves request bodies alone.
+	SkipBodyParse bool `yaml:"skip_body_parse" env:"SKIP_BODY_PARSE"`
+	// ProtoDescriptor is a FileDescriptorSet by which gRPC bodies are decoded. Empty: they are not.
+	ProtoDescriptor string `yaml:"proto_descriptor" env:"PROTO_DESCRIPTOR"`
+}
+
+// Credentials says where in a request the key may stand.
+type Credentials struct {
+	Headers []string `yaml:"headers" env:"HEADERS"`
+	Bearer  bool     `yaml:"bearer" env:"BEARER"` // Authorization: Bearer
+	Query   []string `yaml:"query" env:"QUERY"`   // off by default: query strings end up in logs
+	Cookies []string `yaml:"cookies" env:"COOKIES"`
+	// Keep leaves the key in the request that goes to the upstream.
+	Keep bool `yaml:"keep" env:"KEEP"`
+}
+
+// Keys says how keys are kept.
+type Keys struct {
+	// PepperFile holds a secret of 16 bytes or more that is mixed into the digests of all keys. It has to be there from
+	// the beginning: without it no key is found. Empty: no pepper.
+	PepperFile string `yaml:"pepper_file" env:"PEPPER_FILE"`
+}
+
+// Answers shapes what callers see.
+type Answers struct {
+	Realm string `yaml:"realm" env:"REALM"`
+	// ProblemBase and a reason's code make the type of a problem document.
+	ProblemBase string `yaml:"problem_base" env:"PROBLEM_BASE"`
+	// BillingURL is where a caller who gets a 402 can pay. Empty: no link is sent.
+	BillingURL string `yaml:"billing_url" env:"BILLING_URL"`
+}
+
+// Revocation bounds how old the revocation list may be.
+type Revocation struct {
+	// MaxStaleness is the age from which the list is stale, on which the shipped policies deny.
+	MaxStaleness Duration `yaml:"max_staleness" env:"MAX_STALENESS"`
+}
+
+// Log says what is logged.
+type Log struct {
+	Level string `yaml:"level" env:"LEVEL"` // debug, info, warn or error
+	// Decisions is where decisions are written, one JSON object a line: stdout, stderr, off or a file.
+	Decisions string `yaml:"decisions" env:"DECISIONS"`
+}
+
+// Duration is a time such as 250ms or 1m30s. A text that is not one is kept, to be reported with its place in the file.
+type Duration struct {
+	time.Duration
+	fault string
+}
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if *d = (Duration{Duration: v}); err != nil {
+		d.fault = string(text)
+	}
+	return nil
+}
+
+// Default is the configuration without a file.
+func Default() Config {
+	return Config{
+		Listen:      Listen{GRPC: "127.0.0.1:9001", Admin: "127.0.0.1:9002"},
+		Policy:      Policy{Query: "envoy/authz/allow", ReloadInterval: Duration{Duration: 500 * time.Millisecond}},
+		DataDir:     "./data",
+		Store:       "bolt",
+		Request:     Request{Timeout: Duration{Duration: 250 * time.Millisecond}},
+		Credentials: Credentials{Headers: []string{"x-api-key"}, Bearer: true},
+		Answers: Answers{
+			Realm: "api", ProblemBase: "https://github.com/tollkeeper-authz/tollkeeper/blob/main/policies/README.md#",
+		},
+		Revocation: Revocation{MaxStaleness: Duration{Duration: 30 * time.Second}},
+		Log:        Log{Level: "info", Decisions: "stdout"},
+	}
+}
+
+// Load reads a file, "" for none, and the environment over it. The error is one line that starts with the place.
+func Load(path string) (Config, error) {
+	cfg := Default()
+	var raw []byte
+	if path != "" {
+		var err error
+		if raw, err = os.ReadFile(path); err != nil {
+			return Config{}, fmt.Errorf("config: %w", err)
+		}
+		if err := Parse(raw, &cfg); err != nil {
+			return Config{}, fmt.Errorf("%s:%w", path, err)
+		}
+	}
+	if err := env.ParseWithOptions(&cfg, env.Options{Prefix: EnvPrefix}); err != nil {
+		return Config{}, fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+	}
+	if at, err := cfg.validate(); err != nil {
+		return Config{}, fmt.Errorf("%s%w", place(path, raw, at), err)
+	}
+	return cfg, nil
+}
+
+// Parse reads a document over what cfg holds. The error begins with line and column.
+func Parse(raw []byte, cfg *Config) error {
+	if file, err := parser.ParseBytes(raw, 0); err == nil && !slices.ContainsFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body != nil }) {
+		return nil // an empty file is a file of defaults, where the decoder would make it one of zeros
+	}
+	err := yaml.NewDecoder(strings.NewReader(string(raw)), yaml.Strict()).Decode(cfg)
+	if err == nil {
+		return nil
+	}
+	text, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
+	return errors.New(strings.NewReplacer("[", "", "] ", ": ").Replace(text))
+}
+
+// place says where a field stands in the file, or which variable set it.
+func place(path string, raw []byte, field string) string {
+	name := EnvPrefix + strings.ToUpper(strings.ReplaceAll(field, ".", "_"))
+	if _, set := os.LookupEnv(name); set || path == "" {
+		return name + ": "
+	}
+	if p, err := yaml.PathString("$." + field); err == nil {
+		if file, err := parser.ParseBytes(raw, 0); err == nil {
+			if node, err := p.FilterFile(file); err == nil {
+				pos := node.GetToken().Position
+				return fmt.Sprintf("%s:%d:%d: %s: ", path, pos.Line, pos.Column, field)
+			}
+		}
+	}
+	return path + ": " + field + ": "
+}
+
+var headerName = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
+
+// validate returns the first field that cannot be honoured, and why.
+func (c *Config) validate() (field string, err error) {
+	for i, h := range c.Credentials.Headers {
+		c.Credentials.Headers[i] = strings.ToLower(h)
+		if !headerName.MatchString(c.Credentials.Headers[i]) || strings.EqualFold(h, "authorization") {
+			return "credentials.headers", fmt.Errorf("%q: want header names; for Authorization set bearer: true", h)
+		}
+	}
+	if u, err := url.Parse(c.Answers.BillingURL); err != nil || c.Answers.BillingURL != "" && (u.Host == "" || strings.ContainsAny(c.Answers.BillingURL, "<> ")) {
+		return "answers.billing_url", fmt.Errorf("%q: want a URL such as https://example.com/billing", c.Answers.BillingURL)
+	}
+	for _, a := range []struct{ field, value string }{{"listen.grpc", c.Listen.GRPC}, {"listen.admin", c.Listen.Admin}} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			return a.field, fmt.Errorf("%q: want host:port, such as 127.0.0.1:9001", a.value)
+		}
+	}
+	for _, d := range []struct {
+		field string
+		value Duration
+		least time.Duration
+	}{
+		{"request.timeout", c.Request.Timeout, 1}, {"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
+		{"policy.reload_interval", c.Policy.ReloadInterval, 0},
+	} {
+		if d.value.fault != "" {
+			return d.field, fmt.Errorf("%q: want a duration, such as 250ms or 30s", d.value.fault)
+		}
+		if d.value.Duration < d.least {
+			return d.field, fmt.Errorf("%v: want a longer time, such as 250ms", d.value.Duration)
+		}
+	}
+	switch {
+	case !oneOf(c.Policy.Profile, "", "strict", "article", "rfc"):
+		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
+	case c.Policy.Query == "":
+		return "policy.query", errors.New("want the path of a rule, such as envoy/authz/allow")
+	case !oneOf(c.Store, "bolt", "memory"):
+		return "store", fmt.Errorf("%q: want bolt or memory", c.Store)
+	case c.DataDir == "":
+		return "data_dir", errors.New("want a folder")
+	case !oneOf(c.Log.Level, "debug", "info", "warn", "error"):
+		return "log.level", fmt.Errorf("%q: want debug, info, warn or error", c.Log.Level)
+	case c.Log.Decisions == "":
+		return "log.decisions", errors.New("want stdout, stderr, off or a file")
+	}
+	return "", nil
+}
+
+func oneOf(s string, allowed ...string) bool {
+	for _, a := range allowed {
+		if s == a {
+			return true
+		}
+	}
+	return false
+}

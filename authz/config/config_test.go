@@ -1,0 +1,108 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tollkeeper.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestNoFileIsTheDefault(t *testing.T) {
+	got, err := Load("")
+	if err != nil || !reflect.DeepEqual(got, Default()) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := Load(write(t, "")); err != nil || !reflect.DeepEqual(got, Default()) {
+		t.Errorf("an empty file: %+v, %v", got, err)
+	}
+}
+
+func TestFileAndEnvironment(t *testing.T) {
+	path := write(t, `
+listen: {grpc: "127.0.0.1:7001", admin: "127.0.0.1:7002"}
+policy: {paths: [a, b], query: x/y, profile: rfc}
+data_dir: /var/lib/tollkeeper
+request: {timeout: 50ms, dry_run: true, skip_body_parse: true, proto_descriptor: x.pb}
+credentials: {headers: [X-Key], bearer: false, query: [k]}
+`)
+	t.Setenv("TOLLKEEPER_LISTEN_GRPC", "127.0.0.1:8001")
+	t.Setenv("TOLLKEEPER_POLICY_PATHS", "c,d")
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Listen = Listen{GRPC: "127.0.0.1:8001", Admin: "127.0.0.1:7002"}
+	want.Policy = Policy{Paths: []string{"c", "d"}, Query: "x/y", Profile: "rfc", ReloadInterval: Duration{Duration: 500 * time.Millisecond}}
+	want.DataDir = "/var/lib/tollkeeper"
+	want.Request = Request{Timeout: Duration{Duration: 50 * time.Millisecond}, DryRun: true, SkipBodyParse: true, ProtoDescriptor: "x.pb"}
+	want.Credentials = Credentials{Headers: []string{"x-key"}, Query: []string{"k"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// TestMistakes holds that every mistake is one line that says where it is and what to write.
+func TestMistakes(t *testing.T) {
+	cases := map[string]struct{ file, want string }{
+		"unknown field":      {"listen:\n  grcp: x\n", `:2:3: unknown field "grcp"`},
+		"unknown at the top": {"lisen: {}\n", `:1:1: unknown field "lisen"`},
+		"wrong type":         {"request:\n  dry_run: 7\n", ":2:"},
+		"not YAML":           {"listen: [\n", ":1:"},
+		"duplicate":          {"data_dir: a\ndata_dir: b\n", ":2:1: "},
+		"no port":            {"listen:\n  grpc: localhost\n", `:2:9: listen.grpc: "localhost": want host:port`},
+		"timeout":            {"request: {timeout: 0s}\n", ":1:20: request.timeout: "},
+		"duration":           {"request: {timeout: soon}\n", `:1:20: request.timeout: "soon": want a duration`},
+		"profile":            {"policy: {profile: rcf}\n", `policy.profile: "rcf": want strict, article or rfc`},
+		"store":              {"store: redis\n", `:1:8: store: "redis": want bolt or memory`},
+		"authorization":      {"credentials: {headers: [Authorization]}\n", "for Authorization set bearer: true"},
+		"header name":        {"credentials: {headers: ['x y']}\n", "want header names"},
+		"billing URL":        {"answers: {billing_url: 'javascript:alert(1)'}\n", "answers.billing_url: "},
+		"data_dir":           {"data_dir: ''\n", ":1:11: data_dir: want a folder"},
+		"level":              {"log: {level: loud}\n", "log.level: "},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(write(t, c.file))
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v\nwant one line with %q", err, c.want)
+			}
+		})
+	}
+	if _, err := Load("nowhere.yaml"); err == nil || !strings.Contains(err.Error(), "nowhere.yaml") {
+		t.Errorf("missing file: %v", err)
+	}
+	t.Setenv("TOLLKEEPER_REQUEST_TIMEOUT", "-1s")
+	if _, err := Load(""); err == nil || !strings.HasPrefix(err.Error(), "TOLLKEEPER_REQUEST_TIMEOUT: ") {
+		t.Errorf("bad variable: %v", err)
+	}
+	t.Setenv("TOLLKEEPER_REQUEST_TIMEOUT", "soon")
+	if _, err := Load(""); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("variable of a wrong type: %v", err)
+	}
+}
+
+// FuzzParse holds that no document makes the parser panic, and that what it accepts can be validated.
+func FuzzParse(f *testing.F) {
+	f.Add("listen: {grpc: \"127.0.0.1:9001\"}")
+	f.Add("policy: {paths: [policies], query: envoy/authz/allow}\nrequest: {timeout: 1s}")
+	f.Add("a: &a [*a]")
+	f.Add("<<: {listen: 1}")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg := Default()
+		if Parse([]byte(text), &cfg) == nil {
+			_, _ = cfg.validate()
+		}
+	})
+}

@@ -1,0 +1,110 @@
+// Package decisionlog writes what was decided and why, one JSON object a line. It never holds up a check: a line that
+// cannot be taken at once is dropped and counted. It never writes a credential, a query string or a body.
+package decisionlog
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+)
+
+// Line is one decision as it is written.
+type Line struct {
+	DecisionID string       `json:"decision_id"`
+	At         time.Time    `json:"at"`
+	TookUS     int64        `json:"took_us"`
+	Allowed    bool         `json:"allowed"`
+	Status     int          `json:"status,omitempty"`
+	Reason     authz.Reason `json:"reason,omitempty"`
+	DryRun     authz.Reason `json:"dry_run_reason,omitempty"`
+	Cause      string       `json:"cause,omitempty"`
+	KeyStatus  string       `json:"key_status,omitempty"`
+	KeyID      string       `json:"key_id,omitempty"`
+	Account    string       `json:"account,omitempty"`
+	Plan       string       `json:"plan,omitempty"`
+	Charge     authz.Charge `json:"charge,omitempty"`
+	Method     string       `json:"method,omitempty"`
+	Host       string       `json:"host,omitempty"`
+	Path       string       `json:"path,omitempty"`
+	RequestID  string       `json:"request_id,omitempty"`
+	Policy     string       `json:"policy,omitempty"`
+}
+
+// queueLen is how many lines may wait for the writer.
+const queueLen = 4096
+
+// Log writes decisions. Record may be called concurrently.
+type Log struct {
+	queue   chan Line
+	done    chan struct{}
+	dropped atomic.Uint64
+	log     *slog.Logger
+}
+
+// New starts a log that writes to w until Close.
+func New(w io.Writer, log *slog.Logger) *Log {
+	l := &Log{queue: make(chan Line, queueLen), done: make(chan struct{}), log: log}
+	go l.write(w)
+	return l
+}
+
+// Record queues one decision.
+func (l *Log) Record(e *check.Entry) {
+	select {
+	case l.queue <- lineOf(e):
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// Dropped is how many decisions were not written.
+func (l *Log) Dropped() uint64 { return l.dropped.Load() }
+
+// Close writes what is queued. Record must not be called any more.
+func (l *Log) Close() {
+	close(l.queue)
+	<-l.done
+}
+
+func (l *Log) write(w io.Writer) {
+	defer close(l.done)
+	buf := bufio.NewWriter(w)
+	enc := json.NewEncoder(buf)
+	failing := false
+	for line := range l.queue {
+		err := enc.Encode(line)
+		if len(l.queue) == 0 && err == nil {
+			err = buf.Flush()
+		}
+		if err != nil {
+			l.dropped.Add(1)
+			buf.Reset(w) // a bufio.Writer does not recover by itself
+			if !failing {
+				l.log.Error("decision log cannot be written", "error", err)
+			}
+		}
+		failing = err != nil
+	}
+	_ = buf.Flush()
+}
+
+func lineOf(e *check.Entry) Line {
+	line := Line{
+		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
+		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.Would, Cause: e.Cause,
+		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, Account: e.Facts.Account.ID, Plan: e.Facts.Key.Plan,
+		Charge: e.Charge, Policy: e.Revision,
+	}
+	if h := e.Request.HTTP; h != nil {
+		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")
+		line.Path, _, _ = strings.Cut(h.Path, "?")
+	}
+	return line
+}

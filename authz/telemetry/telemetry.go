@@ -1,0 +1,114 @@
+// Package telemetry is Tollkeeper's metrics. They are handed out as a value and registered where the caller says:
+// there are no globals.
+package telemetry
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+)
+
+// Metrics are the server's metrics. Its methods may be called concurrently.
+type Metrics struct {
+	decisions  *prometheus.CounterVec
+	took       prometheus.Histogram
+	policyInfo *prometheus.GaugeVec
+	loads      *prometheus.CounterVec
+	faults     *prometheus.GaugeVec
+	known      map[authz.Reason]bool
+}
+
+// Fault is one thing that is wrong with a policy that was not loaded.
+type Fault struct {
+	File         string
+	Line, Column string
+	Code         string
+}
+
+// New makes the metrics and registers them. Reasons that are not among known, which policies may make up at will, are
+// counted under "other", so that no request can make a metric grow.
+func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
+	m := &Metrics{
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tollkeeper_decisions_total", Help: "Checks by outcome (allow or deny) and the reason of a denial.",
+		}, []string{"outcome", "reason"}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tollkeeper_decision_seconds", Help: "Time from the question to the answer.",
+			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3},
+		}),
+		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tollkeeper_policy_info", Help: "1 for the revision of the policy in force.",
+		}, []string{"revision"}),
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tollkeeper_policy_loads_total", Help: "Loads of policies by outcome (ok or failed).",
+		}, []string{"outcome"}),
+		faults: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tollkeeper_policy_fault", Help: "1 for each fault of the policy that was last refused; none while all is well.",
+		}, []string{"file", "line", "column", "code"}),
+		known: make(map[authz.Reason]bool, len(known)),
+	}
+	for _, r := range known {
+		m.known[r] = true
+	}
+	reg.MustRegister(m.decisions, m.took, m.policyInfo, m.loads, m.faults)
+	return m
+}
+
+// Record counts one decision.
+func (m *Metrics) Record(e *check.Entry) {
+	m.took.Observe(e.Took.Seconds())
+	if e.Decision.Allowed() {
+		m.decisions.WithLabelValues("allow", "").Inc()
+		return
+	}
+	reason := e.Decision.DeniedFor()
+	if !m.known[reason] {
+		reason = "other"
+	}
+	m.decisions.WithLabelValues("deny", string(reason)).Inc()
+}
+
+// PolicyLoaded says which policy is in force.
+func (m *Metrics) PolicyLoaded(revision string) {
+	m.loads.WithLabelValues("ok").Inc()
+	m.policyInfo.Reset()
+	m.policyInfo.WithLabelValues(revision).Set(1)
+	m.faults.Reset()
+}
+
+// maxFaults bounds how many faults of one policy are shown.
+const maxFaults = 20
+
+// PolicyRefused says what is wrong with a policy that was not loaded.
+func (m *Metrics) PolicyRefused(faults []Fault) {
+	m.loads.WithLabelValues("failed").Inc()
+	m.faults.Reset()
+	for _, f := range faults[:min(len(faults), maxFaults)] {
+		m.faults.WithLabelValues(f.File, f.Line, f.Column, f.Code).Set(1)
+	}
+}
+
+// Gauges are read when the metrics are collected.
+type Gauges struct {
+	RevocationAge   func() time.Duration
+	RevocationCount func() int
+	LogDropped      func() uint64
+}
+
+// Watch registers gauges.
+func Watch(reg prometheus.Registerer, g Gauges) {
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollkeeper_revocation_age_seconds", Help: "Time since the revocation list was last known to be complete.",
+		}, func() float64 { return g.RevocationAge().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollkeeper_revocations", Help: "Records in the revocation list.",
+		}, func() float64 { return float64(g.RevocationCount()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "tollkeeper_decision_log_dropped_total", Help: "Decisions that were not logged because the writer could not keep up.",
+		}, func() float64 { return float64(g.LogDropped()) }),
+	)
+}
