@@ -1,0 +1,103 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client speaks to the admin API of a running server.
+type Client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// NewClient makes a client for the server at that address, such as http://127.0.0.1:9002.
+func NewClient(base, token string) *Client {
+	return &Client{base: strings.TrimSuffix(base, "/"), token: token, http: &http.Client{Timeout: 5 * time.Minute}}
+}
+
+// Refused is an answer of the server that is not a success.
+type Refused struct {
+	Status int
+	Detail string
+}
+
+func (e *Refused) Error() string { return e.Detail }
+
+// Do sends a request and reads the answer into out. In and out may be nil.
+func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	var payload io.Reader
+	if in != nil {
+		raw, ok := in.(json.RawMessage)
+		if !ok {
+			var err error
+			if raw, err = json.Marshal(in); err != nil {
+				return err
+			}
+		}
+		payload = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, payload)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	if resp.StatusCode >= 300 {
+		return refused(resp.StatusCode, raw)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(raw, out)
+}
+
+// refused reads the problem document of a refusal, with what is wrong about each field.
+func refused(status int, raw []byte) error {
+	var problem struct {
+		Detail string
+		Errors []struct{ Message, Location string }
+	}
+	if json.Unmarshal(raw, &problem) != nil || problem.Detail == "" {
+		problem.Detail = fmt.Sprintf("the server answered %d", status)
+	}
+	for _, e := range problem.Errors {
+		problem.Detail += fmt.Sprintf("; %s: %s", strings.TrimPrefix(e.Location, "body."), e.Message)
+	}
+	return &Refused{Status: status, Detail: problem.Detail}
+}
+
+func (c *Client) unreachable(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("no server answers at %s (%w): start one with: tollkeeper serve", c.base, op.Err)
+	}
+	return fmt.Errorf("%s: %w", c.base, err)
+}
+
+// Path joins a path of fixed words and ids, which are escaped.
+func Path(parts ...string) string {
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return "/v1/" + strings.Join(parts, "/")
+}

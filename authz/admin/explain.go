@@ -1,0 +1,65 @@
+package admin
+
+import (
+	"cmp"
+	"encoding/json"
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+)
+
+// viewExplanation shapes an explanation for people: first the fact, the rule and the remedy, then all the rest.
+func viewExplanation(e *check.Explanation) Explanation {
+	out := Explanation{
+		Allowed: e.Decision.Allowed(), Status: e.Decision.HTTPStatus(), Reason: string(e.Decision.DeniedFor()),
+		Title: e.Info.Title, Remedy: e.Info.Remedy, Cause: e.Cause, Charge: e.Charge, Policy: e.Revision,
+		Key: part(e.Trace.Input, "key"), Account: part(e.Trace.Input, "account"),
+		Body: e.Decision.Body, Decision: e.Decision.ID,
+	}
+	var problem struct{ Detail string }
+	if json.Unmarshal([]byte(e.Decision.Body), &problem) == nil {
+		out.Detail = problem.Detail
+	}
+	if r := e.Decisive(); r != nil {
+		rule := viewRule(r)
+		out.Rule = &rule
+		out.Fact = facts(r)
+	}
+	for i := range e.Trace.Rules {
+		out.Rules = append(out.Rules, viewRule(&e.Trace.Rules[i]))
+	}
+	for _, h := range e.Decision.Headers {
+		out.Headers = append(out.Headers, Header(h))
+	}
+	for _, q := range e.Facts.Quota {
+		out.Quota = append(out.Quota, QuotaState{Name: q.Name, State: string(q.State), Limit: q.Limit, Remaining: q.Remaining, ResetsAt: q.ResetsAt})
+	}
+	return out
+}
+
+func viewRule(r *authz.TracedRule) Rule {
+	out := Rule{Name: r.Name, File: r.File, Line: r.Line, Text: r.Text, Held: r.Held}
+	for _, f := range r.Facts {
+		out.Facts = append(out.Facts, Fact(f))
+	}
+	return out
+}
+
+// facts are what the rule read, such as input.key.status = "expired".
+func facts(r *authz.TracedRule) string {
+	var list []string
+	for _, f := range r.Facts {
+		list = append(list, f.Ref+" = "+cmp.Or(f.Value, "undefined"))
+	}
+	return strings.Join(list, ", ")
+}
+
+// part cuts one member out of a JSON object, nil if it is not there.
+func part(doc []byte, name string) json.RawMessage {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(doc, &all) != nil {
+		return nil
+	}
+	return all[name]
+}

@@ -1,0 +1,348 @@
+// Package admin is the HTTP API for operators: accounts, keys, revocations, quotas and explanations. Whoever can call
+// it can do everything, so it is served on a port of its own and never without the admin token.
+package admin
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+)
+
+// Service is what the API does, without HTTP. Its methods may be called concurrently.
+type Service struct {
+	Keys        apikey.Store
+	Hasher      apikey.Hasher
+	Revocations *revocation.Set
+	Revoked     revocation.Store
+	Ledger      quota.Ledger
+	Dispenser   *quota.Dispenser
+	Plans       func() map[string][]authz.Limit
+	Status      func() Status
+	// Explain decides a CheckRequest that is given as JSON.
+	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
+	Now     func() time.Time
+}
+
+const defaultEnvironment = "live"
+
+// createAccount makes an account.
+func (s *Service) createAccount(ctx context.Context, in AccountCreate) (Account, error) {
+	if err := apikey.CheckAccountID(in.ID); err != nil {
+		return Account{}, err
+	}
+	if err := s.checkPlan(in.Plan); err != nil {
+		return Account{}, err
+	}
+	now := s.Now().UTC()
+	a, err := s.Keys.CreateAccount(ctx, apikey.Account{
+		ID: in.ID, Name: in.Name, Plan: in.Plan, Status: authz.AccountActive, Meta: in.Meta, CreatedAt: now, UpdatedAt: now, Version: 1,
+	})
+	if err != nil {
+		return Account{}, err
+	}
+	return s.viewAccount(ctx, a)
+}
+
+func (s *Service) account(ctx context.Context, id string) (Account, error) {
+	a, err := s.Keys.Account(ctx, id)
+	if err != nil {
+		return Account{}, err
+	}
+	return s.viewAccount(ctx, a)
+}
+
+func (s *Service) accounts(ctx context.Context, p apikey.Page) ([]Account, error) {
+	list, err := s.Keys.Accounts(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return viewAll(ctx, list, s.viewAccount)
+}
+
+func (s *Service) updateAccount(ctx context.Context, id string, in AccountUpdate) (Account, error) {
+	change := apikey.AccountChange{At: s.Now().UTC(), Name: in.Name, Plan: in.Plan, Meta: in.Meta}
+	if in.Plan != nil {
+		if err := s.checkPlan(*in.Plan); err != nil {
+			return Account{}, err
+		}
+	}
+	if in.Status != nil {
+		status := authz.AccountStatus(*in.Status)
+		change.Status = &status
+	}
+	a, err := s.Keys.AmendAccount(ctx, id, change)
+	if err != nil {
+		return Account{}, err
+	}
+	return s.viewAccount(ctx, a)
+}
+
+// revokeAccount cuts off every key that the account has now. Keys that are made later are good.
+func (s *Service) revokeAccount(ctx context.Context, id, cause string) (Revoked, error) {
+	if _, err := s.Keys.Account(ctx, id); err != nil {
+		return Revoked{}, err
+	}
+	now := s.Now().UTC()
+	return s.revoke(ctx, revocation.Record{Kind: revocation.KindAccount, Value: id, Before: now, At: now, Cause: cause})
+}
+
+// createKey makes a key. Its text is in the answer and nowhere else.
+func (s *Service) createKey(ctx context.Context, in KeyCreate) (Key, error) {
+	a, err := s.Keys.Account(ctx, in.Account)
+	if err != nil {
+		if authz.KindOf(err) == authz.KindNotFound {
+			return Key{}, authz.Errorf(authz.KindNotFound, "there is no account %q: make it with: tollkeeper account create %s", in.Account, in.Account)
+		}
+		return Key{}, err
+	}
+	now := s.Now().UTC()
+	k := apikey.Key{
+		ID: apikey.NewID("key"), Name: in.Name, Account: in.Account, Plan: in.Plan,
+		Environment: cmp.Or(in.Environment, defaultEnvironment), Scopes: in.Scopes, NotBefore: in.NotBefore,
+		ExpiresAt: in.ExpiresAt, Meta: in.Meta, CreatedAt: now, UpdatedAt: now, Version: 1,
+	}
+	k.Lineage = k.ID
+	if err := s.checkKey(&k, a.Plan); err != nil {
+		return Key{}, err
+	}
+	text, err := apikey.NewText(k.Environment)
+	if err != nil {
+		return Key{}, err
+	}
+	k.Digest = s.Hasher.Text(text)
+	made, err := s.Keys.CreateKey(ctx, k)
+	if err != nil {
+		return Key{}, err
+	}
+	out, err := s.viewKey(ctx, made)
+	out.Key = text
+	return out, err
+}
+
+// checkKey refuses a key that could never work as it is meant to.
+func (s *Service) checkKey(k *apikey.Key, accountPlan string) error {
+	if err := apikey.CheckScopes(k.Scopes); err != nil {
+		return err
+	}
+	if err := apikey.CheckEnvironment(k.Environment); err != nil {
+		return err
+	}
+	if !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(k.NotBefore) {
+		return authz.Errorf(authz.KindInvalid, "the key would expire at %s, before it becomes valid at %s",
+			k.ExpiresAt.Format(time.RFC3339), k.NotBefore.Format(time.RFC3339))
+	}
+	if k.Plan == "" && accountPlan == "" && len(s.Plans()) > 0 {
+		return authz.Errorf(authz.KindInvalid, "account %q has no plan, so the key needs one: %s", k.Account, s.planNames())
+	}
+	return s.checkPlan(k.Plan)
+}
+
+// checkPlan refuses a plan that nobody has defined. Where policies come without plans, any name will do.
+func (s *Service) checkPlan(name string) error {
+	if _, ok := s.Plans()[name]; ok || name == "" || len(s.Plans()) == 0 {
+		return nil
+	}
+	return authz.Errorf(authz.KindInvalid, "there is no plan %q: the plans are %s", name, s.planNames())
+}
+
+func (s *Service) planNames() string {
+	return strings.Join(slices.Sorted(maps.Keys(s.Plans())), ", ")
+}
+
+func (s *Service) key(ctx context.Context, id string) (Key, error) {
+	k, err := s.Keys.Key(ctx, id)
+	if err != nil {
+		return Key{}, err
+	}
+	return s.viewKey(ctx, k)
+}
+
+// lookup finds a key by the SHA-256 of its text, so that the text itself does not travel.
+func (s *Service) lookup(ctx context.Context, sum string) (Key, error) {
+	d, err := s.digest(sum)
+	if err != nil {
+		return Key{}, err
+	}
+	k, err := s.Keys.Find(ctx, d)
+	if err != nil {
+		return Key{}, err
+	}
+	return s.viewKey(ctx, k)
+}
+
+func (s *Service) digest(sum string) (apikey.Digest, error) {
+	raw, err := hex.DecodeString(sum)
+	if err != nil || len(raw) != len(apikey.Digest{}) {
+		return apikey.Digest{}, authz.Errorf(authz.KindInvalid, "sha256 %q: want 64 hexadecimal digits", sum)
+	}
+	return s.Hasher.Sum(apikey.Digest(raw)), nil
+}
+
+func (s *Service) keys(ctx context.Context, p apikey.Page) ([]Key, error) {
+	list, err := s.Keys.Keys(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return viewAll(ctx, list, s.viewKey)
+}
+
+func (s *Service) updateKey(ctx context.Context, id string, in KeyUpdate) (Key, error) {
+	if in.Plan != nil {
+		if err := s.checkPlan(*in.Plan); err != nil {
+			return Key{}, err
+		}
+	}
+	if in.Scopes != nil {
+		if err := apikey.CheckScopes(*in.Scopes); err != nil {
+			return Key{}, err
+		}
+	}
+	k, err := s.Keys.AmendKey(ctx, id, apikey.KeyChange{
+		At: s.Now().UTC(), Name: in.Name, Plan: in.Plan, Scopes: in.Scopes, Disabled: in.Disabled, ExpiresAt: in.ExpiresAt, Meta: in.Meta,
+	})
+	if err != nil {
+		return Key{}, err
+	}
+	return s.viewKey(ctx, k)
+}
+
+// rotateKey makes a successor. Both are good until the overlap ends.
+func (s *Service) rotateKey(ctx context.Context, id string, overlap time.Duration) (Rotation, error) {
+	if overlap < 0 {
+		return Rotation{}, authz.Errorf(authz.KindInvalid, "overlap %v: want 0 or more", overlap)
+	}
+	k, err := s.Keys.Key(ctx, id)
+	if err != nil {
+		return Rotation{}, err
+	}
+	if s.isRevoked(k) {
+		return Rotation{}, authz.Errorf(authz.KindConflict, "key %q is revoked: make a new one", id)
+	}
+	text, err := apikey.NewText(cmp.Or(k.Environment, defaultEnvironment))
+	if err != nil {
+		return Rotation{}, err
+	}
+	now := s.Now().UTC()
+	next := apikey.SuccessorOf(k, apikey.NewID("key"), s.Hasher.Text(text), now)
+	old, made, err := s.Keys.RotateKey(ctx, id, next, now.Add(overlap))
+	if err != nil {
+		return Rotation{}, err
+	}
+	var out Rotation
+	if out.Old, err = s.viewKey(ctx, old); err != nil {
+		return Rotation{}, err
+	}
+	out.Successor, err = s.viewKey(ctx, made)
+	out.Successor.Key = text
+	return out, err
+}
+
+func (s *Service) revokeKey(ctx context.Context, id, cause string) (Revoked, error) {
+	if _, err := s.Keys.Key(ctx, id); err != nil {
+		return Revoked{}, err
+	}
+	return s.revoke(ctx, revocation.Record{Kind: revocation.KindKey, Value: id, At: s.Now().UTC(), Cause: cause})
+}
+
+func (s *Service) revoke(ctx context.Context, r revocation.Record) (Revoked, error) {
+	stored, err := s.Revocations.Revoke(ctx, r)
+	if err != nil {
+		return Revoked{}, err
+	}
+	return Revoked{Kind: string(stored.Kind), ID: stored.Value, At: stored.At, Revision: stored.Revision}, nil
+}
+
+// importKeys adds a batch, all or none.
+func (s *Service) importKeys(ctx context.Context, in []ImportKey) (ImportResult, error) {
+	var out ImportResult
+	now := s.Now().UTC()
+	keys := make([]apikey.Key, len(in))
+	for i, k := range in {
+		var err error
+		if keys[i], err = s.importedKey(ctx, k, now); err != nil {
+			out.Faults = append(out.Faults, ImportFault{Index: i, Text: err.Error()})
+		}
+	}
+	if len(out.Faults) > 0 {
+		return out, nil
+	}
+	done, err := s.Keys.Import(ctx, keys)
+	if refused, ok := asImportError(err); ok {
+		for _, f := range refused.Faults {
+			out.Faults = append(out.Faults, ImportFault{Index: f.Index, Text: f.Text})
+		}
+		return out, nil
+	}
+	return ImportResult{Created: done.Created, Unchanged: done.Unchanged, Accounts: done.Accounts}, err
+}
+
+func (s *Service) importedKey(ctx context.Context, in ImportKey, now time.Time) (apikey.Key, error) {
+	d, err := s.digest(in.SHA256)
+	if err != nil {
+		return apikey.Key{}, err
+	}
+	if err := apikey.CheckAccountID(in.Account); err != nil {
+		return apikey.Key{}, err
+	}
+	k := apikey.Key{
+		ID: apikey.NewID("key"), Name: in.Name, Account: in.Account, Plan: in.Plan,
+		Environment: cmp.Or(in.Environment, defaultEnvironment), Scopes: in.Scopes, NotBefore: in.NotBefore,
+		ExpiresAt: in.ExpiresAt, Meta: in.Meta, CreatedAt: now, UpdatedAt: now, Version: 1, Digest: d,
+	}
+	k.Lineage = k.ID
+	accountPlan := ""
+	if a, err := s.Keys.Account(ctx, in.Account); err == nil {
+		accountPlan = a.Plan
+	}
+	return k, s.checkKey(&k, accountPlan)
+}
+
+func (s *Service) isRevoked(k *apikey.Key) bool {
+	return s.Revocations.Key(k.ID) || s.Revocations.Account(k.Account, k.CreatedAt)
+}
+
+func (s *Service) viewKey(_ context.Context, k *apikey.Key) (Key, error) {
+	status := k.StatusAt(s.Now())
+	if s.isRevoked(k) {
+		status = authz.KeyRevoked
+	}
+	return Key{
+		ID: k.ID, Name: k.Name, Account: k.Account, Plan: k.Plan, Environment: k.Environment, Status: string(status),
+		Scopes: k.Scopes, NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt, Meta: k.Meta, Lineage: k.Lineage,
+		Successor: k.Successor, OverlapEnds: k.OverlapEnds, CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, Version: k.Version,
+	}, nil
+}
+
+func (s *Service) viewAccount(ctx context.Context, a *apikey.Account) (Account, error) {
+	out := Account{
+		ID: a.ID, Name: a.Name, Plan: a.Plan, Status: string(a.Status), Meta: a.Meta,
+		CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, Version: a.Version,
+	}
+	r, ok, err := s.Revoked.Get(ctx, revocation.KindAccount, "", a.ID)
+	if ok {
+		out.RevokedBefore = r.Before
+	}
+	return out, err
+}
+
+func viewAll[T, V any](ctx context.Context, list []*T, view func(context.Context, *T) (V, error)) ([]V, error) {
+	out := make([]V, len(list))
+	for i := range list {
+		var err error
+		if out[i], err = view(ctx, list[i]); err != nil {
+			return nil, fmt.Errorf("listing: %w", err)
+		}
+	}
+	return out, nil
+}

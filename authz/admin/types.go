@@ -1,0 +1,214 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// The types of this file are the wire form of the admin API. The CLI speaks it through Client.
+
+// Account is an account as the API shows it.
+type Account struct {
+	ID        string         `json:"id"`
+	Name      string         `json:"name,omitempty"`
+	Plan      string         `json:"plan,omitempty"`
+	Status    string         `json:"status" enum:"active,suspended,overdue"`
+	Meta      map[string]any `json:"meta,omitempty"`
+	CreatedAt time.Time      `json:"created_at"`
+	UpdatedAt time.Time      `json:"updated_at"`
+	// RevokedBefore is the instant up to which all keys of the account are cut off.
+	RevokedBefore time.Time `json:"revoked_before,omitzero"`
+	Version       uint64    `json:"version"`
+}
+
+// AccountCreate makes an account.
+type AccountCreate struct {
+	ID   string         `json:"id" doc:"Chosen by you; it goes into headers and logs."`
+	Name string         `json:"name,omitempty"`
+	Plan string         `json:"plan,omitempty" doc:"The plan of the account's keys that have none of their own."`
+	Meta map[string]any `json:"meta,omitempty"`
+}
+
+// AccountUpdate changes an account. Fields that are absent stay as they are.
+type AccountUpdate struct {
+	Name   *string         `json:"name,omitempty"`
+	Plan   *string         `json:"plan,omitempty"`
+	Status *string         `json:"status,omitempty" enum:"active,suspended,overdue"`
+	Meta   *map[string]any `json:"meta,omitempty"`
+}
+
+// Key is a key as the API shows it.
+type Key struct {
+	ID string `json:"id"`
+	// Key is the text of a key that was just made. It is shown this once.
+	Key         string         `json:"key,omitempty"`
+	Name        string         `json:"name,omitempty"`
+	Account     string         `json:"account"`
+	Plan        string         `json:"plan,omitempty"`
+	Environment string         `json:"environment,omitempty"`
+	Status      string         `json:"status"`
+	Scopes      []string       `json:"scopes,omitempty"`
+	NotBefore   time.Time      `json:"not_before,omitzero"`
+	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
+	Meta        map[string]any `json:"meta,omitempty"`
+	Lineage     string         `json:"lineage"`
+	Successor   string         `json:"successor,omitempty"`
+	OverlapEnds time.Time      `json:"overlap_ends,omitzero"`
+	CreatedAt   time.Time      `json:"created_at"`
+	UpdatedAt   time.Time      `json:"updated_at"`
+	Version     uint64         `json:"version"`
+}
+
+// KeyCreate makes a key.
+type KeyCreate struct {
+	Account     string         `json:"account"`
+	Name        string         `json:"name,omitempty"`
+	Plan        string         `json:"plan,omitempty" doc:"Absent: the account's plan."`
+	Environment string         `json:"environment,omitempty" doc:"Absent: live."`
+	Scopes      []string       `json:"scopes,omitempty"`
+	NotBefore   time.Time      `json:"not_before,omitzero"`
+	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
+	Meta        map[string]any `json:"meta,omitempty"`
+}
+
+// KeyUpdate changes a key. Fields that are absent stay as they are.
+type KeyUpdate struct {
+	Name      *string         `json:"name,omitempty"`
+	Plan      *string         `json:"plan,omitempty"`
+	Scopes    *[]string       `json:"scopes,omitempty"`
+	Disabled  *bool           `json:"disabled,omitempty"`
+	ExpiresAt *time.Time      `json:"expires_at,omitempty"`
+	Meta      *map[string]any `json:"meta,omitempty"`
+}
+
+// Rotation is both ends of a rotation.
+type Rotation struct {
+	Old       Key `json:"old"`
+	Successor Key `json:"successor"`
+}
+
+// Revoked acknowledges a revocation.
+type Revoked struct {
+	Kind     string    `json:"kind"`
+	ID       string    `json:"id"`
+	At       time.Time `json:"at"`
+	Revision uint64    `json:"revision"`
+}
+
+// ImportKey is one key of an import.
+type ImportKey struct {
+	SHA256      string         `json:"sha256" doc:"SHA-256 of the key's text, in hexadecimal."`
+	Account     string         `json:"account"`
+	Plan        string         `json:"plan,omitempty"`
+	Name        string         `json:"name,omitempty"`
+	Scopes      []string       `json:"scopes,omitempty"`
+	Environment string         `json:"environment,omitempty"`
+	NotBefore   time.Time      `json:"not_before,omitzero"`
+	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
+	Meta        map[string]any `json:"meta,omitempty"`
+}
+
+// ImportResult says what an import did. If there are faults, nothing was imported.
+type ImportResult struct {
+	Created   int           `json:"created"`
+	Unchanged int           `json:"unchanged"`
+	Accounts  int           `json:"accounts"`
+	Faults    []ImportFault `json:"faults,omitempty"`
+}
+
+// ImportFault is what is wrong with one key of an import, by its place in the batch.
+type ImportFault struct {
+	Index int    `json:"index"`
+	Text  string `json:"text"`
+}
+
+// Quota is the state of one limit.
+type Quota struct {
+	Limit       string                 `json:"limit"`
+	Per         string                 `json:"per"`
+	Holder      string                 `json:"holder"`
+	Window      string                 `json:"window"`
+	Unit        string                 `json:"unit"`
+	Allowance   int64                  `json:"allowance"`
+	Spent       int64                  `json:"spent"`
+	Remaining   int64                  `json:"remaining"`
+	Outstanding map[quota.NodeID]int64 `json:"outstanding,omitempty" doc:"Leased to nodes and not yet spent; part of what remains."`
+	Stranded    int64                  `json:"stranded,omitempty" doc:"Leased to nodes that died; charged until the period ends."`
+	Excess      int64                  `json:"excess,omitempty"`
+	ResetsAt    time.Time              `json:"resets_at,omitzero"`
+}
+
+// QuotaChange credits or resets a limit of a key or of an account.
+type QuotaChange struct {
+	Key     string `json:"key,omitempty" doc:"The id of a key; or give an account."`
+	Account string `json:"account,omitempty"`
+	Limit   string `json:"limit"`
+	Units   int64  `json:"units,omitempty" doc:"To credit. Not for a reset."`
+	ID      string `json:"id,omitempty" doc:"Idempotency key: the same id twice is one change."`
+	Note    string `json:"note,omitempty"`
+}
+
+// Explanation says why a request was, or would be, decided as it is.
+type Explanation struct {
+	Allowed  bool             `json:"allowed"`
+	Status   int              `json:"status,omitempty"`
+	Reason   string           `json:"reason,omitempty"`
+	Title    string           `json:"title,omitempty"`
+	Remedy   string           `json:"remedy,omitempty"`
+	Detail   string           `json:"detail,omitempty"`
+	Cause    string           `json:"cause,omitempty"`
+	Fact     string           `json:"fact,omitempty"`
+	Rule     *Rule            `json:"rule,omitempty"`
+	Charge   map[string]int64 `json:"charge,omitempty"`
+	Policy   string           `json:"policy"`
+	Key      json.RawMessage  `json:"key,omitempty"`
+	Account  json.RawMessage  `json:"account,omitempty"`
+	Quota    []QuotaState     `json:"quota,omitempty"`
+	Rules    []Rule           `json:"rules,omitempty"`
+	Headers  []Header         `json:"headers,omitempty"`
+	Body     string           `json:"body,omitempty"`
+	Decision string           `json:"decision_id"`
+}
+
+// Rule is a rule that took part in a decision.
+type Rule struct {
+	Name  string `json:"name"`
+	File  string `json:"file"`
+	Line  int    `json:"line"`
+	Text  string `json:"text,omitempty"`
+	Held  bool   `json:"held"`
+	Facts []Fact `json:"facts,omitempty"`
+}
+
+// Fact is one part of the input that a rule reads.
+type Fact struct {
+	Ref   string `json:"ref"`
+	Value string `json:"value"`
+}
+
+// Header is a header field of an answer.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// QuotaState is a quota as the policy saw it.
+type QuotaState struct {
+	Name      string    `json:"name"`
+	State     string    `json:"state"`
+	Limit     int64     `json:"limit"`
+	Remaining int64     `json:"remaining"`
+	ResetsAt  time.Time `json:"resets_at,omitzero"`
+}
+
+// Status is the state of the server.
+type Status struct {
+	Version     string   `json:"version"`
+	Policy      string   `json:"policy"`
+	PolicyFault string   `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
+	Plans       []string `json:"plans"`
+	Node        string   `json:"node"`
+	Revocations int      `json:"revocations"`
+}
