@@ -1,0 +1,86 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// databaseFile is the name of bolt's file in the data directory.
+const databaseFile = "tollkeeper.db"
+
+// minPepper is the shortest pepper that is worth having, in bytes.
+const minPepper = 16
+
+// stores are the three stores and what closes them.
+type stores struct {
+	keys        apikey.Store
+	revocations revocation.Store
+	ledger      quota.Ledger
+	closer      io.Closer
+}
+
+func openStores(cfg config.Config, hasher apikey.Hasher, log *slog.Logger) (stores, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return stores{}, fmt.Errorf("data_dir: %w", err)
+	}
+	if cfg.Store == "memory" {
+		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(time.Now), nothing{}}, nil
+	}
+	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: time.Now, Logger: log})
+	if err != nil {
+		return stores{}, fmt.Errorf("data_dir: %w", err)
+	}
+	return stores{db.Keys(), db.Revocations(), db.Ledger(), db}, nil
+}
+
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
+
+// readPepper reads the pepper, "" for none. One that cannot be used as it is meant to stops the start.
+func readPepper(path string) (apikey.Hasher, error) {
+	if path == "" {
+		return apikey.Hasher{}, nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return apikey.Hasher{}, fmt.Errorf("keys.pepper_file: %w", err)
+	}
+	if raw = bytes.TrimRight(raw, "\r\n"); len(raw) < minPepper {
+		return apikey.Hasher{}, fmt.Errorf("keys.pepper_file: %s holds %d bytes: want %d or more", path, len(raw), minPepper)
+	}
+	return apikey.NewHasher(raw), nil
+}
+
+// announce leaves word of where the server listens: in the data directory, and for the user who started it, so that the
+// CLI finds it without being told.
+func announce(dir, address string) error {
+	if err := os.WriteFile(filepath.Join(dir, admin.AddressFile), []byte(address+"\n"), 0o600); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	pointer, err := admin.PointerFile()
+	if err != nil {
+		return nil // a user without a home, as in a container: the data directory has to be named
+	}
+	if os.MkdirAll(filepath.Dir(pointer), 0o700) == nil {
+		_ = os.WriteFile(pointer, []byte(abs+"\n"), 0o600) // a convenience: nothing depends on it
+	}
+	return nil
+}

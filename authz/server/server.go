@@ -1,0 +1,412 @@
+// Package server puts the parts together and gives them a life: New builds everything and listens, Run serves until its
+// context ends and then lets go of everything in order.
+//
+// The life of a server, with what a crash at each point costs:
+//
+//  1. The database is opened and locked. A second server on the same data directory stops here.
+//  2. Policies are compiled, plans and reasons read. Nothing is served without them.
+//  3. Revocations are read to the end. Until then the set is stale and everybody is denied.
+//  4. The ports are taken. From here on nothing can go wrong that a configuration could cause.
+//  5. Checks are served; health says SERVING. A crash here strands the units of the leases in hand, at most.
+//  6. The context ends: health says NOT_SERVING, checks under way are finished, for shutdownGrace at most.
+//  7. Leases are given back. A crash before this strands them, a crash after it costs nothing.
+//  8. Decisions in the queue are written, and the database is closed.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
+	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
+)
+
+const (
+	// maxCheckBytes is the largest check that is read: Envoy's largest headers and a body of several megabytes.
+	maxCheckBytes = 8 << 20
+	// shutdownGrace bounds how long checks under way may take at shutdown, and leaseGrace how long the ledger may.
+	shutdownGrace = 5 * time.Second
+	leaseGrace    = 5 * time.Second
+	syncEvery     = time.Second
+)
+
+// Server is a Tollkeeper that listens.
+type Server struct {
+	cfg     config.Config
+	log     *slog.Logger
+	version string
+	node    quota.NodeID
+
+	stores      stores
+	revocations *revocation.Set
+	dispenser   *quota.Dispenser
+	rules       *rulebook
+	checker     *check.Checker
+	fingerprint string // of the policies that were loaded first
+	decisions   *decisionlog.Log
+	closers     []io.Closer // in the order in which they were opened
+	reading     extauthz.Options
+	announced   bool
+
+	health        *health.Server
+	grpc          *grpc.Server
+	admin         *http.Server
+	grpcL, adminL net.Listener
+}
+
+// New builds a server and takes its ports. Nothing is left behind if it returns an error.
+func New(ctx context.Context, cfg config.Config, version string, log *slog.Logger) (_ *Server, err error) {
+	s := &Server{cfg: cfg, log: log, version: version}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	s.node = quota.NewNodeID(host)
+	hasher, err := readPepper(cfg.Keys.PepperFile)
+	if err != nil {
+		return nil, err
+	}
+	if s.stores, err = openStores(cfg, hasher, log); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.stores.closer)
+	token, err := admin.Token(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.assemble(ctx, hasher, registry); err != nil {
+		return nil, err
+	}
+	if err := s.serveGRPC(); err != nil {
+		return nil, err
+	}
+	return s, s.serveAdmin(hasher, token, registry)
+}
+
+// assemble makes the checker and what it needs.
+func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *prometheus.Registry) error {
+	shipped, err := shippedReasons(ctx, s.cfg.Policy.Profile)
+	if err != nil {
+		return fmt.Errorf("shipped policies: %w", err)
+	}
+	known := make([]authz.Reason, 0, len(shipped))
+	for code := range shipped {
+		known = append(known, code)
+	}
+	metrics := telemetry.New(registry, known)
+	if err := s.openDecisionLog(); err != nil {
+		return err
+	}
+	s.revocations = revocation.NewSet(s.stores.revocations, s.cfg.Revocation.MaxStaleness.Duration, time.Now)
+	if err := s.revocations.Sync(ctx); err != nil {
+		return fmt.Errorf("revocations: %w", err)
+	}
+	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, time.Now)
+	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, check.Options{
+		Timeout: s.cfg.Request.Timeout.Duration,
+		DryRun:  s.cfg.Request.DryRun,
+		Credentials: check.Sources{
+			Headers: s.cfg.Credentials.Headers, Bearer: s.cfg.Credentials.Bearer, Query: s.cfg.Credentials.Query, Cookies: s.cfg.Credentials.Cookies,
+		},
+		Answers: check.Answers{
+			Realm: s.cfg.Answers.Realm, ProblemBase: s.cfg.Answers.ProblemBase, BillingURL: s.cfg.Answers.BillingURL,
+			KeepCredentials: s.cfg.Credentials.Keep,
+		},
+	})
+	telemetry.Watch(registry, telemetry.Gauges{
+		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
+	})
+	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
+	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	s.rules.accept(rules, p)
+	s.fingerprint = p.Fingerprint()
+	return nil
+}
+
+// recorders give each entry to the decision log and to the metrics.
+type recorders struct {
+	log     *decisionlog.Log
+	metrics *telemetry.Metrics
+}
+
+func (r recorders) Record(e *check.Entry) {
+	r.metrics.Record(e)
+	r.log.Record(e)
+}
+
+func (s *Server) openDecisionLog() error {
+	var w io.Writer
+	switch s.cfg.Log.Decisions {
+	case "off":
+		w = io.Discard
+	case "stdout":
+		w = os.Stdout
+	case "stderr":
+		w = os.Stderr
+	default:
+		f, err := os.OpenFile(s.cfg.Log.Decisions, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return fmt.Errorf("decision log: %w", err)
+		}
+		s.closers = append(s.closers, f)
+		w = f
+	}
+	s.decisions = decisionlog.New(w, s.log)
+	return nil
+}
+
+func (s *Server) serveGRPC() error {
+	s.reading.SkipBody = s.cfg.Request.SkipBodyParse
+	if path := s.cfg.Request.ProtoDescriptor; path != "" {
+		raw, err := os.ReadFile(path)
+		if err == nil {
+			s.reading.Descriptors, err = extauthz.ReadDescriptors(raw)
+		}
+		if err != nil {
+			return fmt.Errorf("request.proto_descriptor: %s: %w", path, err)
+		}
+	}
+	var err error
+	if s.grpcL, err = listen("listen.grpc", s.cfg.Listen.GRPC); err != nil {
+		return err
+	}
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxCheckBytes),
+		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
+		grpc.NumStreamWorkers(uint32(4*runtime.GOMAXPROCS(0))),
+		// Envoy pings more often than grpc-go allows by default, and would be sent away.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	s.health = health.NewServer()
+	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	authv3.RegisterAuthorizationServer(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
+	return nil
+}
+
+func (s *Server) serveAdmin(hasher apikey.Hasher, token string, registry *prometheus.Registry) error {
+	var err error
+	if s.adminL, err = listen("listen.admin", s.cfg.Listen.Admin); err != nil {
+		return err
+	}
+	service := &admin.Service{
+		Keys: s.stores.keys, Hasher: hasher, Revocations: s.revocations, Revoked: s.stores.revocations,
+		Ledger: s.stores.ledger, Dispenser: s.dispenser, Now: time.Now,
+		Plans:  func() map[string][]authz.Limit { return s.checker.Rules().Plans },
+		Status: s.status,
+		Explain: func(ctx context.Context, raw []byte) (check.Explanation, error) {
+			r, err := extauthz.DecodeJSON(raw, s.reading)
+			if err != nil {
+				return check.Explanation{}, err
+			}
+			return s.checker.Explain(ctx, r), nil
+		},
+	}
+	s.admin = &http.Server{
+		Handler:           admin.Handler(service, token, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log),
+		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	s.announced = true
+	return announce(s.cfg.DataDir, "http://"+s.adminL.Addr().String())
+}
+
+func listen(field, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: %s is in use by another process: stop that one or choose another port", field, address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
+	return l, nil
+}
+
+// GRPCAddr and AdminAddr are where the server listens.
+func (s *Server) GRPCAddr() string  { return s.grpcL.Addr().String() }
+func (s *Server) AdminAddr() string { return s.adminL.Addr().String() }
+
+func (s *Server) status() admin.Status {
+	rules := s.checker.Rules()
+	out := admin.Status{
+		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), Node: string(s.node),
+		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
+	}
+	for name := range rules.Plans {
+		out.Plans = append(out.Plans, name)
+	}
+	slices.Sort(out.Plans)
+	return out
+}
+
+// Run serves until ctx ends, and then shuts down in order. It returns nil after an orderly end. It must be called once.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.close()
+	var serving, loops sync.WaitGroup
+	failed := make(chan error, 2)
+	serving.Go(func() {
+		if err := s.grpc.Serve(s.grpcL); err != nil {
+			failed <- fmt.Errorf("grpc: %w", err)
+		}
+	})
+	serving.Go(func() {
+		if err := s.admin.Serve(s.adminL); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("admin: %w", err)
+		}
+	})
+	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	s.startLoops(loopCtx, &loops)
+	s.setHealth(healthpb.HealthCheckResponse_SERVING)
+	s.log.Info("serving", "grpc", s.GRPCAddr(), "admin", s.AdminAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.log.Info("shutting down")
+	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+	s.drain()
+	serving.Wait()
+	stopLoops()
+	loops.Wait()
+
+	returned, cancel := context.WithTimeout(context.Background(), leaseGrace)
+	defer cancel()
+	if lost := s.dispenser.Close(returned); lost != nil {
+		s.log.Error("leases not returned", "error", lost)
+	}
+	return err
+}
+
+// startLoops starts what goes on beside the checks.
+func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { every(ctx, quota.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
+	wg.Go(func() {
+		every(ctx, syncEvery, func() {
+			if err := s.revocations.Sync(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("revocations not read", "error", err, "age", s.revocations.Age())
+			}
+		})
+	})
+	if len(s.cfg.Policy.Paths) == 0 {
+		return
+	}
+	src := source(s.cfg.Policy)
+	interval := s.cfg.Policy.ReloadInterval.Duration
+	if interval == 0 {
+		interval = 1 << 62 // never: only when told to
+	}
+	w := policy.NewWatcher(src, interval, s.fingerprint, s.rules.reload)
+	wg.Go(func() { w.Run(ctx) })
+	wg.Go(func() {
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				w.Poke()
+			}
+		}
+	})
+}
+
+func every(ctx context.Context, d time.Duration, f func()) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			f()
+		}
+	}
+}
+
+// drain lets calls under way finish, for a while.
+func (s *Server) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if s.admin.Shutdown(ctx) != nil {
+			_ = s.admin.Close()
+		}
+	})
+	wg.Go(func() {
+		stop := context.AfterFunc(ctx, s.grpc.Stop)
+		defer stop()
+		s.grpc.GracefulStop()
+	})
+	wg.Wait()
+}
+
+func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
+	s.health.SetServingStatus("", status)
+	s.health.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, status)
+}
+
+// close lets go of everything that New took, in the opposite order.
+func (s *Server) close() {
+	for _, l := range []net.Listener{s.grpcL, s.adminL} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if s.decisions != nil {
+		s.decisions.Close()
+	}
+	if s.announced { // before the lock on the data directory goes
+		_ = os.Remove(filepath.Join(s.cfg.DataDir, admin.AddressFile))
+	}
+	for _, c := range slices.Backward(s.closers) {
+		if err := c.Close(); err != nil {
+			s.log.Error("close", "error", err)
+		}
+	}
+}
