@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+)
+
+func (c *cli) accountCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "account", Short: "Accounts: who pays for a set of keys"}
+	cmd.AddCommand(
+		c.accountCreateCmd(), c.accountListCmd(), c.accountShowCmd(), c.accountUpdateCmd(),
+		c.accountStatusCmd("suspend", "suspended", "Refuse all keys of an account (403 account_suspended)"),
+		c.accountStatusCmd("overdue", "overdue", "Refuse all keys of an account until it pays (402 payment_overdue)"),
+		c.accountStatusCmd("resume", "active", "Let the keys of an account work again"),
+		c.accountRevokeCmd(),
+	)
+	return group(cmd)
+}
+
+func (c *cli) accountCreateCmd() *cobra.Command {
+	var in admin.AccountCreate
+	var metaFlags []string
+	cmd := &cobra.Command{
+		Use: "create ID", Short: "Make an account", Args: args("the id of the account, such as acme"),
+		RunE: func(cmd *cobra.Command, a []string) (err error) {
+			in.ID = a[0]
+			if in.Meta, err = pairs("meta", metaFlags); err != nil {
+				return err
+			}
+			return c.oneAccount(cmd, "POST", admin.Path("accounts"), in)
+		},
+	}
+	cmd.Flags().StringVar(&in.Plan, "plan", "", "plan of the keys that have none of their own")
+	cmd.Flags().StringVar(&in.Name, "name", "", "name for people")
+	cmd.Flags().StringArrayVar(&metaFlags, "meta", nil, "name=value that policies can read (again for more)")
+	return cmd
+}
+
+func (c *cli) accountUpdateCmd() *cobra.Command {
+	var name, plan string
+	var metaFlags []string
+	cmd := &cobra.Command{
+		Use: "update ID", Short: "Change an account", Args: args("the id of the account"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var in admin.AccountUpdate
+			if cmd.Flags().Changed("name") {
+				in.Name = &name
+			}
+			if cmd.Flags().Changed("plan") {
+				in.Plan = &plan
+			}
+			m, err := pairs("meta", metaFlags)
+			if err != nil {
+				return err
+			}
+			if m != nil {
+				in.Meta = &m
+			}
+			if in == (admin.AccountUpdate{}) {
+				return usagef("nothing to change: give --name, --plan or --meta")
+			}
+			return c.oneAccount(cmd, "PATCH", admin.Path("accounts", a[0]), in)
+		},
+	}
+	cmd.Flags().StringVar(&plan, "plan", "", "plan of the keys that have none of their own")
+	cmd.Flags().StringVar(&name, "name", "", "name for people")
+	cmd.Flags().StringArrayVar(&metaFlags, "meta", nil, "name=value, in place of all there are")
+	return cmd
+}
+
+func (c *cli) accountStatusCmd(verb, status, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID", Short: short, Args: args("the id of the account"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return c.oneAccount(cmd, "PATCH", admin.Path("accounts", a[0]), admin.AccountUpdate{Status: &status})
+		},
+	}
+}
+
+func (c *cli) accountShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show an account", Args: args("the id of the account"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return c.oneAccount(cmd, "GET", admin.Path("accounts", a[0]), nil)
+		},
+	}
+}
+
+func (c *cli) accountListCmd() *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use: "list", Short: "List accounts", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := listAll(c, cmd, admin.Path("accounts"), url.Values{}, limit, func(a admin.Account) string { return a.ID })
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, list, func(t *table) {
+				t.row("ID", "STATUS", "PLAN", "NAME", "CREATED")
+				for _, a := range list {
+					t.row(a.ID, a.Status, a.Plan, a.Name, when(a.CreatedAt))
+				}
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", 1000, "how many at most")
+	return cmd
+}
+
+func (c *cli) accountRevokeCmd() *cobra.Command {
+	var cause string
+	cmd := &cobra.Command{
+		Use: "revoke ID", Short: "Revoke every key that an account has now, for good",
+		Long: "Revoke every key that an account has now, for good. Keys that are made afterwards work.",
+		Args: args("the id of the account"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var out admin.Revoked
+			if err := c.do(cmd, "POST", admin.Path("accounts", a[0], "revoke"), map[string]string{"cause": cause}, &out); err != nil {
+				return err
+			}
+			return c.show(cmd, out, func(t *table) {
+				t.line(fmt.Sprintf("All keys that %s had at %s are revoked.", out.ID, when(out.At)))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&cause, "cause", "", "why, for the record")
+	return cmd
+}
+
+func (c *cli) oneAccount(cmd *cobra.Command, method, path string, in any) error {
+	var a admin.Account
+	if err := c.do(cmd, method, path, in, &a); err != nil {
+		return err
+	}
+	return c.show(cmd, a, func(t *table) {
+		t.field("id", a.ID)
+		t.field("name", a.Name)
+		t.field("status", a.Status)
+		t.field("plan", a.Plan)
+		t.field("meta", meta(a.Meta))
+		t.field("created", when(a.CreatedAt))
+		t.field("revoked before", when(a.RevokedBefore))
+	})
+}
+
+// listAll reads page after page.
+func listAll[T any](c *cli, cmd *cobra.Command, path string, query url.Values, limit int, id func(T) string) ([]T, error) {
+	if limit < 1 {
+		return nil, usagef("--limit %d: want 1 or more", limit)
+	}
+	const pageSize = 1000
+	all := []T{}
+	for len(all) < limit {
+		want := min(pageSize, limit-len(all))
+		query.Set("limit", fmt.Sprint(want))
+		var page []T
+		if err := c.do(cmd, "GET", path+"?"+query.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < want {
+			break
+		}
+		query.Set("after", id(page[len(page)-1]))
+	}
+	return all, nil
+}

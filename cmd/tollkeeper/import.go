@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+)
+
+const (
+	maxLine       = 1 << 20
+	maxShown      = 20
+	defaultBatch  = 5000
+	maxBatch      = 10_000
+	importedNoun  = "keys"
+	progressEvery = 50_000
+)
+
+// importLine is one line of an import file.
+type importLine struct {
+	Key         string         `json:"key"`
+	SHA256      string         `json:"sha256"`
+	Account     string         `json:"account"`
+	Plan        string         `json:"plan"`
+	Name        string         `json:"name"`
+	Scopes      []string       `json:"scopes"`
+	Environment string         `json:"environment"`
+	NotBefore   time.Time      `json:"not_before"`
+	ExpiresAt   time.Time      `json:"expires_at"`
+	Meta        map[string]any `json:"meta"`
+}
+
+// lineFault is what is wrong with one line.
+type lineFault struct {
+	Line int    `json:"line"`
+	Text string `json:"text"`
+}
+
+// numbered is a key with the line on which it stands.
+type numbered struct {
+	line int
+	key  admin.ImportKey
+}
+
+func (c *cli) importCmd() *cobra.Command {
+	var batch int
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Import existing keys from JSON Lines",
+		Long: `Import existing keys, of any form, from a file with one JSON object a line:
+
+  {"key": "…", "account": "acme", "plan": "pro", "name": "ci", "scopes": ["a"],
+   "environment": "live", "not_before": "2026-01-01T00:00:00Z", "expires_at": "…", "meta": {}}
+
+In place of "key" a line may have "sha256", the SHA-256 of the key in hexadecimal. Keys
+are hashed here: their text never leaves this machine. Accounts that are not there are made.
+
+The whole file is read first; if a line cannot be understood, nothing is imported. Batches
+are imported all or none. Importing a file again changes nothing. - is standard input.`,
+		Args: args("the file to import, or -"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if batch < 1 || batch > maxBatch {
+				return usagef("--batch %d: want 1 to %d", batch, maxBatch)
+			}
+			in := cmd.InOrStdin()
+			if a[0] != "-" {
+				f, err := os.Open(a[0])
+				if err != nil {
+					return err
+				}
+				defer func() { _ = f.Close() }()
+				in = f
+			}
+			keys, faults, err := readImport(in)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a[0], err)
+			}
+			if len(faults) > 0 {
+				return c.importFaults(cmd, admin.ImportResult{}, faults, len(keys)+len(faults))
+			}
+			return c.sendImport(cmd, keys, batch)
+		},
+	}
+	cmd.Flags().IntVar(&batch, "batch", defaultBatch, "how many keys are imported at once, all or none")
+	return cmd
+}
+
+// readImport reads the whole file. Every line that is not empty is a key or a fault.
+func readImport(in io.Reader) ([]numbered, []lineFault, error) {
+	var keys []numbered
+	var faults []lineFault
+	seen := make(map[string]int)
+	s := bufio.NewScanner(in)
+	s.Buffer(make([]byte, 64<<10), maxLine)
+	n := 0
+	for s.Scan() {
+		n++
+		text := bytes.TrimSpace(s.Bytes())
+		if n == 1 {
+			text = bytes.TrimPrefix(text, []byte("\ufeff"))
+		}
+		if len(text) == 0 {
+			continue
+		}
+		k, err := parseImportLine(text)
+		if err == nil && seen[k.SHA256] > 0 {
+			err = fmt.Errorf("the same key as on line %d", seen[k.SHA256])
+		}
+		if err != nil {
+			faults = append(faults, lineFault{n, err.Error()})
+			continue
+		}
+		seen[k.SHA256] = n
+		keys = append(keys, numbered{n, k})
+	}
+	if errors.Is(s.Err(), bufio.ErrTooLong) {
+		faults = append(faults, lineFault{n + 1, fmt.Sprintf("longer than %d bytes", maxLine)})
+		return keys, faults, nil
+	}
+	return keys, faults, s.Err()
+}
+
+// parseImportLine reads one line. Its errors never repeat the key.
+func parseImportLine(text []byte) (admin.ImportKey, error) {
+	var l importLine
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&l); err != nil {
+		return admin.ImportKey{}, jsonFault(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return admin.ImportKey{}, errors.New("more than one JSON value")
+	}
+	switch {
+	case (l.Key == "") == (l.SHA256 == ""):
+		return admin.ImportKey{}, errors.New(`want "key" or "sha256", one of them`)
+	case l.Key != "" && !apikey.WellFormed(l.Key):
+		return admin.ImportKey{}, fmt.Errorf(`"key" can never be sent: want 1 to %d visible characters without spaces and commas; one that begins with tk_ needs its checksum`, apikey.MaxTextLen)
+	case l.Account == "":
+		return admin.ImportKey{}, errors.New(`"account" is missing`)
+	}
+	if l.Key != "" {
+		sum := sha256.Sum256([]byte(l.Key))
+		l.SHA256 = hex.EncodeToString(sum[:])
+	}
+	l.SHA256 = strings.ToLower(l.SHA256)
+	if raw, err := hex.DecodeString(l.SHA256); err != nil || len(raw) != sha256.Size {
+		return admin.ImportKey{}, errors.New(`"sha256": want 64 hexadecimal digits`)
+	}
+	return admin.ImportKey{
+		SHA256: l.SHA256, Account: l.Account, Plan: l.Plan, Name: l.Name, Scopes: l.Scopes, Environment: l.Environment,
+		NotBefore: l.NotBefore, ExpiresAt: l.ExpiresAt, Meta: l.Meta,
+	}, nil
+}
+
+// jsonFault says what is wrong without quoting the line, in which a key may stand.
+func jsonFault(err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind):
+		return fmt.Errorf("%q: want %s", kind.Field, kind.Type)
+	case errors.As(err, &syntax):
+		return fmt.Errorf("not JSON, at byte %d", syntax.Offset)
+	case strings.HasPrefix(err.Error(), "json: unknown field"):
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("not JSON: the line ends too early")
+	}
+	return errors.New("a time that is not in RFC 3339, such as 2026-01-01T00:00:00Z")
+}
+
+// sendImport imports batch after batch, and stops at the first that is refused.
+func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	var total admin.ImportResult
+	for start := 0; start < len(keys); start += batch {
+		part := keys[start:min(start+batch, len(keys))]
+		body := struct {
+			Keys []admin.ImportKey `json:"keys"`
+		}{make([]admin.ImportKey, len(part))}
+		for i := range part {
+			body.Keys[i] = part[i].key
+		}
+		var done admin.ImportResult
+		if err := client.Do(cmd.Context(), "POST", admin.Path("keys", "import"), body, &done); err != nil {
+			return fmt.Errorf("after line %d: %w", total.Created+total.Unchanged, err)
+		}
+		if len(done.Faults) > 0 {
+			faults := make([]lineFault, len(done.Faults))
+			for i, f := range done.Faults {
+				faults[i] = lineFault{part[f.Index].line, f.Text}
+			}
+			return c.importFaults(cmd, total, faults, len(keys))
+		}
+		total.Created += done.Created
+		total.Unchanged += done.Unchanged
+		total.Accounts += done.Accounts
+		if n := start + len(part); n%progressEvery < batch && n < len(keys) && c.output == "table" {
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d %s\n", n, len(keys), importedNoun)
+		}
+	}
+	return c.show(cmd, total, func(t *table) {
+		t.line(fmt.Sprintf("%d keys imported, %d were there already, %d accounts made.", total.Created, total.Unchanged, total.Accounts))
+	})
+}
+
+// importFaults names the bad lines and what was imported before them.
+func (c *cli) importFaults(cmd *cobra.Command, done admin.ImportResult, faults []lineFault, lines int) error {
+	if c.output == "json" {
+		if err := c.show(cmd, map[string]any{"created": done.Created, "unchanged": done.Unchanged, "faults": faults}, nil); err != nil {
+			return err
+		}
+		return errSaid
+	}
+	w := cmd.ErrOrStderr()
+	for _, f := range faults[:min(len(faults), maxShown)] {
+		_, _ = fmt.Fprintf(w, "line %d: %s\n", f.Line, f.Text)
+	}
+	if more := len(faults) - maxShown; more > 0 {
+		_, _ = fmt.Fprintf(w, "and %d more\n", more)
+	}
+	return fmt.Errorf("%d of %d lines cannot be imported; %d keys were imported before them", len(faults), lines, done.Created+done.Unchanged)
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+)
+
+func (c *cli) keyCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "key", Short: "API keys"}
+	yes, no := true, false
+	cmd.AddCommand(
+		c.keyCreateCmd(), c.importCmd(), c.keyListCmd(), c.keyShowCmd(), c.keyUpdateCmd(), c.keyRotateCmd(),
+		c.keySwitchCmd("disable", "Switch a key off; it can be switched on again", &yes),
+		c.keySwitchCmd("enable", "Switch a key on again", &no),
+		c.keyRevokeCmd(),
+	)
+	return group(cmd)
+}
+
+const keyArg = "the id of a key, or the key itself"
+
+func (c *cli) keyCreateCmd() *cobra.Command {
+	var in admin.KeyCreate
+	var notBefore, expiresAt, expiresIn string
+	var metaFlags []string
+	cmd := &cobra.Command{
+		Use: "create", Short: "Make a key; it is shown once", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if in.Account == "" {
+				return usagef("give the account that the key is for: --account acme")
+			}
+			if in.Meta, err = pairs("meta", metaFlags); err != nil {
+				return err
+			}
+			if in.NotBefore, err = instant(notBefore, "", "not-before", ""); err != nil {
+				return err
+			}
+			if in.ExpiresAt, err = instant(expiresAt, expiresIn, "expires-at", "expires-in"); err != nil {
+				return err
+			}
+			var k admin.Key
+			if err := c.do(cmd, "POST", admin.Path("keys"), in, &k); err != nil {
+				return err
+			}
+			return c.show(cmd, k, func(t *table) { newKey(t, k) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&in.Account, "account", "", "account that the key belongs to")
+	f.StringVar(&in.Name, "name", "", "name for people")
+	f.StringVar(&in.Plan, "plan", "", "plan, if not the account's")
+	f.StringVar(&in.Environment, "env", "", "environment, live unless given")
+	f.StringSliceVar(&in.Scopes, "scopes", nil, "what the key may do: a,b,c")
+	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a date or a time")
+	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date or a time")
+	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good: 30d, 12h")
+	f.StringArrayVar(&metaFlags, "meta", nil, "name=value that policies can read (again for more)")
+	return cmd
+}
+
+// newKey prints a key that was just made, its text first.
+func newKey(t *table, k admin.Key) {
+	t.line("This is the key. It is shown this once:\n\n  " + k.Key + "\n")
+	printKey(t, k)
+}
+
+func printKey(t *table, k admin.Key) {
+	t.field("id", k.ID)
+	t.field("name", k.Name)
+	t.field("account", k.Account)
+	t.field("status", k.Status)
+	t.field("plan", k.Plan)
+	t.field("environment", k.Environment)
+	t.field("scopes", strings.Join(k.Scopes, ", "))
+	t.field("not before", when(k.NotBefore))
+	t.field("expires", when(k.ExpiresAt))
+	t.field("successor", k.Successor)
+	t.field("overlap ends", when(k.OverlapEnds))
+	if k.Lineage != k.ID {
+		t.field("rotated from", k.Lineage)
+	}
+	t.field("meta", meta(k.Meta))
+	t.field("created", when(k.CreatedAt))
+}
+
+func (c *cli) keyListCmd() *cobra.Command {
+	var account string
+	var limit int
+	cmd := &cobra.Command{
+		Use: "list", Short: "List keys", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			query := url.Values{}
+			if account != "" {
+				query.Set("account", account)
+			}
+			list, err := listAll(c, cmd, admin.Path("keys"), query, limit, func(k admin.Key) string { return k.ID })
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, list, func(t *table) {
+				t.row("ID", "STATUS", "ACCOUNT", "NAME", "PLAN", "SCOPES", "EXPIRES")
+				for _, k := range list {
+					t.row(k.ID, k.Status, k.Account, k.Name, k.Plan, strings.Join(k.Scopes, ","), when(k.ExpiresAt))
+				}
+			})
+		},
+	}
+	cmd.Flags().StringVar(&account, "account", "", "only keys of that account")
+	cmd.Flags().IntVar(&limit, "limit", 1000, "how many at most")
+	return cmd
+}
+
+func (c *cli) keyShowCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "show KEY", Short: "Show a key", Args: args(keyArg),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id, err := c.keyID(cmd, a[0])
+			if err != nil {
+				return err
+			}
+			return c.oneKey(cmd, "GET", id, nil)
+		},
+	}
+}
+
+func (c *cli) keyUpdateCmd() *cobra.Command {
+	var name, plan, expiresAt, expiresIn string
+	var scopes, metaFlags []string
+	cmd := &cobra.Command{
+		Use: "update KEY", Short: "Change a key", Args: args(keyArg),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var in admin.KeyUpdate
+			f := cmd.Flags()
+			if f.Changed("name") {
+				in.Name = &name
+			}
+			if f.Changed("plan") {
+				in.Plan = &plan
+			}
+			if f.Changed("scopes") {
+				in.Scopes = &scopes
+			}
+			if f.Changed("expires-at") || f.Changed("expires-in") {
+				at, err := instant(expiresAt, expiresIn, "expires-at", "expires-in")
+				if err != nil {
+					return err
+				}
+				in.ExpiresAt = &at
+			}
+			m, err := pairs("meta", metaFlags)
+			if err != nil {
+				return err
+			}
+			if m != nil {
+				in.Meta = &m
+			}
+			if in == (admin.KeyUpdate{}) {
+				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in or --meta")
+			}
+			id, err := c.keyID(cmd, a[0])
+			if err != nil {
+				return err
+			}
+			return c.oneKey(cmd, "PATCH", id, in)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&name, "name", "", "name for people")
+	f.StringVar(&plan, "plan", "", "plan, if not the account's")
+	f.StringSliceVar(&scopes, "scopes", nil, "what the key may do, in place of all there are")
+	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date or a time")
+	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good from now: 30d, 12h")
+	f.StringArrayVar(&metaFlags, "meta", nil, "name=value, in place of all there are")
+	return cmd
+}
+
+func (c *cli) keySwitchCmd(verb, short string, disabled *bool) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " KEY", Short: short, Args: args(keyArg),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id, err := c.keyID(cmd, a[0])
+			if err != nil {
+				return err
+			}
+			return c.oneKey(cmd, "PATCH", id, admin.KeyUpdate{Disabled: disabled})
+		},
+	}
+}
+
+func (c *cli) keyRotateCmd() *cobra.Command {
+	var overlap string
+	cmd := &cobra.Command{
+		Use: "rotate KEY", Short: "Replace a key by a successor",
+		Long: `Replace a key by a successor with the same rights, the same expiry and the same balance.
+Both work until the overlap ends, then only the successor.`,
+		Args: args(keyArg),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			d, err := parseDuration("overlap", overlap)
+			if err != nil {
+				return err
+			}
+			id, err := c.keyID(cmd, a[0])
+			if err != nil {
+				return err
+			}
+			var r admin.Rotation
+			body := map[string]int64{"overlap_seconds": int64(d.Seconds())}
+			if err := c.do(cmd, "POST", admin.Path("keys", id, "rotate"), body, &r); err != nil {
+				return err
+			}
+			return c.show(cmd, r, func(t *table) {
+				newKey(t, r.Successor)
+				t.line(fmt.Sprintf("\n%s works until %s.", r.Old.ID, when(r.Old.OverlapEnds)))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&overlap, "overlap", "24h", "how long both keys work: 7d, 1h, 0s")
+	return cmd
+}
+
+func (c *cli) keyRevokeCmd() *cobra.Command {
+	var cause string
+	cmd := &cobra.Command{
+		Use: "revoke KEY", Short: "Revoke a key for good", Args: args(keyArg),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id, err := c.keyID(cmd, a[0])
+			if err != nil {
+				return err
+			}
+			var out admin.Revoked
+			if err := c.do(cmd, "POST", admin.Path("keys", id, "revoke"), map[string]string{"cause": cause}, &out); err != nil {
+				return err
+			}
+			return c.show(cmd, out, func(t *table) { t.line(out.ID + " is revoked.") })
+		},
+	}
+	cmd.Flags().StringVar(&cause, "cause", "", "why, for the record")
+	return cmd
+}
+
+// keyID takes an id, or a key's text, of which only the hash is sent.
+func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
+	arg = strings.TrimSpace(arg)
+	if arg == "" {
+		return "", usagef("give %s", keyArg)
+	}
+	if strings.HasPrefix(arg, "key_") {
+		return arg, nil
+	}
+	sum := sha256.Sum256([]byte(arg))
+	var k admin.Key
+	err := c.do(cmd, "POST", admin.Path("keys", "lookup"), map[string]string{"sha256": hex.EncodeToString(sum[:])}, &k)
+	if r, ok := err.(*admin.Refused); ok && r.Status == 404 {
+		return "", fmt.Errorf("that is neither the id of a key (key_…) nor a key that is known here")
+	}
+	return k.ID, err
+}
+
+func (c *cli) oneKey(cmd *cobra.Command, method, id string, in any) error {
+	var k admin.Key
+	if err := c.do(cmd, method, admin.Path("keys", id), in, &k); err != nil {
+		return err
+	}
+	return c.show(cmd, k, func(t *table) { printKey(t, k) })
+}

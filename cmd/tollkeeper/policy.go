@@ -1,0 +1,158 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/server"
+	"github.com/tollkeeper-authz/tollkeeper/policies"
+)
+
+func (c *cli) policyCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "policy", Short: "Check, test and start policies"}
+	cmd.AddCommand(c.policyCheckCmd(), c.policyTestCmd(), c.policyInitCmd())
+	return group(cmd)
+}
+
+func (c *cli) policyCheckCmd() *cobra.Command {
+	var query string
+	cmd := &cobra.Command{
+		Use: "check [PATH...]", Short: "Compile policies as strictly as can be, with their plans and reasons",
+		Long: `Compile policies as strictly as can be and read their plans and reasons. Nothing is
+served, and no server is needed. Without paths, the shipped policies are checked.`,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			s, err := server.CheckPolicies(cmd.Context(), paths, query)
+			if err != nil {
+				return c.policyFaults(cmd, err)
+			}
+			return c.show(cmd, s, func(t *table) {
+				t.line("The policies are good.")
+				t.field("revision", s.Revision)
+				t.field("query", s.Query)
+				t.field("plans", strings.Join(s.Plans, ", "))
+				t.field("reasons", fmt.Sprint(s.Reasons))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&query, "query", policy.DefaultQuery, "rule that decides")
+	return cmd
+}
+
+// policyFaults prints what is wrong, one fault a line, in the form that editors understand.
+func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
+	var load *policy.LoadError
+	if !errors.As(err, &load) {
+		return err
+	}
+	if c.output == "json" {
+		if err := c.show(cmd, map[string]any{"faults": load.Faults}, nil); err != nil {
+			return err
+		}
+		return errSaid
+	}
+	for _, f := range load.Faults {
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), f.String())
+	}
+	return errSaid
+}
+
+func (c *cli) policyTestCmd() *cobra.Command {
+	var verbose bool
+	cmd := &cobra.Command{
+		Use: "test [PATH...]", Short: "Run the tests of policies, as opa test does",
+		Long: `Run the rules named test_… of all files, those named *_test.rego included, as opa test
+does. No server is needed. Without paths, the shipped policies are tested.`,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			results, err := server.TestPolicies(cmd.Context(), paths)
+			if err != nil {
+				return c.policyFaults(cmd, err)
+			}
+			bad := 0
+			for i := range results {
+				if !results[i].Passed() && !results[i].Skipped {
+					bad++
+				}
+			}
+			if err := c.show(cmd, results, func(t *table) { testResults(t, results, bad, verbose) }); err != nil {
+				return err
+			}
+			if bad > 0 {
+				return errSaid
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print every test")
+	return cmd
+}
+
+func testResults(t *table, results []policy.TestResult, bad int, verbose bool) {
+	for i := range results {
+		switch r := &results[i]; {
+		case r.Passed():
+			if verbose {
+				t.row("PASS", r.Name, r.Duration.String())
+			}
+		case r.Skipped:
+			t.row("SKIP", r.Name, fmt.Sprintf("%s:%d", r.File, r.Line))
+		default:
+			t.row("FAIL", r.Name, fmt.Sprintf("%s:%d", r.File, r.Line))
+			if r.Err != nil {
+				t.line("  " + r.Err.Error())
+			}
+			t.line(r.Trace)
+		}
+	}
+	if len(results) == 0 {
+		t.line("There are no tests: name a rule test_… to make one.")
+		return
+	}
+	t.line(fmt.Sprintf("%d of %d tests passed.", len(results)-bad, len(results)))
+}
+
+func (c *cli) policyInitCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "init DIR", Short: "Write the shipped policies into a folder, to make them yours",
+		Args: args("the folder to make"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			n, err := writePolicies(a[0])
+			if err != nil {
+				return err
+			}
+			return c.show(cmd, map[string]any{"folder": a[0], "files": n}, func(t *table) {
+				t.line(fmt.Sprintf("%d files written. Serve them with:\n\n  TOLLKEEPER_POLICY_PATHS=%s tollkeeper serve", n, a[0]))
+			})
+		},
+	}
+}
+
+// writePolicies writes the shipped files into a folder that is not there or empty.
+func writePolicies(dir string) (int, error) {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return 0, fmt.Errorf("%s is not empty: name another folder", dir)
+	}
+	n := 0
+	err := fs.WalkDir(policies.Files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, path)
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		raw, err := policies.Files.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n++
+		return os.WriteFile(target, raw, 0o644)
+	})
+	return n, err
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+)
+
+func (c *cli) quotaCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "quota", Short: "What keys and accounts have used and have left"}
+	cmd.AddCommand(c.quotaShowCmd(), c.quotaCreditCmd(), c.quotaResetCmd())
+	return group(cmd)
+}
+
+// holder is the pair of flags that names whose quota is meant.
+type holder struct{ key, account string }
+
+func (h *holder) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&h.key, "key", "", "quotas of that key: its id, or the key itself")
+	cmd.Flags().StringVar(&h.account, "account", "", "quotas that all keys of that account share")
+}
+
+func (h *holder) resolve(c *cli, cmd *cobra.Command) (err error) {
+	if (h.key == "") == (h.account == "") {
+		return usagef("give --key or --account")
+	}
+	if h.key != "" {
+		h.key, err = c.keyID(cmd, h.key)
+	}
+	return err
+}
+
+func (c *cli) quotaShowCmd() *cobra.Command {
+	var h holder
+	cmd := &cobra.Command{
+		Use: "show", Short: "Show every limit with what is spent and left", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := h.resolve(c, cmd); err != nil {
+				return err
+			}
+			query := url.Values{}
+			if h.key != "" {
+				query.Set("key", h.key)
+			} else {
+				query.Set("account", h.account)
+			}
+			var list []admin.Quota
+			if err := c.do(cmd, "GET", admin.Path("quota")+"?"+query.Encode(), nil, &list); err != nil {
+				return err
+			}
+			return c.show(cmd, list, func(t *table) { quotas(t, list) })
+		},
+	}
+	h.flags(cmd)
+	return cmd
+}
+
+func quotas(t *table, list []admin.Quota) {
+	t.row("LIMIT", "PER", "WINDOW", "ALLOWANCE", "SPENT", "REMAINING", "OUTSTANDING", "STRANDED", "RESETS")
+	for _, q := range list {
+		var held int64
+		for _, n := range q.Outstanding {
+			held += n
+		}
+		t.row(q.Limit, q.Per, q.Window, fmt.Sprint(q.Allowance), fmt.Sprint(q.Spent), fmt.Sprint(q.Remaining),
+			fmt.Sprint(held), fmt.Sprint(q.Stranded), when(q.ResetsAt))
+	}
+}
+
+func (c *cli) quotaCreditCmd() *cobra.Command {
+	var h holder
+	var in admin.QuotaChange
+	cmd := &cobra.Command{
+		Use: "credit", Short: "Add units to a limit",
+		Long: "Add units: to the balance of a prepaid limit, or to this period of any other.",
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if in.Units < 1 {
+				return usagef("give how many units to add: --units 100")
+			}
+			return c.changeQuota(cmd, "credit", &h, in)
+		},
+	}
+	h.flags(cmd)
+	changeFlags(cmd, &in)
+	cmd.Flags().Int64Var(&in.Units, "units", 0, "how many units to add")
+	return cmd
+}
+
+func (c *cli) quotaResetCmd() *cobra.Command {
+	var h holder
+	var in admin.QuotaChange
+	cmd := &cobra.Command{
+		Use: "reset", Short: "Forgive what was spent in this period", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.changeQuota(cmd, "reset", &h, in) },
+	}
+	h.flags(cmd)
+	changeFlags(cmd, &in)
+	return cmd
+}
+
+func changeFlags(cmd *cobra.Command, in *admin.QuotaChange) {
+	cmd.Flags().StringVar(&in.Limit, "limit", "", "name of the limit")
+	cmd.Flags().StringVar(&in.ID, "id", "", "idempotency key: the same one twice is one change")
+	cmd.Flags().StringVar(&in.Note, "note", "", "why, for the record")
+}
+
+func (c *cli) changeQuota(cmd *cobra.Command, verb string, h *holder, in admin.QuotaChange) error {
+	if err := h.resolve(c, cmd); err != nil {
+		return err
+	}
+	if in.Limit == "" {
+		return usagef("give the name of the limit: --limit credits")
+	}
+	if in.ID == "" {
+		in.ID = "cli-" + rand.Text()
+	}
+	in.Key, in.Account = h.key, h.account
+	var q admin.Quota
+	if err := c.do(cmd, "POST", admin.Path("quota", verb), in, &q); err != nil {
+		return err
+	}
+	return c.show(cmd, q, func(t *table) { quotas(t, []admin.Quota{q}) })
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+)
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// errSaid ends a command whose faults were printed already.
+var errSaid = errors.New("said")
+
+// version is what the build says of itself; releases set it with -ldflags.
+var version = ""
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// cli is what all commands share.
+type cli struct {
+	output    string
+	address   string
+	tokenFile string
+	dataDir   string
+}
+
+func newRoot() *cobra.Command {
+	c := &cli{}
+	root := &cobra.Command{
+		Use:   "tollkeeper",
+		Short: "External authorizer for Envoy: keys, revocation, quota and Rego in one call",
+		Long: `Tollkeeper answers Envoy's external authorization checks: is this key good, has it
+been revoked, is there quota left? Rego policies decide.
+
+  tollkeeper serve                              run the server
+  tollkeeper account create acme --plan free    an account
+  tollkeeper key create --account acme          a key for it
+  tollkeeper explain --path /v1/x --key KEY     why a request is allowed or denied`,
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.output != "table" && c.output != "json" {
+				return usagef("--output %q: want table or json", c.output)
+			}
+			return nil
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&c.output, "output", "o", "table", "table or json")
+	f.StringVar(&c.address, "admin", os.Getenv("TOLLKEEPER_ADMIN"), "address of the server's admin port, such as http://127.0.0.1:9002")
+	f.StringVar(&c.tokenFile, "token-file", os.Getenv("TOLLKEEPER_TOKEN_FILE"), "file with the admin token")
+	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found")
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.statusCmd(), c.versionCmd())
+	return group(root)
+}
+
+// group makes a command that only holds others refuse words that it does not know, and say which one was meant.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("there is no command %q: did you mean %s %s?", args[0], cmd.CommandPath(), near[0])
+		}
+		return usagef("there is no command %q: see %s --help", args[0], cmd.CommandPath())
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	return cmd
+}
+
+// flagError names the flag that was probably meant.
+func flagError(cmd *cobra.Command, err error) error {
+	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
+	if !ok {
+		return usagef("%v: see %s --help", err, cmd.CommandPath())
+	}
+	best, distance := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := levenshtein.ComputeDistance(name, f.Name); d < distance {
+			best, distance = f.Name, d
+		}
+	})
+	if best != "" {
+		return usagef("there is no flag --%s: did you mean --%s?", name, best)
+	}
+	return usagef("there is no flag --%s: see %s --help", name, cmd.CommandPath())
+}
+
+// args wants that many arguments, by name.
+func args(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if len(given) < len(names) {
+			return usagef("%s: give %s", cmd.CommandPath(), names[len(given)])
+		}
+		if len(given) > len(names) {
+			return usagef("%s: %q is one word too many", cmd.CommandPath(), given[len(names)])
+		}
+		return nil
+	}
+}
+
+// client finds the running server: what the flags say, else a data directory here, else that of the server that this
+// user started last.
+func (c *cli) client() (*admin.Client, error) {
+	dir := c.findDataDir()
+	address, tokenFile := c.address, c.tokenFile
+	if address == "" && dir != "" {
+		raw, err := os.ReadFile(filepath.Join(dir, admin.AddressFile))
+		if err != nil {
+			return nil, fmt.Errorf("no server runs on %s: start one with: tollkeeper serve", dir)
+		}
+		address = strings.TrimSpace(string(raw))
+	}
+	if tokenFile == "" && dir != "" {
+		tokenFile = filepath.Join(dir, admin.TokenFile)
+	}
+	if address == "" || tokenFile == "" {
+		return nil, errors.New("no running server found: start one with tollkeeper serve, or name one with --admin and --token-file")
+	}
+	token, err := admin.ReadToken(tokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	return admin.NewClient(address, token), nil
+}
+
+func (c *cli) findDataDir() string {
+	if c.dataDir != "" {
+		return c.dataDir
+	}
+	candidates := []string{"data"}
+	if pointer, err := admin.PointerFile(); err == nil {
+		if raw, err := os.ReadFile(pointer); err == nil {
+			candidates = append(candidates, strings.TrimSpace(string(raw)))
+		}
+	}
+	i := slices.IndexFunc(candidates, func(dir string) bool {
+		_, err := os.Stat(filepath.Join(dir, admin.AddressFile))
+		return err == nil
+	})
+	if i < 0 {
+		return ""
+	}
+	return candidates[i]
+}
+
+func (c *cli) versionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.show(cmd, map[string]string{"version": buildVersion()}, func(t *table) { t.line("tollkeeper " + buildVersion()) })
+		},
+	}
+}
+
+func (c *cli) statusCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the state of the running server", Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var s admin.Status
+			if err := c.do(cmd, "GET", admin.Path("status"), nil, &s); err != nil {
+				return err
+			}
+			return c.show(cmd, s, func(t *table) {
+				t.field("version", s.Version)
+				t.field("node", s.Node)
+				t.field("policy", s.Policy)
+				t.field("policy fault", s.PolicyFault)
+				t.field("plans", strings.Join(s.Plans, ", "))
+				t.field("revocations", fmt.Sprint(s.Revocations))
+			})
+		},
+	}
+}
+
+// do calls the admin API.
+func (c *cli) do(cmd *cobra.Command, method, path string, in, out any) error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
+	return client.Do(cmd.Context(), method, path, in, out)
+}

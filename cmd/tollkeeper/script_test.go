@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tollkeeper": func() { os.Exit(run(os.Args[1:])) }})
+}
+
+// TestScripts runs the transcripts of testdata/script against a real server.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))
+			env.Setenv("TOLLKEEPER_LISTEN_GRPC", freeAddress(t))
+			env.Setenv("TOLLKEEPER_LISTEN_ADMIN", freeAddress(t))
+			env.Setenv("TOLLKEEPER_LOG_DECISIONS", "off")
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"await":   awaitFile,
+			"setjson": setFromJSON,
+			"oneline": oneLine,
+		},
+	})
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// awaitFile waits until a file is there, as the address of a server that has started is.
+func awaitFile(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); (err == nil) != neg {
+			return
+		}
+	}
+	ts.Fatalf("%s: gave up waiting", args[0])
+}
+
+// setFromJSON sets a variable to a text member of the JSON object on standard output: setjson VAR member.
+func setFromJSON(ts *testscript.TestScript, _ bool, args []string) {
+	_, rest, ok := strings.Cut(ts.ReadFile("stdout"), fmt.Sprintf("%q: \"", args[1]))
+	value, _, ok2 := strings.Cut(rest, `"`)
+	if !ok || !ok2 {
+		ts.Fatalf("no %q in the output", args[1])
+	}
+	ts.Setenv(args[0], value)
+}
+
+// oneLine wants standard error to be a single line.
+func oneLine(ts *testscript.TestScript, _ bool, _ []string) {
+	if text := ts.ReadFile("stderr"); strings.Count(text, "\n") != 1 {
+		ts.Fatalf("want one line on standard error, got:\n%s", text)
+	}
+}
