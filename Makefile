@@ -1,0 +1,56 @@
+# Everything that can be done here. Nothing has to be installed beforehand but Go and Python 3 with pip: what is missing
+# is fetched from the package registries into the Go module cache and the ignored folder .tools.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+GO ?= go
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: build
+build: ## build bin/tollkeeper
+	$(GO) build -trimpath -o bin/tollkeeper ./cmd/tollkeeper
+
+.PHONY: demo
+demo: ## run the whole story through a real Envoy, then leave it running (DEMO_ONCE=1: stop at the end)
+	@echo "building the demo (the first time takes a few minutes)"
+	@$(GO) build -o bin/ ./cmd/tollkeeper ./envoy/demo
+	@exec ./bin/demo -tollkeeper bin/tollkeeper
+
+.PHONY: test
+test: lint policies ## lint, policies, and every test, the ones through Envoy included
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
+	@# Alone, for Envoy waits 0.3 s for an answer, which tests beside it would use up.
+	$(GO) test -timeout 10m -p 1 ./envoy/...
+
+.PHONY: policies
+policies: ## check and test the shipped policies with stock OPA
+	$(GO) tool opa fmt --fail --list policies
+	$(GO) tool opa check --strict --schema policies/schema policies
+	$(GO) tool opa test policies
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, go.mod
+	@test -z "$$(gofmt -l authz cmd envoy policies)" || { echo "not formatted:"; gofmt -l authz cmd envoy policies; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built and fetched
+	rm -rf bin .tools

@@ -1,0 +1,103 @@
+// Package archtest holds the law of imports: who may know whom. A part that can be understood, tested and replaced
+// without the others stays so only if something says no.
+package archtest
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tollkeeper-authz/tollkeeper/"
+
+// law says what of this module each package may import. A package that is not in the table fails the test.
+var law = map[string]struct {
+	may []string
+	why string
+}{
+	"authz":            {nil, "the vocabulary, which everybody imports, imports nobody"},
+	"authz/check":      {[]string{"authz"}, "the request path declares what it needs and is given it"},
+	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
+	"authz/revocation": {[]string{"authz"}, "as apikey"},
+	"authz/quota":      {[]string{"authz"}, "as apikey"},
+	"authz/policy":     {[]string{"authz"}, "as apikey"},
+
+	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory"}, "a suite knows its contract, and the memory store as the oracle"},
+	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory"}, "as apikeytest"},
+	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory"}, "as apikeytest"},
+
+	"authz/store/memory": {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and knows no other store"},
+	"authz/store/bolt":   {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "as memory"},
+
+	"authz/extauthz":    {[]string{"authz"}, "the door to Envoy knows only the vocabulary, so that protobuf stops here"},
+	"authz/decisionlog": {[]string{"authz", "authz/check"}, "writes down what the request path records"},
+	"authz/telemetry":   {[]string{"authz", "authz/check"}, "counts what the request path records"},
+	"authz/config":      {nil, "the file, which nobody but the server reads"},
+	"authz/admin":       {[]string{"authz", "authz/apikey", "authz/check", "authz/quota", "authz/revocation"}, "operators work on the domain, through its contracts"},
+	"authz/server": {[]string{
+		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/extauthz", "authz/policy",
+		"authz/quota", "authz/revocation", "authz/store/bolt", "authz/store/memory", "authz/telemetry", "policies",
+	}, "the one place that introduces everybody"},
+	"authz/archtest": {nil, "this test"},
+
+	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/policy", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
+	"policies":       {nil, "files"},
+	"envoy":          {nil, "a configuration and its tests"},
+	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
+	"envoy/demo":     {[]string{"envoy/harness"}, "as harness"},
+}
+
+// doors are the foreign modules that may be imported through one door only.
+var doors = map[string][]string{
+	"github.com/open-policy-agent/opa":       {"authz/policy"},
+	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
+	"github.com/envoyproxy/go-control-plane": {"authz/extauthz", "authz/server", "envoy", "envoy/harness"},
+	"google.golang.org/protobuf":             {"authz/extauthz", "envoy", "envoy/harness", "envoy/demo"},
+	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/harness", "envoy/demo"},
+	"github.com/danielgtaylor/huma":          {"authz/admin"},
+	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
+	"github.com/goccy/go-yaml":               {"authz/config", "envoy", "envoy/harness", "policies"},
+	"github.com/spf13":                       {"cmd/tollkeeper"},
+}
+
+func TestLaw(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		pkg := strings.TrimPrefix(fields[0], module)
+		rule, ok := law[pkg]
+		if !ok {
+			t.Errorf("%s is not in the law: say what it may import, and why", pkg)
+			continue
+		}
+		for _, imported := range fields[1:] {
+			if ours, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(rule.may, ours) {
+				t.Errorf("%s must not import %s: %s", pkg, ours, rule.why)
+			}
+			for foreign, through := range doors {
+				if strings.HasPrefix(imported, foreign) && !slices.Contains(through, pkg) {
+					t.Errorf("%s must not import %s, which is known only to %v", pkg, imported, through)
+				}
+			}
+			if pkg == "authz" && strings.Contains(imported, ".") {
+				t.Errorf("authz must import only the standard library, not %s", imported)
+			}
+		}
+	}
+}
+
+// TestExitIsForMain keeps libraries from ending the process.
+func TestExitIsForMain(t *testing.T) {
+	out, err := exec.Command("grep", "-rnE", `os\.Exit\(|log\.Fatal|^func init\(`, "--include=*.go", "../../authz", "../../policies").CombinedOutput()
+	if err == nil {
+		for line := range strings.Lines(string(out)) {
+			if !strings.Contains(line, "archtest") && !strings.Contains(line, "_test.go") {
+				t.Errorf("only cmd may end the process, and nothing may run before main: %s", strings.TrimSpace(line))
+			}
+		}
+	}
+}
