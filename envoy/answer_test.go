@@ -1,0 +1,279 @@
+package envoy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"golang.org/x/net/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+func TestAllowedRequestIsRewritten(t *testing.T) {
+	b := newBench(t)
+	for _, http2 := range []bool{false, true} {
+		b.say(allow(&authv3.OkHttpResponse{
+			Headers:                 []*corev3.HeaderValueOption{set("x-tollkeeper-account", "acme"), set("x-tollkeeper-plan", "free")},
+			HeadersToRemove:         []string{"x-api-key", "authorization", "x-tollkeeper-old"},
+			QueryParametersToRemove: []string{"api_key"},
+			ResponseHeadersToAdd:    []*corev3.HeaderValueOption{set("ratelimit", `"daily";r=9;t=60`), set("content-type", "text/ours")},
+		}))
+		b.Reset()
+		r := get(t, httpClient(t, http2), b.addr, "/v1/things?a=1&api_key=secret&b=%2F", "x-api-key", "secret", "authorization", "Bearer secret")
+		if r.StatusCode != 200 || r.Header.Get("Ratelimit") != `"daily";r=9;t=60` || r.Header.Get("Content-Type") != "text/ours" {
+			t.Errorf("the client got %d %v", r.StatusCode, r.Header)
+		}
+		last, _ := b.Last()
+		if last.URI != "/v1/things?a=1&b=%2F" {
+			t.Errorf("the upstream was asked for %q", last.URI)
+		}
+		if a, p := last.Headers.Get("X-Tollkeeper-Account"), last.Headers.Get("X-Tollkeeper-Plan"); a != "acme" || p != "free" {
+			t.Errorf("the upstream was told account %q and plan %q", a, p)
+		}
+		if strings.Contains(r.body, "secret") {
+			t.Errorf("the credential reached the upstream: %s", r.body)
+		}
+	}
+}
+
+func TestForbiddenMutationsAreRefused(t *testing.T) {
+	b := newBench(t)
+	c := httpClient(t, false)
+	broken := []*corev3.HeaderValueOption{set("x-tollkeeper-note", "a\r\nx-user: root")}
+	for name, ok := range map[string]*authv3.OkHttpResponse{
+		"a header of another name": {Headers: []*corev3.HeaderValueOption{set("x-user", "root")}},
+		"the host":                 {Headers: []*corev3.HeaderValueOption{set(":authority", "other")}},
+		"the path":                 {Headers: []*corev3.HeaderValueOption{set(":path", "/admin")}},
+		"removing another header":  {HeadersToRemove: []string{"content-length"}},
+		"a line break in a value":  {Headers: broken},
+		"a line break in a reply":  {ResponseHeadersToAdd: broken},
+	} {
+		b.say(allow(ok))
+		b.Reset()
+		if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {
+			t.Errorf("%s: status %d, %d forwarded", name, r.StatusCode, b.Count())
+		}
+	}
+	b.say(deny(typev3.StatusCode_Forbidden, "", broken...))
+	if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {
+		t.Errorf("a line break in a denial: status %d, %d forwarded", r.StatusCode, b.Count())
+	}
+}
+
+// How to send several values of one header depends on where they go.
+func TestSeveralValuesOfOneHeader(t *testing.T) {
+	b := newBench(t)
+	c := httpClient(t, false)
+	options := map[string]func(name string) []*corev3.HeaderValueOption{
+		"set, set": func(n string) []*corev3.HeaderValueOption {
+			return []*corev3.HeaderValueOption{set(n, "1"), set(n, "2")}
+		},
+		"set, add": func(n string) []*corev3.HeaderValueOption {
+			return []*corev3.HeaderValueOption{set(n, "1"), add(n, "2")}
+		},
+		"add, add": func(n string) []*corev3.HeaderValueOption {
+			return []*corev3.HeaderValueOption{add(n, "1"), add(n, "2")}
+		},
+	}
+	for _, row := range []struct {
+		options                   string
+		upstream, allowed, denied []string
+	}{
+		{"set, set", []string{"2"}, []string{"2"}, []string{"1", "2"}},
+		{"set, add", []string{"1,2"}, []string{"1"}, []string{"1"}},
+		{"add, add", nil, []string{"1", "2"}, nil},
+	} {
+		make := options[row.options]
+		b.say(allow(&authv3.OkHttpResponse{Headers: make("x-tollkeeper-roles"), ResponseHeadersToAdd: make("set-cookie")}))
+		allowed := get(t, c, b.addr, "/")
+		last, _ := b.Last()
+		b.say(deny(typev3.StatusCode_Forbidden, "", make("set-cookie")...))
+		denied := get(t, c, b.addr, "/")
+		for where, pair := range map[string][2][]string{
+			"request to the upstream": {last.Headers["X-Tollkeeper-Roles"], row.upstream},
+			"response when allowed":   {allowed.Header["Set-Cookie"], row.allowed},
+			"response when denied":    {denied.Header["Set-Cookie"], row.denied},
+		} {
+			if !slices.Equal(pair[0], pair[1]) {
+				t.Errorf("%s, %s: %q, want %q", row.options, where, pair[0], pair[1])
+			}
+		}
+	}
+}
+
+func TestDenialReachesTheClient(t *testing.T) {
+	b := newBench(t)
+	for _, http2 := range []bool{false, true} {
+		b.say(deny(typev3.StatusCode_PaymentRequired, `{"code":"quota_exceeded"}`, set("x-authz-reason", "quota_exceeded"),
+			set("content-type", "application/problem+json"), set("cache-control", "no-store"), set("retry-after", "60")))
+		r := get(t, httpClient(t, http2), b.addr, "/")
+		if r.StatusCode != 402 || r.body != `{"code":"quota_exceeded"}` {
+			t.Errorf("status %d, body %q", r.StatusCode, r.body)
+		}
+		for name, want := range map[string]string{"X-Authz-Reason": "quota_exceeded", "Content-Type": "application/problem+json",
+			"Cache-Control": "no-store", "Retry-After": "60"} {
+			if got := r.Header.Get(name); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+	}
+	if b.Count() != 0 {
+		t.Errorf("%d requests reached the upstream", b.Count())
+	}
+}
+
+func TestGRPCClients(t *testing.T) {
+	b := newBench(t)
+	conn := dialGRPC(t, b.addr)
+
+	b.say(allow(&authv3.OkHttpResponse{}))
+	if _, err := echo(t, conn); err != nil {
+		t.Fatalf("an allowed call: %v", err)
+	}
+	b.Reset()
+	for _, c := range []struct {
+		status     typev3.StatusCode
+		grpcStatus string
+		want       codes.Code
+	}{
+		{typev3.StatusCode_PaymentRequired, "8", codes.ResourceExhausted},
+		{typev3.StatusCode_Forbidden, "7", codes.PermissionDenied},
+		{typev3.StatusCode_ServiceUnavailable, "14", codes.Unavailable},
+		{typev3.StatusCode_PaymentRequired, "", codes.Unknown}, // why we send grpc-status
+	} {
+		headers := []*corev3.HeaderValueOption{set("x-authz-reason", "some_reason")}
+		if c.grpcStatus != "" {
+			headers = append(headers, set("grpc-status", c.grpcStatus))
+		}
+		b.say(deny(c.status, "no", headers...))
+		trailer, err := echo(t, conn)
+		if status.Code(err) != c.want || status.Convert(err).Message() != "no" {
+			t.Errorf("%v with grpc-status %q: %v, want %v", c.status, c.grpcStatus, err, c.want)
+		}
+		if got := trailer.Get("x-authz-reason"); !slices.Equal(got, []string{"some_reason"}) {
+			t.Errorf("reason in the trailers: %q", got)
+		}
+	}
+	if b.Count() != 0 {
+		t.Errorf("%d calls reached the upstream", b.Count())
+	}
+}
+
+// echo makes a call and returns what came with its end: the headers of an answer without a body count as trailers.
+func echo(t *testing.T, conn *grpc.ClientConn, fields ...string) (metadata.MD, error) {
+	t.Helper()
+	var trailer metadata.MD
+	ctx := metadata.AppendToOutgoingContext(patience(t), fields...)
+	_, err := harness.Echo(ctx, conn, "hello", grpc.Trailer(&trailer))
+	return trailer, err
+}
+
+func TestWebSockets(t *testing.T) {
+	b := newBench(t)
+	b.say(deny(typev3.StatusCode_PaymentRequired, "pay", set("x-authz-reason", "key_missing")))
+	if r := askForWebSocket(t, b.addr); r.StatusCode != 402 || r.Header.Get("X-Authz-Reason") != "key_missing" || r.body != "pay" {
+		t.Errorf("refused upgrade: %d %v %q", r.StatusCode, r.Header, r.body)
+	}
+	if b.Count() != 0 {
+		t.Fatal("the refused upgrade reached the upstream")
+	}
+	b.say(allow(&authv3.OkHttpResponse{}))
+	if got := echoOverWebSocket(t, b.addr); got != "hello" {
+		t.Errorf("the echo was %q", got)
+	}
+}
+
+// askForWebSocket asks for an upgrade that is expected to be refused.
+func askForWebSocket(t *testing.T, addr string, lines ...string) reply {
+	t.Helper()
+	// The connection header has to name the upgrade, so that exchange's own `close` is added to it.
+	return exchange(t, addr, append([]string{"GET /ws HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, lines...)...)
+}
+
+// echoOverWebSocket opens a WebSocket with header fields given as name, value ..., sends a message and returns the answer.
+func echoOverWebSocket(t *testing.T, addr string, fields ...string) string {
+	t.Helper()
+	config, err := websocket.NewConfig("ws://"+addr+"/ws", "http://"+addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Header = http.Header{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		config.Header.Add(fields[i], fields[i+1])
+	}
+	conn, err := config.DialContext(patience(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := websocket.Message.Send(conn, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if err := websocket.Message.Receive(conn, &got); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestNoAnswerIsNo(t *testing.T) {
+	b := newBench(t)
+	c := httpClient(t, false)
+	for name, answer := range map[string]func(context.Context) (*authv3.CheckResponse, error){
+		"an error": func(context.Context) (*authv3.CheckResponse, error) {
+			return nil, status.Error(codes.Internal, "broken")
+		},
+		"a refusal by error": func(context.Context) (*authv3.CheckResponse, error) {
+			return nil, status.Error(codes.PermissionDenied, "no")
+		},
+		"silence": func(ctx context.Context) (*authv3.CheckResponse, error) { <-ctx.Done(); return nil, ctx.Err() },
+	} {
+		b.do(answer)
+		r := get(t, c, b.addr, "/")
+		if r.StatusCode != 503 || r.body != "" {
+			t.Errorf("%s: status %d, body %q", name, r.StatusCode, r.body)
+		}
+		if _, err := echo(t, dialGRPC(t, b.addr)); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s, to a gRPC client: %v", name, err)
+		}
+	}
+	if b.Count() != 0 {
+		t.Errorf("%d requests reached the upstream", b.Count())
+	}
+	stats, err := b.proxy.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stats["http.edge.ext_authz.tollkeeper.error"]; n != 6 {
+		t.Errorf("Envoy counted %d errors, want 6", n)
+	}
+	if n := stats["http.edge.ext_authz.tollkeeper.failure_mode_allowed"]; n != 0 {
+		t.Errorf("Envoy let %d requests through in spite of errors", n)
+	}
+}
+
+func TestNobodyThereIsNo(t *testing.T) {
+	up := startUpstream(t)
+	nobody := startUpstream(t) // its port is free once it is closed
+	port := nobody.Port()
+	if err := nobody.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := startProxy(t, port, up.Port())
+	if r := get(t, httpClient(t, false), p.Addr(), "/"); r.StatusCode != 503 || up.Count() != 0 {
+		t.Errorf("status %d, %d forwarded", r.StatusCode, up.Count())
+	}
+}

@@ -1,0 +1,179 @@
+package envoy
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// standIn takes Tollkeeper's place: it answers what the test says and remembers what it was asked.
+type standIn struct {
+	authv3.UnimplementedAuthorizationServer
+
+	mu     sync.Mutex
+	answer func(context.Context) (*authv3.CheckResponse, error)
+	asked  []*authv3.CheckRequest
+}
+
+func (s *standIn) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	s.mu.Lock()
+	s.asked = append(s.asked, r)
+	answer := s.answer
+	s.mu.Unlock()
+	return answer(ctx)
+}
+
+// say sets the answer from now on and forgets what was asked.
+func (s *standIn) say(resp *authv3.CheckResponse) {
+	s.do(func(context.Context) (*authv3.CheckResponse, error) { return resp, nil })
+}
+
+func (s *standIn) do(answer func(context.Context) (*authv3.CheckResponse, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer, s.asked = answer, nil
+}
+
+// questions returns what was asked since the answer was set.
+func (s *standIn) questions() []*authv3.CheckRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*authv3.CheckRequest(nil), s.asked...)
+}
+
+// values returns the values of a header field as Envoy told them to the stand-in.
+func values(r *authv3.CheckRequest, name string) []string {
+	var out []string
+	for _, h := range r.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
+		if h.GetKey() == name {
+			out = append(out, string(h.GetRawValue()))
+		}
+	}
+	return out
+}
+
+// bench is an Envoy with the shipped configuration between a stand-in and an upstream.
+type bench struct {
+	*standIn
+	*harness.Upstream
+	addr  string
+	proxy *harness.Proxy
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	s := &standIn{}
+	s.say(&authv3.CheckResponse{Status: &status.Status{Code: int32(codes.PermissionDenied)}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
+	authv3.RegisterAuthorizationServer(server, s)
+	reporter := health.NewServer()
+	reporter.SetServingStatus("envoy.service.auth.v3.Authorization", grpc_health_v1.HealthCheckResponse_SERVING)
+	grpc_health_v1.RegisterHealthServer(server, reporter)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	up := startUpstream(t)
+	proxy := startProxy(t, l.Addr().(*net.TCPAddr).Port, up.Port())
+	return &bench{standIn: s, Upstream: up, addr: proxy.Addr(), proxy: proxy}
+}
+
+func startUpstream(t *testing.T) *harness.Upstream {
+	t.Helper()
+	up, err := harness.StartUpstream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = up.Close() })
+	return up
+}
+
+// startProxy starts Envoy with envoy.yaml. When the test fails, its log is shown.
+func startProxy(t *testing.T, tollkeeper, upstream int) *harness.Proxy {
+	t.Helper()
+	root, err := harness.ModuleRoot(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := harness.FindEnvoy(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := harness.StartProxy(t.Context(), harness.ProxyOptions{Binary: binary, Config: config, Tollkeeper: tollkeeper, Upstream: upstream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("Envoy wrote:\n%s", lastLines(p.Log(), 12))
+		}
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// allow is an answer that lets a request through.
+func allow(ok *authv3.OkHttpResponse) *authv3.CheckResponse {
+	return &authv3.CheckResponse{Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok}}
+}
+
+// deny is an answer that refuses one.
+func deny(code typev3.StatusCode, body string, headers ...*corev3.HeaderValueOption) *authv3.CheckResponse {
+	return &authv3.CheckResponse{
+		Status: &status.Status{Code: int32(codes.PermissionDenied)},
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+			Status: &typev3.HttpStatus{Code: code}, Headers: headers, Body: body,
+		}},
+	}
+}
+
+// set is a header field that takes the place of those with its name.
+func set(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: value},
+		//lint:ignore SA1019 where both are set, some versions heed only this one
+		Append:       wrapperspb.Bool(false),
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+// add is a header field that joins those with its name.
+func add(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: value},
+		//lint:ignore SA1019 as above
+		Append:       wrapperspb.Bool(true),
+		AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+	}
+}

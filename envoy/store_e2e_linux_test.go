@@ -1,0 +1,26 @@
+package envoy
+
+import (
+	"net/http"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A store that cannot write is met by a process that may not write to files: its disk is full, as far as it can see.
+func TestStoreThatCannotWriteDenies(t *testing.T) {
+	s := newStack(t)
+	key := s.customer("acme", "large")
+	var before unix.Rlimit
+	if err := unix.Prlimit(s.tk.PID(), unix.RLIMIT_FSIZE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(s.tk.PID(), unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.wantDenial(s.get("/", key.Text), http.StatusForbidden, "store_unavailable")
+	if err := unix.Prlimit(s.tk.PID(), unix.RLIMIT_FSIZE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return s.get("/", key.Text).StatusCode == http.StatusOK })
+}
