@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// story is the stage and what happened on it.
+type story struct {
+	policies   string
+	upstream   *harness.Upstream
+	tollkeeper *harness.Tollkeeper
+	proxy      *harness.Proxy
+
+	asked, wrong int
+	sample       string // a key that is still good at the end
+}
+
+// writePolicies makes the shipped policies the demo's own, with small plans.
+func writePolicies(ctx context.Context, binary, dir string) error {
+	if out, err := exec.CommandContext(ctx, binary, "policy", "init", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("policy init: %w: %s", err, out)
+	}
+	return os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plans), 0o600)
+}
+
+// want is what an answer should be. No reason on a status other than 200 is an answer of Envoy's own.
+type want struct {
+	status int
+	reason string
+}
+
+var ok = want{200, ""}
+
+// tell tells the story, and returns how many answers were not what they should be.
+func (s *story) tell(ctx context.Context) (int, error) {
+	fmt.Printf("%-50s %-6s %-20s %s\n", "REQUEST", "STATUS", "REASON", "REMEDY, OR WHAT IS LEFT")
+	for _, chapter := range []func(context.Context) error{s.keys, s.accounts, s.quotas, s.credits, s.outage} {
+		if err := chapter(ctx); err != nil {
+			return s.wrong, err
+		}
+	}
+	return s.wrong, nil
+}
+
+func (s *story) keys(ctx context.Context) error {
+	if err := s.cli(ctx, nil, "account", "create", "acme", "--plan", "team"); err != nil {
+		return err
+	}
+	good, err := s.newKey(ctx, "--account", "acme", "--name", "good", "--scopes", "reports:read")
+	if err != nil {
+		return err
+	}
+	s.sample = good.Key
+	s.ask(ctx, "a good key", "/v1/orders", good.Key, ok)
+	s.ask(ctx, "no key", "/v1/orders", "", want{403, "key_missing"})
+	s.ask(ctx, "a garbage key", "/v1/orders", "tk_live_garbage", want{403, "key_malformed"})
+	s.ask(ctx, "an unknown key", "/v1/orders", "sk_of_somebody_else", want{403, "key_unknown"})
+	expired, err := s.newKey(ctx, "--account", "acme", "--name", "expired", "--expires-at", time.Now().Add(-time.Hour).Format(time.RFC3339))
+	if err != nil {
+		return err
+	}
+	s.ask(ctx, "an expired key", "/v1/orders", expired.Key, want{403, "key_expired"})
+	off, err := s.newKey(ctx, "--account", "acme", "--name", "off")
+	if err != nil {
+		return err
+	}
+	if err := s.cli(ctx, nil, "key", "disable", off.ID); err != nil {
+		return err
+	}
+	s.ask(ctx, "a disabled key", "/v1/orders", off.Key, want{403, "key_disabled"})
+	leaked, err := s.newKey(ctx, "--account", "acme", "--name", "leaked")
+	if err != nil {
+		return err
+	}
+	s.ask(ctx, "a key that leaks ...", "/v1/orders", leaked.Key, ok)
+	if err := s.cli(ctx, nil, "key", "revoke", leaked.ID); err != nil {
+		return err
+	}
+	s.ask(ctx, "... and is revoked", "/v1/orders", leaked.Key, want{403, "key_revoked"})
+	s.ask(ctx, "a key with the scope", "/v1/reports/7", good.Key, ok)
+	narrow, err := s.newKey(ctx, "--account", "acme", "--name", "narrow", "--scopes", "orders:read")
+	if err != nil {
+		return err
+	}
+	s.ask(ctx, "a key with another scope", "/v1/reports/7", narrow.Key, want{403, "permission_denied"})
+	return nil
+}
+
+func (s *story) accounts(ctx context.Context) error {
+	if err := s.cli(ctx, nil, "account", "create", "late", "--plan", "team"); err != nil {
+		return err
+	}
+	k, err := s.newKey(ctx, "--account", "late")
+	if err != nil {
+		return err
+	}
+	if err := s.cli(ctx, nil, "account", "suspend", "late"); err != nil {
+		return err
+	}
+	s.ask(ctx, "a suspended account", "/v1/orders", k.Key, want{403, "account_suspended"})
+	if err := s.cli(ctx, nil, "account", "overdue", "late"); err != nil {
+		return err
+	}
+	s.ask(ctx, "an account that owes", "/v1/orders", k.Key, want{402, "payment_overdue"})
+	return nil
+}
+
+func (s *story) quotas(ctx context.Context) error {
+	k, err := s.newKey(ctx, "--account", "acme", "--plan", "starter")
+	if err != nil {
+		return err
+	}
+	for i := range 3 {
+		s.ask(ctx, fmt.Sprintf("request %d of 3 a day", i+1), "/v1/orders", k.Key, ok)
+	}
+	s.ask(ctx, "request 4 of 3 a day", "/v1/orders", k.Key, want{402, "quota_exceeded"})
+	return nil
+}
+
+func (s *story) credits(ctx context.Context) error {
+	if err := s.cli(ctx, nil, "account", "create", "prepaid", "--plan", "payg"); err != nil {
+		return err
+	}
+	k, err := s.newKey(ctx, "--account", "prepaid")
+	if err != nil {
+		return err
+	}
+	if err := s.cli(ctx, nil, "quota", "credit", "--account", "prepaid", "--limit", "credits", "--units", "6"); err != nil {
+		return err
+	}
+	s.ask(ctx, "rendering costs 5 of 6 credits", "/v1/render", k.Key, ok)
+	s.ask(ctx, "rendering costs 5, 1 is left", "/v1/render", k.Key, want{402, "credits_insufficient"})
+	s.ask(ctx, "an order costs 1", "/v1/orders", k.Key, ok)
+	s.ask(ctx, "no credits are left", "/v1/orders", k.Key, want{402, "credits_exhausted"})
+	if err := s.cli(ctx, nil, "quota", "credit", "--account", "prepaid", "--limit", "credits", "--units", "100"); err != nil {
+		return err
+	}
+	s.ask(ctx, "100 credits are bought", "/v1/orders", k.Key, ok)
+	return nil
+}
+
+func (s *story) outage(ctx context.Context) error {
+	reached := s.upstream.Count()
+	s.tollkeeper.Kill()
+	s.ask(ctx, "tollkeeper is killed (kill -9)", "/v1/orders", s.sample, want{503, ""})
+	if n := s.upstream.Count() - reached; n != 0 {
+		s.wrong++
+		fmt.Printf("  WRONG: %d requests reached the service without being checked\n", n)
+	}
+	if err := s.tollkeeper.Start(ctx); err != nil {
+		return err
+	}
+	return s.askUntil(ctx, "tollkeeper is back", "/v1/orders", s.sample, ok)
+}
+
+// madeKey is a key as the CLI prints it.
+type madeKey struct{ ID, Key string }
+
+func (s *story) newKey(ctx context.Context, args ...string) (madeKey, error) {
+	var k madeKey
+	err := s.cli(ctx, &k, append([]string{"key", "create"}, args...)...)
+	return k, err
+}
+
+func (s *story) cli(ctx context.Context, out any, args ...string) error {
+	raw, err := s.tollkeeper.CLI(ctx, args...)
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(raw, out)
+}
+
+// ask sends a request through Envoy and prints the answer as a line of the table.
+func (s *story) ask(ctx context.Context, what, path, key string, w want) {
+	s.asked++
+	status, h, remedy, err := s.get(ctx, path, key)
+	s.print(what, status, h, remedy, err, w)
+}
+
+// askUntil asks until the answer is right: Envoy needs a moment to see that Tollkeeper is back.
+func (s *story) askUntil(ctx context.Context, what, path, key string, w want) error {
+	s.asked++
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, h, remedy, err := s.get(ctx, path, key)
+		if status == w.status || ctx.Err() != nil {
+			s.print(what, status, h, remedy, err, w)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *story) get(ctx context.Context, path, key string) (status int, h http.Header, remedy string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.proxy.Addr()+path, nil)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	if key != "" {
+		req.Header.Set("x-api-key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	var problem struct{ Remedy string }
+	if resp.StatusCode != http.StatusOK && len(body) > 0 && json.NewDecoder(bytes.NewReader(body)).Decode(&problem) == nil {
+		remedy = problem.Remedy
+	}
+	return resp.StatusCode, resp.Header, remedy, err
+}
+
+func (s *story) print(what string, status int, h http.Header, remedy string, err error, w want) {
+	reason := h.Get("x-authz-reason")
+	if err != nil {
+		remedy = err.Error()
+	}
+	if status == 200 {
+		remedy = h.Get("ratelimit")
+		remedy, _, _ = strings.Cut(remedy, ";t=")
+	}
+	if status == 503 && reason == "" && remedy == "" {
+		remedy = "(refused by Envoy: no answer is a no)"
+	}
+	fmt.Printf("%-50s %-6d %-20s %s\n", what, status, reason, remedy)
+	if status != w.status || reason != w.reason {
+		s.wrong++
+		fmt.Printf("  WRONG: want %d %s\n", w.status, w.reason)
+	}
+}
+
+// invite says how to go on by hand.
+func (s *story) invite() {
+	fmt.Printf(`
+Everything keeps running until you press Ctrl-C. In another terminal:
+
+  curl -i -H 'x-api-key: %s' http://%s/v1/orders
+  curl -i http://%s/v1/orders
+  bin/tollkeeper key list
+  bin/tollkeeper explain --path /v1/reports/7 --key %s
+`, s.sample, s.proxy.Addr(), s.proxy.Addr(), s.sample)
+}
