@@ -182,6 +182,11 @@ func TestReasonsForQuotas(t *testing.T) {
 	s.wantDenial(r, http.StatusForbidden, "rate_limited")
 }
 
+func TestRevocationsThatMayBeOldDeny(t *testing.T) {
+	s := startStack(t, "", "revocation: {max_staleness: 1ns}\n")
+	s.wantDenial(s.get("/", s.customer("acme", "free").Text), http.StatusForbidden, "state_stale")
+}
+
 // await repeats try until it reports success.
 func await(t *testing.T, try func() bool) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
@@ -35,8 +36,9 @@ func newStack(t *testing.T) *stack {
 	return startStack(t, policies)
 }
 
-// startStack starts everything, with that bundle or, if it is empty, the one in the binary.
-func startStack(t *testing.T, policies string) *stack {
+// startStack starts everything, with that bundle or, if it is empty, the one in the binary, and further sections of
+// Tollkeeper's configuration.
+func startStack(t *testing.T, policies string, extra ...string) *stack {
 	t.Helper()
 	tollkeeper, err := binary()
 	if err != nil {
@@ -45,7 +47,8 @@ func startStack(t *testing.T, policies string) *stack {
 	s := &stack{t: t, policies: policies, http: httpClient(t, false), Upstream: startUpstream(t)}
 	s.tk, err = harness.StartTollkeeper(t.Context(), harness.TollkeeperOptions{
 		Binary: tollkeeper, Policies: policies,
-		Extra: "credentials: {query: [api_key]}\n", // beside the header and Authorization; off unless asked for
+		// A query parameter beside the header and Authorization; it is off unless asked for.
+		Extra: "credentials: {query: [api_key]}\n" + strings.Join(extra, ""),
 	})
 	if err != nil {
 		t.Fatal(err)
