@@ -95,6 +95,7 @@ type Checker struct {
 	revocations Revocations
 	meter       Meter
 	recorder    Recorder
+	replays     *replays
 	opt         Options
 	rules       atomic.Pointer[Rules]
 }
@@ -107,7 +108,7 @@ func New(k Keys, r Revocations, m Meter, rec Recorder, opt Options) *Checker {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, opt: opt}
+	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, replays: newReplays(opt.Now), opt: opt}
 }
 
 // Use makes later checks follow these rules. They must not be changed afterwards.
@@ -236,7 +237,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 			return err
 		}
 		var facts []authz.QuotaFact
-		if a.reservation, facts = a.meter.Reserve(ctx, a.holder, a.limits, charge); a.reservation != nil {
+		if a.reservation, facts = a.take(ctx, charge); a.reservation != nil {
 			a.facts.Quota, a.charge = facts, charge
 			return nil
 		}
@@ -252,6 +253,14 @@ func (a *attempt) reserve(ctx context.Context) error {
 		a.verdict = authz.Verdict{Reason: a.shortage()}
 	}
 	return nil
+}
+
+// take takes the charge, once for a stream however often the proxy asks about it.
+func (a *attempt) take(ctx context.Context, charge authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+	if s, ok := streamOf(a.request); ok {
+		return a.replays.enter(s).reserve(ctx, a.began, a.meter, a.holder, a.limits, charge)
+	}
+	return a.meter.Reserve(ctx, a.holder, a.limits, charge)
 }
 
 // price is the charge of the verdict with its default filled in: units above 0, of limits that the plan has.
@@ -306,8 +315,12 @@ func (a *attempt) shortage() authz.Reason {
 // seal turns the verdict into the answer.
 func (a *attempt) seal() authz.Decision {
 	if a.verdict.Allowed {
+		if s, ok := a.reservation.(*share); ok {
+			s.Keep()
+		}
 		return authz.Allow(a.allowance())
 	}
+	a.unchargeStream()
 	if a.verdict.Reason == "" {
 		a.verdict.Reason = authz.ReasonPolicyDenied
 	}
@@ -333,9 +346,19 @@ func (a *attempt) broken(reason authz.Reason, cause string) authz.Decision {
 		a.reservation.Cancel()
 		a.reservation, a.charge = nil, nil
 	}
+	a.unchargeStream()
 	a.cause = cause
 	a.verdict = authz.Verdict{Reason: reason}
 	return authz.Deny(a.denial())
+}
+
+// unchargeStream gives back what an earlier check of the same stream took: a denied request costs nothing.
+func (a *attempt) unchargeStream() {
+	if s, ok := streamOf(a.request); ok {
+		if c := a.replays.known(s); c != nil {
+			c.undo(a.began)
+		}
+	}
 }
 
 // record writes the one entry of the check. A recorder that panics must not take the answer with it.

@@ -21,7 +21,7 @@ type Explanation struct {
 // Explain decides a request on the same path as Check, with two differences: the policy's steps are traced, and nothing
 // is taken from any quota or recorded.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
-	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, opt: c.opt}
+	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(c.opt.Now), opt: c.opt}
 	dry.rules.Store(c.rules.Load())
 	a := &attempt{Checker: dry, request: r, began: c.opt.Now(), trace: &authz.Trace{}}
 	d := dry.run(ctx, a)
