@@ -19,7 +19,10 @@ type Book struct {
 	Seen map[NodeID]Seen `json:"seen,omitempty"`
 }
 
-// Page is the count of one period. Granted = Spent + Returned + what is Held, always.
+// Page is the count of one period. Always
+//
+//	Granted = Spent + Returned + what is Held
+//	Granted - Returned <= Ceiling + Forgiven
 type Page struct {
 	Period   Period             `json:"period"`
 	Credited int64              `json:"credited,omitempty"`
@@ -29,6 +32,9 @@ type Page struct {
 	Returned int64              `json:"returned,omitempty"`
 	Excess   int64              `json:"excess,omitempty"`
 	Held     map[NodeID]Holding `json:"held,omitempty"`
+	// Ceiling is the largest allowance under which units were granted. A plan that is lowered later lowers the
+	// allowance below what is granted, and leaves the ceiling.
+	Ceiling int64 `json:"ceiling,omitempty"`
 }
 
 // Holding is what one node has leased and not reported as spent.
@@ -60,11 +66,11 @@ func (b *Book) Lease(r LeaseRequest, now time.Time) (Lease, error) {
 	p.lapse(&r.Limit, now)
 
 	got := min(r.Want, p.free(&r.Limit))
-	p.grant(got)
+	p.grant(got, &r.Limit)
 	p.hold(r.Node, got, now.Add(LeaseTerm))
 	lease := Lease{
 		Period: p.Period, Granted: got, Held: p.Held[r.Node].Units, Free: p.free(&r.Limit),
-		Elsewhere: p.elsewhere(r.Node, now), Allowance: p.allowance(&r.Limit), Now: now, Until: LeaseTerm,
+		Elsewhere: p.elsewhere(r.Node, now), Nodes: b.sharing(r.Node, now), Allowance: p.allowance(&r.Limit), Now: now, Until: LeaseTerm,
 	}
 	b.remember(r.Node, Seen{Seq: r.Seq, At: now, Lease: lease})
 	return lease, nil
@@ -110,11 +116,13 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 		back := min(r.Estimate-r.Actual, p.Granted-p.Returned)
 		p.Spent -= back
 		p.giveBack(back)
+		// It may be what a reset forgave. It would be granted twice if it stayed forgiven as well.
+		p.Forgiven = max(0, p.Forgiven-back)
 		return Settlement{Refunded: back}, nil
 	}
 	more := r.Actual - r.Estimate
 	charged := min(more, p.free(&r.Limit))
-	p.grant(charged)
+	p.grant(charged, &r.Limit)
 	p.Spent += charged
 	p.exceed(more - charged)
 	return Settlement{Charged: charged, Excess: more - charged}, nil
@@ -208,6 +216,10 @@ func (b *Book) Check() error {
 			return authz.Errorf(authz.KindConflict, "period from %v: of %d granted, %d were returned and %d forgiven",
 				p.Period.Start, p.Granted, p.Returned, p.Forgiven)
 		}
+		if p.Granted-p.Returned > p.Ceiling+p.Forgiven {
+			return authz.Errorf(authz.KindConflict, "period from %v: granted %d - returned %d is more than the %d allowed + %d forgiven",
+				p.Period.Start, p.Granted, p.Returned, p.Ceiling, p.Forgiven)
+		}
 	}
 	return nil
 }
@@ -288,6 +300,17 @@ func (b *Book) remember(node NodeID, s Seen) {
 	}
 }
 
+// sharing counts the nodes that hold units or asked for some within LeaseTerm, that one included.
+func (b *Book) sharing(node NodeID, now time.Time) int64 {
+	n := int64(1)
+	for other, seen := range b.Seen {
+		if other != node && now.Sub(seen.At) < LeaseTerm {
+			n++
+		}
+	}
+	return n
+}
+
 func (b *Book) holds(node NodeID) bool {
 	for _, p := range []*Page{b.Current, b.Prepaid} {
 		if p != nil && p.Held[node].Units > 0 {
@@ -299,7 +322,10 @@ func (b *Book) holds(node NodeID) bool {
 
 // grant counts units as handed out. Only the difference of Granted and Returned says anything, so the two are counted
 // down together before years of leasing and returning a very large limit could overflow them.
-func (p *Page) grant(units int64) {
+func (p *Page) grant(units int64, l *authz.Limit) {
+	if units > 0 {
+		p.Ceiling = max(p.Ceiling, p.allowance(l))
+	}
 	p.Granted += units
 	if p.Granted > MaxUnits {
 		p.Granted, p.Returned = p.Granted-p.Returned, 0

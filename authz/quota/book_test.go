@@ -215,11 +215,12 @@ func TestNodesAreForgotten(t *testing.T) {
 func TestCheckFinds(t *testing.T) {
 	held := map[quota.NodeID]quota.Holding{"a": {Units: 3}}
 	for name, page := range map[string]quota.Page{
-		"sums":              {Granted: 5, Spent: 1, Held: held},
+		"sums":              {Granted: 5, Spent: 1, Held: held, Ceiling: 9},
 		"nothing held":      {Held: map[quota.NodeID]quota.Holding{"a": {}}},
 		"less than nothing": {Granted: -1, Spent: -1},
 		"returned too much": {Granted: 1, Spent: -1, Returned: 2},
-		"forgiven too much": {Granted: 3, Held: held, Forgiven: 4},
+		"forgiven too much": {Granted: 3, Held: held, Forgiven: 4, Ceiling: 3},
+		"granted too much":  {Granted: 8, Spent: 4, Returned: 1, Held: held, Forgiven: 1, Ceiling: 5},
 	} {
 		for i, book := range []quota.Book{{Current: &page}, {Previous: &page}, {Prepaid: &page}} {
 			if book.Check() == nil && name != "less than nothing" {
@@ -227,7 +228,7 @@ func TestCheckFinds(t *testing.T) {
 			}
 		}
 	}
-	if err := (&quota.Book{Current: &quota.Page{Granted: 5, Spent: 1, Returned: 1, Held: held, Forgiven: 1}}).Check(); err != nil {
+	if err := (&quota.Book{Current: &quota.Page{Granted: 5, Spent: 1, Returned: 1, Held: held, Forgiven: 1, Ceiling: 3}}).Check(); err != nil {
 		t.Error(err)
 	}
 }

@@ -3,17 +3,21 @@ package quota
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Dispenser serves reservations from leases in memory. A check that finds units in hand does no I/O and takes only its
-// own bucket's lock; one that does not waits for a single call to the ledger, which it shares with all others that wait
-// for the same bucket.
+// Dispenser serves reservations from leases in memory. A check that finds units in hand does no I/O and takes no lock;
+// one that does not waits for a single call to the ledger, which it shares with all others that wait for the same
+// bucket.
 //
 // It never hands out more than the ledger granted. What it holds when it dies is stranded until the period ends; what
 // it holds when it is closed is given back.
@@ -24,7 +28,10 @@ type Dispenser struct {
 
 	seq  atomic.Uint64 // of requests to the ledger, one row for all buckets
 	rid  atomic.Uint64 // of reservations
-	taps sync.Map      // Bucket -> *tap
+	taps *xsync.Map[Bucket, *tap]
+
+	mu      sync.Mutex
+	refunds []SettleRequest // that did not get through
 
 	calls  sync.WaitGroup // ledger calls in flight
 	ctx    context.Context
@@ -40,7 +47,18 @@ const SweepEvery = LeaseTerm / 4
 // NewDispenser makes a dispenser over a ledger. The node's name must never have been used before.
 func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Dispenser{ledger: l, node: node, now: now, ctx: ctx, cancel: cancel}
+	d := &Dispenser{ledger: l, node: node, now: now, taps: xsync.NewMap[Bucket, *tap](), ctx: ctx, cancel: cancel}
+	if r, ok := l.(Recaller); ok {
+		r.OnRecall(node, d.giveBack)
+	}
+	return d
+}
+
+// giveBack returns what is in hand of a bucket of which another node has nothing left.
+func (d *Dispenser) giveBack(ctx context.Context, b Bucket) {
+	if t, ok := d.taps.Load(b); ok {
+		t.giveBack(ctx)
+	}
 }
 
 // NewNodeID makes a name for this run of this process.
@@ -85,64 +103,73 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 func (d *Dispenser) withTap(h authz.Holder, l *authz.Limit, f func(*tap) (authz.QuotaFact, bool)) authz.QuotaFact {
 	b := BucketOf(l, h)
 	for {
-		v, ok := d.taps.Load(b)
+		t, ok := d.taps.Load(b)
 		if !ok {
-			v, _ = d.taps.LoadOrStore(b, &tap{d: d, bucket: b, limit: *l})
+			t, _ = d.taps.LoadOrStore(b, newTap(d, b, l))
 		}
-		t := v.(*tap)
 		t.adopt(l)
 		if fact, alive := f(t); alive {
 			fact.Name = l.Name
 			return fact
 		}
-		d.taps.CompareAndDelete(b, t)
+		d.forget(b, t)
 	}
+}
+
+// forget takes a dead tap off the map.
+func (d *Dispenser) forget(b Bucket, t *tap) {
+	d.taps.Compute(b, func(at *tap, there bool) (*tap, xsync.ComputeOp) {
+		if there && at == t {
+			return nil, xsync.DeleteOp
+		}
+		return at, xsync.CancelOp
+	})
 }
 
 // Report tells the ledger what was spent of that bucket, so that its balance is up to date, and learns what changed
 // there, such as a credit. It does nothing for a bucket that is not in use here.
 func (d *Dispenser) Report(ctx context.Context, b Bucket) error {
-	v, ok := d.taps.Load(b)
+	t, ok := d.taps.Load(b)
 	if !ok {
 		return nil
 	}
-	return v.(*tap).report(ctx)
+	return t.report(ctx)
 }
 
-// Sweep tells the ledger what was spent, which renews the leases in use, and gives back those that were not used since
-// the last sweep.
+// Sweep renews the leases in use, gives back those that were not used since the last sweep, and repeats refunds that did
+// not get through. It stops at the first call that does not: leases in hand are served until they run out.
 func (d *Dispenser) Sweep(ctx context.Context) {
-	d.taps.Range(func(k, v any) bool {
-		t := v.(*tap)
-		if t.idle() {
-			if t.retire(ctx) {
-				d.taps.CompareAndDelete(k, t)
-			}
-		} else {
-			_ = t.report(ctx) // the ledger is out of reach: leases in hand are served until they run out
-		}
-		return ctx.Err() == nil
-	})
+	if d.retryRefunds(ctx) == nil {
+		_ = d.each(ctx, func(ctx context.Context, t *tap) error { return t.sweep(ctx) })
+	}
 }
 
 // Close gives all leases back. The dispenser must not be used afterwards. It returns an error if some could not be
 // given back; those are stranded.
 func (d *Dispenser) Close(ctx context.Context) error {
-	left := 0
-	d.taps.Range(func(k, v any) bool {
-		if t := v.(*tap); t.retire(ctx) {
-			d.taps.CompareAndDelete(k, t)
-		} else {
-			left++
-		}
-		return true
-	})
+	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, t *tap) error { return t.retire(ctx) }))
 	d.cancel()
 	d.calls.Wait()
-	if left > 0 {
-		return authz.Errorf(authz.KindUnavailable, "%d leases could not be given back and stay charged", left)
+	if n := d.taps.Size(); n > 0 {
+		return authz.Errorf(authz.KindUnavailable, "%d leases could not be given back and stay charged: %w", n, err)
 	}
-	return nil
+	return err
+}
+
+// atOnce is how many calls a sweep has under way: a store commits what waits at the same time with one fsync.
+const atOnce = 128
+
+// each runs f on every tap, several at once, and stops at the first error.
+func (d *Dispenser) each(ctx context.Context, f func(context.Context, *tap) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for _, t := range d.taps.All() {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return f(ctx, t) })
+	}
+	return g.Wait()
 }
 
 // reservation is units taken from one or several taps for one request.
@@ -155,9 +182,9 @@ type reservation struct {
 
 // part is what a reservation took from one tap.
 type part struct {
-	tap    *tap
-	units  int64
-	period Period
+	tap   *tap
+	hand  *hand
+	units int64
 }
 
 // ID is unique over all nodes and times.
@@ -175,13 +202,48 @@ func (r *reservation) Cancel() {
 	}
 }
 
-// refund gives units back that the ledger already knows as spent.
+// refund gives units back that the ledger already knows as spent. What does not get through is repeated by the sweep.
 func (d *Dispenser) refund(id string, p part) {
+	r := SettleRequest{ID: id, Bucket: p.tap.bucket, Limit: *p.tap.limit.Load(), Period: p.hand.period, Estimate: p.units}
 	d.goCall(func(ctx context.Context) {
-		_, _ = d.ledger.Settle(ctx, SettleRequest{
-			ID: id, Bucket: p.tap.bucket, Limit: p.tap.terms(), Period: p.period, Estimate: p.units,
-		})
+		if _, err := d.ledger.Settle(ctx, r); authz.KindOf(err) == authz.KindUnavailable && err != nil {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if len(d.refunds) < maxRefunds {
+				d.refunds = append(d.refunds, r)
+			}
+		}
 	})
+}
+
+// maxRefunds bounds how many refunds wait for a ledger that is out of reach; beyond it units stay charged.
+const maxRefunds = 100_000
+
+// retryRefunds repeats the refunds that did not get through, until one fails again.
+func (d *Dispenser) retryRefunds(ctx context.Context) error {
+	d.mu.Lock()
+	waiting := d.refunds
+	d.refunds = nil
+	d.mu.Unlock()
+	for i, r := range waiting {
+		if _, err := d.ledger.Settle(ctx, r); err != nil && authz.KindOf(err) == authz.KindUnavailable {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.refunds = append(d.refunds, waiting[i:]...)
+			return err
+		}
+	}
+	return nil
+}
+
+// send makes one call to the ledger.
+func (d *Dispenser) send(ctx context.Context, r request) (Lease, error) {
+	if r.isReturn {
+		return Lease{}, d.ledger.Return(ctx, ReturnRequest{
+			Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: r.Limit, Held: r.Held, Spent: r.Spent, Units: r.back,
+		})
+	}
+	return d.ledger.Lease(ctx, r.LeaseRequest)
 }
 
 // goCall runs a call to the ledger that outlives the check that asked for it.

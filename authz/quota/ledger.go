@@ -45,8 +45,10 @@ type Lease struct {
 	Held int64 `json:"held"`
 	// Free is what the ledger could still grant to anybody.
 	Free int64 `json:"free"`
-	// Elsewhere is what other nodes hold and could give back.
+	// Elsewhere is what other nodes hold and could give back, and Nodes how many share the bucket: those that hold
+	// units or asked for some within LeaseTerm, the asking one included.
 	Elsewhere int64 `json:"elsewhere,omitempty"`
+	Nodes     int64 `json:"nodes,omitempty"`
 	// Allowance is all that the period grants: the limit's units and credits.
 	Allowance int64 `json:"allowance"`
 	// Now is the ledger's clock, and Until how long the lease is good: the node MUST NOT serve from it later than
@@ -155,4 +157,14 @@ type Ledger interface {
 	Credit(ctx context.Context, r CreditRequest) (Balance, error)
 	Reset(ctx context.Context, r ResetRequest) (Balance, error)
 	Balance(ctx context.Context, b Bucket, l authz.Limit) (Balance, error)
+}
+
+// Recaller is a ledger over which nodes can ask each other for units, so that nobody is refused while units lie idle
+// somewhere. It is optional: where one process has the ledger to itself there is nobody to ask.
+type Recaller interface {
+	// Recall asks every other node to give back what it holds of the bucket, and returns when they have, or when ctx
+	// ends. Nodes that do not answer keep what they hold.
+	Recall(ctx context.Context, node NodeID, b Bucket) error
+	// OnRecall has f called whenever another node recalls a bucket. It is called once for each node, before any Recall.
+	OnRecall(node NodeID, f func(ctx context.Context, b Bucket))
 }

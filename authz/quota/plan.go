@@ -50,7 +50,38 @@ func ParsePlans(data any) (map[string][]authz.Limit, error) {
 		}
 		out[name] = limits
 	}
-	return out, nil
+	return out, checkShared(out)
+}
+
+// checkShared refuses plans in which one limit of an account has different periods. Keys of one account may be on
+// different plans and share the count of a limit by its name; counted in two periods at once it would be in neither.
+// Units may differ: the count is one, and each key is held to the units of its own plan.
+func checkShared(plans map[string][]authz.Limit) error {
+	first := make(map[string]string) // limit -> plan
+	for _, plan := range slices.Sorted(maps.Keys(plans)) {
+		for i := range plans[plan] {
+			l := &plans[plan][i]
+			if l.Per != authz.PerAccount {
+				continue
+			}
+			other, ok := first[l.Name]
+			if !ok {
+				first[l.Name] = plan
+				continue
+			}
+			j := slices.IndexFunc(plans[other], func(m authz.Limit) bool { return m.Name == l.Name })
+			if !samePeriods(l, &plans[other][j]) {
+				return authz.Errorf(authz.KindInvalid, "plans %q and %q: limit %q is per account and has different periods in the two: give one of them another name",
+					other, plan, l.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// samePeriods reports whether two limits begin and end their periods at the same instants.
+func samePeriods(a, b *authz.Limit) bool {
+	return a.Window == b.Window && zone(a).String() == zone(b).String() && max(a.Anchor, 1) == max(b.Anchor, 1)
 }
 
 func parsePlan(data any) ([]authz.Limit, error) {

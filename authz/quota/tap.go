@@ -3,40 +3,43 @@ package quota
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// tap is what a node holds of one bucket.
+// tap is a node's share of one bucket: what it has in hand, and how it gets more.
 //
-// Units may be taken only under a lease whose period has not ended and whose term has not run out. What was spent is
-// reported with the next call to the ledger. There is at most one call at a time, and one whose answer was lost is
-// repeated as it was before anything else is asked, so that the ledger counts it once.
+// Taking what is in hand is the business of hand and takes no lock. Everything else happens under the tap's lock, which
+// is never held during I/O. There is one call to the ledger at a time; one whose answer was lost is repeated as it was
+// before anything else is asked, so that the ledger counts it once.
 type tap struct {
 	d      *Dispenser
 	bucket Bucket
+	limit  atomic.Pointer[authz.Limit]
+	hand   atomic.Pointer[hand]
+	used   atomic.Bool // since the last sweep
 
-	mu      sync.Mutex
-	limit   authz.Limit
-	lease   Lease     // the last answer
-	left    int64     // units in hand; they can be taken only while the lease is good
-	spent   int64     // units spent and not yet in a request to the ledger
-	until   time.Time // when the lease runs out, by our clock
-	asked   time.Time // when the ledger last answered; zero: never, or what it said is known to be out of date
-	size    int64     // how many units to lease at once
-	waiting int64     // units that takers wait for
-	pending *request  // made and not answered
-	flight  *flight   // the call that carries it
-	used    bool      // since the last sweep
-	dead    bool      // retired: use another tap
+	mu        sync.Mutex
+	size      int64 // how many units to lease at once
+	nodes     int64 // how many nodes share the bucket, this one included
+	elsewhere int64 // what others hold
+	waiting   int64 // units that takers wait for
+	recalled  time.Time
+	queue     []request // made and not answered; the first is the one that is sent
+	flight    *flight   // the call that is under way
+	dead      bool      // retired: use another tap
 }
 
-// request is one call to the ledger: a lease, or the return of everything.
+// request is one call to the ledger: a lease, or the return of units.
 type request struct {
 	LeaseRequest
 	isReturn bool
 	back     int64
+	// made is when the request was made, before it was first sent. The term of the lease counts from then, also when
+	// the answer comes to a repetition: the ledger answers that as it did the first, and counts from the first as well.
+	made time.Time
 }
 
 // flight is one call to the ledger. Those who wait for it read err after done is closed.
@@ -50,59 +53,73 @@ const (
 	// recheck is how long "nothing is left" is believed before the ledger is asked again: others may have returned
 	// units, or somebody may have paid elsewhere.
 	recheck = time.Second
-	// fastLease and slowLease bound how long a lease should last: a crash forfeits about a second's worth.
-	fastLease, slowLease = time.Second, 10 * time.Second
+	// A lease should last between these two: a crash forfeits a few seconds' worth.
+	fastLease, slowLease = 2 * time.Second, 20 * time.Second
 )
 
-// adopt takes over a limit that was changed with the plan.
-func (t *tap) adopt(l *authz.Limit) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.limit != *l {
-		t.limit, t.asked = *l, time.Time{}
-	}
-	t.used = true
+func newTap(d *Dispenser, b Bucket, l *authz.Limit) *tap {
+	t := &tap{d: d, bucket: b, nodes: 1}
+	t.limit.Store(l)
+	t.hand.Store(newHand(Period{}))
+	return t
 }
 
-func (t *tap) terms() authz.Limit {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.limit
+// adopt takes over a limit that was changed with the plan. Other periods begin at once. More or fewer units count when
+// the ledger is asked next: keys of one account may be on plans that differ in them, and must not ask on every request.
+func (t *tap) adopt(l *authz.Limit) {
+	if old := t.limit.Load(); old != l && *old != *l {
+		t.limit.Store(l)
+		if !samePeriods(old, l) {
+			t.hand.Load().asked.Store(0)
+		}
+	}
+	if !t.used.Load() {
+		t.used.Store(true)
+	}
 }
 
 // peek reports the state of the bucket, and false if the tap is dead.
 func (t *tap) peek(ctx context.Context) (authz.QuotaFact, bool) {
+	now := t.d.now()
+	if h := t.hand.Load(); h.good(now) && h.asked.Load() != 0 && (h.left.Load() > 0 || !t.outdated(h, now)) {
+		return h.fact(0), true
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.goodLocked() || t.left == 0 && t.worthAskingLocked() {
-		if err := t.callLocked(ctx, 0); err != nil && (t.left == 0 || !t.goodLocked()) {
-			return t.unavailableLocked(), !t.dead
+	if t.dead {
+		return authz.QuotaFact{}, false
+	}
+	if err := t.callLocked(ctx, 0); err != nil {
+		if h := t.hand.Load(); h.left.Load() == 0 || !h.good(t.d.now()) {
+			return t.unavailable(), !t.dead
 		}
 	}
-	return t.factLocked(0), !t.dead
+	return t.hand.Load().fact(0), !t.dead
 }
 
 // take takes units. The part has no units if there were too few, and the fact then says why.
 func (t *tap) take(ctx context.Context, units int64) (part, authz.QuotaFact, bool) {
+	if h := t.hand.Load(); h.take(units, t.d.now) {
+		if h.left.Load() < h.low.Load() && h.free.Load() > 0 {
+			t.ahead()
+		}
+		return part{tap: t, hand: h, units: units}, h.taken(), true
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
 		if t.dead {
 			return part{}, authz.QuotaFact{}, false
 		}
-		good := t.goodLocked()
-		if good && t.left >= units {
-			t.left -= units
-			t.spent += units
-			fact := t.factLocked(0)
-			fact.State = authz.QuotaOK // for who took the last unit
-			return part{tap: t, units: units, period: t.lease.Period}, fact, true
+		h := t.hand.Load()
+		if h.take(units, t.d.now) {
+			return part{tap: t, hand: h, units: units}, h.taken(), true
 		}
-		if good && !t.worthAskingLocked() {
-			return part{}, t.factLocked(units), true
+		if now := t.d.now(); h.good(now) && h.asked.Load() != 0 && h.left.Load() < units && !t.outdated(h, now) && !t.recallLocked(ctx, now) {
+			return part{}, h.fact(units), true
 		}
 		if err := t.callLocked(ctx, units); err != nil {
-			return part{}, t.unavailableLocked(), !t.dead
+			return part{}, t.unavailable(), !t.dead
 		}
 	}
 }
@@ -111,33 +128,21 @@ func (t *tap) take(ctx context.Context, units int64) (part, authz.QuotaFact, boo
 func (t *tap) undo(p part) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.dead || t.spent < p.units || !t.lease.Period.Same(p.period) {
-		return false
-	}
-	t.spent -= p.units
-	t.left += p.units
-	return true
+	return !t.dead && t.hand.Load() == p.hand && p.hand.restore(p.units)
 }
 
-// goodLocked reports whether there is a lease under which units may be taken.
-func (t *tap) goodLocked() bool {
-	now := t.d.now()
-	over := !t.lease.Period.Forever() && !now.Before(t.lease.Period.End)
-	return !t.asked.IsZero() && !over && now.Before(t.until)
+// outdated reports whether the ledger may have more than it said.
+func (t *tap) outdated(h *hand, now time.Time) bool {
+	return h.free.Load() > 0 || now.UnixNano()-h.asked.Load() >= int64(recheck)
 }
 
-// worthAskingLocked reports whether the ledger may have more than it said.
-func (t *tap) worthAskingLocked() bool {
-	return t.lease.Free > 0 || t.d.now().Sub(t.asked) >= recheck
-}
-
-// factLocked describes the bucket to somebody who wants that many units.
-func (t *tap) factLocked(want int64) authz.QuotaFact {
+// fact describes what is in hand to somebody who wants that many units.
+func (h *hand) fact(want int64) authz.QuotaFact {
 	f := authz.QuotaFact{
-		State: authz.QuotaOK, Limit: t.lease.Allowance, Remaining: t.left + t.lease.Free, ResetsAt: t.lease.Period.End,
+		State: authz.QuotaOK, Limit: h.allowance.Load(), Remaining: h.left.Load() + h.free.Load(), ResetsAt: h.period.End,
 	}
-	if !t.lease.Period.Forever() {
-		f.Window = t.lease.Period.End.Sub(t.lease.Period.Start)
+	if !h.period.Forever() {
+		f.Window = h.period.End.Sub(h.period.Start)
 	}
 	switch {
 	case f.Remaining == 0:
@@ -148,8 +153,40 @@ func (t *tap) factLocked(want int64) authz.QuotaFact {
 	return f
 }
 
-func (t *tap) unavailableLocked() authz.QuotaFact {
-	return authz.QuotaFact{State: authz.QuotaUnavailable, Limit: t.limit.Units}
+// taken is the fact for who has just taken units, which is good even for the last one.
+func (h *hand) taken() authz.QuotaFact {
+	f := h.fact(0)
+	f.State = authz.QuotaOK
+	return f
+}
+
+func (t *tap) unavailable() authz.QuotaFact {
+	return authz.QuotaFact{State: authz.QuotaUnavailable, Limit: t.limit.Load().Units}
+}
+
+// ahead asks for more before the last unit is taken. Nobody waits for it.
+func (t *tap) ahead() {
+	if !t.mu.TryLock() {
+		return // somebody is at it
+	}
+	defer t.mu.Unlock()
+	if h := t.hand.Load(); !t.dead && t.flight == nil && h.left.Load() < h.low.Load() {
+		t.startLocked()
+	}
+}
+
+// recallLocked asks other nodes, once in a while, to give back what they hold, and reports whether there is a reason to
+// ask the ledger again. It releases the lock while it waits.
+func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
+	r, ok := t.d.ledger.(Recaller)
+	if !ok || t.elsewhere == 0 || now.Sub(t.recalled) < recheck {
+		return false
+	}
+	t.recalled = now
+	t.mu.Unlock()
+	err := r.Recall(ctx, t.d.node, t.bucket)
+	t.mu.Lock()
+	return err == nil
 }
 
 // callLocked has the ledger asked for that many units, or joins the call under way, and waits. It releases the lock
@@ -177,49 +214,58 @@ func (t *tap) startLocked() *flight {
 	}
 	f := &flight{done: make(chan struct{})}
 	t.flight = f
-	if t.pending == nil {
-		t.sizeLocked()
-		t.pending = t.requestLocked()
-		t.pending.Want = max(0, max(t.size, t.waiting)-t.left)
+	if len(t.queue) == 0 {
+		t.queue = append(t.queue, t.leaseLocked())
 	}
-	r, sent := *t.pending, t.d.now()
+	r := t.queue[0]
 	t.d.goCall(func(ctx context.Context) {
-		lease, err := t.send(ctx, r)
+		lease, err := t.d.send(ctx, r)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.answerLocked(r, lease, err, sent)
+		t.answerLocked(r, lease, err)
 		t.flight, f.err = nil, err
 		close(f.done)
+		if err == nil && len(t.queue) > 0 {
+			t.startLocked()
+		}
 	})
 	return f
 }
 
-func (t *tap) send(ctx context.Context, r request) (Lease, error) {
-	if r.isReturn {
-		return Lease{}, t.d.ledger.Return(ctx, ReturnRequest{
-			Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: r.Limit, Held: r.Held, Spent: r.Spent, Units: r.back,
-		})
-	}
-	return t.d.ledger.Lease(ctx, r.LeaseRequest)
-}
-
-// requestLocked moves what was spent into a new request.
-func (t *tap) requestLocked() *request {
-	r := &request{LeaseRequest: LeaseRequest{
-		Node: t.d.node, Seq: t.d.seq.Add(1), Bucket: t.bucket, Limit: t.limit, Held: t.lease.Period, Spent: t.spent,
-	}}
-	t.spent = 0
+// leaseLocked makes a request for more that reports what was spent.
+func (t *tap) leaseLocked() request {
+	h := t.hand.Load()
+	left := h.left.Load()
+	t.resizeLocked(h, left)
+	r := t.requestLocked(h)
+	r.Want = max(0, max(t.size, t.waiting)-left)
 	return r
 }
 
-// sizeLocked fits the size of the lease to how fast the last one was used up, within half of what is left, so that the
-// last units are leased one by one and a crash forfeits little.
-func (t *tap) sizeLocked() {
-	room := t.limit.Units
-	if !t.asked.IsZero() {
-		room = t.lease.Free + t.left
-		switch lasted := t.d.now().Sub(t.asked); {
-		case t.left == 0 && lasted < fastLease:
+func (t *tap) requestLocked(h *hand) request {
+	return request{made: t.d.now(), LeaseRequest: LeaseRequest{
+		Node: t.d.node, Seq: t.d.seq.Add(1), Bucket: t.bucket, Limit: *t.limit.Load(), Held: h.period, Spent: h.unreported(),
+	}}
+}
+
+// returnLocked makes a request that gives back everything in hand, nil if there is nothing to say.
+func (t *tap) returnLocked(h *hand) *request {
+	back := h.drain()
+	r := t.requestLocked(h)
+	if r.isReturn, r.back = true, back; r.back == 0 && r.Spent == 0 {
+		return nil
+	}
+	return &r
+}
+
+// resizeLocked fits the size of the lease to how fast the last one was used up, within this node's share of half of what
+// is left, so that the last units are leased one by one and a crash forfeits little.
+func (t *tap) resizeLocked(h *hand, left int64) {
+	room := t.limit.Load().Units
+	if asked := h.asked.Load(); asked != 0 {
+		room = h.free.Load() + left
+		switch lasted := time.Duration(t.d.now().UnixNano() - asked); {
+		case left <= h.low.Load() && lasted < fastLease:
 			t.size *= 2
 		case lasted > slowLease:
 			t.size /= 2
@@ -227,39 +273,45 @@ func (t *tap) sizeLocked() {
 	} else if t.size == 0 {
 		t.size = firstLease
 	}
-	t.size = max(1, min(t.size, room/2))
+	t.size = max(1, min(t.size, room/(2*t.nodes)))
 }
 
-// answerLocked takes over the ledger's answer.
-//
-// What is in hand grows by what was granted and by nothing else: units that the ledger counts as ours and that we do
-// not know of were handed out already. It shrinks to what the ledger counts as ours, less what was spent meanwhile.
-func (t *tap) answerLocked(r request, lease Lease, err error, sent time.Time) {
+// answerLocked takes over the ledger's answer to the first request of the queue.
+func (t *tap) answerLocked(r request, lease Lease, err error) {
+	h := t.hand.Load()
 	if err != nil {
 		if k := authz.KindOf(err); k == authz.KindInvalid || k == authz.KindConflict {
-			t.pending, t.asked, t.left = nil, time.Time{}, 0 // refused: start afresh
+			t.queue = t.queue[1:] // refused, and so never happened: start afresh, for our counts do not agree
+			h.drain()
+			t.hand.Store(newHand(h.period))
 		}
 		return
 	}
-	t.pending = nil
+	t.queue = t.queue[1:]
 	if r.isReturn {
-		t.asked = time.Time{}
+		h.asked.Store(0)
 		return
 	}
-	if !lease.Period.Same(t.lease.Period) {
-		t.left, t.spent = 0, 0 // of a period that is over: it was granted there, and stays charged there
+	if !lease.Period.Same(h.period) {
+		if back := t.returnLocked(h); back != nil { // of the period that is over
+			t.queue = append(t.queue, *back)
+		}
+		h = newHand(lease.Period)
 	}
-	t.left = max(0, min(t.left+lease.Granted, lease.Held-t.spent))
-	t.lease = lease
-	t.until = sent.Add(lease.Until)
-	t.asked = t.d.now()
+	h.refill(lease, r.made, t.d.now())
+	t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
+	h.low.Store(t.size / 4)
+	t.hand.Store(h)
 }
 
-// report makes a call even if nothing is needed.
+// report tells the ledger what was spent, and learns what changed there.
 func (t *tap) report(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.flight != nil { // what it carries is older than what we were asked to report
+	if t.dead {
+		return nil
+	}
+	for t.flight != nil || len(t.queue) > 0 { // what these carry is older than what we were asked to report
 		if err := t.callLocked(ctx, 0); err != nil {
 			return err
 		}
@@ -267,33 +319,49 @@ func (t *tap) report(ctx context.Context) error {
 	return t.callLocked(ctx, 0)
 }
 
-// idle reports whether nobody used the tap since the last call of idle.
-func (t *tap) idle() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	was := t.used
-	t.used = false
-	return !was
+// sweep renews a lease that would run out before the next sweeps, reports what a crash would otherwise refund, and gives
+// back what nobody used since the last sweep.
+func (t *tap) sweep(ctx context.Context) error {
+	if !t.used.Swap(false) {
+		return t.retire(ctx)
+	}
+	if soon := t.d.now().Add(2 * SweepEvery); t.limit.Load().RefundOnCrash || !t.hand.Load().good(soon) {
+		return t.report(ctx)
+	}
+	return nil
 }
 
-// retire gives everything back, after which the tap is dead. It returns false if the ledger did not take it, or if
-// somebody came and uses the tap again.
-func (t *tap) retire(ctx context.Context) bool {
+// giveBack returns what is in hand, because another node has nothing left.
+func (t *tap) giveBack(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.flight != nil || t.pending != nil {
+	_ = t.returnAllLocked(ctx)
+}
+
+// returnAllLocked gives everything in hand back and waits until the ledger has it.
+func (t *tap) returnAllLocked(ctx context.Context) error {
+	if r := t.returnLocked(t.hand.Load()); r != nil {
+		t.queue = append(t.queue, *r)
+	}
+	for t.flight != nil || len(t.queue) > 0 {
 		if err := t.callLocked(ctx, 0); err != nil {
-			return false
+			return err
 		}
 	}
-	if t.left > 0 || t.spent > 0 {
-		t.pending = t.requestLocked()
-		t.pending.isReturn, t.pending.back = true, t.left
-		t.left = 0
-		if err := t.callLocked(ctx, 0); err != nil {
-			return false
-		}
+	return nil
+}
+
+// retire gives everything back, after which the tap is dead and forgotten, unless somebody came and uses it again.
+func (t *tap) retire(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.returnAllLocked(ctx); err != nil {
+		return err
 	}
-	t.dead = t.left == 0 && t.spent == 0 && t.waiting == 0 && t.flight == nil && t.pending == nil
-	return t.dead
+	h := t.hand.Load()
+	t.dead = h.left.Load() == 0 && t.waiting == 0 && t.flight == nil && len(t.queue) == 0 && h.issued-h.reported <= 0
+	if t.dead {
+		t.d.forget(t.bucket, t)
+	}
+	return nil
 }

@@ -11,13 +11,13 @@ func leaseGrants(f *fixture) {
 	l := tenAnHour()
 	period := quota.PeriodAt(&l, f.clock.Now())
 	f.same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
-		Period: period, Granted: 4, Held: 4, Free: 6, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 4, Held: 4, Free: 6, Nodes: 1, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
-		Period: period, Granted: 6, Held: 6, Elsewhere: 4, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 6, Held: 6, Elsewhere: 4, Nodes: 2, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
-		Period: period, Elsewhere: 10, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Elsewhere: 10, Nodes: 3, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the balance", f.balance(l), quota.Balance{
 		Bucket: bucketFor(l), Period: period, Allowance: 10, Granted: 10, Outstanding: map[quota.NodeID]int64{"a": 4, "b": 6},

@@ -19,6 +19,7 @@ type Ledger struct {
 	journal map[string]entry   // credits and resets by ID
 	settled map[string]settled // by ID
 	order   []string           // the ids in settled, oldest first
+	nodes   map[quota.NodeID]func(context.Context, quota.Bucket)
 }
 
 // entry is what an ID of a credit or a reset was used for.
@@ -33,7 +34,10 @@ type settled struct {
 	answer quota.Settlement
 }
 
-var _ quota.Ledger = (*Ledger)(nil)
+var (
+	_ quota.Ledger   = (*Ledger)(nil)
+	_ quota.Recaller = (*Ledger)(nil)
+)
 
 // NewLedger makes an empty ledger with that clock.
 func NewLedger(now func() time.Time) *Ledger {
@@ -42,7 +46,32 @@ func NewLedger(now func() time.Time) *Ledger {
 		books:   make(map[quota.Bucket]*quota.Book),
 		journal: make(map[string]entry),
 		settled: make(map[string]settled),
+		nodes:   make(map[quota.NodeID]func(context.Context, quota.Bucket)),
 	}
+}
+
+// OnRecall is quota.Recaller.OnRecall.
+func (s *Ledger) OnRecall(node quota.NodeID, f func(context.Context, quota.Bucket)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nodes[node] = f
+}
+
+// Recall is quota.Recaller.Recall.
+func (s *Ledger) Recall(ctx context.Context, node quota.NodeID, b quota.Bucket) error {
+	s.mu.Lock()
+	others := maps.Clone(s.nodes)
+	s.mu.Unlock()
+	delete(others, node)
+	var wg sync.WaitGroup
+	for _, f := range others {
+		wg.Go(func() { f(ctx, b) })
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "recall: %w", err)
+	}
+	return nil
 }
 
 // Lease is quota.Ledger.Lease.
