@@ -44,10 +44,12 @@ func (a *attempt) allowance() authz.Answer {
 		RemoveRequestHeaders:  a.verdict.RemoveRequestHeaders,
 		SetQueryParameters:    a.verdict.SetQueryParameters,
 		RemoveQueryParameters: a.verdict.RemoveQueryParameters,
-		Metadata:              a.metadata(""),
+		Metadata:              a.metadata(a.would),
 	}
 	if a.facts.Key.Status == authz.KeyActive {
 		a.identityHeaders(&out)
+	}
+	if a.facts.Key.Found() { // also one that is no good any more, on a route that asks for none
 		a.dropCredential(&out)
 	}
 	a.dropForgeries(&out)
@@ -91,13 +93,15 @@ func (a *attempt) dropCredential(out *authz.Answer) {
 	}
 }
 
-// dropForgeries removes headers in our name that the client sent and that are not overwritten.
+// dropForgeries removes headers in our name that the client sent and that are not overwritten, under every name that an
+// upstream may take for ours: to CGI and its heirs, x_tollkeeper_account is the same variable. Where Envoy is told not
+// to show us all headers we cannot see them all, which is why its configuration removes them before anybody looks.
 func (a *attempt) dropForgeries(out *authz.Answer) {
 	if a.request.HTTP == nil {
 		return
 	}
 	for _, h := range a.request.HTTP.Headers {
-		if strings.HasPrefix(h.Name, identityPrefix) && !out.Headers.Has(h.Name) {
+		if strings.HasPrefix(strings.ReplaceAll(h.Name, "_", "-"), identityPrefix) && !out.Headers.Has(h.Name) {
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
 		}
 	}
@@ -130,7 +134,7 @@ func (a *attempt) denial() authz.Answer {
 		// No content-type: Envoy makes the gRPC one, and the body becomes grpc-message.
 		offer("grpc-status", grpcStatus(out.Status, out.Reason))
 		out.Body = strings.TrimSpace(info.Title + ". " + info.Remedy)
-	case a.verdict.Body == nil:
+	case a.verdict.Body == nil && out.Status >= 400: // a redirect, or an answer without content, has no problem
 		offer("content-type", "application/problem+json")
 		out.Body = a.problem(out.Status, info)
 	}

@@ -173,6 +173,10 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 	return a.seal()
 }
 
+// patience is the part of its time that a check waits for the ledger, when it looks and again when it reserves. What is
+// left is for the policy, which is told that the ledger could not say.
+const patience = 2.0 / 5
+
 // bound gives the check its deadline.
 func (c *Checker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	timeout := c.opt.Timeout
@@ -212,8 +216,16 @@ func (a *attempt) peek(ctx context.Context) {
 	a.limits = a.rules.Plans[key.Plan]
 	a.holder = authz.Holder{Key: key.Lineage, Account: key.Account}
 	if len(a.limits) > 0 {
+		ctx, stop := a.patient(ctx)
+		defer stop()
 		a.facts.Quota = a.meter.Peek(ctx, a.holder, a.limits)
 	}
+}
+
+// patient bounds one wait for the ledger.
+func (a *attempt) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	at, _ := ctx.Deadline() // bound has set one
+	return context.WithTimeout(ctx, time.Duration(patience*float64(time.Until(at))))
 }
 
 func (a *attempt) decide(ctx context.Context) error {
@@ -257,16 +269,24 @@ func (a *attempt) reserve(ctx context.Context) error {
 
 // take takes the charge, once for a stream however often the proxy asks about it.
 func (a *attempt) take(ctx context.Context, charge authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+	ctx, stop := a.patient(ctx)
+	defer stop()
 	if s, ok := streamOf(a.request); ok {
 		return a.replays.enter(s).reserve(ctx, a.began, a.meter, a.holder, a.limits, charge)
 	}
 	return a.meter.Reserve(ctx, a.holder, a.limits, charge)
 }
 
+// maxCharge is the most that one request can cost. No count goes further.
+const maxCharge = 1 << 53
+
 // price is the charge of the verdict with its default filled in: units above 0, of limits that the plan has.
 func (a *attempt) price() (authz.Charge, error) {
 	out := make(authz.Charge, len(a.limits))
 	if a.verdict.Charge == nil {
+		if key := &a.facts.Key; key.Status == authz.KeyActive && len(a.rules.Plans) > 0 && a.rules.Plans[key.Plan] == nil {
+			return nil, fmt.Errorf("key %q is on plan %q, which is not defined: it would have no limits", key.ID, key.Plan)
+		}
 		for i := range a.limits {
 			if a.limits[i].Unit == authz.UnitRequests {
 				out[a.limits[i].Name] = 1
@@ -276,8 +296,8 @@ func (a *attempt) price() (authz.Charge, error) {
 	}
 	for name, units := range a.verdict.Charge {
 		switch {
-		case units < 0:
-			return nil, fmt.Errorf("policy charges %d units of %q", units, name)
+		case units < 0 || units > maxCharge:
+			return nil, fmt.Errorf("policy charges %d units of %q: want 0 to %d", units, name, int64(maxCharge))
 		case !a.limited(name):
 			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, a.facts.Key.Plan)
 		case units > 0:
@@ -315,10 +335,11 @@ func (a *attempt) shortage() authz.Reason {
 // seal turns the verdict into the answer.
 func (a *attempt) seal() authz.Decision {
 	if a.verdict.Allowed {
+		answer := a.allowance()
 		if s, ok := a.reservation.(*share); ok {
 			s.Keep()
 		}
-		return authz.Allow(a.allowance())
+		return authz.Allow(answer)
 	}
 	a.unchargeStream()
 	if a.verdict.Reason == "" {
@@ -326,7 +347,8 @@ func (a *attempt) seal() authz.Decision {
 	}
 	if a.opt.DryRun {
 		a.would = a.verdict.Reason
-		return authz.Allow(authz.Answer{ID: a.id, Metadata: a.metadata(a.would)})
+		a.verdict = authz.Verdict{Allowed: true, Metadata: a.verdict.Metadata}
+		return authz.Allow(a.allowance())
 	}
 	return authz.Deny(a.denial())
 }

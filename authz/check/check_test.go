@@ -236,6 +236,7 @@ func TestWhatBreaksIsADenial(t *testing.T) {
 			return authz.Verdict{Allowed: true, Charge: authz.Charge{}}, nil
 		}, authz.ReasonDecisionTimeout},
 		{"unknown charge", always(authz.Verdict{Allowed: true, Charge: authz.Charge{"nope": 1}}), authz.ReasonPolicyError},
+		{"charge beyond every count", always(authz.Verdict{Allowed: true, Charge: authz.Charge{"daily": 1<<53 + 1}}), authz.ReasonPolicyError},
 		{"negative charge", always(authz.Verdict{Allowed: true, Charge: authz.Charge{"daily": -1}}), authz.ReasonPolicyError},
 	}
 	for _, c := range cases {
@@ -382,6 +383,13 @@ func TestDryRun(t *testing.T) {
 	if d := b.Check(t.Context(), request()); !d.Allowed() || b.book.entries[0].Would != authz.ReasonKeyMissing {
 		t.Errorf("a dry run denies, or does not say what it would do: %+v", b.book.entries)
 	}
+	d := b.Check(t.Context(), request("x-tollkeeper-account", "victim", "x_tollkeeper_plan", "all"))
+	if got := strings.Join(d.RemoveRequestHeaders, " "); got != "x-tollkeeper-account x_tollkeeper_plan" {
+		t.Errorf("a dry run lets forged headers through: removes %q", got)
+	}
+	if e := b.Explain(t.Context(), request()); e.Decision.Allowed() {
+		t.Error("a dry run explains away a denial")
+	}
 	b.book.entries = nil
 	r := request()
 	r.Fault = "broken"
@@ -413,3 +421,35 @@ func TestARecorderThatPanicsKeepsTheAnswer(t *testing.T) {
 type panicking struct{}
 
 func (panicking) Record(*check.Entry) { panic("disk") }
+
+// TestAPlanThatIsGoneIsNotUnlimited has a policy that knows nothing of plans.
+func TestAPlanThatIsGoneIsNotUnlimited(t *testing.T) {
+	b := newBench(t, nil, check.Options{})
+	b.Use(&check.Rules{Policy: always(authz.Verdict{Allowed: true}), Plans: map[string][]authz.Limit{"other": limits}})
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), authz.ReasonPolicyError)
+	b.Use(&check.Rules{Policy: always(authz.Verdict{Allowed: true}), Plans: map[string][]authz.Limit{}})
+	if d := b.Check(t.Context(), request("x-api-key", b.text)); !d.Allowed() {
+		t.Errorf("where there are no plans at all: %s", d.DeniedFor())
+	}
+}
+
+// TestALedgerThatHangsIsAFact has a ledger that never answers: the policy is told, in time.
+func TestALedgerThatHangsIsAFact(t *testing.T) {
+	b := newBench(t, nil, check.Options{})
+	hanging := hung{b.ledger}
+	b.meter = quota.NewDispenser(hanging, "n", time.Now)
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{
+		Timeout: 200 * time.Millisecond, Credentials: check.Sources{Headers: []string{"x-api-key"}},
+	})
+	b.Use(&check.Rules{Plans: map[string][]authz.Limit{"small": limits}, Policy: rule(func(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+		return authz.Verdict{Reason: authz.Reason("quota_" + string(f.Quota[0].State))}, nil
+	})})
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), "quota_unavailable")
+}
+
+type hung struct{ quota.Ledger }
+
+func (hung) Lease(ctx context.Context, _ quota.LeaseRequest) (quota.Lease, error) {
+	<-ctx.Done()
+	return quota.Lease{}, ctx.Err()
+}

@@ -33,33 +33,51 @@ func readBody(r *authz.Request, opt Options) (authz.Body, string) {
 	if r.HTTP == nil {
 		return authz.Body{}, ""
 	}
-	media, params, err := mime.ParseMediaType(r.HTTP.Headers.Get("content-type"))
-	if err != nil {
-		return authz.Body{}, ""
-	}
 	content := []byte(r.HTTP.Body)
 	if len(content) == 0 {
 		content = r.HTTP.RawBody
 	}
-	if strings.HasPrefix(media, "application/grpc") {
+	kind := kindOf(r.HTTP.Headers.Get("content-type"))
+	if kind == "application/grpc" {
 		return readGRPC(r.HTTP.Path, content, opt.Descriptors)
+	}
+	if kind == "" {
+		return authz.Body{}, ""
 	}
 	if truncated, fault := isTruncated(r.HTTP.Headers, len(content)); truncated || fault != "" {
 		return authz.Body{Truncated: truncated}, fault
 	}
-	var parsed any
-	switch media {
-	case "application/json":
-		parsed, err = readJSON(content)
-	case "application/x-www-form-urlencoded":
-		parsed, err = readForm(string(content))
-	case "multipart/form-data":
-		parsed, err = readMultipart(content, params["boundary"])
-	}
+	parsed, err := parse(kind, r.HTTP.Headers.Get("content-type"), content)
 	if err != nil {
-		return authz.Body{}, "the body is not the " + media + " that it says it is"
+		return authz.Body{}, "the body is not the " + kind + " that it says it is"
 	}
 	return authz.Body{Parsed: parsed}, ""
+}
+
+// kindOf is the kind of body that a content type speaks of anywhere, "" for one that is not decoded. An upstream may read
+// a header leniently, so one that is malformed does not keep a body from the policy.
+func kindOf(contentType string) string {
+	contentType = strings.ToLower(contentType)
+	for _, kind := range []string{"application/json", "application/x-www-form-urlencoded", "multipart/form-data", "application/grpc"} {
+		if strings.Contains(contentType, kind) {
+			return kind
+		}
+	}
+	return ""
+}
+
+func parse(kind, contentType string, content []byte) (any, error) {
+	switch kind {
+	case "application/json":
+		return readJSON(content)
+	case "application/x-www-form-urlencoded":
+		return readForm(string(content))
+	}
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil, err
+	}
+	return readMultipart(content, params["boundary"])
 }
 
 // isTruncated reports whether the proxy sent only the beginning of a body: it says so itself, or the length that the
@@ -187,6 +205,7 @@ func readGRPC(path string, b []byte, files *protoregistry.Files) (authz.Body, st
 
 // messageOf finds what the method at /package.Service/Method takes, nil if it is not known or takes a stream.
 func messageOf(path string, files *protoregistry.Files) protoreflect.MessageDescriptor {
+	path, _, _ = strings.Cut(path, "?")
 	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !ok {
 		return nil

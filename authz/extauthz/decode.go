@@ -37,8 +37,6 @@ func decode(req *authv3.CheckRequest, opt Options) *authz.Request {
 			Body: h.GetBody(), RawBody: h.GetRawBody(),
 		}
 		out.HTTP.Headers, out.HTTP.RawHeaders = readHeaders(h)
-	} else {
-		out.HTTP = nil
 	}
 	if fault := readPath(out); fault != "" {
 		out.Fault = fault
@@ -71,8 +69,8 @@ func readHeaders(h *authv3.AttributeContext_HttpRequest) (authz.Headers, bool) {
 
 // readPath cuts the path into its decoded segments and reads the query's parameters. The path is not a URL, and is not
 // parsed as one: in //admin, a URL parser would take admin for a host. All leading slashes go, escapes are decoded
-// before the cut, and an escape that cannot be decoded is a fault. Pairs of the query that cannot be decoded are left
-// out, as OPA's plugin does.
+// before the cut. What cannot be decoded, in the path or in the query, is a fault: a policy must not decide on less than
+// the upstream may read.
 func readPath(r *authz.Request) string {
 	var path string
 	if r.HTTP != nil {
@@ -93,7 +91,9 @@ func readPath(r *authz.Request) string {
 		return ""
 	}
 	r.HTTP.Segments = strings.Split(strings.TrimLeft(decoded, "/"), "/")
-	r.HTTP.Params, _ = url.ParseQuery(query)
+	if r.HTTP.Params, err = url.ParseQuery(query); err != nil {
+		return "the query has a malformed escape or a semicolon"
+	}
 	return ""
 }
 

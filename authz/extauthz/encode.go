@@ -3,6 +3,7 @@ package extauthz
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -27,10 +28,10 @@ func encode(d *authz.Decision) *authv3.CheckResponse {
 		resp.Status.Code = int32(codes.OK)
 		resp.HttpResponse = &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
 			Headers:                 headers(d.Headers, toUpstream),
-			HeadersToRemove:         d.RemoveRequestHeaders,
+			HeadersToRemove:         texts(d.RemoveRequestHeaders),
 			ResponseHeadersToAdd:    headers(d.ResponseHeaders, toClient),
 			QueryParametersToSet:    parameters(d.SetQueryParameters),
-			QueryParametersToRemove: d.RemoveQueryParameters,
+			QueryParametersToRemove: texts(d.RemoveQueryParameters),
 		}}
 		return resp
 	}
@@ -41,9 +42,21 @@ func encode(d *authz.Decision) *authv3.CheckResponse {
 	resp.HttpResponse = &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 		Status:  &typev3.HttpStatus{Code: typev3.StatusCode(d.HTTPStatus())},
 		Headers: headers(h, toDenied),
-		Body:    d.Body,
+		Body:    text(d.Body),
 	}}
 	return resp
+}
+
+// text makes a text fit for protobuf, which refuses to send a message with one that is not UTF-8. A policy may have
+// copied it from the request, and then a denial would become an error.
+func text(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
+func texts(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = text(s)
+	}
+	return out
 }
 
 // destination is where headers go. Envoy treats further values of one name differently in each.
@@ -66,7 +79,7 @@ func headers(in authz.Headers, to destination) []*corev3.HeaderValueOption {
 		if add {
 			action = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 		}
-		out[i] = &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: h.Value}, AppendAction: action}
+		out[i] = &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: text(h.Name), Value: text(h.Value)}, AppendAction: action}
 		//lint:ignore SA1019 it is deprecated, and the only one that some releases of Envoy heed
 		out[i].Append = wrapperspb.Bool(add)
 	}
@@ -76,7 +89,7 @@ func headers(in authz.Headers, to destination) []*corev3.HeaderValueOption {
 func parameters(in []authz.Header) []*corev3.QueryParameter {
 	out := make([]*corev3.QueryParameter, len(in))
 	for i, p := range in {
-		out[i] = &corev3.QueryParameter{Key: p.Name, Value: p.Value}
+		out[i] = &corev3.QueryParameter{Key: text(p.Name), Value: text(p.Value)}
 	}
 	return out
 }
@@ -87,7 +100,7 @@ func metadata(in map[string]any) *structpb.Struct {
 	}
 	out := &structpb.Struct{Fields: make(map[string]*structpb.Value, len(in))}
 	for k, v := range in {
-		out.Fields[k] = value(v)
+		out.Fields[text(k)] = value(v)
 	}
 	return out
 }
@@ -95,10 +108,12 @@ func metadata(in map[string]any) *structpb.Struct {
 // value turns a JSON value into its protobuf form. Numbers become doubles there, as protobuf has no others.
 func value(v any) *structpb.Value {
 	switch v := v.(type) {
+	case string:
+		return structpb.NewStringValue(text(v))
 	case json.Number:
 		f, err := v.Float64()
 		if err != nil {
-			return structpb.NewStringValue(v.String())
+			return structpb.NewStringValue(text(v.String()))
 		}
 		return structpb.NewNumberValue(f)
 	case map[string]any:
@@ -112,7 +127,7 @@ func value(v any) *structpb.Value {
 	}
 	out, err := structpb.NewValue(v)
 	if err != nil {
-		return structpb.NewStringValue(fmt.Sprint(v))
+		return structpb.NewStringValue(text(fmt.Sprint(v)))
 	}
 	return out
 }

@@ -96,7 +96,9 @@ func TestPaths(t *testing.T) {
 		"/%ff":             {fault: true},
 		"http://evil/a":    {segments: "http:||evil|a"},
 		"/a;x=1":           {segments: "a;x=1"},
-		"/caf%C3%A9?q=%zz": {segments: "café"},
+		"/caf%C3%A9?q=%20": {segments: "café"},
+		"/a?q=%zz":         {fault: true},
+		"/a?x=1;admin=1":   {fault: true},
 	}
 	for path, want := range cases {
 		r := &authz.Request{HTTP: &authz.HTTP{Path: path}}
@@ -105,6 +107,46 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%q: segments %q, fault %q", path, r.HTTP.Segments, fault)
 		}
 	}
+}
+
+// TestContentTypesThatUpstreamsUnderstand has headers that a strict parser refuses and a lenient one reads.
+func TestContentTypesThatUpstreamsUnderstand(t *testing.T) {
+	for _, contentType := range []string{
+		"application/json", "Application/JSON; charset", `application/json;q="`, "application/json, text/plain", "text/plain, application/json",
+	} {
+		r := &authz.Request{HTTP: &authz.HTTP{Body: `{"admin": true}`, Headers: authz.Headers{{Name: "content-type", Value: contentType}}}}
+		if body, fault := readBody(r, Options{}); fault != "" || body.Parsed == nil {
+			t.Errorf("%s: parsed %v, fault %q", contentType, body.Parsed, fault)
+		}
+		r.HTTP.Body = "{"
+		if _, fault := readBody(r, Options{}); fault == "" {
+			t.Errorf("%s: broken JSON is no fault", contentType)
+		}
+	}
+}
+
+// FuzzEncode puts arbitrary texts everywhere in an answer. It can be sent, and its code is what the decision says.
+func FuzzEncode(f *testing.F) {
+	f.Add("x-a", "v", "body", "meta", true)
+	f.Add("x\xff", "\xfe\n", "\xc3", "\xed\xa0\x80", false)
+	f.Fuzz(func(t *testing.T, name, value, body, key string, allow bool) {
+		h := authz.Headers{{Name: name, Value: value}, {Name: name, Value: body}}
+		a := authz.Answer{
+			ID: value, Status: len(value), Headers: h, ResponseHeaders: h, Body: body, RemoveRequestHeaders: []string{name},
+			SetQueryParameters: h, RemoveQueryParameters: []string{value}, Metadata: map[string]any{key: []any{value, map[string]any{value: json.Number(body)}}},
+		}
+		d := authz.Deny(a)
+		if allow {
+			d = authz.Allow(a)
+		}
+		resp := encode(&d)
+		if _, err := proto.Marshal(resp); err != nil {
+			t.Fatalf("cannot be sent: %v", err)
+		}
+		if (resp.GetStatus().GetCode() == 0) != allow {
+			t.Fatalf("code %d for allow = %v", resp.GetStatus().GetCode(), allow)
+		}
+	})
 }
 
 // FuzzCheckRequest feeds arbitrary messages to the whole path under a policy that allows one thing only. Whatever comes,

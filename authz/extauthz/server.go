@@ -50,6 +50,17 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 			resp = encode(&authz.Decision{})
 		}
 	}()
-	d := s.checker.Check(ctx, decode(req, s.opt))
+	d := s.checker.Check(ctx, s.read(req))
 	return encode(&d), nil
+}
+
+// read decodes a request. One that cannot be survived is denied as one that cannot be understood, and recorded like it.
+func (s *Server) read(req *authv3.CheckRequest) (r *authz.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("request could not be read", "panic", p, "stack", string(debug.Stack()))
+			r = &authz.Request{Fault: "reading it panicked"}
+		}
+	}()
+	return decode(req, s.opt)
 }
