@@ -43,6 +43,10 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...
 
+.PHONY: sim
+sim: ## simulate 100 million reservations over nodes that crash and lines that fail
+	$(GO) test -count=1 -timeout 60m -v -run 'Simulation|Utilisation' ./authz/quota -sim.n=100000000
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
 	@set -e; for pkg in $$($(GO) list ./...); do \

@@ -25,6 +25,8 @@ type Dispenser struct {
 	ledger Ledger
 	node   NodeID
 	now    func() time.Time
+	base   time.Time    // when the dispenser was made
+	spawn  func(func()) // runs a call to the ledger beside everything else; go, but in the simulation
 
 	seq  atomic.Uint64 // of requests to the ledger, one row for all buckets
 	rid  atomic.Uint64 // of reservations
@@ -47,7 +49,10 @@ const SweepEvery = LeaseTerm / 4
 // NewDispenser makes a dispenser over a ledger. The node's name must never have been used before.
 func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &Dispenser{ledger: l, node: node, now: now, taps: xsync.NewMap[Bucket, *tap](), ctx: ctx, cancel: cancel}
+	d := &Dispenser{
+		ledger: l, node: node, now: now, base: now(), spawn: func(f func()) { go f() },
+		taps: xsync.NewMap[Bucket, *tap](), ctx: ctx, cancel: cancel,
+	}
 	if r, ok := l.(Recaller); ok {
 		r.OnRecall(node, d.giveBack)
 	}
@@ -249,10 +254,10 @@ func (d *Dispenser) send(ctx context.Context, r request) (Lease, error) {
 // goCall runs a call to the ledger that outlives the check that asked for it.
 func (d *Dispenser) goCall(f func(ctx context.Context)) {
 	d.calls.Add(1)
-	go func() {
+	d.spawn(func() {
 		defer d.calls.Done()
 		ctx, cancel := context.WithTimeout(d.ctx, callTimeout)
 		defer cancel()
 		f(ctx)
-	}()
+	})
 }

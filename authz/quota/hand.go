@@ -9,10 +9,11 @@ import (
 // hand is the units of one period that a node has in hand. Taking from it is a few atomic operations.
 type hand struct {
 	period Period
-	end    int64 // when the period ends, in Unix nanoseconds
+	end    int64     // when the period ends, in Unix nanoseconds
+	base   time.Time // from which the term is counted
 
 	left      atomic.Int64 // units that can be taken while the lease is good
-	until     atomic.Int64 // when the lease runs out, by our clock, in Unix nanoseconds
+	until     atomic.Int64 // when the lease runs out, in nanoseconds from base; steps of the wall clock do not count
 	low       atomic.Int64 // with fewer left it is time to ask for more
 	free      atomic.Int64 // what the ledger could still grant when it last answered
 	allowance atomic.Int64
@@ -23,9 +24,10 @@ type hand struct {
 	reported int64 // units that were told to the ledger as spent
 }
 
-// newHand makes an empty hand, under no lease, for that period.
-func newHand(p Period) *hand {
-	h := &hand{period: p, end: math.MaxInt64}
+// newHand makes an empty hand, under no lease, for that period. Base is any instant before, with a monotonic part.
+func newHand(p Period, base time.Time) *hand {
+	h := &hand{period: p, end: math.MaxInt64, base: base}
+	h.until.Store(math.MinInt64)
 	if !p.Forever() {
 		h.end = p.End.UnixNano()
 	}
@@ -34,8 +36,7 @@ func newHand(p Period) *hand {
 
 // good reports whether units may be taken: the lease has not run out, and neither has the period.
 func (h *hand) good(now time.Time) bool {
-	n := now.UnixNano()
-	return n < h.until.Load() && n < h.end
+	return int64(now.Sub(h.base)) < h.until.Load() && now.UnixNano() < h.end
 }
 
 // take takes units, and returns false if there are too few or the lease is over. The clock is read after the units were
@@ -59,7 +60,7 @@ func (h *hand) take(units int64, now func() time.Time) bool {
 
 // drain takes everything that is left and ends the lease, so that nobody takes any more. The tap's lock is held.
 func (h *hand) drain() int64 {
-	h.until.Store(0)
+	h.until.Store(math.MinInt64)
 	left := h.left.Swap(0)
 	h.issued -= left
 	return left
@@ -102,6 +103,6 @@ func (h *hand) refill(l Lease, sent, now time.Time) {
 	}
 	h.free.Store(l.Free)
 	h.allowance.Store(l.Allowance)
-	h.until.Store(sent.Add(l.Until).UnixNano())
+	h.until.Store(int64(sent.Add(l.Until).Sub(h.base)))
 	h.asked.Store(now.UnixNano())
 }

@@ -49,7 +49,11 @@ type flight struct {
 }
 
 const (
-	firstLease = 16
+	// The first lease of a bucket is that many units, or that part of the limit: before it is known how busy the bucket
+	// is, little is risked, and large limits are not leased in small change.
+	firstLease, firstShare = 16, 200
+	// leastShared is the smallest lease where units can be recalled from others: the last ones would cost a call each.
+	leastShared = 4
 	// recheck is how long "nothing is left" is believed before the ledger is asked again: others may have returned
 	// units, or somebody may have paid elsewhere.
 	recheck = time.Second
@@ -60,7 +64,7 @@ const (
 func newTap(d *Dispenser, b Bucket, l *authz.Limit) *tap {
 	t := &tap{d: d, bucket: b, nodes: 1}
 	t.limit.Store(l)
-	t.hand.Store(newHand(Period{}))
+	t.hand.Store(newHand(Period{}, d.base))
 	return t
 }
 
@@ -258,8 +262,9 @@ func (t *tap) returnLocked(h *hand) *request {
 	return &r
 }
 
-// resizeLocked fits the size of the lease to how fast the last one was used up, within this node's share of half of what
-// is left, so that the last units are leased one by one and a crash forfeits little.
+// resizeLocked fits the size of the lease to how fast the last one was used up, within this node's share of what is left,
+// so that the last units are leased in small change and a crash forfeits little. A node alone takes half. What others then
+// lack is recalled, where it can be.
 func (t *tap) resizeLocked(h *hand, left int64) {
 	room := t.limit.Load().Units
 	if asked := h.asked.Load(); asked != 0 {
@@ -271,9 +276,13 @@ func (t *tap) resizeLocked(h *hand, left int64) {
 			t.size /= 2
 		}
 	} else if t.size == 0 {
-		t.size = firstLease
+		t.size = max(firstLease, room/firstShare)
 	}
-	t.size = max(1, min(t.size, room/(2*t.nodes)))
+	least := int64(1)
+	if _, ok := t.d.ledger.(Recaller); ok {
+		least = leastShared
+	}
+	t.size = max(least, min(t.size, room/max(2, t.nodes)))
 }
 
 // answerLocked takes over the ledger's answer to the first request of the queue.
@@ -283,7 +292,7 @@ func (t *tap) answerLocked(r request, lease Lease, err error) {
 		if k := authz.KindOf(err); k == authz.KindInvalid || k == authz.KindConflict {
 			t.queue = t.queue[1:] // refused, and so never happened: start afresh, for our counts do not agree
 			h.drain()
-			t.hand.Store(newHand(h.period))
+			t.hand.Store(newHand(h.period, t.d.base))
 		}
 		return
 	}
@@ -296,7 +305,7 @@ func (t *tap) answerLocked(r request, lease Lease, err error) {
 		if back := t.returnLocked(h); back != nil { // of the period that is over
 			t.queue = append(t.queue, *back)
 		}
-		h = newHand(lease.Period)
+		h = newHand(lease.Period, t.d.base)
 	}
 	h.refill(lease, r.made, t.d.now())
 	t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere

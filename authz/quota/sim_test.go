@@ -1,0 +1,348 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// The simulation runs the production dispenser and the production arithmetic of the ledger in one goroutine, on virtual
+// time, with every choice drawn from a seed: many nodes over one ledger, clocks that differ, calls that are late, lost,
+// answered in vain or repeated, partitions and crashes between any two steps. A seed that fails is printed, and runs the
+// same again with -sim.seed.
+var (
+	simSeed         = flag.Uint64("sim.seed", 0, "run only this seed")
+	simReservations = flag.Int("sim.n", 200_000, "reservations to simulate")
+)
+
+// world is one simulated installation.
+type world struct {
+	rng    *rand.Rand
+	seed   uint64
+	limit  authz.Limit
+	bucket Bucket
+	now    time.Time
+	book   Book
+	nodes  []*simNode
+	faulty bool
+	// forgetful makes dispensers believe that a lease has no term, which they must not: the simulation has to notice.
+	forgetful bool
+	fault     string // the first property that did not hold
+
+	asked, admitted, refused, timedOut, calls, crashes int
+	perPeriod                                          map[int64]int64 // admitted, by the start of the period
+	old                                                []LeaseRequest  // to be delivered again, late
+}
+
+// simNode is one node: a dispenser, what it has under way, and what is wrong with its clock and its line.
+type simNode struct {
+	w    *world
+	name int
+	d    *Dispenser
+	skew time.Duration
+	cut  bool
+	todo []func()            // calls to the ledger that are under way
+	open []authz.Reservation // reservations that may still be cancelled
+	at   []int64             // the periods they were taken in
+}
+
+var holderOfSim = authz.Holder{Key: "k", Account: "a"}
+
+// expired is the context of everybody who asks: nobody waits in a simulation, but asks again.
+var expired = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func newWorld(seed uint64, nodes int, l authz.Limit, faulty bool) *world {
+	w := &world{
+		rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, limit: l, bucket: BucketOf(&l, holderOfSim), faulty: faulty,
+		now: time.Date(2026, 3, 29, 0, 59, 0, 0, time.UTC), perPeriod: make(map[int64]int64),
+	}
+	for range nodes {
+		n := &simNode{w: w, skew: time.Duration(w.rng.IntN(4000)-2000) * time.Millisecond}
+		n.boot()
+		w.nodes = append(w.nodes, n)
+	}
+	return w
+}
+
+func (w *world) failf(format string, args ...any) {
+	if w.fault == "" {
+		w.fault = fmt.Sprintf("seed %d: ", w.seed) + fmt.Sprintf(format, args...)
+	}
+}
+
+// run takes steps until that many reservations were asked for or something is wrong.
+func (w *world) run(asks int) {
+	for w.asked < asks && w.fault == "" {
+		w.step()
+	}
+}
+
+// boot starts the node as a new one: what the one before held is forgotten.
+func (n *simNode) boot() {
+	n.w.crashes++
+	n.name = n.w.crashes
+	n.todo, n.open, n.at = nil, nil, nil
+	n.d = NewDispenser(link{n, n.w}, NodeID(fmt.Sprint(n.name)), func() time.Time { return n.w.now.Add(n.skew) })
+	n.d.spawn = func(f func()) { n.todo = append(n.todo, f) }
+}
+
+// link is a node's line to the ledger, with all that can happen on it.
+type link struct {
+	n *simNode
+	*world
+}
+
+var errLine = errors.New("the line is down")
+
+// through decides the fate of one call: whether it arrives, how often, and whether its answer does.
+func (l link) through(do func() error) error {
+	l.calls++
+	if l.n.cut || l.faulty && l.rng.IntN(50) == 0 {
+		return errLine
+	}
+	err := do()
+	if l.faulty && l.rng.IntN(50) == 0 {
+		_ = do()
+	}
+	if e := l.book.Check(); e != nil {
+		l.failf("%v", e)
+	}
+	if l.faulty && l.rng.IntN(50) == 0 {
+		return errLine
+	}
+	return err
+}
+
+func (l link) Lease(_ context.Context, r LeaseRequest) (out Lease, err error) {
+	err = l.through(func() (err error) {
+		out, err = l.book.Lease(r, l.now)
+		return err
+	})
+	if l.faulty && l.rng.IntN(100) == 0 {
+		l.world.old = append(l.world.old, r)
+	}
+	if l.forgetful {
+		out.Until = 1000 * time.Hour
+	}
+	return out, err
+}
+
+func (l link) Return(_ context.Context, r ReturnRequest) error {
+	return l.through(func() error { return l.book.Return(r, l.now) })
+}
+
+// Settle is not repeated: that an id counts once is the store's business.
+func (l link) Settle(_ context.Context, r SettleRequest) (out Settlement, err error) {
+	l.calls++
+	if l.n.cut {
+		return out, errLine
+	}
+	return l.book.Settle(r, l.now)
+}
+
+func (l link) Credit(context.Context, CreditRequest) (Balance, error) { return Balance{}, errLine }
+func (l link) Reset(context.Context, ResetRequest) (Balance, error)   { return Balance{}, errLine }
+func (l link) Balance(_ context.Context, b Bucket, m authz.Limit) (Balance, error) {
+	return l.book.Balance(b, m, l.now), nil
+}
+
+func (l link) OnRecall(NodeID, func(context.Context, Bucket)) {}
+
+func (l link) Recall(context.Context, NodeID, Bucket) error {
+	for _, other := range l.nodes {
+		if other != l.n && !other.cut {
+			other.d.giveBack(expired, l.bucket)
+		}
+	}
+	return nil
+}
+
+// ask has a client ask the node for one unit. If the node has to ask the ledger first, the client asks again when it has.
+func (n *simNode) ask() {
+	w := n.w
+	w.asked++
+	limits, charge := []authz.Limit{w.limit}, authz.Charge{w.limit.Name: 1}
+	for range 8 {
+		r, facts := n.d.Reserve(expired, holderOfSim, limits, charge)
+		switch {
+		case r != nil:
+			w.admit(n, r)
+			return
+		case facts[0].State != authz.QuotaUnavailable:
+			w.refused++
+			return
+		case w.faulty && w.rng.IntN(20) == 0: // the client gives up while the call is under way
+			w.timedOut++
+			return
+		}
+		w.deliverAll()
+	}
+	w.timedOut++
+}
+
+func (w *world) admit(n *simNode, r authz.Reservation) {
+	w.admitted++
+	held := r.(*reservation).parts[0].hand.period
+	period := held.Start.Unix()
+	w.perPeriod[period]++
+	// What a crash refunds may have been used: that is what such a limit is asked for.
+	if got := w.perPeriod[period]; got > w.limit.Units && !w.limit.RefundOnCrash {
+		w.failf("%d of %d admitted in the period from %d", got, w.limit.Units, period)
+	}
+	// Nobody serves from a lease that the ledger counts as over, whatever the clocks say.
+	if p := w.book.pageOf(held); p != nil {
+		if h := p.Held[n.d.node]; h.Units < 1 || !h.Until.After(w.now) {
+			w.failf("node %s served from a lease that is over: %+v at %v", n.d.node, h, w.now)
+		}
+	}
+	if w.faulty && w.rng.IntN(100) == 0 {
+		n.open, n.at = append(n.open, r), append(n.at, period)
+	}
+}
+
+// deliverAll lets every call that is under way go through, but for those that are late.
+func (w *world) deliverAll() {
+	for _, n := range w.nodes {
+		for range len(n.todo) {
+			if w.faulty && w.rng.IntN(10) == 0 {
+				break
+			}
+			f := n.todo[0]
+			n.todo = n.todo[1:]
+			f()
+		}
+	}
+}
+
+// step is one thing that happens.
+func (w *world) step() {
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	if w.rng.IntN(3) > 0 { // some nodes have more clients than others
+		n = w.nodes[w.rng.IntN(1+len(w.nodes)/3)]
+	}
+	switch p := w.rng.IntN(10_000); {
+	case p < 9700:
+		for range 1 + w.rng.IntN(20)*w.rng.IntN(2) {
+			n.ask()
+		}
+		w.now = w.now.Add(time.Duration(w.rng.IntN(1000)) * time.Microsecond)
+	case p < 9800:
+		w.deliverAll()
+	case p < 9840:
+		w.now = w.now.Add(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
+	case p < 9880:
+		if t, ok := n.d.taps.Load(w.bucket); ok {
+			_ = t.sweep(expired)
+		}
+	case !w.faulty:
+	case p < 9900:
+		n.cut = !n.cut
+	case p < 9910:
+		n.boot()
+	case p < 9960 && len(n.open) > 0:
+		last := len(n.open) - 1
+		n.open[last].Cancel()
+		w.perPeriod[n.at[last]]--
+		w.admitted--
+		n.open, n.at = n.open[:last], n.at[:last]
+	case p < 9970 && len(w.old) > 0: // a copy that was on its way for long
+		r := w.old[w.rng.IntN(len(w.old))]
+		_, _ = w.book.Lease(r, w.now)
+	case p < 9975:
+		w.now = w.now.Add(time.Duration(w.rng.IntN(150)) * time.Second)
+	}
+	if err := w.book.Check(); err != nil {
+		w.failf("%v", err)
+	}
+}
+
+// TestSimulation breaks everything, under limits of many kinds, and looks for a unit too many.
+func TestSimulation(t *testing.T) {
+	limits := []authz.Limit{
+		{Name: "small", Units: 37, Window: authz.WindowMinute, Per: authz.PerAccount},
+		{Name: "hourly", Units: 5_000, Window: authz.WindowHour, Per: authz.PerAccount},
+		{Name: "daily", Units: 50_000, Window: authz.WindowDay, Per: authz.PerAccount, Zone: berlin(t)},
+		{Name: "prepaid", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount},
+		{Name: "refunded", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true},
+	}
+	const perSeed = 20_000
+	var total world
+	for seed := uint64(1); total.asked < *simReservations; seed++ {
+		if *simSeed != 0 {
+			seed = *simSeed
+		}
+		l := limits[seed%uint64(len(limits))]
+		w := newWorld(seed, 1+int(seed%12), l, true)
+		if w.run(perSeed); w.fault != "" {
+			t.Fatal(w.fault)
+		}
+		total.asked += w.asked
+		total.admitted += w.admitted
+		total.refused += w.refused
+		total.timedOut += w.timedOut
+		total.calls += w.calls
+		total.crashes += w.crashes
+		if *simSeed != 0 {
+			break
+		}
+	}
+	t.Logf("%d reservations asked for, %d admitted, %d refused, %d without an answer; %d ledger calls, %d nodes; over-grants: 0",
+		total.asked, total.admitted, total.refused, total.timedOut, total.calls, total.crashes)
+}
+
+// TestSimulationNoticesABrokenDispenser has dispensers that go on serving when their lease has run out.
+func TestSimulationNoticesABrokenDispenser(t *testing.T) {
+	l := authz.Limit{Name: "refunded", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
+	for seed := uint64(1); seed <= 50; seed++ {
+		w := newWorld(seed, 5, l, true)
+		w.forgetful = true
+		if w.run(20_000); w.fault != "" {
+			t.Logf("noticed: %s", w.fault)
+			return
+		}
+	}
+	t.Error("50 seeds found nothing wrong")
+}
+
+func berlin(t testing.TB) *time.Location {
+	loc, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loc
+}
+
+// TestUtilisation runs limits dry without faults: what is used of them, and how often the ledger is asked.
+func TestUtilisation(t *testing.T) {
+	for _, units := range []int64{1_000, 10_000, 100_000, 1_000_000} {
+		w := newWorld(7, 10, authz.Limit{Name: "credits", Units: units, Window: authz.WindowNone, Per: authz.PerAccount}, false)
+		calls := 0 // until the last unit was taken; asking whether there is more comes after
+		for idle := 0; idle < 200; idle++ {
+			before := w.admitted
+			w.step()
+			w.now = w.now.Add(20 * time.Millisecond)
+			if w.admitted > before {
+				idle, calls = 0, w.calls
+			}
+		}
+		used := float64(w.admitted) / float64(units)
+		perReservation := float64(calls) / float64(w.admitted)
+		t.Logf("limit %7d, 10 nodes: %.2f %% used, %.4f ledger calls a reservation", units, 100*used, perReservation)
+		if used < 0.999 {
+			t.Errorf("limit %d: %.2f %% used, want 99.9 %%", units, 100*used)
+		}
+		if bound := map[int64]float64{1_000: 0.15, 10_000: 0.025}[units]; perReservation > max(bound, 0.01) {
+			t.Errorf("limit %d: %.4f ledger calls a reservation", units, perReservation)
+		}
+	}
+}
