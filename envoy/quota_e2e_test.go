@@ -1,40 +1,55 @@
 package envoy
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
+// TestConcurrentRequestsGetExactlyTheQuota sends 200 requests at the same time. Envoy gives each of them 0.3 s; where the
+// machine is too busy for that, it refuses some with 503, and the round is repeated. Never is one let through too many.
 func TestConcurrentRequestsGetExactlyTheQuota(t *testing.T) {
 	s := newStack(t)
-	key := s.customer("acme", "hundred")
-	replies := make([]reply, 200)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range 200 { // all at once
-		wg.Go(func() {
-			for i := next.Add(1); i <= 200; i = next.Add(1) {
-				replies[i-1] = s.get("/", key.Text)
-			}
-		})
-	}
-	wg.Wait()
-	allowed := s.Count()
-	codes := make(map[int]int)
-	s.Reset()
-	for _, r := range replies {
-		if codes[r.StatusCode]++; r.StatusCode != http.StatusOK {
+	for round := 1; ; round++ {
+		account := fmt.Sprintf("acme-%d", round)
+		key := s.customer(account, "hundred")
+		codes, denials := s.burst(200, key.Text)
+		allowed := s.Count()
+		s.Reset()
+		if codes[http.StatusServiceUnavailable] > 0 && allowed <= 100 && round < 8 {
+			t.Logf("round %d: too busy to answer all: %v", round, codes)
+			continue
+		}
+		for _, r := range denials {
 			s.wantDenial(r, http.StatusPaymentRequired, "quota_exceeded")
 		}
+		if allowed != 100 || codes[200] != 100 || codes[402] != 100 {
+			t.Errorf("%d requests reached the upstream and clients got %v, want 100 and 100 of 200 and 402", allowed, codes)
+		}
+		if n := s.spent(account, "monthly"); n != 100 {
+			t.Errorf("%d units were charged", n)
+		}
+		return
 	}
-	if allowed != 100 || codes[200] != 100 || codes[402] != 100 {
-		t.Errorf("%d requests reached the upstream and clients got %v, want 100 and 100 of 200 and 402", allowed, codes)
+}
+
+// burst sends n requests at once, and returns how many answers had each status, and the answers that were no 200.
+func (s *stack) burst(n int, key string) (map[int]int, []reply) {
+	replies := make([]reply, n)
+	var wg sync.WaitGroup
+	for i := range replies {
+		wg.Go(func() { replies[i] = s.get("/", key) })
 	}
-	if n := s.spent("acme", "monthly"); n != 100 {
-		t.Errorf("%d units were charged", n)
+	wg.Wait()
+	codes := make(map[int]int)
+	var denials []reply
+	for _, r := range replies {
+		if codes[r.StatusCode]++; r.StatusCode != http.StatusOK {
+			denials = append(denials, r)
+		}
 	}
+	return codes, denials
 }
 
 func TestSeveralLimitsAreChargedAllOrNone(t *testing.T) {

@@ -173,9 +173,9 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 	return a.seal()
 }
 
-// patience is the part of its time that a check waits for the ledger, when it looks and again when it reserves. What is
-// left is for the policy, which is told that the ledger could not say.
-const patience = 2.0 / 5
+// policyShare is the part of its time that a check keeps for the policy when it waits for the ledger: a policy that is
+// told in time that the ledger cannot say chooses the reason, where one that is not told is late.
+const policyShare = 1.0 / 5
 
 // bound gives the check its deadline.
 func (c *Checker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -222,10 +222,10 @@ func (a *attempt) peek(ctx context.Context) {
 	}
 }
 
-// patient bounds one wait for the ledger.
+// patient bounds a wait for the ledger.
 func (a *attempt) patient(ctx context.Context) (context.Context, context.CancelFunc) {
 	at, _ := ctx.Deadline() // bound has set one
-	return context.WithTimeout(ctx, time.Duration(patience*float64(time.Until(at))))
+	return context.WithDeadline(ctx, at.Add(-time.Duration(policyShare*float64(a.opt.Timeout))))
 }
 
 func (a *attempt) decide(ctx context.Context) error {

@@ -166,8 +166,15 @@ func Load(path string) (Config, error) {
 
 // Parse reads a document over what cfg holds. The error begins with line and column.
 func Parse(raw []byte, cfg *Config) error {
-	if file, err := parser.ParseBytes(raw, 0); err == nil && !slices.ContainsFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body != nil }) {
-		return nil // an empty file is a file of defaults, where the decoder would make it one of zeros
+	if file, err := parser.ParseBytes(raw, 0); err == nil {
+		docs := slices.DeleteFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body == nil })
+		switch {
+		case len(docs) == 0:
+			return nil // an empty file is a file of defaults, where the decoder would make it one of zeros
+		case len(docs) > 1:
+			pos := docs[1].Start.Position
+			return fmt.Errorf("%d:%d: a second document: want one", pos.Line, pos.Column)
+		}
 	}
 	err := yaml.NewDecoder(strings.NewReader(string(raw)), yaml.Strict()).Decode(cfg)
 	if err == nil {
@@ -228,27 +235,18 @@ func (c *Config) validate() (field string, err error) {
 		}
 	}
 	switch {
-	case !oneOf(c.Policy.Profile, "", "strict", "article", "rfc"):
+	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
 		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
 	case c.Policy.Query == "":
 		return "policy.query", errors.New("want the path of a rule, such as envoy/authz/allow")
-	case !oneOf(c.Store, "bolt", "memory"):
+	case !slices.Contains([]string{"bolt", "memory"}, c.Store):
 		return "store", fmt.Errorf("%q: want bolt or memory", c.Store)
 	case c.DataDir == "":
 		return "data_dir", errors.New("want a folder")
-	case !oneOf(c.Log.Level, "debug", "info", "warn", "error"):
+	case !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level):
 		return "log.level", fmt.Errorf("%q: want debug, info, warn or error", c.Log.Level)
 	case c.Log.Decisions == "":
 		return "log.decisions", errors.New("want stdout, stderr, off or a file")
 	}
 	return "", nil
-}
-
-func oneOf(s string, allowed ...string) bool {
-	for _, a := range allowed {
-		if s == a {
-			return true
-		}
-	}
-	return false
 }

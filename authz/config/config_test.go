@@ -61,6 +61,7 @@ func TestMistakes(t *testing.T) {
 		"wrong type":         {"request:\n  dry_run: 7\n", ":2:"},
 		"not YAML":           {"listen: [\n", ":1:"},
 		"duplicate":          {"data_dir: a\ndata_dir: b\n", ":2:1: "},
+		"two documents":      {"data_dir: a\n---\ndata_dir: b\n", ":2:1: a second document"},
 		"no port":            {"listen:\n  grpc: localhost\n", `:2:9: listen.grpc: "localhost": want host:port`},
 		"timeout":            {"request: {timeout: 0s}\n", ":1:20: request.timeout: "},
 		"duration":           {"request: {timeout: soon}\n", `:1:20: request.timeout: "soon": want a duration`},

@@ -80,7 +80,8 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 
 // Reserve takes the charge from the limits, all or none. See check.Meter.
 func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact) {
-	r := &reservation{d: d, n: d.rid.Add(1), parts: make([]part, 0, len(c))}
+	r := &reservation{d: d, n: d.rid.Add(1)}
+	r.parts = r.room[:0]
 	facts := make([]authz.QuotaFact, len(limits))
 	short := false
 	for i := range limits {
@@ -182,6 +183,7 @@ type reservation struct {
 	d        *Dispenser
 	n        uint64
 	parts    []part
+	room     [3]part // for parts, so that few limits need no memory of their own
 	canceled atomic.Bool
 }
 

@@ -61,7 +61,7 @@ type Set struct {
 	records  sync.Map // matcher -> Record
 	count    atomic.Int64
 	revision atomic.Uint64
-	syncedAt atomic.Int64 // Unix nanoseconds of the last time that the store was read to its end
+	syncedAt atomic.Pointer[time.Time] // when the store was last read to its end; its monotonic part counts
 
 	syncing sync.Mutex // held by one Sync at a time, while it reads the store
 	mu      sync.Mutex // held while a record takes its place, never during I/O
@@ -104,7 +104,7 @@ func (s *Set) Sync(ctx context.Context) error {
 			s.revision.Store(r.Revision)
 		}
 		if len(page) < syncPage {
-			s.syncedAt.Store(began.UnixNano())
+			s.syncedAt.Store(&began)
 			return nil
 		}
 	}
@@ -144,10 +144,10 @@ func (s *Set) Stale() bool { return s.Age() > s.maxStaleness }
 // Age is how long ago the set was last known to be complete.
 func (s *Set) Age() time.Duration {
 	at := s.syncedAt.Load()
-	if at == 0 {
+	if at == nil {
 		return time.Duration(1<<63 - 1)
 	}
-	return s.now().Sub(time.Unix(0, at))
+	return s.now().Sub(*at)
 }
 
 // Len is the number of records.

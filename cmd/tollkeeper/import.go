@@ -24,7 +24,6 @@ const (
 	maxShown      = 20
 	defaultBatch  = 5000
 	maxBatch      = 10_000
-	importedNoun  = "keys"
 	progressEvery = 50_000
 )
 
@@ -199,7 +198,7 @@ func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
 		}
 		var done admin.ImportResult
 		if err := client.Do(cmd.Context(), "POST", admin.Path("keys", "import"), body, &done); err != nil {
-			return fmt.Errorf("after line %d: %w", total.Created+total.Unchanged, err)
+			return fmt.Errorf("from line %d on: %w", part[0].line, err)
 		}
 		if len(done.Faults) > 0 {
 			faults := make([]lineFault, len(done.Faults))
@@ -212,7 +211,7 @@ func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
 		total.Unchanged += done.Unchanged
 		total.Accounts += done.Accounts
 		if n := start + len(part); n%progressEvery < batch && n < len(keys) && c.output == "table" {
-			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d %s\n", n, len(keys), importedNoun)
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d keys\n", n, len(keys))
 		}
 	}
 	return c.show(cmd, total, func(t *table) {
@@ -235,5 +234,5 @@ func (c *cli) importFaults(cmd *cobra.Command, done admin.ImportResult, faults [
 	if more := len(faults) - maxShown; more > 0 {
 		_, _ = fmt.Fprintf(w, "and %d more\n", more)
 	}
-	return fmt.Errorf("%d of %d lines cannot be imported; %d keys were imported before them", len(faults), lines, done.Created+done.Unchanged)
+	return fmt.Errorf("%d of %d lines cannot be imported; %d keys were imported before them", len(faults), lines, done.Created)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,9 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 			}
 			if in.ExpiresAt, err = instant(expiresAt, expiresIn, "expires-at", "expires-in"); err != nil {
 				return err
+			}
+			if f := cmd.Flags(); in.ExpiresAt.IsZero() && (f.Changed("expires-at") || f.Changed("expires-in")) {
+				return usagef("--expires-at and --expires-in must not be empty: leave them out for a key that never expires")
 			}
 			var k admin.Key
 			if err := c.do(cmd, "POST", admin.Path("keys"), in, &k); err != nil {
@@ -132,6 +136,7 @@ func (c *cli) keyShowCmd() *cobra.Command {
 
 func (c *cli) keyUpdateCmd() *cobra.Command {
 	var name, plan, expiresAt, expiresIn string
+	var noExpiry bool
 	var scopes, metaFlags []string
 	cmd := &cobra.Command{
 		Use: "update KEY", Short: "Change a key", Args: args(keyArg),
@@ -147,10 +152,13 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 			if f.Changed("scopes") {
 				in.Scopes = &scopes
 			}
-			if f.Changed("expires-at") || f.Changed("expires-in") {
+			if f.Changed("expires-at") || f.Changed("expires-in") || noExpiry {
 				at, err := instant(expiresAt, expiresIn, "expires-at", "expires-in")
 				if err != nil {
 					return err
+				}
+				if at.IsZero() != noExpiry { // an empty variable must not make a key immortal
+					return usagef("give one of --expires-at, --expires-in and --no-expiry, and not an empty one")
 				}
 				in.ExpiresAt = &at
 			}
@@ -162,7 +170,7 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 				in.Meta = &m
 			}
 			if in == (admin.KeyUpdate{}) {
-				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in or --meta")
+				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in, --no-expiry or --meta")
 			}
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
@@ -177,6 +185,7 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 	f.StringSliceVar(&scopes, "scopes", nil, "what the key may do, in place of all there are")
 	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date or a time")
 	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good from now: 30d, 12h")
+	f.BoolVar(&noExpiry, "no-expiry", false, "let the key be good for ever")
 	f.StringArrayVar(&metaFlags, "meta", nil, "name=value, in place of all there are")
 	return cmd
 }
@@ -245,13 +254,16 @@ func (c *cli) keyRevokeCmd() *cobra.Command {
 	return cmd
 }
 
+// keyIDForm is the form of ids. A key that was imported may begin like one, and is not to travel as one.
+var keyIDForm = regexp.MustCompile(`^key_[0-9A-Za-z]{20}$`)
+
 // keyID takes an id, or a key's text, of which only the hash is sent.
 func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
 	arg = strings.TrimSpace(arg)
 	if arg == "" {
 		return "", usagef("give %s", keyArg)
 	}
-	if strings.HasPrefix(arg, "key_") {
+	if keyIDForm.MatchString(arg) {
 		return arg, nil
 	}
 	sum := sha256.Sum256([]byte(arg))

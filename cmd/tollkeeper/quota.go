@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -122,6 +123,9 @@ func (c *cli) changeQuota(cmd *cobra.Command, verb string, h *holder, in admin.Q
 	in.Key, in.Account = h.key, h.account
 	var q admin.Quota
 	if err := c.do(cmd, "POST", admin.Path("quota", verb), in, &q); err != nil {
+		if refused := (*admin.Refused)(nil); !errors.As(err, &refused) || refused.Status >= 500 {
+			return fmt.Errorf("%w (it may have taken place all the same: repeat it with --id %s)", err, in.ID)
+		}
 		return err
 	}
 	return c.show(cmd, q, func(t *table) { quotas(t, []admin.Quota{q}) })

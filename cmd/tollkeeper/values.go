@@ -1,31 +1,38 @@
 package main
 
 import (
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// parseDuration reads a duration with days as well: 30d, 12h, 90m.
+// durationForm is days, and then what Go reads, one of them at least.
+var durationForm = regexp.MustCompile(`^(?:(\d{1,5})d)?([0-9.]+(?:h|m|s|ms).*)?$`)
+
+// parseDuration reads a duration with days as well: 30d, 12h, 1d12h.
 func parseDuration(flag, s string) (time.Duration, error) {
-	text, days := s, time.Duration(0)
-	if n, rest, ok := strings.Cut(s, "d"); ok {
-		d, err := time.ParseDuration(n + "h")
-		if err != nil {
-			return 0, usagef("--%s %q: want a duration such as 30d, 12h or 90m", flag, s)
-		}
-		days, text = 24*d, rest
+	wrong := usagef("--%s %q: want a duration such as 30d, 12h or 90m", flag, s)
+	parts := durationForm.FindStringSubmatch(s)
+	if parts == nil || s == "" {
+		return 0, wrong
 	}
 	var d time.Duration
-	if text != "" {
-		var err error
-		if d, err = time.ParseDuration(text); err != nil {
-			return 0, usagef("--%s %q: want a duration such as 30d, 12h or 90m", flag, s)
+	if parts[1] != "" {
+		days, err := strconv.Atoi(parts[1])
+		if err != nil {
+			return 0, wrong
 		}
+		d = time.Duration(days) * 24 * time.Hour
 	}
-	if days+d < 0 {
-		return 0, usagef("--%s %q: want a duration that is not negative", flag, s)
+	if parts[2] != "" {
+		rest, err := time.ParseDuration(parts[2])
+		if err != nil {
+			return 0, wrong
+		}
+		d += rest
 	}
-	return days + d, nil
+	return d, nil
 }
 
 // parseTime reads an instant (RFC 3339) or a date, which is its first instant in the local zone.
