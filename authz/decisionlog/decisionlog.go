@@ -1,9 +1,10 @@
 // Package decisionlog writes what was decided and why, one JSON object a line. It never holds up a check: a line that
-// cannot be taken at once is dropped and counted. It never writes a credential, a query string or a body.
+// cannot be taken at once is dropped and counted. It writes no header but x-request-id, no query string and no body. A
+// cause is the policy engine's own words, which may quote what a rule was working on.
 package decisionlog
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -40,6 +41,9 @@ type Line struct {
 // queueLen is how many lines may wait for the writer.
 const queueLen = 4096
 
+// writeAtOnce is how many bytes are gathered while more lines wait.
+const writeAtOnce = 4096
+
 // Log writes decisions. Record may be called concurrently.
 type Log struct {
 	queue   chan Line
@@ -75,24 +79,31 @@ func (l *Log) Close() {
 
 func (l *Log) write(w io.Writer) {
 	defer close(l.done)
-	buf := bufio.NewWriter(w)
-	enc := json.NewEncoder(buf)
+	var buf bytes.Buffer
+	held := uint64(0) // lines in the buffer
 	failing := false
 	for line := range l.queue {
-		err := enc.Encode(line)
-		if len(l.queue) == 0 && err == nil {
-			err = buf.Flush()
-		}
-		if err != nil {
+		// An encoder of its own for every line, for one that has failed once fails for ever.
+		if err := json.NewEncoder(&buf).Encode(line); err != nil {
 			l.dropped.Add(1)
-			buf.Reset(w) // a bufio.Writer does not recover by itself
-			if !failing {
-				l.log.Error("decision log cannot be written", "error", err)
-			}
+			continue
 		}
-		failing = err != nil
+		held++
+		if len(l.queue) > 0 && buf.Len() < writeAtOnce {
+			continue
+		}
+		_, err := w.Write(buf.Bytes())
+		if err != nil {
+			l.dropped.Add(held)
+			if !failing { // a full disk is one event, however many lines it costs
+				l.log.Error("decision log cannot be written: decisions are dropped and counted until it can", "error", err)
+			}
+		} else if failing {
+			l.log.Info("decision log can be written again", "dropped", l.Dropped())
+		}
+		failing, held = err != nil, 0
+		buf.Reset()
 	}
-	_ = buf.Flush()
 }
 
 func lineOf(e *check.Entry) Line {

@@ -43,6 +43,54 @@ func TestLinesHoldNoSecrets(t *testing.T) {
 	}
 }
 
+// disk is full until it is not.
+type disk struct {
+	full bool
+	bytes.Buffer
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	if d.full {
+		return 0, errors.New("disk full")
+	}
+	return d.Buffer.Write(p)
+}
+
+// TestFullDisk fills the disk while many lines wait, and empties it again.
+func TestFullDisk(t *testing.T) {
+	const lines = 100 // more than are written at once
+	d, said := &disk{full: true}, new(bytes.Buffer)
+	for range 2 {
+		l := &Log{queue: make(chan Line, queueLen), done: make(chan struct{}), log: slog.New(slog.NewTextHandler(said, nil))}
+		for range lines {
+			l.Record(entry())
+		}
+		close(l.queue)
+		l.write(&switching{disk: d, until: 3})
+		if l.Dropped() == 0 || l.Dropped() >= lines || uint64(strings.Count(d.String(), "\n"))+l.Dropped() != lines {
+			t.Errorf("of %d lines %d were written and %d dropped", lines, strings.Count(d.String(), "\n"), l.Dropped())
+		}
+		d.full = true
+		d.Reset()
+	}
+	if text := said.String(); strings.Count(text, "level=ERROR") != 2 || strings.Count(text, "level=INFO") != 2 {
+		t.Errorf("want one line when it begins and one when it ends, twice:\n%s", text)
+	}
+}
+
+// switching has a disk emptied after some writes.
+type switching struct {
+	*disk
+	until int
+}
+
+func (s *switching) Write(p []byte) (int, error) {
+	if s.until--; s.until == 0 {
+		s.full = false
+	}
+	return s.disk.Write(p)
+}
+
 // stuck does not take anything until it is released, and then fails.
 type stuck chan struct{}
 
@@ -52,8 +100,8 @@ func (s stuck) Write([]byte) (int, error) {
 }
 
 func TestRecordNeverBlocks(t *testing.T) {
-	w := make(stuck)
-	l := New(w, slog.New(slog.DiscardHandler))
+	w, said := make(stuck), new(bytes.Buffer)
+	l := New(w, slog.New(slog.NewTextHandler(said, nil)))
 	for range 3 * queueLen {
 		l.Record(entry())
 	}
@@ -62,4 +110,7 @@ func TestRecordNeverBlocks(t *testing.T) {
 	}
 	close(w)
 	l.Close()
+	if n := strings.Count(said.String(), "\n"); n != 1 {
+		t.Errorf("a full disk was reported %d times", n)
+	}
 }
