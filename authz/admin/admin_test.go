@@ -19,7 +19,7 @@ func handler(token string) http.Handler {
 // TestNothingWithoutTheToken asks for everything there is without the right token.
 func TestNothingWithoutTheToken(t *testing.T) {
 	const token = "tka_0123456789abcdef"
-	paths := []string{"/", "/metrics", "/openapi.json", "/openapi.yaml", "/docs", "/v1/status", "/v1/keys", "/v1/accounts/x", "//metrics", "/v1/../metrics", "/debug/pprof/"}
+	paths := []string{"/", "/metrics", "/openapi.json", "/openapi.yaml", "/docs", "/v1/status", "/v1/keys", "/v1/accounts/x", "/v1/doctor/ledger", "//metrics", "/v1/../metrics", "/debug/pprof/"}
 	headers := []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + token, token, "Bearer " + token[:10], "Bearer " + token + "x"}
 	for _, path := range paths {
 		for _, h := range headers {

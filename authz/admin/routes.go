@@ -11,6 +11,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 )
 
 // maxImport bounds one batch of an import.
@@ -47,6 +48,7 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 
 	r := registrar{api: api, log: log}
 	add(r, "GET /v1/status", "Show the server's state", func(context.Context, struct{}) (Status, error) { return s.Status(), nil })
+	add(r, "GET /v1/doctor/ledger", "Check the data file", func(ctx context.Context, _ struct{}) (doctor.Report, error) { return s.CheckLedger(ctx) })
 
 	add(r, "POST /v1/accounts", "Make an account", func(ctx context.Context, in body[AccountCreate]) (Account, error) {
 		return s.createAccount(ctx, in.Body)

@@ -50,18 +50,26 @@ const (
 )
 
 // Token reads the admin token of a data directory, and makes one that only the owner can read if there is none.
+//
+// The file gets its name when it is whole: a crash in between leaves nothing that the next start would stumble over.
 func Token(dir string) (string, error) {
 	path := filepath.Join(dir, TokenFile)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return ReadToken(path)
-	case err != nil:
+	if token, err := ReadToken(path); !errors.Is(err, fs.ErrNotExist) {
+		return token, err
+	}
+	f, err := os.CreateTemp(dir, "."+TokenFile+"-*") // which only the owner can read
+	if err != nil {
 		return "", err
 	}
-	token := "tka_" + rand.Text()
-	_, err = f.WriteString(token + "\n")
-	return token, errors.Join(err, f.Sync(), f.Close())
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.WriteString("tka_" + rand.Text() + "\n")
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return ReadToken(path)
 }
 
 // ReadToken reads a token file. It refuses one that others can read, for who reads it can do everything.

@@ -15,6 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
@@ -31,7 +32,9 @@ type Service struct {
 	Status      func() Status
 	// Explain decides a CheckRequest that is given as JSON.
 	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
-	Now     func() time.Time
+	// CheckLedger looks over the data file. The error says why it could not be looked at.
+	CheckLedger func(ctx context.Context) (doctor.Report, error)
+	Now         func() time.Time
 }
 
 const defaultEnvironment = "live"
@@ -75,6 +78,9 @@ func (s *Service) updateAccount(ctx context.Context, id string, in AccountUpdate
 	if in.Plan != nil {
 		if err := s.checkPlan(*in.Plan); err != nil {
 			return Account{}, err
+		}
+		if *in.Plan == "" && len(s.Plans()) > 0 {
+			return Account{}, authz.Errorf(authz.KindInvalid, "an account that had a plan needs one: %s", s.planNames())
 		}
 	}
 	if in.Status != nil {
@@ -198,19 +204,27 @@ func (s *Service) keys(ctx context.Context, p apikey.Page) ([]Key, error) {
 }
 
 func (s *Service) updateKey(ctx context.Context, id string, in KeyUpdate) (Key, error) {
-	if in.Plan != nil {
-		if err := s.checkPlan(*in.Plan); err != nil {
-			return Key{}, err
-		}
-	}
-	if in.Scopes != nil {
-		if err := apikey.CheckScopes(*in.Scopes); err != nil {
-			return Key{}, err
-		}
-	}
-	k, err := s.Keys.AmendKey(ctx, id, apikey.KeyChange{
+	change := apikey.KeyChange{
 		At: s.Now().UTC(), Name: in.Name, Plan: in.Plan, Scopes: in.Scopes, Disabled: in.Disabled, ExpiresAt: in.ExpiresAt, Meta: in.Meta,
-	})
+	}
+	old, err := s.Keys.Key(ctx, id)
+	if err != nil {
+		return Key{}, err
+	}
+	next, err := old.Apply(change)
+	if err != nil {
+		return Key{}, err
+	}
+	a, err := s.Keys.Account(ctx, old.Account)
+	if err != nil {
+		return Key{}, err
+	}
+	if in.Plan != nil || in.Scopes != nil || in.ExpiresAt != nil {
+		if err := s.checkKey(next, a.Plan); err != nil {
+			return Key{}, err
+		}
+	}
+	k, err := s.Keys.AmendKey(ctx, id, change)
 	if err != nil {
 		return Key{}, err
 	}
@@ -226,6 +240,7 @@ func (s *Service) rotateKey(ctx context.Context, id string, overlap time.Duratio
 	if err != nil {
 		return Rotation{}, err
 	}
+	now := s.Now().UTC() // before the look at the revocations: one of the account in between takes the successor too
 	if s.isRevoked(k) {
 		return Rotation{}, authz.Errorf(authz.KindConflict, "key %q is revoked: make a new one", id)
 	}
@@ -233,7 +248,6 @@ func (s *Service) rotateKey(ctx context.Context, id string, overlap time.Duratio
 	if err != nil {
 		return Rotation{}, err
 	}
-	now := s.Now().UTC()
 	next := apikey.SuccessorOf(k, apikey.NewID("key"), s.Hasher.Text(text), now)
 	old, made, err := s.Keys.RotateKey(ctx, id, next, now.Add(overlap))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
@@ -30,6 +31,7 @@ type stores struct {
 	revocations revocation.Store
 	ledger      quota.Ledger
 	closer      io.Closer
+	file        doctor.LedgerFile // nil where there is none
 }
 
 func openStores(cfg config.Config, hasher apikey.Hasher, log *slog.Logger) (stores, error) {
@@ -37,13 +39,13 @@ func openStores(cfg config.Config, hasher apikey.Hasher, log *slog.Logger) (stor
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
 	if cfg.Store == "memory" {
-		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(time.Now), nothing{}}, nil
+		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(time.Now), nothing{}, nil}, nil
 	}
 	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: time.Now, Logger: log})
 	if err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
-	return stores{db.Keys(), db.Revocations(), db.Ledger(), db}, nil
+	return stores{db.Keys(), db.Revocations(), db.Ledger(), db, db}, nil
 }
 
 type nothing struct{}

@@ -213,6 +213,7 @@ func (s *Server) serveGRPC() error {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxCheckBytes),
+		grpc.WaitForHandlers(true), // no check outlives what it uses
 		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
 		grpc.NumStreamWorkers(uint32(4*runtime.GOMAXPROCS(0))),
 		// Envoy pings more often than grpc-go allows by default, and would be sent away.
@@ -242,6 +243,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, token string, registry *promet
 			}
 			return s.checker.Explain(ctx, r), nil
 		},
+		CheckLedger: s.stores.checkLedger,
 	}
 	s.admin = &http.Server{
 		Handler:           admin.Handler(service, token, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log),
@@ -285,6 +287,8 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.close()
 	var serving, loops sync.WaitGroup
 	failed := make(chan error, 2)
+	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	s.startLoops(loopCtx, &loops)
 	serving.Go(func() {
 		if err := s.grpc.Serve(s.grpcL); err != nil {
 			failed <- fmt.Errorf("grpc: %w", err)
@@ -295,8 +299,6 @@ func (s *Server) Run(ctx context.Context) error {
 			failed <- fmt.Errorf("admin: %w", err)
 		}
 	})
-	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
-	s.startLoops(loopCtx, &loops)
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.log.Info("serving", "grpc", s.GRPCAddr(), "admin", s.AdminAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
 
@@ -330,19 +332,15 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 			}
 		})
 	})
-	if len(s.cfg.Policy.Paths) == 0 {
-		return
-	}
-	src := source(s.cfg.Policy)
 	interval := s.cfg.Policy.ReloadInterval.Duration
-	if interval == 0 {
+	if interval == 0 || len(s.cfg.Policy.Paths) == 0 {
 		interval = 1 << 62 // never: only when told to
 	}
-	w := policy.NewWatcher(src, interval, s.fingerprint, s.rules.reload)
+	w := policy.NewWatcher(source(s.cfg.Policy), interval, s.fingerprint, s.rules.reload)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before Run goes on: unheeded, the signal would end the process
 	wg.Go(func() { w.Run(ctx) })
 	wg.Go(func() {
-		hup := make(chan os.Signal, 1)
-		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
 		for {
 			select {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,6 +238,19 @@ func TestReload(t *testing.T) {
 	if m := r.metrics(); strings.Contains(m, "tollkeeper_policy_fault{") {
 		t.Errorf("the fault stays: %s", grep(m, "policy"))
 	}
+}
+
+// TestHangupReloads sends the signal to a server on the shipped policies, which must not end it.
+func TestHangupReloads(t *testing.T) {
+	r := start(t, configFor(t.TempDir()))
+	r.want("", 403, "key_missing")
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the policies were read again", func() bool {
+		return strings.Contains(r.metrics(), `tollkeeper_policy_loads_total{outcome="ok"} 2`)
+	})
+	r.want("", 403, "key_missing")
 }
 
 func grep(text, word string) string {

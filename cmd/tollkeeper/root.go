@@ -74,7 +74,7 @@ been revoked, is there quota left? Rego policies decide.
 	f.StringVar(&c.tokenFile, "token-file", os.Getenv("TOLLKEEPER_TOKEN_FILE"), "file with the admin token")
 	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.statusCmd(), c.versionCmd())
+	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.doctorCmd(), c.statusCmd(), c.versionCmd())
 	return group(root)
 }
 
@@ -157,16 +157,19 @@ func (c *cli) findDataDir() string {
 	if c.dataDir != "" {
 		return c.dataDir
 	}
+	return findDir(runs)
+}
+
+// findDir returns the first data directory that will do: one here, or that of the server that this user started last. It
+// is "" if none does.
+func findDir(good func(dir string) bool) string {
 	candidates := []string{"data"}
 	if pointer, err := admin.PointerFile(); err == nil {
 		if raw, err := os.ReadFile(pointer); err == nil {
 			candidates = append(candidates, strings.TrimSpace(string(raw)))
 		}
 	}
-	i := slices.IndexFunc(candidates, func(dir string) bool {
-		_, err := os.Stat(filepath.Join(dir, admin.AddressFile))
-		return err == nil
-	})
+	i := slices.IndexFunc(candidates, good)
 	if i < 0 {
 		return ""
 	}

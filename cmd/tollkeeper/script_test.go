@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 			"await":   awaitFile,
 			"setjson": setFromJSON,
 			"oneline": oneLine,
+			"damage":  damage,
 		},
 	})
 }
@@ -66,6 +67,16 @@ func setFromJSON(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no %q in the output", args[1])
 	}
 	ts.Setenv(args[0], value)
+}
+
+// damage replaces a text in a file everywhere by one of the same length: damage FILE old new.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	before := ts.ReadFile(args[0])
+	after := strings.ReplaceAll(before, args[1], args[2])
+	if after == before || len(after) != len(before) {
+		ts.Fatalf("%s: cannot replace %q by %q", args[0], args[1], args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(after), 0o600))
 }
 
 // oneLine wants standard error to be a single line.

@@ -13,23 +13,60 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
+// part is something in the file that can be checked by itself.
+type part struct {
+	name  string
+	check func(*bbolt.Tx) error
+}
+
+// parts are in the order in which they have to be checked: on damaged pages nothing else may be read, and without the
+// buckets of our format there is nothing to read.
+func parts() []part {
+	return []part{
+		{"pages", checkPages}, {"format", checkFormat}, {"accounts", checkAccounts}, {"keys", checkKeys},
+		{"revocations", checkRevocations}, {"books", checkBooks}, {"settlements", checkSettled}, {"journal", checkJournal},
+	}
+}
+
+// Parts are the names that CheckPart knows, in the order in which they have to be checked. Where one is wrong, those
+// after it may say anything.
+func Parts() []string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // Check walks the whole file and returns an error that names the first thing that is wrong with it: pages, records that
 // cannot be read, keys without an account, indexes that do not agree with what they point at, books whose sums do not
 // come out. It does not hold up reads or writes.
 func (db *DB) Check(ctx context.Context) error {
 	return db.view(ctx, func(tx *bbolt.Tx) error {
-		for _, check := range []func(*bbolt.Tx) error{
-			checkPages, checkAccounts, checkKeys, checkRevocations, checkBooks, checkSettled, checkJournal,
-		} {
+		for _, p := range parts() {
 			if err := ctx.Err(); err != nil {
 				return authz.Errorf(authz.KindUnavailable, "not checked to the end: %w", err)
 			}
-			if err := check(tx); err != nil {
+			if err := p.check(tx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// CheckPart is Check for one of Parts. A name that is not among them is KindInvalid.
+func (db *DB) CheckPart(ctx context.Context, name string) error {
+	return checkPart(name, func(check func(*bbolt.Tx) error) error { return db.view(ctx, check) })
+}
+
+func checkPart(name string, view func(func(*bbolt.Tx) error) error) error {
+	for _, p := range parts() {
+		if p.name == name {
+			return view(p.check)
+		}
+	}
+	return authz.Errorf(authz.KindInvalid, "the file has no part %q", name)
 }
 
 // each decodes every record of a bucket and returns how many there are.

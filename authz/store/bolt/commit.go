@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -43,6 +44,7 @@ type committer struct {
 
 	// Owned by the goroutine; broken may be read once done is closed.
 	doubtful bool  // a commit failed
+	refused  int   // writes that failed since one succeeded, for the log
 	broken   error // bbolt cannot write again before the process starts anew
 }
 
@@ -245,7 +247,7 @@ func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
 		}
 	}()
 	if tx, err = c.db.Begin(true); err != nil {
-		return nil, authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+		return nil, c.refuse(err)
 	}
 	return tx, nil
 }
@@ -256,16 +258,27 @@ func (c *committer) durable(tx *bbolt.Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.doubtful = true
-			c.log.Error("committing to the data file panicked", "panic", p)
-			err = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
+			err = c.refuse(fmt.Errorf("the data file is damaged: %v", p))
 		}
 	}()
 	if err := tx.Commit(); err != nil {
 		c.doubtful = true
-		c.log.Error("cannot write to the data file", "error", err)
-		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+		return c.refuse(err)
+	}
+	if c.refused > 0 {
+		c.log.Info("the data file can be written again", "refused", c.refused)
+		c.refused = 0
 	}
 	return nil
+}
+
+// refuse answers a transaction that the disk did not take. The log hears of the first one and of the end of it, however
+// many there are in between: a full disk is one event.
+func (c *committer) refuse(err error) error {
+	if c.refused++; c.refused == 1 {
+		c.log.Error("cannot write to the data file: until it can be written, nothing is granted and nothing is changed", "error", err)
+	}
+	return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
 }
 
 func (c *committer) rollback(tx *bbolt.Tx) {
@@ -287,12 +300,11 @@ func (c *committer) breakDown(doing string, p any) error {
 // settleDoubts makes what the file shows durable and brings memory in line with it.
 func (c *committer) settleDoubts() error {
 	if err := c.db.Sync(); err != nil {
-		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+		return c.refuse(err)
 	}
 	if err := c.reload(); err != nil {
-		return err
+		return c.refuse(err)
 	}
 	c.doubtful = false
-	c.log.Info("the data file can be written again")
 	return nil
 }

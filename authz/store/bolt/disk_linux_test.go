@@ -1,8 +1,11 @@
 package bolt
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -53,12 +56,13 @@ func (d *disk) dup(from int) {
 }
 
 // TestDiskFaults breaks the disk under an open file, and checks that writes say so, that reads go on, that nothing of
-// what was refused is seen, and that everything works once the disk does.
+// what was refused is seen, and that everything works once the disk does. The log says when it begins and when it ends.
 func TestDiskFaults(t *testing.T) {
 	for name, path := range map[string]string{"full": "/dev/full", "read-only": ""} {
 		t.Run(name, func(t *testing.T) {
 			d := &disk{t: t}
-			db := openFresh(t, Options{openFile: d.open})
+			var log bytes.Buffer
+			db := openFresh(t, Options{openFile: d.open, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 			defer func() { _ = syscall.Close(d.real) }()
 			if path == "" {
 				path = db.bolt.Path()
@@ -97,6 +101,9 @@ func TestDiskFaults(t *testing.T) {
 					t.Fatalf("lease after the disk was repaired: %+v, %v", got, err)
 				}
 				lease.Seq++
+				if text := log.String(); strings.Count(text, "level=ERROR") != round+1 || strings.Count(text, "\n") != 2*(round+1) {
+					t.Fatalf("want one line when it begins and one when it ends, in each of %d rounds:\n%s", round+1, text)
+				}
 				if err := db.Check(ctx); err != nil {
 					t.Fatal(err)
 				}

@@ -54,16 +54,28 @@ func identify(w *write, pepper string) error {
 		}
 		return w.put(bucketMeta, []byte("pepper"), []byte(pepper))
 	}
+	if err := checkFormat(w.tx); err != nil {
+		return err
+	}
+	if got := meta.Get([]byte("pepper")); string(got) != pepper {
+		return authz.Errorf(authz.KindConflict, "the file was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", got, pepper)
+	}
+	return nil
+}
+
+// checkFormat refuses a file that this version cannot read.
+func checkFormat(tx *bbolt.Tx) error {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if meta == nil {
+		return authz.Errorf(authz.KindConflict, "this is not a tollkeeper data file")
+	}
 	if got := meta.Get([]byte("format")); string(got) != format {
 		return authz.Errorf(authz.KindConflict, "the file has format %q and this version reads %q", got, format)
 	}
 	for _, name := range bucketNames() {
-		if w.tx.Bucket([]byte(name)) == nil {
+		if tx.Bucket([]byte(name)) == nil {
 			return authz.Errorf(authz.KindConflict, "the file is damaged: bucket %q is gone", name)
 		}
-	}
-	if got := meta.Get([]byte("pepper")); string(got) != pepper {
-		return authz.Errorf(authz.KindConflict, "the file was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", got, pepper)
 	}
 	return nil
 }

@@ -25,6 +25,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
+// ErrInUse says that another process has the file.
+var ErrInUse = errors.New("in use by another process")
+
 // lockWait is how long Open waits for another process to let go of the file.
 const lockWait = time.Second
 
@@ -51,7 +54,7 @@ type DB struct {
 
 // Open opens the file, or makes it, with its directory, where there is none. It reads all keys into memory.
 //
-// The error is of KindUnavailable when another process uses the file or it cannot be read and written, and of
+// The error is ErrInUse when another process uses the file, of KindUnavailable when it cannot be read and written, and of
 // KindConflict when it is damaged, was not made by this package, or was made with another pepper.
 func Open(path string, o Options) (*DB, error) {
 	if o.Now == nil {
@@ -82,7 +85,7 @@ func Open(path string, o Options) (*DB, error) {
 
 // openStarted opens a file that is there and reads it. Nothing is committed yet.
 func openStarted(path string, o Options) (*DB, error) {
-	file, err := openFile(path, o)
+	file, err := openFile(path, bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: o.openFile})
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +127,11 @@ func prepare(path string) (isNew bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, authz.Errorf(authz.KindUnavailable, "cannot make the directory for %s: %w", path, err)
 	}
+	return look(path)
+}
+
+// look refuses what cannot be a file of ours, and reports whether there is nothing at all.
+func look(path string) (isNew bool, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -141,7 +149,7 @@ func prepare(path string) (isNew bool, err error) {
 
 // openFile lets bbolt open the file. On damaged pages bbolt panics, or reads memory that is not there; both become
 // errors here, and the file is let go of.
-func openFile(path string, o Options) (db *bbolt.DB, err error) {
+func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 	var file *os.File
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -150,21 +158,19 @@ func openFile(path string, o Options) (db *bbolt.DB, err error) {
 			db, err = nil, authz.Errorf(authz.KindConflict, "%s is damaged: %v", path, p)
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:      lockWait,
-		FreelistType: bbolt.FreelistMapType,
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := o.openFile(name, flag, mode)
-			file = f
-			return f, err
-		},
-	})
+	open := o.OpenFile
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := open(name, flag, mode)
+		file = f
+		return f, err
+	}
+	db, err = bbolt.Open(path, 0o600, &o)
 	var system syscall.Errno
 	switch {
 	case err == nil:
 		return db, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, authz.Errorf(authz.KindUnavailable, "%s is in use by another process", path)
+		return nil, authz.Errorf(authz.KindUnavailable, "%s is %w", path, ErrInUse)
 	case errors.As(err, &system):
 		return nil, authz.Errorf(authz.KindUnavailable, "cannot open %s: %w", path, err)
 	default: // what bbolt itself objects to is the content
@@ -214,7 +220,11 @@ func (db *DB) Close() error {
 }
 
 // view runs a function on what is durable now.
-func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) (err error) {
+func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
+	return view(ctx, db.commits.begin, read)
+}
+
+func view(ctx context.Context, begin func() (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}
@@ -224,7 +234,7 @@ func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) (err error) 
 			err = authz.Errorf(authz.KindUnavailable, "the data file is damaged: %v", p)
 		}
 	}()
-	tx, err := db.commits.begin()
+	tx, err := begin()
 	if err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot read: %w", err)
 	}

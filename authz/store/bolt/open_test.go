@@ -309,14 +309,19 @@ func sample(t *testing.T) []byte {
 	return content
 }
 
-// tryDamaged opens a file and, where that succeeds, uses it. Whatever is wrong with it, nothing may panic or hang.
+// tryDamaged inspects a file, opens it and, where that succeeds, uses it. Whatever is wrong with it, nothing may panic or
+// hang, and what keeps it from being opened is found by inspecting it.
 func tryDamaged(t *testing.T, path string, content []byte) (opened bool) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	found := inspect(t, path, content)
 	db, err := bolt.Open(path, bolt.Options{Pepper: "none"})
 	if err != nil {
+		if found == nil && !strings.Contains(err.Error(), "another pepper") {
+			t.Errorf("inspecting it found nothing: %v", err)
+		}
 		if authz.KindOf(err) != authz.KindConflict || strings.Contains(err.Error(), "\n") {
 			t.Errorf("error of kind %s: %v", authz.KindOf(err), err)
 		}

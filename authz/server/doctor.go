@@ -1,0 +1,52 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
+)
+
+// ErrRunning says that a server has the data directory, and is the one to be asked.
+var ErrRunning = errors.New("a server runs on the data directory")
+
+// HasLedger reports whether there is a data file in that directory.
+func HasLedger(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(dataDir, databaseFile))
+	return err == nil
+}
+
+// CheckLedger checks the data file in a directory that no server runs on, without changing anything. Damage that keeps
+// the file from being opened is in the report too. The error says why the file could not be looked at; it is ErrRunning
+// while a server has it.
+func CheckLedger(ctx context.Context, dataDir string) (doctor.Report, error) {
+	file, err := bolt.Inspect(filepath.Join(dataDir, databaseFile))
+	switch {
+	case err == nil:
+		defer func() { _ = file.Close() }()
+		return doctor.Run(ctx, doctor.Ledger(file)), nil
+	case errors.Is(err, bolt.ErrInUse):
+		return doctor.Report{}, ErrRunning
+	case authz.KindOf(err) == authz.KindConflict:
+		return doctor.Run(ctx, doctor.Ledger(unreadable{err})), nil
+	default:
+		return doctor.Report{}, err
+	}
+}
+
+// unreadable is a file that could not even be opened: something is wrong with its very first part.
+type unreadable struct{ err error }
+
+func (u unreadable) CheckPart(context.Context, string) error { return u.err }
+
+// checkLedger checks the data file that the server has open.
+func (s stores) checkLedger(ctx context.Context) (doctor.Report, error) {
+	if s.file == nil {
+		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in memory: there is no file to check")
+	}
+	return doctor.Run(ctx, doctor.Ledger(s.file)), nil
+}

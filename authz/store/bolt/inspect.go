@@ -1,0 +1,54 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// File is a file that is looked at and not used: nothing in it can change, and no pepper is needed. Use Inspect. Its
+// methods may be called concurrently.
+type File struct{ bolt *bbolt.DB }
+
+// Inspect opens a file that is there, for reading only. No server can start on it until it is closed.
+//
+// The error is of KindNotFound when there is no file, and ErrInUse when a server uses it: ask that server then.
+// Otherwise it is as that of Open, except that damage may also be left for CheckPart to find.
+func Inspect(path string) (*File, error) {
+	isNew, err := look(path)
+	if err != nil {
+		return nil, err
+	}
+	if isNew {
+		return nil, authz.Errorf(authz.KindNotFound, "there is no file %s", path)
+	}
+	// The shortest wait there is: a lock that is held is held for long.
+	db, err := openFile(path, bbolt.Options{ReadOnly: true, Timeout: time.Nanosecond, OpenFile: os.OpenFile})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, authz.Errorf(authz.KindNotFound, "there is no file %s", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &File{db}, nil
+}
+
+// CheckPart is DB.CheckPart.
+func (f *File) CheckPart(ctx context.Context, name string) error {
+	begin := func() (*bbolt.Tx, error) { return f.bolt.Begin(false) }
+	return checkPart(name, func(check func(*bbolt.Tx) error) error { return view(ctx, begin, check) })
+}
+
+// Close lets go of the file.
+func (f *File) Close() error {
+	if err := f.bolt.Close(); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "closing the data file: %w", err)
+	}
+	return nil
+}
