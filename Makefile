@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 FUZZTIME ?= 30s
+CRASH_ROUNDS ?= 200
 
 .PHONY: help
 help: ## show this list
@@ -25,6 +26,10 @@ test: lint policies ## lint, policies, and every test, the ones through Envoy in
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
 	@# Alone, for Envoy waits 0.3 s for an answer, which tests beside it would use up.
 	$(GO) test -timeout 10m -p 1 ./envoy/...
+
+.PHONY: test-crash
+test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check that nothing is lost
+	TOLLKEEPER_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(GO) test -count 1 -v -timeout 60m -run '^TestCrash$$' ./authz/crashtest
 
 .PHONY: policies
 policies: ## check and test the shipped policies with stock OPA

@@ -97,15 +97,13 @@ func (t *Tollkeeper) Start(ctx context.Context) error {
 func (t *Tollkeeper) config() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q}\n", loopback(t.grpc), loopback(t.admin))
-	fmt.Fprintf(&b, "data_dir: %q\n", t.data())
+	fmt.Fprintf(&b, "data_dir: %q\n", t.DataDir())
 	if t.o.Policies != "" {
 		fmt.Fprintf(&b, "policy: {paths: [%q]}\n", t.o.Policies)
 	}
 	b.WriteString(t.o.Extra)
 	return []byte(b.String())
 }
-
-func (t *Tollkeeper) data() string { return filepath.Join(t.dir, "data") }
 
 func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -138,12 +136,32 @@ func (t *Tollkeeper) PID() int {
 	return t.proc.cmd.Process.Pid
 }
 
+// Signal sends a signal to the process. Kill is the one that waits for its end.
+func (t *Tollkeeper) Signal(s os.Signal) error {
+	if t.proc == nil {
+		return errors.New("tollkeeper does not run")
+	}
+	return t.proc.cmd.Process.Signal(s)
+}
+
+// AdminURL is where its admin API answers, and Token what the API wants.
+func (t *Tollkeeper) AdminURL() string { return "http://" + loopback(t.admin) }
+
+// Token is the admin token.
+func (t *Tollkeeper) Token() (string, error) {
+	token, err := os.ReadFile(t.tokenFile())
+	return strings.TrimSpace(string(token)), err
+}
+
+// DataDir is its data directory, which stays from one run to the next.
+func (t *Tollkeeper) DataDir() string { return filepath.Join(t.dir, "data") }
+
 // Log returns the end of what it wrote in all its runs.
 func (t *Tollkeeper) Log() string { return t.log.String() }
 
 // CLI runs the binary as an operator would, against this instance, and returns the JSON that it printed.
 func (t *Tollkeeper) CLI(ctx context.Context, args ...string) ([]byte, error) {
-	args = append([]string{"--admin", "http://" + loopback(t.admin), "--token-file", t.tokenFile(), "--output", "json"}, args...)
+	args = append([]string{"--admin", t.AdminURL(), "--token-file", t.tokenFile(), "--output", "json"}, args...)
 	cmd := exec.CommandContext(ctx, t.o.Binary, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -153,19 +171,19 @@ func (t *Tollkeeper) CLI(ctx context.Context, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-func (t *Tollkeeper) tokenFile() string { return filepath.Join(t.data(), "admin.token") }
+func (t *Tollkeeper) tokenFile() string { return filepath.Join(t.DataDir(), "admin.token") }
 
 // Metrics returns what a Prometheus server would scrape.
 func (t *Tollkeeper) Metrics(ctx context.Context) (string, error) {
-	token, err := os.ReadFile(t.tokenFile())
+	token, err := t.Token()
 	if err != nil {
 		return "", err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(t.admin)+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.AdminURL()+"/metrics", nil)
 	if err != nil {
 		return "", err
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err

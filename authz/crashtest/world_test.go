@@ -1,0 +1,212 @@
+package crashtest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+)
+
+// limit is a limit as the plans of the test have it.
+type limit struct {
+	name       string
+	perAccount bool
+	units      int64 // 0: prepaid
+}
+
+// plans are small enough to be used up within a few rounds, each in another way.
+func plans() map[string][]limit {
+	return map[string][]limit{
+		"daily":   {{name: "daily", units: 100}},
+		"prepaid": {{name: "credits", perAccount: true}},
+		"monthly": {{name: "monthly", perAccount: true, units: 250}},
+		"all": {
+			{name: "daily", units: 150}, {name: "monthly", perAccount: true, units: 400}, {name: "credits", perAccount: true},
+		},
+	}
+}
+
+const plansYAML = `tollkeeper:
+  plans:
+    daily: {limits: {daily: {units: 100, window: day}}}
+    prepaid: {limits: {credits: {units: 0, window: none, per: account}}}
+    monthly: {limits: {monthly: {units: 250, window: month, per: account}}}
+    all:
+      limits:
+        daily: {units: 150, window: day}
+        monthly: {units: 400, window: month, per: account}
+        credits: {units: 0, window: none, per: account}
+`
+
+type key struct {
+	id, text string
+	account  *account
+	verified bool
+	revoking bool // somebody has asked for it: it may be revoked
+	revoked  bool // and was told that it is
+}
+
+type account struct {
+	id, plan string
+	credits  []*credit
+	current  bool // is under load
+}
+
+type credit struct {
+	id    string
+	units int64
+	acked bool
+}
+
+// bucket names one count: a limit and whose it is.
+type bucket struct{ limit, holder string }
+
+// world is what the clients know: what was acknowledged, and what they were allowed. Its methods may be called
+// concurrently.
+type world struct {
+	began time.Time
+
+	mu       sync.Mutex
+	accounts []*account
+	keys     []*key
+	allows   map[bucket]int64
+	denied   map[string]int
+	acked    map[string]int // writes by kind
+	faults   []string
+}
+
+func newWorld() *world {
+	return &world{began: time.Now(), allows: make(map[bucket]int64), denied: make(map[string]int), acked: make(map[string]int)}
+}
+
+func (w *world) fault(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+func (w *world) madeAccount(id, plan string) *account {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := &account{id: id, plan: plan, current: true}
+	w.accounts = append(w.accounts, a)
+	w.acked["accounts"]++
+	return a
+}
+
+func (w *world) madeKey(a *account, made admin.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.keys = append(w.keys, &key{id: made.ID, text: made.Key, account: a})
+	w.acked["keys"]++
+}
+
+// bucketsOf are the buckets that a request with that key is charged to.
+func bucketsOf(k *key) []bucket {
+	var out []bucket
+	for _, l := range plans()[k.account.plan] {
+		holder := k.id
+		if l.perAccount {
+			holder = k.account.id
+		}
+		out = append(out, bucket{l.name, holder})
+	}
+	return out
+}
+
+// answered takes down the answer to a check. wasRevoked is what was known when it was sent, and ending that the server
+// had been told to stop, from when on it may deny for want of a store.
+func (w *world) answered(k *key, reason string, wasRevoked, ending bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if reason == "" {
+		for _, b := range bucketsOf(k) {
+			w.allows[b]++
+		}
+	} else {
+		w.denied[reason]++
+	}
+	switch {
+	case wasRevoked && reason != "key_revoked":
+		w.faults = append(w.faults, fmt.Sprintf("key %s is revoked, and got %q", k.id, reason))
+	case slices.Contains([]string{"", "quota_exceeded", "credits_exhausted"}, reason):
+	case reason == "key_revoked" && k.revoking:
+	case reason == "store_unavailable" && ending:
+	default:
+		w.faults = append(w.faults, fmt.Sprintf("key %s got %q", k.id, reason))
+	}
+}
+
+// pick returns one of the keys under load, and whether it is known to be revoked.
+func (w *world) pick(rng *rand.Rand) (k *key, revoked bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, i := 0, rng.IntN(len(w.keys))
+	for ; n < len(w.keys); n++ { // the current ones are the last ones
+		if k = w.keys[len(w.keys)-1-(i+n)%len(w.keys)]; k.account.current {
+			break
+		}
+	}
+	return k, k.revoked
+}
+
+// pickAccount returns one of the accounts under load whose plan has that limit; "" is any.
+func (w *world) pickAccount(rng *rand.Rand, wanted string) *account {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var fit []*account
+	for _, a := range w.accounts {
+		has := slices.ContainsFunc(plans()[a.plan], func(l limit) bool { return l.name == wanted })
+		if a.current && (has || wanted == "") {
+			fit = append(fit, a)
+		}
+	}
+	return fit[rng.IntN(len(fit))]
+}
+
+func (w *world) locked(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+// limitOf is the most that may ever have been allowed of a bucket. Of a limit that is renewed there may have been several
+// periods while the test ran.
+func (w *world) limitOf(a *account, l limit) int64 {
+	now := time.Now().UTC()
+	days := int64(now.Truncate(24*time.Hour).Sub(w.began.UTC().Truncate(24*time.Hour)) / (24 * time.Hour))
+	switch l.name {
+	case "credits":
+		var sum int64
+		for _, c := range a.credits {
+			sum += c.units
+		}
+		return sum
+	case "daily":
+		return l.units * (1 + days)
+	default:
+		if now.Month() != w.began.UTC().Month() {
+			return 2 * l.units
+		}
+		return l.units
+	}
+}
+
+// overspent returns the buckets of which more was allowed than the limit.
+func (w *world) overspent() (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, k := range w.keys {
+		for i, b := range bucketsOf(k) {
+			l := plans()[k.account.plan][i]
+			said := fmt.Sprintf("%d were allowed of %+v, which has %d", w.allows[b], b, w.limitOf(k.account, l))
+			if w.allows[b] > w.limitOf(k.account, l) && !slices.Contains(out, said) { // keys of an account share buckets
+				out = append(out, said)
+			}
+		}
+	}
+	return out
+}
