@@ -70,7 +70,12 @@ func readPepper(path string) (apikey.Hasher, error) {
 // announce leaves word of where the server listens: in the data directory, and for the user who started it, so that the
 // CLI finds it without being told.
 func announce(dir, address string) error {
-	if err := os.WriteFile(filepath.Join(dir, admin.AddressFile), []byte(address+"\n"), 0o600); err != nil {
+	file := filepath.Join(dir, admin.AddressFile)
+	err := os.WriteFile(file+".new", []byte(address+"\n"), 0o600)
+	if err == nil {
+		err = os.Rename(file+".new", file) // who finds it finds all of it
+	}
+	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	abs, err := filepath.Abs(dir)

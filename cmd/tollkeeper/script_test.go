@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,29 +22,25 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))
-			env.Setenv("TOLLKEEPER_LISTEN_GRPC", freeAddress(t))
-			env.Setenv("TOLLKEEPER_LISTEN_ADMIN", freeAddress(t))
+			env.Setenv("TOLLKEEPER_LISTEN_GRPC", "127.0.0.1:0")
+			env.Setenv("TOLLKEEPER_LISTEN_ADMIN", "127.0.0.1:0")
 			env.Setenv("TOLLKEEPER_LOG_DECISIONS", "off")
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await":   awaitFile,
-			"setjson": setFromJSON,
-			"oneline": oneLine,
-			"damage":  damage,
+			"await":      awaitFile,
+			"setjson":    setFromJSON,
+			"setaddress": setAddress,
+			"oneline":    oneLine,
+			"damage":     damage,
 		},
 	})
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+// setAddress sets a variable to the host and port at which a server says that it listens: setaddress VAR file.
+func setAddress(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(strings.TrimPrefix(ts.ReadFile(args[1]), "http://")))
 }
 
 // awaitFile waits until a file is there, as the address of a server that has started is.
