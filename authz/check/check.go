@@ -173,7 +173,7 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 	return a.seal()
 }
 
-// policyShare is the part of its time that a check keeps for the policy when it waits for the ledger: a policy that is
+// policyShare is the part of the time left that a check keeps for the policy when it waits for the ledger: a policy that is
 // told in time that the ledger cannot say chooses the reason, where one that is not told is late.
 const policyShare = 1.0 / 5
 
@@ -225,7 +225,8 @@ func (a *attempt) peek(ctx context.Context) {
 // patient bounds a wait for the ledger.
 func (a *attempt) patient(ctx context.Context) (context.Context, context.CancelFunc) {
 	at, _ := ctx.Deadline() // bound has set one
-	return context.WithDeadline(ctx, at.Add(-time.Duration(policyShare*float64(a.opt.Timeout))))
+	left := time.Until(at)
+	return context.WithTimeout(ctx, left-time.Duration(policyShare*float64(left)))
 }
 
 func (a *attempt) decide(ctx context.Context) error {

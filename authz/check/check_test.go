@@ -453,3 +453,25 @@ func (hung) Lease(ctx context.Context, _ quota.LeaseRequest) (quota.Lease, error
 	<-ctx.Done()
 	return quota.Lease{}, ctx.Err()
 }
+
+// TestAShortDeadlineLeavesTheLedgerItsShare has a caller in a hurry, and a ledger that needs a moment.
+func TestAShortDeadlineLeavesTheLedgerItsShare(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	b.meter = quota.NewDispenser(pausing{b.ledger}, "n", time.Now)
+	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{
+		Timeout: time.Minute, Credentials: check.Sources{Headers: []string{"x-api-key"}},
+	})
+	b.Use(&check.Rules{Policy: rule(goodKey), Plans: map[string][]authz.Limit{"small": limits}})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // less than a fifth of the minute
+	defer cancel()
+	if d := b.Check(ctx, request("x-api-key", b.text)); !d.Allowed() {
+		t.Errorf("denied: %s (%s)", d.DeniedFor(), b.lastCause())
+	}
+}
+
+type pausing struct{ quota.Ledger }
+
+func (p pausing) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+	time.Sleep(5 * time.Millisecond)
+	return p.Ledger.Lease(ctx, r)
+}
