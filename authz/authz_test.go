@@ -2,7 +2,9 @@ package authz
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"testing"
 )
 
@@ -38,6 +40,36 @@ func TestValidReason(t *testing.T) {
 	for s, want := range map[string]bool{"key_expired": true, "a1_": true, "": false, "ab": false, "Key": false, "1ab": false, "a b": false, "a\nb": false, "a-b-c": false} {
 		if ValidReason(s) != want {
 			t.Errorf("ValidReason(%q) = %v", s, !want)
+		}
+	}
+}
+
+// jar counts what comes back.
+type jar map[string]int64
+
+func (j jar) PutBack(id string, units int64) { j[id] += units }
+
+func TestReservation(t *testing.T) {
+	var r Reservation
+	if r.Holds() || r.ID() != "" {
+		t.Errorf("the zero reservation holds something, or has the name %q", r.ID())
+	}
+	r.Cancel()
+	for parts := range 6 {
+		j, want := jar{}, jar{}
+		r.Begin("node", 36)
+		for i := range parts {
+			r.Add(j, int64(i+1))
+			want[fmt.Sprintf("node.10.%d", i)] = int64(i + 1)
+		}
+		moved := r
+		if moved.Holds() != (parts > 0) {
+			t.Errorf("%d parts: holds %v", parts, moved.Holds())
+		}
+		moved.Cancel()
+		moved.Cancel()
+		if !maps.Equal(j, want) || moved.Holds() {
+			t.Errorf("%d parts: %v came back, want %v", parts, j, want)
 		}
 	}
 }

@@ -52,11 +52,3 @@ type Holder struct {
 // Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts
 // requests; an empty one costs nothing.
 type Charge map[string]int64
-
-// Reservation is units that were taken for one request.
-type Reservation interface {
-	// ID identifies the reservation in logs and when it is settled.
-	ID() string
-	// Cancel gives the units back. Only the first call counts.
-	Cancel()
-}

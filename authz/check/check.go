@@ -29,13 +29,13 @@ type Revocations interface {
 	Stale() bool
 }
 
-// Meter counts what callers use. The facts that it returns stand in the order of the limits.
+// Meter counts what callers use. It fills facts that the caller provides, one for each limit and in their order.
 type Meter interface {
 	// Peek reports the state of the limits without taking anything.
-	Peek(ctx context.Context, h authz.Holder, limits []authz.Limit) []authz.QuotaFact
-	// Reserve takes the charge from the limits, from all or from none. The reservation is nil if one of them had too
-	// little or could not say, and the facts then tell which. The charge names only limits that are given.
-	Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact)
+	Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact)
+	// Reserve takes the charge from the limits, from all or from none, and reports whether it did. If not, one of them
+	// had too little or could not say, and the facts tell which. The charge names only limits that are given.
+	Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool
 }
 
 // Policy decides. An error means that there is no verdict.
@@ -135,12 +135,29 @@ type attempt struct {
 	limits      []authz.Limit
 	verdict     authz.Verdict
 	charge      authz.Charge
-	reservation authz.Reservation
+	reservation taken // nil: nothing is
+	own         authz.Reservation
+	share       share
+	quotas      [4]authz.QuotaFact // memory for facts.Quota
 	cause       string
 	would       authz.Reason
 	trace       *authz.Trace // not nil when somebody wants to know why
 	id          string
 }
+
+// taken is what a check holds: a reservation of its own, or a share in that of its stream.
+type taken interface {
+	ID() string
+	// Cancel gives the units back.
+	Cancel()
+	// Keep says that the check is answered with the reservation.
+	Keep()
+}
+
+// alone is a reservation of which nobody else has a share.
+type alone struct{ *authz.Reservation }
+
+func (alone) Keep() {}
 
 func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 	a.id = newID()
@@ -218,8 +235,17 @@ func (a *attempt) peek(ctx context.Context) {
 	if len(a.limits) > 0 {
 		ctx, stop := a.patient(ctx)
 		defer stop()
-		a.facts.Quota = a.meter.Peek(ctx, a.holder, a.limits)
+		a.facts.Quota = a.quotaFacts()
+		a.meter.Peek(ctx, a.holder, a.limits, a.facts.Quota)
 	}
+}
+
+// quotaFacts is memory for the facts about the limits.
+func (a *attempt) quotaFacts() []authz.QuotaFact {
+	if n := len(a.limits); n <= len(a.quotas) {
+		return a.quotas[:n]
+	}
+	return make([]authz.QuotaFact, len(a.limits))
 }
 
 // patient bounds a wait for the ledger.
@@ -249,15 +275,13 @@ func (a *attempt) reserve(ctx context.Context) error {
 		if err != nil || len(charge) == 0 {
 			return err
 		}
-		var facts []authz.QuotaFact
-		if a.reservation, facts = a.take(ctx, charge); a.reservation != nil {
-			a.facts.Quota, a.charge = facts, charge
+		if a.reservation = a.take(ctx, charge); a.reservation != nil {
+			a.charge = charge
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		a.facts.Quota = facts
 		if err := a.decide(ctx); err != nil {
 			return err
 		}
@@ -268,14 +292,21 @@ func (a *attempt) reserve(ctx context.Context) error {
 	return nil
 }
 
-// take takes the charge, once for a stream however often the proxy asks about it.
-func (a *attempt) take(ctx context.Context, charge authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+// take takes the charge, once for a stream however often the proxy asks about it. It returns nil if there was too little.
+func (a *attempt) take(ctx context.Context, charge authz.Charge) taken {
 	ctx, stop := a.patient(ctx)
 	defer stop()
 	if s, ok := streamOf(a.request); ok {
-		return a.replays.enter(s).reserve(ctx, a.began, a.meter, a.holder, a.limits, charge)
+		return a.replays.enter(s).reserve(ctx, a, charge)
 	}
-	return a.meter.Reserve(ctx, a.holder, a.limits, charge)
+	return a.takeAlone(ctx, charge)
+}
+
+func (a *attempt) takeAlone(ctx context.Context, charge authz.Charge) taken {
+	if !a.meter.Reserve(ctx, a.holder, a.limits, charge, a.facts.Quota, &a.own) {
+		return nil
+	}
+	return alone{&a.own}
 }
 
 // maxCharge is the most that one request can cost. No count goes further.
@@ -337,8 +368,8 @@ func (a *attempt) shortage() authz.Reason {
 func (a *attempt) seal() authz.Decision {
 	if a.verdict.Allowed {
 		answer := a.allowance()
-		if s, ok := a.reservation.(*share); ok {
-			s.Keep()
+		if a.reservation != nil {
+			a.reservation.Keep()
 		}
 		return authz.Allow(answer)
 	}

@@ -272,10 +272,10 @@ type cancelling struct {
 	cancel context.CancelFunc
 }
 
-func (c cancelling) Reserve(ctx context.Context, h authz.Holder, l []authz.Limit, ch authz.Charge) (authz.Reservation, []authz.QuotaFact) {
-	r, f := c.Dispenser.Reserve(ctx, h, l, ch)
+func (c cancelling) Reserve(ctx context.Context, h authz.Holder, l []authz.Limit, ch authz.Charge, f []authz.QuotaFact, r *authz.Reservation) bool {
+	ok := c.Dispenser.Reserve(ctx, h, l, ch, f, r)
 	c.cancel()
-	return r, f
+	return ok
 }
 
 func TestRevocationBeatsEverything(t *testing.T) {

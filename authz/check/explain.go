@@ -54,8 +54,8 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 // dryMeter answers as the meter would and takes nothing.
 type dryMeter struct{ Meter }
 
-func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact) {
-	facts := m.Peek(ctx, h, limits)
+func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, _ *authz.Reservation) bool {
+	m.Peek(ctx, h, limits, facts)
 	ok := true
 	for i := range facts {
 		want := c[limits[i].Name]
@@ -69,16 +69,8 @@ func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Li
 			f.Remaining -= want
 		}
 	}
-	if !ok {
-		return nil, facts
-	}
-	return dryReservation{}, facts
+	return ok
 }
-
-type dryReservation struct{}
-
-func (dryReservation) ID() string { return "" }
-func (dryReservation) Cancel()    {}
 
 type nobody struct{}
 

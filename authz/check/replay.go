@@ -60,9 +60,9 @@ type charged struct {
 	mu          sync.Mutex // held while a check of the stream reserves, which its deadline bounds
 	holder      authz.Holder
 	charge      authz.Charge
-	reservation authz.Reservation // nil: nothing is taken
-	users       int               // checks that rely on the reservation and have not been answered
-	kept        time.Time         // when the latest check began that was answered with it; zero: none was
+	reservation authz.Reservation
+	users       int       // checks that rely on the reservation and have not been answered
+	kept        time.Time // when the latest check began that was answered with it; zero: none was
 }
 
 func newReplays(now func() time.Time) *replays {
@@ -104,23 +104,25 @@ func (sh *replayShard) find(s stream) *charged {
 	return sh.old[s]
 }
 
-// reserve takes the charge, or finds that a check of the same stream has taken it.
-func (c *charged) reserve(ctx context.Context, began time.Time, m Meter, h authz.Holder, limits []authz.Limit, charge authz.Charge) (authz.Reservation, []authz.QuotaFact) {
+// reserve takes the charge for a check, or finds that a check of the same stream has taken it. It returns nil if there was
+// too little.
+func (c *charged) reserve(ctx context.Context, a *attempt, charge authz.Charge) taken {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reservation != nil && c.holder == h && maps.Equal(c.charge, charge) {
-		c.users++
-		return &share{charged: c, began: began, id: c.reservation.ID()}, m.Peek(ctx, h, limits)
+	switch {
+	case !c.reservation.Holds():
+		if !a.meter.Reserve(ctx, a.holder, a.limits, charge, a.facts.Quota, &c.reservation) {
+			return nil
+		}
+		c.holder, c.charge, c.users, c.kept = a.holder, charge, 0, time.Time{}
+	case c.holder == a.holder && maps.Equal(c.charge, charge):
+		a.meter.Peek(ctx, a.holder, a.limits, a.facts.Quota)
+	default: // the stream costs something else now: two charges rather than none
+		return a.takeAlone(ctx, charge)
 	}
-	r, facts := m.Reserve(ctx, h, limits, charge)
-	if r == nil {
-		return nil, facts
-	}
-	if c.reservation != nil {
-		return r, facts // the stream costs something else now: two charges rather than none
-	}
-	c.holder, c.charge, c.reservation, c.users, c.kept = h, charge, r, 1, time.Time{}
-	return &share{charged: c, began: began, id: r.ID()}, facts
+	c.users++
+	a.share = share{charged: c, began: a.began, id: c.reservation.ID()}
+	return &a.share
 }
 
 // undo gives the charge back when a check that began at that time is denied, and nobody who began later was allowed:
@@ -128,9 +130,8 @@ func (c *charged) reserve(ctx context.Context, began time.Time, m Meter, h authz
 func (c *charged) undo(began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reservation != nil && c.users == 0 && began.After(c.kept) {
+	if c.users == 0 && began.After(c.kept) {
 		c.reservation.Cancel()
-		c.reservation = nil
 	}
 }
 
@@ -163,8 +164,7 @@ func (s *share) end(keep bool) {
 	if keep && s.began.After(c.kept) {
 		c.kept = s.began
 	}
-	if c.users == 0 && c.kept.IsZero() && c.reservation != nil {
+	if c.users == 0 && c.kept.IsZero() {
 		c.reservation.Cancel()
-		c.reservation = nil
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,20 +68,41 @@ func (d *Dispenser) giveBack(ctx context.Context, b Bucket) {
 // NewNodeID makes a name for this run of this process.
 func NewNodeID(host string) NodeID { return NodeID(host + "-" + rand.Text()[:10]) }
 
-// Peek reports the state of the limits. It takes nothing, but may lease units ahead of a reservation.
-func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit) []authz.QuotaFact {
-	facts := make([]authz.QuotaFact, len(limits))
+// Peek reports the state of the limits in facts, which has one for each. It takes nothing, but may lease units ahead of a
+// reservation: for all limits at once, so that a key that was not seen for long waits as long as one call takes.
+func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact) {
+	cold := false
+	for i := range limits {
+		var known bool
+		if facts[i], known = d.glance(h, &limits[i]); !known {
+			cold = true
+		}
+	}
+	if !cold {
+		return
+	}
 	for i := range limits {
 		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) { return t.peek(ctx) })
 	}
-	return facts
 }
 
-// Reserve takes the charge from the limits, all or none. See check.Meter.
-func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge) (authz.Reservation, []authz.QuotaFact) {
-	r := &reservation{d: d, n: d.rid.Add(1)}
-	r.parts = r.room[:0]
-	facts := make([]authz.QuotaFact, len(limits))
+// glance reports the state of a limit if it is known without asking the ledger, and else sees to it that the ledger is
+// asked.
+func (d *Dispenser) glance(h authz.Holder, l *authz.Limit) (fact authz.QuotaFact, known bool) {
+	fact = d.withTap(h, l, func(t *tap) (authz.QuotaFact, bool) {
+		known = t.known(d.now())
+		if known {
+			return t.hand.Load().fact(0), true
+		}
+		return authz.QuotaFact{}, t.warm()
+	})
+	return fact, known
+}
+
+// Reserve takes the charge from the limits, all or none, and reports whether it did. It fills the reservation, and facts,
+// which has one for each limit. See check.Meter.
+func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool {
+	r.Begin(string(d.node), d.rid.Add(1))
 	short := false
 	for i := range limits {
 		units := c[limits[i].Name]
@@ -90,9 +110,9 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 			if units == 0 || short {
 				return t.peek(ctx)
 			}
-			p, fact, alive := t.take(ctx, units)
-			if p.units > 0 {
-				r.parts = append(r.parts, p)
+			from, fact, alive := t.take(ctx, units)
+			if from != nil {
+				r.Add(from, units)
 			}
 			return fact, alive
 		})
@@ -100,9 +120,8 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	}
 	if short {
 		r.Cancel()
-		return nil, facts
 	}
-	return r, facts
+	return !short
 }
 
 // withTap runs f on the tap of the limit's bucket. A tap that the sweep has just retired is replaced.
@@ -178,40 +197,8 @@ func (d *Dispenser) each(ctx context.Context, f func(context.Context, *tap) erro
 	return g.Wait()
 }
 
-// reservation is units taken from one or several taps for one request.
-type reservation struct {
-	d        *Dispenser
-	n        uint64
-	parts    []part
-	room     [3]part // for parts, so that few limits need no memory of their own
-	canceled atomic.Bool
-}
-
-// part is what a reservation took from one tap.
-type part struct {
-	tap   *tap
-	hand  *hand
-	units int64
-}
-
-// ID is unique over all nodes and times.
-func (r *reservation) ID() string { return string(r.d.node) + "." + strconv.FormatUint(r.n, 36) }
-
-// Cancel gives the units back.
-func (r *reservation) Cancel() {
-	if r.canceled.Swap(true) {
-		return
-	}
-	for i, p := range r.parts {
-		if !p.tap.undo(p) {
-			r.d.refund(r.ID()+"."+strconv.Itoa(i), p)
-		}
-	}
-}
-
 // refund gives units back that the ledger already knows as spent. What does not get through is repeated by the sweep.
-func (d *Dispenser) refund(id string, p part) {
-	r := SettleRequest{ID: id, Bucket: p.tap.bucket, Limit: *p.tap.limit.Load(), Period: p.hand.period, Estimate: p.units}
+func (d *Dispenser) refund(r SettleRequest) {
 	d.goCall(func(ctx context.Context) {
 		if _, err := d.ledger.Settle(ctx, r); authz.KindOf(err) == authz.KindUnavailable && err != nil {
 			d.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,9 +53,14 @@ func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*quota.Di
 	return got
 }
 
-func reserve(t *testing.T, d *quota.Dispenser, c authz.Charge, limits ...authz.Limit) (authz.Reservation, []authz.QuotaFact) {
+// reserve returns nil if there was too little.
+func reserve(t *testing.T, d *quota.Dispenser, c authz.Charge, limits ...authz.Limit) (*authz.Reservation, []authz.QuotaFact) {
 	t.Helper()
-	return d.Reserve(t.Context(), acme, limits, c)
+	r, facts := new(authz.Reservation), make([]authz.QuotaFact, len(limits))
+	if !d.Reserve(t.Context(), acme, limits, c, facts, r) {
+		return nil, facts
+	}
+	return r, facts
 }
 
 func TestConcurrentReservationsAreExact(t *testing.T) {
@@ -341,8 +347,10 @@ func TestManyWaitersMakeOneCall(t *testing.T) {
 // slow answers after a moment, in which everybody else arrives.
 type slow struct{ *flaky }
 
+const slowCall = time.Millisecond
+
 func (s *slow) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
-	time.Sleep(time.Millisecond)
+	time.Sleep(slowCall)
 	return s.flaky.Lease(ctx, r)
 }
 
@@ -454,16 +462,24 @@ func BenchmarkReserve(b *testing.B) {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
 			d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
 			holders := make([]authz.Holder, keys)
+			var (
+				r     authz.Reservation
+				facts [1]authz.QuotaFact
+				next  atomic.Int64
+			)
 			for i := range holders {
 				holders[i] = authz.Holder{Key: "k", Account: fmt.Sprintf("account-%d", i)}
-				d.Reserve(b.Context(), holders[i], limits, charge)
+				d.Reserve(b.Context(), holders[i], limits, charge, facts[:], &r)
 			}
-			var next atomic.Int64
 			b.ReportAllocs()
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
+				var (
+					r     authz.Reservation
+					facts [1]authz.QuotaFact
+				)
 				for i := next.Add(int64(keys) / 7); pb.Next(); i++ {
-					if r, _ := d.Reserve(b.Context(), holders[int(i)%keys], limits, charge); r == nil {
+					if !d.Reserve(b.Context(), holders[int(i)%keys], limits, charge, facts[:], &r) {
 						b.Error("refused")
 						return
 					}
@@ -471,6 +487,146 @@ func BenchmarkReserve(b *testing.B) {
 			})
 		})
 	}
+}
+
+// TestReservingNeedsNoMemory holds that a reservation from units in hand allocates nothing.
+func TestReservingNeedsNoMemory(t *testing.T) {
+	d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+	limits, charge := []authz.Limit{daily(quota.MaxUnits / 2), credits()}, authz.Charge{"daily": 1}
+	var r authz.Reservation
+	facts := make([]authz.QuotaFact, len(limits))
+	d.Reserve(t.Context(), acme, limits, authz.Charge{"daily": 1000}, facts, &r)
+	n := testing.AllocsPerRun(50, func() {
+		d.Peek(t.Context(), acme, limits, facts)
+		if !d.Reserve(t.Context(), acme, limits, charge, facts, &r) {
+			t.Fatalf("refused: %+v", facts)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestAColdKeyWaitsForOneCall has a key with several limits that nobody has used for long: they are asked for at once.
+func TestAColdKeyWaitsForOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := quota.NewDispenser(&slow{&flaky{Ledger: memory.NewLedger(time.Now)}}, "n", time.Now)
+		second, third := daily(50), daily(50)
+		second.Name, third.Name = "second", "third"
+		limits := []authz.Limit{daily(50), second, third}
+		began, facts := time.Now(), make([]authz.QuotaFact, len(limits))
+		d.Peek(t.Context(), acme, limits, facts)
+		if r, facts := reserve(t, d, authz.Charge{"daily": 1, "second": 1, "third": 1}, limits...); r == nil {
+			t.Fatalf("refused: %+v", facts)
+		}
+		if took := time.Since(began); took != slowCall {
+			t.Errorf("three limits took %v, want %v as one would", took, slowCall)
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
+// TestIdleKeysAreForgotten uses very many keys once each: when they are idle, their leases go back, and so does memory.
+func TestIdleKeysAreForgotten(t *testing.T) {
+	const keys = 200_000
+	ledger := &counting{}
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	limits, facts := []authz.Limit{daily(1000)}, make([]authz.QuotaFact, 1)
+	var r authz.Reservation
+	before := heap()
+	for i := range keys {
+		if !d.Reserve(t.Context(), authz.Holder{Account: fmt.Sprint(i)}, limits, authz.Charge{"daily": 1}, facts, &r) {
+			t.Fatalf("refused: %+v", facts)
+		}
+	}
+	full := heap()
+	d.Sweep(t.Context()) // they were used since the sweep before
+	d.Sweep(t.Context())
+	swept := heap()
+	if held := ledger.held.Load(); held != 0 {
+		t.Errorf("%d units are still leased", held)
+	}
+	each := (full - before) / keys
+	t.Logf("%d bytes a key in use; %d keys swept: %d KiB are left", each, keys, (swept-before)>>10)
+	if each > 2048 || swept-before > (full-before)/4 {
+		t.Errorf("%d bytes a key, and %d of %d are left when all are idle", each, swept-before, full-before)
+	}
+	runtime.KeepAlive(d)
+}
+
+// heap is how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// counting is a ledger that grants everything and remembers only how much of it is out.
+type counting struct {
+	quota.Ledger
+	held atomic.Int64
+}
+
+func (c *counting) Lease(_ context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+	c.held.Add(r.Want - r.Spent)
+	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Free: 1000, Until: time.Hour}, nil
+}
+
+func (c *counting) Return(_ context.Context, r quota.ReturnRequest) error {
+	c.held.Add(-r.Units - r.Spent)
+	return nil
+}
+
+// TestAPlanThatChangesCarriesTheUsageOver changes the plan under a node that has units in hand.
+func TestAPlanThatChangesCarriesTheUsageOver(t *testing.T) {
+	use := func(t *testing.T, d *quota.Dispenser, l authz.Limit) (n int) {
+		for ; ; n++ {
+			if r, _ := reserve(t, d, authz.Charge{"daily": 1}, l); r == nil {
+				return n
+			}
+		}
+	}
+	t.Run("units", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ledger := memory.NewLedger(time.Now)
+			d := quota.NewDispenser(ledger, "n", time.Now)
+			if n := use(t, d, daily(10)); n != 10 {
+				t.Fatalf("%d of 10", n)
+			}
+			time.Sleep(time.Second) // "nothing is left" is believed that long
+			if n := use(t, d, daily(25)); n != 15 {
+				t.Errorf("%d after an upgrade from 10 to 25, want 15", n)
+			}
+			time.Sleep(time.Second)
+			if n := use(t, d, daily(20)); n != 0 {
+				t.Errorf("%d after a downgrade below what was used", n)
+			}
+			_ = d.Close(t.Context())
+			lower := daily(20)
+			if got, err := ledger.Balance(t.Context(), quota.BucketOf(&lower, acme), lower); err != nil || got.Spent != 25 || got.Free != 0 {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	})
+	t.Run("window", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ledger := memory.NewLedger(time.Now)
+			d := quota.NewDispenser(ledger, "n", time.Now)
+			for range 4 {
+				reserve(t, d, authz.Charge{"daily": 1}, daily(10))
+			}
+			monthly := daily(30)
+			monthly.Window = authz.WindowMonth
+			if n := use(t, d, monthly); n != 26 {
+				t.Errorf("%d of the month's 30 after 4 of the day's, want 26", n)
+			}
+			if got := balance(t, ledger, monthly, d); got.Spent != 30 {
+				t.Errorf("%+v", got)
+			}
+			_ = d.Close(t.Context())
+		})
+	})
 }
 
 // TestATermCountsFromTheFirstSending has an answer that is lost, and a repetition that gets through after the term: the

@@ -8,9 +8,10 @@ import (
 
 // hand is the units of one period that a node has in hand. Taking from it is a few atomic operations.
 type hand struct {
+	tap    *tap
 	period Period
 	end    int64     // when the period ends, in Unix nanoseconds
-	base   time.Time // from which the term is counted
+	base   time.Time // from which the term is counted: any instant before, with a monotonic part
 
 	left      atomic.Int64 // units that can be taken while the lease is good
 	until     atomic.Int64 // when the lease runs out, in nanoseconds from base; steps of the wall clock do not count
@@ -24,9 +25,9 @@ type hand struct {
 	reported int64 // units that were told to the ledger as spent
 }
 
-// newHand makes an empty hand, under no lease, for that period. Base is any instant before, with a monotonic part.
-func newHand(p Period, base time.Time) *hand {
-	h := &hand{period: p, end: math.MaxInt64, base: base}
+// newHand makes an empty hand, under no lease, for that period.
+func newHand(t *tap, p Period) *hand {
+	h := &hand{tap: t, period: p, end: math.MaxInt64, base: t.d.base}
 	h.until.Store(math.MinInt64)
 	if !p.Forever() {
 		h.end = p.End.UnixNano()
@@ -56,6 +57,14 @@ func (h *hand) take(units int64, now func() time.Time) bool {
 	}
 	h.left.Add(units)
 	return false
+}
+
+// PutBack is authz.Source: units come back that were taken and not used. If the ledger knows them as spent already, they are
+// refunded there.
+func (h *hand) PutBack(id string, units int64) {
+	if t := h.tap; !t.undo(h, units) {
+		t.d.refund(SettleRequest{ID: id, Bucket: t.bucket, Limit: *t.limit.Load(), Period: h.period, Estimate: units})
+	}
 }
 
 // drain takes everything that is left and ends the lease, so that nobody takes any more. The tap's lock is held.

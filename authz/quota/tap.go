@@ -52,10 +52,13 @@ const (
 	// The first lease of a bucket is that many units, or that part of the limit: before it is known how busy the bucket
 	// is, little is risked, and large limits are not leased in small change.
 	firstLease, firstShare = 16, 200
-	// leastShared is the smallest lease where units can be recalled from others: the last ones would cost a call each.
-	leastShared = 4
+	// leastShared is the smallest lease where units can be recalled from others: the last ones would cost a call each,
+	// and a node that got its first lease risked as many.
+	leastShared = firstLease
 	// recheck is how long "nothing is left" is believed before the ledger is asked again: others may have returned
-	// units, or somebody may have paid elsewhere.
+	// units, or somebody may have paid elsewhere. It bounds how long somebody is refused while units lie idle: within
+	// recheck before a refusal there was an instant at which the ledger had none to grant, and for each node that can be
+	// reached one at which it had none in hand. The simulation holds that.
 	recheck = time.Second
 	// A lease should last between these two: a crash forfeits a few seconds' worth.
 	fastLease, slowLease = 2 * time.Second, 20 * time.Second
@@ -64,7 +67,7 @@ const (
 func newTap(d *Dispenser, b Bucket, l *authz.Limit) *tap {
 	t := &tap{d: d, bucket: b, nodes: 1}
 	t.limit.Store(l)
-	t.hand.Store(newHand(Period{}, d.base))
+	t.hand.Store(newHand(t, Period{}))
 	return t
 }
 
@@ -84,14 +87,16 @@ func (t *tap) adopt(l *authz.Limit) {
 
 // peek reports the state of the bucket, and false if the tap is dead.
 func (t *tap) peek(ctx context.Context) (authz.QuotaFact, bool) {
-	now := t.d.now()
-	if h := t.hand.Load(); h.good(now) && h.asked.Load() != 0 && (h.left.Load() > 0 || !t.outdated(h, now)) {
-		return h.fact(0), true
+	if t.known(t.d.now()) {
+		return t.hand.Load().fact(0), true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.dead {
+	switch {
+	case t.dead:
 		return authz.QuotaFact{}, false
+	case t.known(t.d.now()): // the answer came while we waited for the lock
+		return t.hand.Load().fact(0), true
 	}
 	if err := t.callLocked(ctx, 0); err != nil {
 		if h := t.hand.Load(); h.left.Load() == 0 || !h.good(t.d.now()) {
@@ -101,38 +106,54 @@ func (t *tap) peek(ctx context.Context) (authz.QuotaFact, bool) {
 	return t.hand.Load().fact(0), !t.dead
 }
 
-// take takes units. The part has no units if there were too few, and the fact then says why.
-func (t *tap) take(ctx context.Context, units int64) (part, authz.QuotaFact, bool) {
+// known reports whether the state of the bucket can be told without asking the ledger.
+func (t *tap) known(now time.Time) bool {
+	h := t.hand.Load()
+	return h.good(now) && h.asked.Load() != 0 && (h.left.Load() > 0 || !t.outdated(h, now))
+}
+
+// warm has the ledger asked and does not wait. It returns false if the tap is dead.
+func (t *tap) warm() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.dead {
+		t.startLocked()
+	}
+	return !t.dead
+}
+
+// take takes units, and returns the hand that they came from. It is nil if there were too few, and the fact then says why.
+func (t *tap) take(ctx context.Context, units int64) (*hand, authz.QuotaFact, bool) {
 	if h := t.hand.Load(); h.take(units, t.d.now) {
 		if h.left.Load() < h.low.Load() && h.free.Load() > 0 {
 			t.ahead()
 		}
-		return part{tap: t, hand: h, units: units}, h.taken(), true
+		return h, h.taken(), true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
 		if t.dead {
-			return part{}, authz.QuotaFact{}, false
+			return nil, authz.QuotaFact{}, false
 		}
 		h := t.hand.Load()
 		if h.take(units, t.d.now) {
-			return part{tap: t, hand: h, units: units}, h.taken(), true
+			return h, h.taken(), true
 		}
 		if now := t.d.now(); h.good(now) && h.asked.Load() != 0 && h.left.Load() < units && !t.outdated(h, now) && !t.recallLocked(ctx, now) {
-			return part{}, h.fact(units), true
+			return nil, h.fact(units), true
 		}
 		if err := t.callLocked(ctx, units); err != nil {
-			return part{}, t.unavailable(), !t.dead
+			return nil, t.unavailable(), !t.dead
 		}
 	}
 }
 
 // undo puts units back, and returns false if the ledger knows them as spent already.
-func (t *tap) undo(p part) bool {
+func (t *tap) undo(h *hand, units int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.dead && t.hand.Load() == p.hand && p.hand.restore(p.units)
+	return !t.dead && t.hand.Load() == h && h.restore(units)
 }
 
 // outdated reports whether the ledger may have more than it said.
@@ -179,8 +200,8 @@ func (t *tap) ahead() {
 	}
 }
 
-// recallLocked asks other nodes, once in a while, to give back what they hold, and reports whether there is a reason to
-// ask the ledger again. It releases the lock while it waits.
+// recallLocked asks other nodes to give back what they hold, unless somebody did so within recheck, and reports whether
+// there is a reason to ask the ledger again. It releases the lock while it waits.
 func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
 	r, ok := t.d.ledger.(Recaller)
 	if !ok || t.elsewhere == 0 || now.Sub(t.recalled) < recheck {
@@ -292,7 +313,7 @@ func (t *tap) answerLocked(r request, lease Lease, err error) {
 		if k := authz.KindOf(err); k == authz.KindInvalid || k == authz.KindConflict {
 			t.queue = t.queue[1:] // refused, and so never happened: start afresh, for our counts do not agree
 			h.drain()
-			t.hand.Store(newHand(h.period, t.d.base))
+			t.hand.Store(newHand(t, h.period))
 		}
 		return
 	}
@@ -305,7 +326,7 @@ func (t *tap) answerLocked(r request, lease Lease, err error) {
 		if back := t.returnLocked(h); back != nil { // of the period that is over
 			t.queue = append(t.queue, *back)
 		}
-		h = newHand(lease.Period, t.d.base)
+		h = newHand(t, lease.Period)
 	}
 	h.refill(lease, r.made, t.d.now())
 	t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
@@ -344,6 +365,7 @@ func (t *tap) sweep(ctx context.Context) error {
 func (t *tap) giveBack(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.recalled = t.d.now() // the others gave back as well: to ask them again would only send the last units around
 	_ = t.returnAllLocked(ctx)
 }
 
