@@ -18,7 +18,7 @@ type hand struct {
 	low       atomic.Int64 // with fewer left it is time to ask for more
 	free      atomic.Int64 // what the ledger could still grant when it last answered
 	allowance atomic.Int64
-	asked     atomic.Int64 // when the ledger last answered, in Unix nanoseconds; 0: what it said is out of date
+	asked     atomic.Int64 // when the ledger was asked for what it last answered, in Unix nanoseconds; 0: that is out of date
 
 	// The tap's lock guards these two. What was spent and not reported is issued - left - reported.
 	issued   int64 // units that came in and were not given back
@@ -96,7 +96,7 @@ func (h *hand) restore(units int64) bool {
 // refill takes over the answer to a lease that was sent at that time. What is in hand grows by what was granted and by
 // nothing else: units that the ledger counts as ours and that we do not know of were handed out already. It shrinks to
 // what the ledger counts as ours. The tap's lock is held.
-func (h *hand) refill(l Lease, sent, now time.Time) {
+func (h *hand) refill(l Lease, sent time.Time) {
 	h.issued += l.Granted
 	h.left.Add(l.Granted)
 	for drop := h.issued - h.reported - l.Held; drop > 0; {
@@ -113,5 +113,5 @@ func (h *hand) refill(l Lease, sent, now time.Time) {
 	h.free.Store(l.Free)
 	h.allowance.Store(l.Allowance)
 	h.until.Store(int64(sent.Add(l.Until).Sub(h.base)))
-	h.asked.Store(now.UnixNano())
+	h.asked.Store(sent.UnixNano()) // an answer to a repetition may be as old as that
 }

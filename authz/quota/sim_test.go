@@ -43,8 +43,8 @@ type world struct {
 	asked, admitted, refused, timedOut, calls, crashes int
 	lost                                               int64             // units that nodes held when they crashed
 	last                                               authz.Reservation // the latest
-	perPeriod                                          map[int64]int64 // admitted, by the start of the period
-	old                                                []LeaseRequest  // to be delivered again, late
+	perPeriod                                          map[int64]int64   // admitted, by the start of the period
+	old                                                []LeaseRequest    // to be delivered again, late
 }
 
 // simNode is one node: a dispenser, what it has under way, and what is wrong with its clock and its line.
@@ -57,7 +57,7 @@ type simNode struct {
 	// When the line was mended, and when the node last had nothing in hand.
 	mended, emptyAt time.Time
 
-	todo []func()            // calls to the ledger that are under way
+	todo []func()             // calls to the ledger that are under way
 	open []*authz.Reservation // reservations that may still be cancelled
 	at   []int64              // the periods they were taken in
 }

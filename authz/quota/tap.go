@@ -328,7 +328,7 @@ func (t *tap) answerLocked(r request, lease Lease, err error) {
 		}
 		h = newHand(t, lease.Period)
 	}
-	h.refill(lease, r.made, t.d.now())
+	h.refill(lease, r.made)
 	t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
 	h.low.Store(t.size / 4)
 	t.hand.Store(h)
