@@ -1,6 +1,11 @@
 package authz
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"time"
+)
 
 // Facts are what is known about the caller when the policy is asked. They never say what to do: a key that expired is
 // a fact, to refuse it is the policy's business. The zero value knows nothing and every shipped policy denies on it.
@@ -60,7 +65,9 @@ const (
 	AccountActive    AccountStatus = "active"
 	AccountSuspended AccountStatus = "suspended" // cut off by the operator
 	AccountOverdue   AccountStatus = "overdue"   // has not paid
-	AccountUnknown   AccountStatus = "unknown"   // there is no such account, or no key that leads to one
+	AccountUnknown   AccountStatus = "unknown"   // there is no such account, or no credential that leads to one
+	// AccountUnavailable is one of which the store could not say.
+	AccountUnavailable AccountStatus = "unavailable"
 )
 
 // AccountFact is what is known about the account.
@@ -88,13 +95,60 @@ const (
 	TokenUnavailable     TokenStatus = "unavailable"
 )
 
-// TokenFact is what is known about the bearer token.
+// TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer is known to have
+// made it: a token that expired is described, one with a bad signature is not.
 type TokenFact struct {
 	Status TokenStatus
 	Issuer string
-	ID     string
-	Claims map[string]any
+	ID     string // its jti
+	// Account and Plan are who pays and by which plan, from the claims that the issuer's configuration names.
+	Account string
+	Plan    string
+	Scopes  []string
+	Claims  map[string]any // JSON values with numbers as json.Number; never written again
+
+	// The rest is not shown to policies. Fault says why a token is not good, for the operator, and by the others it is
+	// revoked.
+	Fault      string
+	Digest     string // of its text, see TokenDigest
+	Subject    string
+	Session    string
+	Client     string
+	SigningKey string // the kid of the key that signed it
+	IssuedAt   time.Time
+	ExpiresAt  time.Time // from when it is not accepted any more, with what clocks may differ by
 }
+
+// Known reports whether the token was made by an issuer that is trusted, whatever its state.
+func (t *TokenFact) Known() bool { return t.Issuer != "" }
+
+// TokenDigest is the name of a token by its text: SHA-256 in base64url without padding. Of a JWT it is that of what is
+// signed, without the signature, for a signature may be written in more than one way.
+func TokenDigest(text string) string {
+	if at := strings.LastIndexByte(text, '.'); at > 0 && strings.Count(text, ".") == 2 {
+		text = text[:at]
+	}
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Statement is something that an issuer signed and that is not an access token: a logout token, or a security event.
+type Statement struct {
+	Issuer    string
+	ID        string // its jti, "" if it has none
+	IssuedAt  time.Time
+	ExpiresAt time.Time      // zero if it does not say
+	Claims    map[string]any // JSON values with numbers as json.Number
+}
+
+// TokenError says why a token or a statement is not accepted. Its text is for the operator or the issuer, not for the
+// caller who sent a token.
+type TokenError struct {
+	Status TokenStatus
+	Text   string
+}
+
+func (e *TokenError) Error() string { return e.Text }
 
 // QuotaState says whether a limit has room.
 type QuotaState string

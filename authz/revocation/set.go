@@ -11,46 +11,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Merge returns the record that cuts off everything that either of the two does, and whether it differs from old. Both
-// are for the same kind, issuer and value.
-func Merge(old, add Record) (Record, bool) {
-	out := old
-	if wider(add.Before, old.Before) {
-		out.Before, out.At, out.Cause = add.Before, add.At, add.Cause
-	}
-	if wider(add.ExpiresAt, old.ExpiresAt) {
-		out.ExpiresAt = add.ExpiresAt
-	}
-	return out, !out.Before.Equal(old.Before) || !out.ExpiresAt.Equal(old.ExpiresAt)
-}
-
-// wider reports whether a bound reaches further than another, where zero has no end.
-func wider(a, b time.Time) bool {
-	if a.IsZero() || b.IsZero() {
-		return a.IsZero() && !b.IsZero()
-	}
-	return a.After(b)
-}
-
-// CheckRecord returns an error if the record could match nothing or too much.
-func CheckRecord(r Record) error {
-	switch {
-	case r.Value == "":
-		return authz.Errorf(authz.KindInvalid, "a revocation needs the id of what it revokes")
-	case r.Kind != KindKey && r.Kind != KindAccount:
-		return authz.Errorf(authz.KindInvalid, "cannot revoke a %q", r.Kind)
-	case r.Kind == KindAccount && r.Before.IsZero():
-		return authz.Errorf(authz.KindInvalid, "revoking an account needs the instant up to which its keys are cut off")
-	}
-	return nil
-}
-
-// matcher is what a record is found by.
-type matcher struct {
-	kind          Kind
-	issuer, value string
-}
-
 // Set is the revocations in memory. Reads take no lock and never wait for a write; a record that was applied before a
 // read began is seen by it. Use NewSet.
 type Set struct {
@@ -58,18 +18,19 @@ type Set struct {
 	maxStaleness time.Duration
 	now          func() time.Time
 
-	records  sync.Map // matcher -> Record
-	count    atomic.Int64
+	records  *table
 	revision atomic.Uint64
 	syncedAt atomic.Pointer[time.Time] // when the store was last read to its end; its monotonic part counts
 
-	syncing sync.Mutex // held by one Sync at a time, while it reads the store
-	mu      sync.Mutex // held while a record takes its place, never during I/O
+	// Prune holds both, and adding for writing, while it drops records from memory. So nobody has a record in hand that is
+	// older than one that is dropped: applied after that, it would find nothing later in its place, and stay.
+	syncing sync.Mutex   // held by one Sync at a time, while it reads the store
+	adding  sync.RWMutex // held for reading by every Revoke, from before the store is asked until the record is applied
 }
 
 // NewSet makes an empty set over a store. It is stale, and so trusts nobody, until Sync has succeeded once.
 func NewSet(store Store, maxStaleness time.Duration, now func() time.Time) *Set {
-	return &Set{store: store, maxStaleness: maxStaleness, now: now}
+	return &Set{store: store, maxStaleness: maxStaleness, now: now, records: newTable()}
 }
 
 // Revoke makes a record durable and applies it: when it returns nil, no check that starts afterwards on this node
@@ -78,11 +39,13 @@ func (s *Set) Revoke(ctx context.Context, r Record) (Record, error) {
 	if err := CheckRecord(r); err != nil {
 		return Record{}, err
 	}
+	s.adding.RLock()
+	defer s.adding.RUnlock()
 	stored, err := s.store.Add(ctx, r)
 	if err != nil {
 		return Record{}, err
 	}
-	s.apply(stored)
+	s.records.put(stored)
 	return stored, nil
 }
 
@@ -100,7 +63,7 @@ func (s *Set) Sync(ctx context.Context) error {
 			return err
 		}
 		for _, r := range page {
-			s.apply(r)
+			s.records.put(r)
 			s.revision.Store(r.Revision)
 		}
 		if len(page) < syncPage {
@@ -110,32 +73,58 @@ func (s *Set) Sync(ctx context.Context) error {
 	}
 }
 
-// apply puts a record in its place unless a later one stands there already.
-func (s *Set) apply(r Record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old, ok := s.records.Load(matcher{r.Kind, r.Issuer, r.Value}); ok && old.(Record).Revision >= r.Revision {
-		return
+// prunePage is how many records the store forgets at once. Other writes wait for that long.
+const prunePage = 1000
+
+// Prune forgets the records that have expired, in the store and in memory: there also those that another node had the
+// store forget. The server calls it from time to time. Revoke and Sync wait while it goes through memory, some hundredths
+// of a second for a million records; reads do not.
+func (s *Set) Prune(ctx context.Context) error {
+	now := s.now()
+	for {
+		n, err := s.store.Prune(ctx, now, prunePage)
+		if err != nil {
+			return err
+		}
+		if n < prunePage {
+			break
+		}
 	}
-	if _, replaced := s.records.Swap(matcher{r.Kind, r.Issuer, r.Value}, r); !replaced {
-		s.count.Add(1)
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	s.records.drop(instant(now))
+	return nil
+}
+
+// revoked reports whether a record cuts off what was issued at that instant. An empty value is nobody's.
+func (s *Set) revoked(kind Kind, issuer, value string, issued int64) bool {
+	if value == "" {
+		return false
 	}
+	return issued <= s.records.before(matcher{kind, issuer, value})
 }
 
 // Key reports whether the key with that id was revoked.
-func (s *Set) Key(id string) bool {
-	_, ok := s.records.Load(matcher{kind: KindKey, value: id})
-	return ok
-}
+func (s *Set) Key(id string) bool { return s.revoked(KindKey, "", id, instant(time.Time{})) }
 
 // Account reports whether the credentials of that account that were issued at that instant are revoked.
 func (s *Set) Account(id string, issued time.Time) bool {
-	v, ok := s.records.Load(matcher{kind: KindAccount, value: id})
-	if !ok {
-		return false
-	}
-	before := v.(Record).Before
-	return before.IsZero() || !issued.After(before)
+	return s.revoked(KindAccount, "", id, instant(issued))
+}
+
+// Token reports whether anything that is known about a token cuts it off.
+func (s *Set) Token(t *authz.TokenFact) bool {
+	issued := instant(t.IssuedAt)
+	return s.revoked(KindToken, "", t.Digest, issued) ||
+		s.revoked(KindJTI, t.Issuer, t.ID, issued) ||
+		s.revoked(KindSession, t.Issuer, t.Session, issued) ||
+		s.revoked(KindSubject, t.Issuer, t.Subject, issued) ||
+		s.revoked(KindSuspension, t.Issuer, t.Subject, issued) ||
+		s.revoked(KindClient, t.Issuer, t.Client, issued) ||
+		s.revoked(KindSigningKey, t.Issuer, t.SigningKey, issued) ||
+		s.revoked(KindAccount, "", t.Account, issued)
 }
 
 // Stale reports whether the set may lack records that were acknowledged elsewhere.
@@ -151,7 +140,7 @@ func (s *Set) Age() time.Duration {
 }
 
 // Len is the number of records.
-func (s *Set) Len() int { return int(s.count.Load()) }
+func (s *Set) Len() int { return s.records.size() }
 
 // Revision is the last revision that was read from the store.
 func (s *Set) Revision() uint64 { return s.revision.Load() }

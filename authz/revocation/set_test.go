@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
@@ -23,64 +21,6 @@ func keyRecord(id string) revocation.Record {
 
 func accountRecord(id string, before time.Time) revocation.Record {
 	return revocation.Record{Kind: revocation.KindAccount, Value: id, Before: before, At: noon()}
-}
-
-func TestCheckRecord(t *testing.T) {
-	for name, c := range map[string]struct {
-		record revocation.Record
-		ok     bool
-	}{
-		"key":                      {keyRecord("key_1"), true},
-		"account":                  {accountRecord("acme", noon()), true},
-		"nothing":                  {revocation.Record{}, false},
-		"no id":                    {keyRecord(""), false},
-		"another kind":             {revocation.Record{Kind: "planet", Value: "x", Before: noon()}, false},
-		"no kind":                  {revocation.Record{Value: "x", Before: noon()}, false},
-		"account for good and all": {accountRecord("acme", time.Time{}), false},
-	} {
-		if err := revocation.CheckRecord(c.record); (err == nil) != c.ok || err != nil && authz.KindOf(err) != authz.KindInvalid {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestMergeNeverWeakens merges random records and checks that the result cuts off all that either did.
-func TestMergeNeverWeakens(t *testing.T) {
-	instant := rapid.Custom(func(t *rapid.T) time.Time {
-		if n := rapid.IntRange(0, 4).Draw(t, "hours"); n > 0 {
-			return noon().Add(time.Duration(n) * time.Hour)
-		}
-		return time.Time{}
-	})
-	reaches := func(bound, t time.Time) bool { return bound.IsZero() || !t.After(bound) }
-	rapid.Check(t, func(t *rapid.T) {
-		record := func(name string) revocation.Record {
-			return revocation.Record{
-				Kind: revocation.KindAccount, Value: "acme", Before: instant.Draw(t, name), ExpiresAt: instant.Draw(t, name), At: noon(), Cause: name,
-			}
-		}
-		old, add := record("old"), record("add")
-		old.Revision = 7
-		got, changed := revocation.Merge(old, add)
-		for hour := range 6 {
-			at := noon().Add(time.Duration(hour) * time.Hour)
-			if reaches(got.Before, at) != (reaches(old.Before, at) || reaches(add.Before, at)) {
-				t.Fatalf("%+v and %+v make %+v, which says something else of %v", old, add, got, at)
-			}
-			if reaches(got.ExpiresAt, at) != (reaches(old.ExpiresAt, at) || reaches(add.ExpiresAt, at)) {
-				t.Fatalf("%+v and %+v make %+v, which lives until something else", old, add, got)
-			}
-		}
-		if !changed && got != old || changed == (got.Before.Equal(old.Before) && got.ExpiresAt.Equal(old.ExpiresAt)) {
-			t.Fatalf("%+v and %+v make %+v, changed: %v", old, add, got, changed)
-		}
-		if again, changed := revocation.Merge(got, add); changed || again != got {
-			t.Fatalf("merged again: %+v, was %+v", again, got)
-		}
-		if got.Kind != old.Kind || got.Value != old.Value {
-			t.Fatalf("%+v became %+v", old, got)
-		}
-	})
 }
 
 // clock is a clock that the test moves.
@@ -106,6 +46,13 @@ func (f *faulty) Since(ctx context.Context, after uint64, limit int) ([]revocati
 		return nil, f.err
 	}
 	return f.Store.Since(ctx, after, limit)
+}
+
+func (f *faulty) Prune(ctx context.Context, now time.Time, limit int) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return f.Store.Prune(ctx, now, limit)
 }
 
 func TestSetIsStaleUntilItIsRead(t *testing.T) {

@@ -8,10 +8,18 @@ import (
 // Kind is what a record matches.
 type Kind string
 
-// The kinds of record. Those for tokens are matched once tokens are verified.
+// The kinds of record. Those that name an issuer cut off tokens of that issuer, those that name an account cut off keys
+// and tokens alike.
 const (
-	KindKey     Kind = "key"     // an API key, by id
-	KindAccount Kind = "account" // every credential of an account that was issued until Before
+	KindKey        Kind = "key"         // an API key, by id
+	KindAccount    Kind = "account"     // every credential of an account that was issued until Before
+	KindToken      Kind = "token"       // one token, by authz.TokenDigest of its text
+	KindJTI        Kind = "jti"         // one token, by the id that its issuer gave it
+	KindSession    Kind = "sid"         // every token of a session at the issuer
+	KindSubject    Kind = "sub"         // every token of a subject that was issued until Before
+	KindClient     Kind = "client"      // every token that was issued to a client until Before
+	KindSigningKey Kind = "signing_key" // every token that was signed with a key, by kid
+	KindSuspension Kind = "suspension"  // every token of a subject, until the suspension is lifted
 )
 
 // Record cuts somebody off.
@@ -19,21 +27,29 @@ type Record struct {
 	// Revision is the record's place in the order of all changes. Stores number them from 1, without repeats.
 	Revision uint64 `json:"revision"`
 	Kind     Kind   `json:"kind"`
-	// Issuer narrows Value where values are only unique for an issuer. Empty for keys and accounts.
+	// Issuer narrows Value where values are only unique for an issuer. Empty for keys, accounts and digests of tokens.
 	Issuer string `json:"issuer,omitempty"`
 	Value  string `json:"value"`
-	// Before limits the record to credentials that were issued at that instant or earlier. Zero: all, for good.
+	// Before limits the record to credentials that were issued at that instant or earlier, or at a time that is not
+	// known. Zero: all, for good.
 	Before time.Time `json:"before,omitzero"`
-	// At is when it was revoked, and Cause why, for the operator.
+	// At is when it was revoked, and Cause why, for the operator. Of a suspension, At also says which of two records
+	// holds: whoever makes one from somebody else's word must not let it lie in the future.
 	At    time.Time `json:"at"`
 	Cause string    `json:"cause,omitempty"`
-	// ExpiresAt is when nothing that the record matches can be valid any more. Zero: never.
+	// Lifted says of a suspension that it is over. The record stays all the same, so that an older event that arrives
+	// late does not bring the suspension back.
+	Lifted bool `json:"lifted,omitempty"`
+	// ExpiresAt is when nothing that the record matches can be valid any more, by any verifier's clock. Zero: never.
+	// A suspension is forgotten then, lifted or not.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
 // Store keeps the revocations of a whole installation.
 //
-// Revocation cannot be taken back: there is no method that weakens a record. All methods may be called concurrently.
+// Revocation cannot be taken back: no method weakens a record, and a record is only forgotten once it has expired. The one
+// exception is KindSuspension, where a record that happened later replaces an earlier one, whatever either says. All
+// methods may be called concurrently.
 type Store interface {
 	// Add makes a record durable before it returns, and returns it as stored, with its revision. Where there is a
 	// record for the same kind, issuer and value, the two are merged by Merge: if that changes nothing, the stored
@@ -45,4 +61,12 @@ type Store interface {
 	Since(ctx context.Context, after uint64, limit int) ([]Record, error)
 	// Get returns the record for that kind, issuer and value, and false if there is none.
 	Get(ctx context.Context, kind Kind, issuer, value string) (Record, bool, error)
+	// Prune durably forgets at most limit records whose ExpiresAt is set and lies before now, and returns how many it
+	// forgot. Fewer than limit means that there were no more. Which come first is unspecified.
+	//
+	// Since and Get do not return a record that is forgotten, its revision is never used again, and adding the like of
+	// it makes a new record. A record that a concurrent Add extends stays: Prune MUST judge a record by what is stored
+	// at the moment at which it forgets it. After an error it is unspecified how many are forgotten; to prune again
+	// is safe.
+	Prune(ctx context.Context, now time.Time, limit int) (int, error)
 }

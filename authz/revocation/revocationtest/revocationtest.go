@@ -11,10 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
 // Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
@@ -32,7 +29,16 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) revocation.
 		{"record that reaches less far weakens nothing", weaker},
 		{"records of other kinds, issuers and values are apart", apart},
 		{"since goes on where it stopped", since},
+		{"since finds what is left of many merges", sinceMerged},
 		{"many writers", many},
+		{"suspension that happened last holds", suspend},
+		{"prune forgets what has expired", prune},
+		{"prune forgets at most as many as it may", pruneLimit},
+		{"prune knows instants far away", pruneFarAway},
+		{"revision of a forgotten record is not used again", pruneRevisions},
+		{"record that was forgotten begins anew", pruneAnew},
+		{"record that was extended is not forgotten", pruneExtended},
+		{"prune and add at once", pruneConcurrent},
 		{"a set follows", follow},
 		{"random records answer as the oracle does", random},
 	} {
@@ -232,6 +238,22 @@ func since(f *fixture) {
 	}
 }
 
+// sinceMerged merges so often that most of what was written is out of date.
+func sinceMerged(f *fixture) {
+	const records, rounds = 7, 60
+	for i := range records * rounds {
+		f.add(account(fmt.Sprint("account_", i%records), Now().Add(time.Duration(i))))
+		want := f.since(0, 100)
+		if len(want) != min(i+1, records) {
+			f.Fatalf("after %d writes: %+v", i+1, want)
+		}
+		if i >= records {
+			f.same("the end of the feed", f.since(want[records-3].Revision, 100), want[records-2:])
+			f.same("the beginning of the feed", f.since(0, 2), want[:2])
+		}
+	}
+}
+
 func many(f *fixture) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -286,44 +308,4 @@ func follow(f *fixture) {
 			f.Errorf("the set %s does not say what was revoked", name)
 		}
 	}
-}
-
-// random adds the same records to the store and to the one in memory and compares every answer.
-func random(f *fixture) {
-	oracle := memory.NewRevocations()
-	revisionOf := map[uint64]uint64{} // the store's for the oracle's: a store may leave gaps
-	round := 0
-	rapid.Check(f.T, func(t *rapid.T) {
-		round++
-		for range rapid.IntRange(1, 12).Draw(t, "records") {
-			r := revocation.Record{
-				Kind:  rapid.SampledFrom([]revocation.Kind{revocation.KindKey, revocation.KindAccount}).Draw(t, "kind"),
-				Value: fmt.Sprintf("%d-%d", round, rapid.IntRange(0, 2).Draw(t, "value")), At: Now(),
-			}
-			if n := rapid.IntRange(0, 3).Draw(t, "before"); n > 0 {
-				r.Before = Now().Add(time.Duration(n) * time.Hour)
-			}
-			if n := rapid.IntRange(0, 3).Draw(t, "expires"); n > 0 {
-				r.ExpiresAt = Now().Add(time.Duration(n) * time.Hour)
-			}
-			got, err := f.store.Add(f.ctx(), r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want, _ := oracle.Add(f.ctx(), r)
-			if known, ok := revisionOf[want.Revision]; ok && known != got.Revision {
-				t.Fatalf("revision %d, want the %d of before", got.Revision, known)
-			}
-			revisionOf[want.Revision] = got.Revision
-			want.Revision = got.Revision
-			if text(got) != text(want) {
-				t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
-			}
-		}
-	})
-	want, _ := oracle.Since(f.ctx(), 0, 1_000_000)
-	for i := range want {
-		want[i].Revision = revisionOf[want[i].Revision]
-	}
-	f.same("the feed", f.since(0, 1_000_000), want)
 }

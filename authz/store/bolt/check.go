@@ -134,6 +134,8 @@ func checkKeys(tx *bbolt.Tx) error {
 
 func checkRevocations(tx *bbolt.Tx) error {
 	revisions := tx.Bucket([]byte(bucketRevisions))
+	expiries, expire := tx.Bucket([]byte(bucketExpiries)), 0
+	indexed := expiriesIndexed(tx) // else the file was last written by an older version
 	n, err := each(tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
 		if string(matcher(r.Kind, r.Issuer, r.Value)) != string(key) {
 			return damaged("the revocation of %s %q stands in the place of another", r.Kind, r.Value)
@@ -141,12 +143,22 @@ func checkRevocations(tx *bbolt.Tx) error {
 		if string(revisions.Get(number(r.Revision))) != string(key) || r.Revision > revisions.Sequence() {
 			return damaged("the revocation of %s %q is not found by its revision %d", r.Kind, r.Value, r.Revision)
 		}
+		if r.ExpiresAt.IsZero() {
+			return nil
+		}
+		expire++
+		if indexed && expiries.Get(expiry(r.ExpiresAt, key)) == nil {
+			return damaged("the revocation of %s %q is not found by the instant at which it expires", r.Kind, r.Value)
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return sameSize(tx, bucketRevisions, n)
+	if err := sameSize(tx, bucketRevisions, n); err != nil || !indexed {
+		return err
+	}
+	return sameSize(tx, bucketExpiries, expire)
 }
 
 func checkBooks(tx *bbolt.Tx) error {

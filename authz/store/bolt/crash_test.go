@@ -66,6 +66,11 @@ func acknowledged(db *bolt.DB, id, run string, worker, i int) error {
 	case 0, 1:
 		_, err = db.Keys().Import(ctx, []apikey.Key{{ID: id, Account: "account " + id, Digest: apikey.Hasher{}.Text(id)}})
 	case 2:
+		if i%4 == 0 {
+			said = "forgotten " + id
+			err = revokeAndForget(ctx, db, id)
+			break
+		}
 		said = "revoked " + id
 		_, err = db.Revocations().Add(ctx, revocation.Record{Kind: revocation.KindKey, Value: id, At: time.Now()})
 	case 3:
@@ -80,6 +85,16 @@ func acknowledged(db *bolt.DB, id, run string, worker, i int) error {
 	if err == nil {
 		_, err = os.Stdout.WriteString(said + "\n")
 	}
+	return err
+}
+
+// revokeAndForget adds a record that has expired and has it forgotten.
+func revokeAndForget(ctx context.Context, db *bolt.DB, id string) error {
+	now := time.Now()
+	if _, err := db.Revocations().Add(ctx, revocation.Record{Kind: revocation.KindKey, Value: id, At: now, ExpiresAt: now.Add(-1)}); err != nil {
+		return err
+	}
+	_, err := db.Revocations().Prune(ctx, now, 100)
 	return err
 }
 
@@ -150,6 +165,10 @@ func checkAcknowledged(t *testing.T, path string, acks map[string]bool) {
 		case "revoked":
 			if _, ok, err := db.Revocations().Get(ctx, revocation.KindKey, "", id); !ok || err != nil {
 				t.Errorf("%s is lost: %v", ack, err)
+			}
+		case "forgotten":
+			if _, ok, err := db.Revocations().Get(ctx, revocation.KindKey, "", id); ok || err != nil {
+				t.Errorf("%s is back: %v", ack, err)
 			}
 		case "credit":
 			credited += 3

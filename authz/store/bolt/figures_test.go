@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
@@ -114,4 +116,66 @@ func BenchmarkLease(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "leases/s")
 		})
 	}
+}
+
+// addAll adds records with the concurrency that fills a transaction of the committer.
+func addAll(tb testing.TB, s revocation.Store, n int, record func(i int) revocation.Record) {
+	tb.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 512 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if _, err := s.Add(tb.Context(), record(i)); err != nil {
+					tb.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// revokedToken is a record as an issuer's events bring them.
+func revokedToken(i int) revocation.Record {
+	at := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Millisecond)
+	return revocation.Record{
+		Kind: revocation.KindJTI, Issuer: "https://issuer.example/realms/main", Value: fmt.Sprintf("1f2e3d4c-0000-4000-8000-%012d", i),
+		At: at, Cause: "logout", ExpiresAt: at.Add(time.Hour),
+	}
+}
+
+// BenchmarkRestart opens a file with a million revocations and reads them into a set; then it forgets them all.
+func BenchmarkRestart(b *testing.B) {
+	const n = 1_000_000
+	path := filepath.Join(b.TempDir(), "tollkeeper.db")
+	db := openIn(b, path)
+	addAll(b, db.Revocations(), n, revokedToken)
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			if err := openIn(b, path).Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	db = openIn(b, path)
+	defer func() { _ = db.Close() }()
+	late := func() time.Time { return revokedToken(n).ExpiresAt }
+	var s *revocation.Set
+	b.Run("sync", func(b *testing.B) {
+		for b.Loop() {
+			s = revocation.NewSet(db.Revocations(), time.Minute, late)
+			if err := s.Sync(b.Context()); err != nil || s.Len() != n {
+				b.Fatalf("%d records, %v", s.Len(), err)
+			}
+		}
+	})
+	b.Run("prune", func(b *testing.B) { // can be done once: -benchtime 1x
+		if err := s.Prune(b.Context()); err != nil || s.Len() != 0 {
+			b.Fatalf("%d records, %v", s.Len(), err)
+		}
+	})
 }

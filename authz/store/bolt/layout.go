@@ -20,6 +20,7 @@ const (
 	bucketAccountKeys = "account_keys" // joined account and id of the key -> nothing
 	bucketRevoked     = "revoked"      // joined kind, issuer and value -> revocation.Record
 	bucketRevisions   = "revisions"    // revision -> key in bucketRevoked
+	bucketExpiries    = "expiries"     // instant, then key in bucketRevoked -> nothing
 	bucketBooks       = "books"        // quota.Bucket.Key -> quota.Book
 	bucketJournal     = "journal"      // id of a credit or reset -> entry, for good
 	bucketSettled     = "settled"      // id of a reservation -> settled
@@ -32,11 +33,11 @@ const format = "tollkeeper 1"
 func bucketNames() []string {
 	return []string{
 		bucketMeta, bucketAccounts, bucketKeys, bucketDigests, bucketAccountKeys, bucketRevoked, bucketRevisions,
-		bucketBooks, bucketJournal, bucketSettled, bucketSettledAt,
+		bucketExpiries, bucketBooks, bucketJournal, bucketSettled, bucketSettledAt,
 	}
 }
 
-// identify refuses a file that is not ours and makes a new one ours.
+// identify refuses a file that is not ours, makes a new one ours, and brings one of an older version up to date.
 func identify(w *write, pepper string) error {
 	meta := w.tx.Bucket([]byte(bucketMeta))
 	if meta == nil {
@@ -60,7 +61,7 @@ func identify(w *write, pepper string) error {
 	if got := meta.Get([]byte("pepper")); string(got) != pepper {
 		return authz.Errorf(authz.KindConflict, "the file was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", got, pepper)
 	}
-	return nil
+	return indexExpiries(w)
 }
 
 // checkFormat refuses a file that this version cannot read.
@@ -73,6 +74,9 @@ func checkFormat(tx *bbolt.Tx) error {
 		return authz.Errorf(authz.KindConflict, "the file has format %q and this version reads %q", got, format)
 	}
 	for _, name := range bucketNames() {
+		if k, _ := tx.Cursor().Seek([]byte(name)); name == bucketExpiries && string(k) != name {
+			continue // older versions do not have it: it is made when the file is opened
+		}
 		if tx.Bucket([]byte(name)) == nil {
 			return authz.Errorf(authz.KindConflict, "the file is damaged: bucket %q is gone", name)
 		}

@@ -77,6 +77,15 @@ func TestReopen(t *testing.T) {
 			r, _, err := db.Revocations().Get(ctx, revocation.KindKey, "", "key_1")
 			return r, err
 		}},
+		{"revoke for a while", func(ctx context.Context, db *bolt.DB) (any, error) {
+			return db.Revocations().Add(ctx, revokedToken(1))
+		}, feed},
+		{"prune", func(ctx context.Context, db *bolt.DB) (any, error) {
+			if n, err := db.Revocations().Prune(ctx, revokedToken(2).ExpiresAt, 10); err != nil || n != 1 {
+				return nil, fmt.Errorf("%d were forgotten: %w", n, err)
+			}
+			return feed(ctx, db)
+		}, feed},
 		{"lease", func(ctx context.Context, db *bolt.DB) (any, error) { return db.Ledger().Lease(ctx, lease) },
 			func(ctx context.Context, db *bolt.DB) (any, error) { return db.Ledger().Lease(ctx, lease) }},
 		{"return", func(ctx context.Context, db *bolt.DB) (any, error) {
@@ -137,6 +146,15 @@ func byDigest(text string) func(context.Context, *bolt.DB) (any, error) {
 	return func(ctx context.Context, db *bolt.DB) (any, error) {
 		return db.Keys().Find(ctx, apikey.Hasher{}.Text(text))
 	}
+}
+
+// feed is the last revocation of all.
+func feed(ctx context.Context, db *bolt.DB) (any, error) {
+	records, err := db.Revocations().Since(ctx, 0, 1000)
+	if err != nil || len(records) == 0 {
+		return nil, err
+	}
+	return records[len(records)-1], nil
 }
 
 func balance(ctx context.Context, db *bolt.DB) (any, error) {
@@ -297,6 +315,9 @@ func sample(t *testing.T) []byte {
 		if _, err := db.Revocations().Add(t.Context(), revocation.Record{Kind: revocation.KindKey, Value: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := db.Revocations().Add(t.Context(), revokedToken(i)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := credit(t.Context(), db); err != nil {
 		t.Fatal(err)
@@ -331,6 +352,7 @@ func tryDamaged(t *testing.T, path string, content []byte) (opened bool) {
 	_ = db.Check(ctx)
 	_, _ = db.Keys().Keys(ctx, apikey.Page{Limit: 1000})
 	_, _ = db.Revocations().Since(ctx, 0, 1000)
+	_, _ = db.Revocations().Prune(ctx, revokedToken(15).ExpiresAt, 1000)
 	_, _ = credit(ctx, db)
 	_, _ = db.Keys().CreateAccount(ctx, apikey.Account{ID: "after the damage"})
 	_ = db.Close()

@@ -1,7 +1,11 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -35,7 +39,7 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 				return *old, nil
 			}
 			add = merged
-			if err := w.delete(bucketRevisions, number(old.Revision)); err != nil {
+			if err := strike(w, key, old); err != nil {
 				return revocation.Record{}, err
 			}
 		}
@@ -43,15 +47,79 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 		if add.Revision, err = w.tx.Bucket([]byte(bucketRevisions)).NextSequence(); err != nil {
 			return revocation.Record{}, authz.Errorf(authz.KindUnavailable, "no revision: %w", err)
 		}
-		if err := w.put(bucketRevisions, number(add.Revision), key); err != nil {
-			return revocation.Record{}, err
-		}
 		stored, err := keep(w, bucketRevoked, key, &add)
 		if err != nil {
 			return revocation.Record{}, err
 		}
-		return *stored, nil
+		return *stored, enter(w, key, stored)
 	})
+}
+
+// enter puts a record into the indexes.
+func enter(w *write, key []byte, r *revocation.Record) error {
+	if err := w.put(bucketRevisions, number(r.Revision), key); err != nil {
+		return err
+	}
+	if !r.ExpiresAt.IsZero() {
+		if err := w.put(bucketExpiries, expiry(r.ExpiresAt, key), nil); err != nil {
+			return err
+		}
+	}
+	return indexedUntil(w, r.Revision)
+}
+
+// strike takes a record out of the indexes.
+func strike(w *write, key []byte, r *revocation.Record) error {
+	if err := w.delete(bucketRevisions, number(r.Revision)); err != nil {
+		return err
+	}
+	if r.ExpiresAt.IsZero() {
+		return nil
+	}
+	return w.delete(bucketExpiries, expiry(r.ExpiresAt, key))
+}
+
+// Prune is revocation.Store.Prune.
+func (s *Revocations) Prune(ctx context.Context, now time.Time, limit int) (int, error) {
+	return mutate(ctx, s.db.commits, func(w *write) (int, error) {
+		expiries := w.tx.Bucket([]byte(bucketExpiries)).Cursor()
+		end := expiry(now, nil)
+		n := 0
+		for n < limit {
+			entry, _ := expiries.First()
+			if entry == nil || bytes.Compare(entry, end) >= 0 {
+				break
+			}
+			forgotten, err := forgetRevoked(w, bytes.Clone(entry))
+			if err != nil {
+				return 0, err
+			}
+			if forgotten {
+				n++
+			}
+		}
+		return n, nil
+	})
+}
+
+// forgetRevoked removes the record that an entry of bucketExpiries leads to. An entry that says something else than its
+// record is removed alone: the record decides how long it lives.
+func forgetRevoked(w *write, entry []byte) (bool, error) {
+	if len(entry) < expirySize {
+		return false, w.delete(bucketExpiries, entry)
+	}
+	key := entry[expirySize:]
+	r, err := decode[revocation.Record](w.get(bucketRevoked, key))
+	if err != nil {
+		return false, err
+	}
+	if r == nil || !bytes.Equal(expiry(r.ExpiresAt, key), entry) {
+		return false, w.delete(bucketExpiries, entry)
+	}
+	if err := strike(w, key, r); err != nil {
+		return false, err
+	}
+	return true, w.delete(bucketRevoked, key)
 }
 
 // Since is revocation.Store.Since.
@@ -92,4 +160,63 @@ func (s *Revocations) Get(ctx context.Context, kind revocation.Kind, issuer, val
 		return revocation.Record{}, false, err
 	}
 	return *r, true, nil
+}
+
+// expirySize is the length of the instant in a key of bucketExpiries.
+const expirySize = 8 + 4
+
+// expiry is the key in bucketExpiries of the record with that key. Keys sort by instant, whatever the year.
+func expiry(at time.Time, key []byte) []byte {
+	const sign = 1 << 63 // makes what lies before 1970 smaller than what does not
+	out := make([]byte, 0, expirySize+len(key))
+	out = binary.BigEndian.AppendUint64(out, uint64(at.Unix())^sign)
+	out = binary.BigEndian.AppendUint32(out, uint32(at.Nanosecond()))
+	return append(out, key...)
+}
+
+// The sequence of bucketExpiries is the last revision that it knows of. Versions that did not have this bucket write
+// records without it, and their files are files of ours: where it lags behind, it is made anew.
+
+func indexedUntil(w *write, revision uint64) error {
+	if err := w.tx.Bucket([]byte(bucketExpiries)).SetSequence(revision); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "writing to %q: %w", bucketExpiries, err)
+	}
+	return nil
+}
+
+func expiriesIndexed(tx *bbolt.Tx) bool {
+	expiries := tx.Bucket([]byte(bucketExpiries))
+	return expiries != nil && expiries.Sequence() == tx.Bucket([]byte(bucketRevisions)).Sequence()
+}
+
+// indexExpiries makes bucketExpiries anew if it lags behind.
+func indexExpiries(w *write) error {
+	if expiriesIndexed(w.tx) {
+		return nil
+	}
+	w.wrote = true
+	if w.tx.Bucket([]byte(bucketExpiries)) != nil {
+		if err := w.tx.DeleteBucket([]byte(bucketExpiries)); err != nil {
+			return authz.Errorf(authz.KindUnavailable, "cannot remove bucket %q: %w", bucketExpiries, err)
+		}
+	}
+	if _, err := w.tx.CreateBucket([]byte(bucketExpiries)); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", bucketExpiries, err)
+	}
+	var entries [][]byte
+	if _, err := each(w.tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
+		if !r.ExpiresAt.IsZero() {
+			entries = append(entries, expiry(r.ExpiresAt, key))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	slices.SortFunc(entries, bytes.Compare) // in any other order, a million of them would take bbolt hours
+	for _, entry := range entries {
+		if err := w.put(bucketExpiries, entry, nil); err != nil {
+			return err
+		}
+	}
+	return indexedUntil(w, w.tx.Bucket([]byte(bucketRevisions)).Sequence())
 }

@@ -2,8 +2,10 @@ package memory
 
 import (
 	"context"
+	"slices"
 	"sort"
 	"sync"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
@@ -13,11 +15,19 @@ type Revocations struct {
 	mu       sync.Mutex
 	revision uint64
 	records  map[matcher]revocation.Record
+	// order has every record at its revision, in that order, and also where records were that have been merged or
+	// forgotten since: these are passed over, and cleared away once they are the greater part.
+	order []place
 }
 
 type matcher struct {
 	kind          revocation.Kind
 	issuer, value string
+}
+
+type place struct {
+	revision uint64
+	matcher  matcher
 }
 
 var _ revocation.Store = (*Revocations)(nil)
@@ -42,6 +52,8 @@ func (s *Revocations) Add(_ context.Context, r revocation.Record) (revocation.Re
 	s.revision++
 	r.Revision = s.revision
 	s.records[m] = r
+	s.order = append(s.order, place{r.Revision, m})
+	s.tidyLocked()
 	return r, nil
 }
 
@@ -50,13 +62,16 @@ func (s *Revocations) Since(_ context.Context, after uint64, limit int) ([]revoc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []revocation.Record
-	for _, r := range s.records {
-		if r.Revision > after {
+	first := sort.Search(len(s.order), func(i int) bool { return s.order[i].revision > after })
+	for _, p := range s.order[first:] {
+		if len(out) >= limit {
+			break
+		}
+		if r, ok := s.atLocked(p); ok {
 			out = append(out, r)
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Revision < out[j].Revision })
-	return out[:min(len(out), max(limit, 0))], nil
+	return out, nil
 }
 
 // Get is revocation.Store.Get.
@@ -65,4 +80,36 @@ func (s *Revocations) Get(_ context.Context, kind revocation.Kind, issuer, value
 	defer s.mu.Unlock()
 	r, ok := s.records[matcher{kind, issuer, value}]
 	return r, ok, nil
+}
+
+// Prune is revocation.Store.Prune. It looks at all records until it has found enough.
+func (s *Revocations) Prune(_ context.Context, now time.Time, limit int) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for m, r := range s.records {
+		if n >= limit {
+			break
+		}
+		if !r.ExpiresAt.IsZero() && r.ExpiresAt.Before(now) {
+			delete(s.records, m)
+			n++
+		}
+	}
+	s.tidyLocked()
+	return n, nil
+}
+
+// atLocked is the record that stands at a place, if it still does.
+func (s *Revocations) atLocked(p place) (revocation.Record, bool) {
+	r, ok := s.records[p.matcher]
+	return r, ok && r.Revision == p.revision
+}
+
+// tidyLocked clears the order if that is worth the walk.
+func (s *Revocations) tidyLocked() {
+	if len(s.order) <= 2*len(s.records)+64 {
+		return
+	}
+	s.order = slices.DeleteFunc(s.order, func(p place) bool { _, ok := s.atLocked(p); return !ok })
 }
