@@ -22,7 +22,9 @@ var law = map[string]struct {
 	"authz/revocation": {[]string{"authz"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
 	"authz/policy":     {[]string{"authz"}, "as apikey"},
+	"authz/token":      {[]string{"authz"}, "as apikey"},
 
+	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
 	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory"}, "a suite knows its contract, and the memory store as the oracle"},
 	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory"}, "as apikeytest"},
 	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory"}, "as apikeytest"},
@@ -31,6 +33,7 @@ var law = map[string]struct {
 	"authz/store/bolt":   {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "as memory"},
 
 	"authz/extauthz":    {[]string{"authz"}, "the door to Envoy knows only the vocabulary, so that protobuf stops here"},
+	"authz/signals":     {[]string{"authz", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},
 	"authz/decisionlog": {[]string{"authz", "authz/check"}, "writes down what the request path records"},
 	"authz/telemetry":   {[]string{"authz", "authz/check"}, "counts what the request path records"},
 	"authz/config":      {nil, "the file, which nobody but the server reads"},
@@ -39,7 +42,8 @@ var law = map[string]struct {
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
 		"authz/policy",
-		"authz/quota", "authz/revocation", "authz/store/bolt", "authz/store/memory", "authz/telemetry", "policies",
+		"authz/quota", "authz/revocation", "authz/signals", "authz/store/bolt", "authz/store/memory", "authz/telemetry", "authz/token",
+		"policies",
 	}, "the one place that introduces everybody"},
 	"authz/archtest":  {nil, "this test"},
 	"authz/crashtest": {nil, "tests, which know the product only from outside"},
@@ -48,7 +52,7 @@ var law = map[string]struct {
 	"policies":       {nil, "files"},
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
-	"envoy/demo":     {[]string{"envoy/harness"}, "as harness"},
+	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "as harness, with an issuer to sign in at"},
 }
 
 // doors are the foreign modules that may be imported through one door only.
@@ -62,6 +66,7 @@ var doors = map[string][]string{
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
 	"github.com/goccy/go-yaml":               {"authz/config", "envoy", "envoy/harness", "policies"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
+	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},
 }
 
 func TestLaw(t *testing.T) {

@@ -1,0 +1,150 @@
+package token
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// parsed is a JWS in its compact form (RFC 7515 section 7.1) that was read and not verified.
+type parsed struct {
+	text   string
+	alg    string
+	kid    string
+	typ    string // in lower case, without "application/"
+	claims map[string]any
+}
+
+const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// looksLikeJWT reports whether a text is a JWS in its compact form: three parts, the first of which is a JSON object.
+func looksLikeJWT(s string) bool { return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2 }
+
+// parse reads a token. It trusts nothing of it.
+func parse(text string, maxBytes int) (*parsed, error) {
+	if len(text) > maxBytes {
+		return nil, malformed("a token of %d bytes: %d are read", len(text), maxBytes)
+	}
+	if strings.Count(text, ".") != 2 || strings.Trim(text, base64url+".") != "" { // the decoder skips line breaks
+		return nil, malformed("a token has three parts of base64url")
+	}
+	protected, rest, _ := strings.Cut(text, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	header, err := decodePart(protected)
+	if err != nil {
+		return nil, malformed("the header %v", err)
+	}
+	p := &parsed{text: text}
+	if p.claims, err = decodePart(payload); err != nil {
+		return nil, malformed("the payload %v", err)
+	}
+	// No extension is understood here, so none can be critical (RFC 7515 section 4.1.11), and none of those that say
+	// where to find a key is followed: keys come from the issuer's configuration and from nowhere else.
+	for _, name := range []string{"crit", "b64"} {
+		if _, there := header[name]; there {
+			return nil, malformed("the header has %q", name)
+		}
+	}
+	for name, to := range map[string]*string{"alg": &p.alg, "kid": &p.kid, "typ": &p.typ} {
+		v, there := header[name]
+		s, ok := v.(string)
+		if there && !ok || name == "alg" && s == "" {
+			return nil, malformed("the header's %s is not a text", name)
+		}
+		*to = s
+	}
+	p.typ = strings.TrimPrefix(strings.ToLower(p.typ), "application/")
+	return p, nil
+}
+
+func decodePart(part string) (map[string]any, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	if err != nil {
+		return nil, authz.Errorf(authz.KindInvalid, "is not base64url")
+	}
+	return decodeObject(raw)
+}
+
+func malformed(format string, args ...any) *authz.TokenError {
+	return refuse(authz.TokenMalformed, format, args...)
+}
+
+func refuse(s authz.TokenStatus, format string, args ...any) *authz.TokenError {
+	return &authz.TokenError{Status: s, Text: authz.Errorf(authz.KindInvalid, format, args...).Error()}
+}
+
+// maxName is the longest name of somebody or something in a token: a longer one could not be revoked.
+const maxName = 1024
+
+// text is a claim that has to be a text if it is there.
+func text(claims map[string]any, name string) (string, error) {
+	v, there := claims[name]
+	s, ok := v.(string)
+	if there && !ok || len(s) > maxName {
+		return "", malformed("%s is not a text of at most %d bytes", name, maxName)
+	}
+	return s, nil
+}
+
+// instant is a NumericDate (RFC 7519 section 2): a number of seconds. Zero if it is not there.
+func instant(claims map[string]any, name string) (time.Time, error) {
+	v, there := claims[name]
+	if !there {
+		return time.Time{}, nil
+	}
+	n, ok := v.(json.Number)
+	if !ok {
+		return time.Time{}, malformed("%s is not a number", name)
+	}
+	secs, err := n.Float64()
+	if err != nil || secs < 0 || secs > 1e11 { // the year 5138
+		return time.Time{}, malformed("%s is no time", name)
+	}
+	whole, part := math.Modf(secs)
+	return time.Unix(int64(whole), int64(part*1e9)).UTC(), nil
+}
+
+// audiences are the values of aud (RFC 7519 section 4.1.3): one text or a list of them.
+func audiences(claims map[string]any) ([]string, error) {
+	switch aud := claims["aud"].(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{aud}, nil
+	case []any:
+		return texts(aud, "aud")
+	}
+	return nil, malformed("aud is neither a text nor a list")
+}
+
+func texts(list []any, name string) ([]string, error) {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return nil, malformed("%s holds something that is not a text", name)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// scopes are the permissions that a token carries: scope, texts between spaces (RFC 8693 section 4.2), or scp, the same
+// or a list, as some issuers write it.
+func scopes(claims map[string]any) []string {
+	for _, name := range []string{"scope", "scp"} {
+		switch v := claims[name].(type) {
+		case string:
+			return strings.Fields(v)
+		case []any:
+			if out, err := texts(v, name); err == nil {
+				return out
+			}
+		}
+	}
+	return nil
+}

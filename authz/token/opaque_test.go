@@ -1,0 +1,214 @@
+package token_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
+)
+
+func asking(t *testing.T, change func(*token.Introspection)) *bench {
+	t.Helper()
+	issuer := tokentest.New()
+	t.Cleanup(issuer.Close)
+	b := newBench(t, func(o *token.Options) {
+		in := &token.Introspection{
+			URL: issuer.URL + tokentest.IntrospectPath, Issuer: issuer.URL, ClientID: issuer.ClientID, Secret: issuer.Secret,
+			AccountClaim: "org", TTL: 10 * time.Second, NegativeTTL: 2 * time.Second, Timeout: 5 * time.Second,
+		}
+		if change != nil {
+			change(in)
+		}
+		if err := in.Check(); err != nil {
+			t.Fatal(err)
+		}
+		o.Issuers, o.Introspection = nil, in
+	})
+	b.issuer = issuer
+	return b
+}
+
+func TestOpaqueTokens(t *testing.T) {
+	b := asking(t, nil)
+	now := b.clock.now()
+	b.issuer.Opaque("abc", map[string]any{"sub": "alice", "scope": "read", "org": "acme", "client_id": "app", "exp": now.Unix() - 15, "iat": now.Unix() - 60, "jti": "j"})
+	for range 3 {
+		f := b.Identify(t.Context(), "abc", now)
+		if f.Status != authz.TokenValid || f.Subject != "alice" || f.Account != "acme" || f.Client != "app" || f.ID != "j" ||
+			f.Issuer != b.issuer.URL || f.Digest != authz.TokenDigest("abc") || len(f.Scopes) != 1 {
+			t.Errorf("%+v", f)
+		}
+	}
+	if n := b.issuer.Asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	b.clock.advance(11 * time.Second)
+	b.want(t, "abc", authz.TokenValid)
+	if n := b.issuer.Asked.Load(); n != 2 {
+		t.Errorf("asked %d times after the time for which an answer is good", n)
+	}
+	b.clock.advance(4 * time.Second) // exp, at which an answer of 4 seconds ago does not help
+	b.want(t, "abc", authz.TokenExpired)
+
+	b.want(t, "stranger", authz.TokenRevoked)
+	b.want(t, "stranger", authz.TokenRevoked)
+	if n := b.issuer.Asked.Load(); n != 3 {
+		t.Errorf("asked %d times", n)
+	}
+	b.issuer.Opaque("stranger", map[string]any{"sub": "bob", "iat": now.Unix()})
+	b.clock.advance(2 * time.Second)
+	b.want(t, "stranger", authz.TokenValid)
+	for _, bad := range []string{"", "a b", "a,b", "ä", "=", strings.Repeat("a", 5000), "a\nb"} {
+		b.want(t, bad, authz.TokenMalformed)
+	}
+}
+
+func TestWhichTextsAreTokens(t *testing.T) {
+	with, without := asking(t, nil), newBench(t, nil)
+	jwt := without.issuer.Token(nil)
+	for text, want := range map[string][2]bool{
+		"tk_live_abc": {false, false}, "abc": {true, false}, jwt: {true, true},
+	} {
+		if with.IsToken(text) != want[0] || without.IsToken(text) != want[1] {
+			t.Errorf("%.20s: %v %v", text, with.IsToken(text), without.IsToken(text))
+		}
+	}
+	b := asking(t, nil)
+	b.issuer.Opaque(jwt, map[string]any{"sub": "x", "iat": b.clock.now().Unix()})
+	b.want(t, jwt, authz.TokenValid) // no issuer is trusted to sign it, but its server vouches for it
+}
+
+func TestManyAskOnce(t *testing.T) {
+	b := asking(t, nil)
+	release := make(chan struct{})
+	b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, _ *http.Request) {
+		b.issuer.Asked.Add(1)
+		<-release
+		_, _ = w.Write(fmt.Appendf(nil, `{"active":true,"iat":%d}`, time.Now().Unix()))
+	})
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() { b.want(t, "abc", authz.TokenValid) })
+	}
+	for b.issuer.Asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	if n := b.issuer.Asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// TestIntrospectionThatFails has a server that answers badly: its tokens are unavailable, and after some failures it is
+// left alone for a while.
+func TestIntrospectionThatFails(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"error":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+		"HTML":         text("<html>"),
+		"no word":      text(`{"sub":"alice"}`),
+		"a text":       text(`{"active":"true"}`),
+		"active twice": text(`{"active":false,"active":true}`),
+		"huge":         text(`{"active":true,"x":"` + strings.Repeat("x", 2<<20) + `"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := asking(t, nil)
+			asked := 0
+			b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) { asked++; answer(w, r) })
+			for i := range 20 {
+				b.want(t, fmt.Sprint("token", i), authz.TokenUnavailable)
+			}
+			if asked != 5 {
+				t.Errorf("asked %d times, want to be left alone after 5 failures", asked)
+			}
+		})
+	}
+	b := asking(t, func(in *token.Introspection) { in.Secret = "wrong" })
+	b.want(t, "abc", authz.TokenUnavailable)
+}
+
+func TestAnswersAboutOthers(t *testing.T) {
+	b := asking(t, func(in *token.Introspection) { in.Audiences = []string{"api"} })
+	iat := b.clock.now().Unix()
+	b.issuer.Opaque("good", map[string]any{"aud": []string{"api"}, "iss": b.issuer.URL, "iat": iat})
+	b.issuer.Opaque("aud", map[string]any{"aud": "other", "iat": iat})
+	b.issuer.Opaque("none", map[string]any{"iat": iat})
+	b.issuer.Opaque("iss", map[string]any{"aud": "api", "iss": "https://evil.example", "iat": iat})
+	b.issuer.Opaque("exp", map[string]any{"aud": "api", "exp": "soon", "iat": iat})
+	b.issuer.Opaque("iat", map[string]any{"aud": "api", "exp": iat + 60})
+	b.issuer.Opaque("neither", map[string]any{"aud": "api"})
+	b.issuer.Opaque("long", map[string]any{"aud": "api", "exp": iat + 100_000})
+	b.want(t, "iat", authz.TokenValid) // when it was issued need not be said, if it ends soon enough
+	b.want(t, "neither", authz.TokenMalformed)
+	b.want(t, "long", authz.TokenMalformed)
+	b.want(t, "good", authz.TokenValid)
+	b.want(t, "aud", authz.TokenWrongAudience)
+	b.want(t, "none", authz.TokenWrongAudience)
+	b.want(t, "iss", authz.TokenUntrustedIssuer)
+	b.want(t, "exp", authz.TokenMalformed)
+}
+
+func TestStatusLists(t *testing.T) {
+	b := newBench(t, nil)
+	at := func(index any) map[string]any {
+		return map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": index, "uri": b.issuer.URL + tokentest.StatusPath}}}
+	}
+	b.issuer.SetStatus(9, 0)
+	b.issuer.SetStatus(5, 1)
+	b.issuer.SetStatus(6, 2)
+	b.want(t, b.issuer.Token(at(9)), authz.TokenValid)
+	b.want(t, b.issuer.Token(at(5)), authz.TokenRevoked)
+	b.want(t, b.issuer.Token(at(6)), authz.TokenRevoked)
+	b.want(t, b.issuer.Token(at(10)), authz.TokenRevoked) // not in the list
+	b.want(t, b.issuer.Token(at(-1)), authz.TokenMalformed)
+	b.want(t, b.issuer.Token(at("1")), authz.TokenMalformed)
+	elsewhere := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 1, "uri": "https://elsewhere.example/1"}}}
+	b.want(t, b.issuer.Token(elsewhere), authz.TokenUnavailable)
+	b.want(t, b.issuer.Token(map[string]any{"status": "married"}), authz.TokenValid) // an application's own claim
+
+	// A token that was good is not any more when its list says so, though it was verified before.
+	good := b.issuer.Token(at(9))
+	b.want(t, good, authz.TokenValid)
+	b.issuer.SetStatus(9, 1)
+	b.clock.advance(61 * time.Second)
+	b.want(t, good, authz.TokenRevoked)
+	// A list that cannot be had any more says nothing.
+	b.issuer.Serve(tokentest.StatusPath, text("<html>"))
+	b.clock.advance(61 * time.Second)
+	b.want(t, good, authz.TokenUnavailable)
+}
+
+func TestBadStatusLists(t *testing.T) {
+	bomb := tokentest.Pack(make([]byte, 100<<20))
+	for name, claims := range map[string]map[string]any{
+		"a bomb":          {"status_list": map[string]any{"bits": 1, "lst": bomb}},
+		"another address": {"sub": "https://elsewhere.example/1"},
+		"another issuer":  {"iss": "https://elsewhere.example"},
+		"expired":         {"exp": 1},
+		"no iat":          {"iat": nil},
+		"3 bits":          {"status_list": map[string]any{"bits": 3, "lst": tokentest.Pack([]byte{0})}},
+		"no row":          {"status_list": map[string]any{"bits": 1}},
+		"no zlib":         {"status_list": map[string]any{"bits": 1, "lst": "AAAA"}},
+		"no list":         {"status_list": nil},
+		"ttl below zero":  {"ttl": -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, nil)
+			b.issuer.Serve(tokentest.StatusPath, text(b.issuer.StatusList(claims)))
+			ref := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": b.issuer.URL + tokentest.StatusPath}}}
+			b.want(t, b.issuer.Token(ref), authz.TokenUnavailable)
+		})
+	}
+	b := newBench(t, nil)
+	stranger := tokentest.New()
+	defer stranger.Close()
+	b.issuer.Serve(tokentest.StatusPath, text(stranger.StatusList(map[string]any{"sub": b.issuer.URL + tokentest.StatusPath, "iss": b.issuer.URL})))
+	ref := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": b.issuer.URL + tokentest.StatusPath}}}
+	b.want(t, b.issuer.Token(ref), authz.TokenUnavailable)
+}

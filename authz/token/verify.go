@@ -1,0 +1,350 @@
+package token
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lestrrat-go/jwx/v3/jws"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// IsToken reports whether the text of an Authorization field is a token's and not a key's. JSON Web Tokens are, where
+// any issuer is trusted; other texts are where somebody can be asked about them, unless they are keys of our own form.
+func (v *Verifier) IsToken(text string) bool {
+	if looksLikeJWT(text) {
+		return true
+	}
+	return v.introspector != nil && !v.opt.IsKey(text)
+}
+
+// Identify returns what is known about a token at that instant. It does not fail: what it cannot find out is a status.
+// A token that was verified before costs a hash and a look into memory; one that was not, a signature, or a call to its
+// issuer that the context bounds.
+func (v *Verifier) Identify(ctx context.Context, text string, now time.Time) authz.TokenFact {
+	if len(text) > v.opt.MaxBytes {
+		return factOf(malformed("a token of %d bytes: %d are read", len(text), v.opt.MaxBytes))
+	}
+	k := cacheKey{sum: sha256.Sum256([]byte(text)), epoch: v.epoch.Load()}
+	t := v.remembered(k, now)
+	if t == nil {
+		var err error
+		if t, err = v.verify(ctx, text, k, now); err != nil {
+			return factOf(err)
+		}
+		v.cache.Set(k, t)
+	}
+	return v.state(ctx, t, now)
+}
+
+// remembered is a token that was verified before, nil if there is none, or if its server has to be asked again.
+func (v *Verifier) remembered(k cacheKey, now time.Time) *verified {
+	t, ok := v.cache.GetIfPresent(k)
+	if !ok || !t.recheck.IsZero() && !now.Before(t.recheck) {
+		return nil
+	}
+	return t
+}
+
+// Inspect is Identify at the present time, for who wants to know and not to enter.
+func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
+	return v.Identify(ctx, text, v.opt.Now())
+}
+
+// state is the fact about a verified token at that instant.
+func (v *Verifier) state(ctx context.Context, t *verified, now time.Time) authz.TokenFact {
+	fact := t.fact
+	switch skew := v.opt.Timing.Skew; {
+	case fact.Status != authz.TokenValid:
+	case !t.until.IsZero() && !now.Before(t.until):
+		fact.Status = authz.TokenExpired
+	// One that was made in the future would escape from every revocation until then.
+	case now.Add(skew).Before(t.notBefore), now.Add(skew).Before(fact.IssuedAt):
+		fact.Status = authz.TokenNotYetValid
+	case t.status != nil:
+		fact.Status = v.lists.state(ctx, t.status, now)
+	}
+	return fact
+}
+
+// verify does what is done once for every token. A token of which there is nothing to remember is an error.
+func (v *Verifier) verify(ctx context.Context, text string, k cacheKey, now time.Time) (*verified, error) {
+	if !looksLikeJWT(text) {
+		return v.introspect(ctx, text, k, now)
+	}
+	p, err := parse(text, v.opt.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	is, err := v.issuerOf(p)
+	if err != nil {
+		if v.introspector != nil {
+			return v.introspect(ctx, text, k, now)
+		}
+		return nil, err
+	}
+	if is.keys == nil {
+		return nil, refuse(authz.TokenUntrustedIssuer, "the proxy, to which the issuer %q is left, did not vouch for it", is.Name)
+	}
+	if p.typ != "" && p.typ != "jwt" && p.typ != "at+jwt" { // RFC 8725 section 3.11, RFC 9068 section 2.1
+		return nil, malformed("a token of the type %.64q is not for access", p.typ)
+	}
+	kid, err := is.signature(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	t, err := v.describe(is, p.claims)
+	if err != nil {
+		return nil, err
+	}
+	t.fact.Digest, t.fact.SigningKey = authz.TokenDigest(text), kid
+	return t, nil
+}
+
+func factOf(err error) authz.TokenFact {
+	var e *authz.TokenError
+	if errors.As(err, &e) {
+		return authz.TokenFact{Status: e.Status, Fault: e.Text}
+	}
+	return authz.TokenFact{Status: authz.TokenUnavailable, Fault: err.Error()}
+}
+
+// issuerOf finds whose a token claims to be.
+func (v *Verifier) issuerOf(p *parsed) (*issuer, error) {
+	name, err := text(p.claims, "iss")
+	if err != nil {
+		return nil, err
+	}
+	is, ok := v.issuers[name]
+	if !ok {
+		return nil, refuse(authz.TokenUntrustedIssuer, "the issuer %.256q is not trusted", name)
+	}
+	return is, nil
+}
+
+// signature verifies the signature with the keys that the issuer's configuration leads to and an algorithm that it
+// allows, and returns the kid of the key that made it.
+func (is *issuer) signature(ctx context.Context, p *parsed) (kid string, err error) {
+	if !slices.Contains(is.Algorithms, p.alg) {
+		return "", refuse(authz.TokenBadSignature, "the algorithm %.32q is not one of the issuer's", p.alg)
+	}
+	set := is.keys.current()
+	if set == nil || len(set.find(p.kid, p.alg)) == 0 {
+		if is.keys.missing(ctx, set) {
+			set = is.keys.current()
+		}
+	}
+	if set == nil {
+		return "", refuse(authz.TokenUnavailable, "the keys of the issuer cannot be had")
+	}
+	for _, k := range set.find(p.kid, p.alg) {
+		if _, err := jws.Verify([]byte(p.text), jws.WithKey(algorithms[p.alg].alg, k.raw)); err == nil {
+			return k.kid, nil
+		}
+	}
+	return "", refuse(authz.TokenBadSignature, "no key of the issuer made the signature")
+}
+
+// describe reads the claims of a token whose signature is good. A token for somebody else is described as what it is.
+func (v *Verifier) describe(is *issuer, claims map[string]any) (*verified, error) {
+	t := &verified{fact: authz.TokenFact{Status: authz.TokenValid, Issuer: is.Name, Claims: claims, Scopes: scopes(claims)}}
+	err := v.times(claims, t)
+	if err != nil {
+		return nil, err
+	}
+	// Without iat nobody could be logged out everywhere, and nobody could say when what revokes it may be forgotten.
+	if _, there := claims["exp"]; !there || t.fact.IssuedAt.IsZero() {
+		return nil, malformed("a token needs exp and iat")
+	}
+	for name, to := range map[string]*string{"jti": &t.fact.ID, "sub": &t.fact.Subject, "sid": &t.fact.Session} {
+		if *to, err = text(claims, name); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"azp", "client_id"} { // OpenID Connect Core section 2, RFC 8693 section 4.3
+		s, err := text(claims, name)
+		if err != nil {
+			return nil, err
+		}
+		t.fact.Client = cmp.Or(s, t.fact.Client)
+	}
+	t.fact.Account, t.fact.Plan = named(claims, is.AccountClaim), named(claims, is.PlanClaim)
+	aud, err := audiences(claims)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(is.Audiences, a) }) {
+		t.fact.Status, t.fact.Fault = authz.TokenWrongAudience, "aud names none of the audiences that are configured"
+	}
+	t.status, err = statusOf(is, claims)
+	return t, err
+}
+
+// times reads when a token begins and ends.
+func (v *Verifier) times(claims map[string]any, t *verified) error {
+	exp, err := instant(claims, "exp")
+	if err != nil {
+		return err
+	}
+	if t.fact.IssuedAt, err = instant(claims, "iat"); err != nil {
+		return err
+	}
+	if t.notBefore, err = instant(claims, "nbf"); err != nil {
+		return err
+	}
+	if last := t.fact.IssuedAt.Add(v.opt.Timing.MaxLifetime); !t.fact.IssuedAt.IsZero() && (exp.IsZero() || exp.After(last)) {
+		exp = last
+	}
+	if !exp.IsZero() {
+		t.until = exp.Add(v.opt.Timing.Skew)
+		t.fact.ExpiresAt = t.until
+	}
+	return nil
+}
+
+// named is a claim that names an account or a plan: a text, or a number as some number their customers.
+func named(claims map[string]any, claim string) string {
+	switch v := claims[claim].(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	return ""
+}
+
+// envoyFilter is the filter that verifies tokens in the proxy, under whose name it leaves their claims.
+const envoyFilter = "envoy.filters.http.jwt_authn"
+
+// FromProxy returns what is known about a token that the proxy has verified, by the metadata that it sent, and false if it
+// sent none of an issuer whose tokens are left to it. The text is that of the token in the request, if there is one: it
+// has to be the one that was verified.
+func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, bearer string, now time.Time) (authz.TokenFact, bool) {
+	payloads, _ := filters[envoyFilter].(map[string]any)
+	if payloads == nil {
+		return authz.TokenFact{}, false
+	}
+	for _, is := range v.issuers {
+		claims, ok := payloads[is.Envoy].(map[string]any)
+		if is.Envoy == "" || !ok || claims["iss"] != is.Name {
+			continue
+		}
+		if bearer != "" && !v.samePayload(bearer, claims) {
+			return factOf(malformed("the token in the request is not the one that the proxy verified")), true
+		}
+		claims, err := exact(claims)
+		if err != nil {
+			return factOf(malformed("the claims that the proxy sent: %v", err)), true
+		}
+		t, err := v.describe(is, claims)
+		if err != nil {
+			return factOf(err), true
+		}
+		if bearer != "" {
+			t.fact.Digest = authz.TokenDigest(bearer)
+		}
+		return v.state(ctx, t, now), true
+	}
+	return authz.TokenFact{}, false
+}
+
+// samePayload reports whether a token's payload is what the proxy found in the token that it verified.
+func (v *Verifier) samePayload(bearer string, claims map[string]any) bool {
+	p, err := parse(bearer, v.opt.MaxBytes)
+	if err != nil {
+		return false
+	}
+	mine, err := exact(p.claims)
+	if err != nil {
+		return false
+	}
+	theirs, err := exact(claims)
+	return err == nil && reflect.DeepEqual(mine, theirs)
+}
+
+// exact brings claims into one form: protobuf's numbers are floating point, and so become all others here.
+func exact(claims map[string]any) (map[string]any, error) {
+	raw, err := json.Marshal(claims)
+	if err != nil {
+		return nil, err
+	}
+	var loose map[string]any
+	if err := json.Unmarshal(raw, &loose); err != nil { // all numbers are float64 now
+		return nil, err
+	}
+	if raw, err = json.Marshal(loose); err != nil {
+		return nil, err
+	}
+	return decodeObject(raw)
+}
+
+// Logout verifies a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.6, steps 1 to 5).
+func (v *Verifier) Logout(ctx context.Context, text string) (authz.Statement, error) {
+	s, err := v.statement(ctx, text, []string{"", "jwt", "logout+jwt"}, func(i *Issuer) []string { return i.LogoutAudiences })
+	switch {
+	case err != nil:
+		return authz.Statement{}, err
+	case s.ExpiresAt.IsZero():
+		return authz.Statement{}, malformed("a logout token needs exp")
+	case !v.opt.Now().Before(s.ExpiresAt.Add(v.opt.Timing.Skew)):
+		return authz.Statement{}, refuse(authz.TokenExpired, "the logout token has expired")
+	}
+	return s, nil
+}
+
+// Event verifies a security event token (RFC 8417 section 2.2, RFC 8935 section 2.3).
+func (v *Verifier) Event(ctx context.Context, text string) (authz.Statement, error) {
+	return v.statement(ctx, text, []string{"secevent+jwt"}, func(i *Issuer) []string { return i.EventAudiences })
+}
+
+// statement verifies what an issuer signed that is not an access token: of one of the types, and for one of the audiences.
+func (v *Verifier) statement(ctx context.Context, raw string, types []string, wanted func(*Issuer) []string) (authz.Statement, error) {
+	var none authz.Statement
+	p, err := parse(strings.TrimSpace(raw), v.opt.MaxBytes)
+	if err != nil {
+		return none, err
+	}
+	is, err := v.issuerOf(p)
+	switch {
+	case err != nil:
+		return none, err
+	case is.keys == nil:
+		return none, refuse(authz.TokenUntrustedIssuer, "the keys of the issuer %q are not configured here", is.Name)
+	case !slices.Contains(types, p.typ):
+		return none, malformed("a token of the type %.64q is not wanted here", p.typ)
+	}
+	if _, err := is.signature(ctx, p); err != nil {
+		return none, err
+	}
+	s := authz.Statement{Issuer: is.Name, Claims: p.claims}
+	aud, err := audiences(p.claims)
+	if err != nil {
+		return none, err
+	}
+	if !slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(wanted(&is.Issuer), a) }) {
+		return none, refuse(authz.TokenWrongAudience, "the audience is not one that is configured for this")
+	}
+	if s.ID, err = text(p.claims, "jti"); err != nil {
+		return none, err
+	}
+	if s.IssuedAt, err = instant(p.claims, "iat"); err != nil {
+		return none, err
+	}
+	if s.ExpiresAt, err = instant(p.claims, "exp"); err != nil {
+		return none, err
+	}
+	switch {
+	case s.IssuedAt.IsZero():
+		return none, malformed("iat is missing")
+	case v.opt.Now().Add(v.opt.Timing.Skew).Before(s.IssuedAt):
+		return none, refuse(authz.TokenNotYetValid, "iat is in the future")
+	}
+	return s, nil
+}
