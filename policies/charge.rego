@@ -4,6 +4,7 @@
 #   - input: schema.input
 package tollkeeper.charge
 
+import data.tollkeeper.caller
 import data.tollkeeper.route
 
 # units is the charge by the name of the limit. Every unit is named, whether the route names it or not.
@@ -39,4 +40,4 @@ ordinary := {name: 1 |
 # The route's prices, without those in limits that the caller's plan does not have.
 priced := {name: n | some name, n in route.rule.charge; limits[name]}
 
-limits := data.tollkeeper.plans[input.key.plan].limits
+limits := data.tollkeeper.plans[caller.plan].limits

@@ -4,6 +4,7 @@
 #   - input: schema.input
 package tollkeeper.payment
 
+import data.tollkeeper.caller
 import data.tollkeeper.route
 
 deny contains "payment_overdue" if input.account.status == "overdue"
@@ -20,9 +21,9 @@ deny contains "plan_upgrade_required" if {
 # A plan that is not defined would have no limits, which nobody meant.
 deny contains "policy_error" if not plan_defined
 
-plan_defined if data.tollkeeper.plans[input.key.plan]
+plan_defined if data.tollkeeper.plans[caller.plan]
 
-plan_suffices if input.key.plan in route.rule.plans
+plan_suffices if caller.plan in route.rule.plans
 
 # The clock is read only where a subscription has an end, so that other verdicts stay the same from request to request.
 lapse(ends) := "subscription_expired" if {

@@ -1,9 +1,10 @@
 # METADATA
-# title: May this key use the route?
+# title: May this caller use the route?
 # schemas:
 #   - input: schema.input
 package tollkeeper.permission
 
+import data.tollkeeper.caller
 import data.tollkeeper.route
 
 deny contains "permission_denied" if {
@@ -13,7 +14,7 @@ deny contains "permission_denied" if {
 
 # "every" is undefined for anything but a collection, so scopes that are written wrongly suffice for nobody.
 scopes_suffice if {
-	every scope in route.rule.scopes { scope in input.key.scopes }
+	every scope in route.rule.scopes { caller.holds(scope) }
 }
 
 details[code] := sprintf("Scopes needed: %s.", [concat(", ", route.rule.scopes)]) if some code in deny

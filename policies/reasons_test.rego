@@ -8,7 +8,7 @@ faults := [
 	{"reason": "request_malformed", "change": {"parsed_path": ["v1", "..", "all"]}},
 	{"reason": "credential_ambiguous", "change": {"key/status": "ambiguous"}},
 	{"reason": "policy_error", "change": {"attributes/contextExtensions": {"tollkeeper.route": "nowhere"}}},
-	{"reason": "key_missing", "change": {"key/status": "missing"}},
+	{"reason": "key_missing", "change": {"key/status": "missing", "token": {"status": "missing"}}},
 	{"reason": "key_malformed", "change": {"key/status": "malformed"}},
 	{"reason": "policy_error", "change": {"key/status": "melted"}},
 	{"reason": "store_unavailable", "change": {"key/status": "unavailable"}},

@@ -41,12 +41,13 @@ test_public_is_public if {
 
 test_routes_are_written_well if {
 	every route in data.tollkeeper.routes {
-		object.keys(route) - {"name", "match", "public", "scopes", "plans", "environment", "token", "charge"} == set()
+		object.keys(route) - {"name", "match", "public", "scopes", "plans", "environment", "key", "token", "charge"} == set()
 		object.keys(object.get(route, "match", {})) - {"methods", "hosts", "path"} == set()
 		is_boolean(object.get(route, "public", false))
 		is_array(object.get(route, "scopes", []))
 		is_string(object.get(route, "environment", ""))
 		object.get(route, "token", "required") == "required"
+		object.get(route, "key", "required") == "required"
 		path_written_well(object.get(route, ["match", "path"], "/**"))
 		every plan in object.get(route, "plans", []) { data.tollkeeper.plans[plan] }
 		every name, units in object.get(route, "charge", {}) {

@@ -1,6 +1,8 @@
 # METADATA
 # title: Is the bearer token good?
-# description: A request without a token is fine unless its route demands one. A token that is sent has to be good.
+# description: >-
+#   A request without a token is fine unless its route demands one. A token that is sent has to be good, and a key beside it
+#   has to be of the same account.
 # schemas:
 #   - input: schema.input
 package tollkeeper.token
@@ -27,6 +29,13 @@ deny contains "token_not_yet_valid" if input.token.status == "not_yet_valid"
 deny contains "token_revoked" if input.token.status == "revoked"
 
 deny contains "token_status_unknown" if input.token.status == "unavailable"
+
+deny contains "credential_ambiguous" if {
+	input.key.status == "active"
+	input.token.status == "valid"
+	input.token.account
+	not input.token.account == input.key.account
+}
 
 deny contains "policy_error" if not status_known
 

@@ -85,6 +85,19 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 		return s.revokeKey(ctx, in.ID, in.Body.Cause)
 	})
 
+	add(r, "POST /v1/tokens/inspect", "Say what is known about a bearer token", func(ctx context.Context, in body[TokenInspect]) (TokenView, error) {
+		return s.inspectToken(ctx, in.Body.Token)
+	})
+	add(r, "POST /v1/tokens/revoke", "Revoke bearer tokens", func(ctx context.Context, in body[TokenRevoke]) (Revoked, error) {
+		return s.revokeTokens(ctx, in.Body)
+	})
+	add(r, "GET /v1/revocations", "List what is revoked, the earliest change first", func(ctx context.Context, in struct {
+		After uint64 `query:"after" doc:"The last revision of the page before."`
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	}) ([]Revocation, error) {
+		return s.revocations(ctx, in.After, in.Limit)
+	})
+
 	add(r, "GET /v1/quota", "Show the quotas of a key or an account", func(ctx context.Context, in struct {
 		Key     string `query:"key"`
 		Account string `query:"account"`

@@ -26,10 +26,14 @@ type Service struct {
 	Hasher      apikey.Hasher
 	Revocations *revocation.Set
 	Revoked     revocation.Store
-	Ledger      quota.Ledger
-	Dispenser   *quota.Dispenser
-	Plans       func() map[string][]authz.Limit
-	Status      func() Status
+	Tokens      Tokens   // nil where none are understood
+	Issuers     []string // of the tokens
+	// RecordLife is how long a record has to be kept that cuts off tokens which were issued until now.
+	RecordLife time.Duration
+	Ledger     quota.Ledger
+	Dispenser  *quota.Dispenser
+	Plans      func() map[string][]authz.Limit
+	Status     func() Status
 	// Explain decides a CheckRequest that is given as JSON.
 	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
 	// CheckLedger looks over the data file. The error says why it could not be looked at.

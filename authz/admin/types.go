@@ -164,6 +164,7 @@ type Explanation struct {
 	Charge   map[string]int64 `json:"charge,omitempty"`
 	Policy   string           `json:"policy"`
 	Key      json.RawMessage  `json:"key,omitempty"`
+	Token    json.RawMessage  `json:"token,omitempty"`
 	Account  json.RawMessage  `json:"account,omitempty"`
 	Quota    []QuotaState     `json:"quota,omitempty"`
 	Rules    []Rule           `json:"rules,omitempty"`

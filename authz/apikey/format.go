@@ -56,8 +56,11 @@ func WellFormed(text string) bool {
 			return false
 		}
 	}
-	return !strings.HasPrefix(text, prefix) || ours(text)
+	return !IsOurs(text) || ours(text)
 }
+
+// IsOurs reports whether a text is, or was meant to be, a key of our own form.
+func IsOurs(text string) bool { return strings.HasPrefix(text, prefix) }
 
 func ours(text string) bool {
 	env, rest, ok := strings.Cut(text[len(prefix):], "_")

@@ -31,13 +31,9 @@ func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (
 		}
 		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
 	}
-	a, err := i.store.Account(ctx, k.Account)
-	if err != nil && authz.KindOf(err) != authz.KindNotFound {
+	account := i.Account(ctx, k.Account)
+	if account.Status == authz.AccountUnavailable {
 		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
-	}
-	account := nobody
-	if err == nil {
-		account = authz.AccountFact{ID: a.ID, Plan: a.Plan, Status: a.Status, Meta: a.Meta}
 	}
 	fact := authz.KeyFact{
 		Status: k.StatusAt(now), ID: k.ID, Name: k.Name, Account: k.Account, Environment: k.Environment,
@@ -48,4 +44,16 @@ func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (
 		fact.ExpiresAt = end
 	}
 	return fact, account
+}
+
+// Account returns what is known about an account. It does not fail: what it cannot find out is a status.
+func (i *Identifier) Account(ctx context.Context, id string) authz.AccountFact {
+	a, err := i.store.Account(ctx, id)
+	switch {
+	case err == nil:
+		return authz.AccountFact{ID: a.ID, Plan: a.Plan, Status: a.Status, Meta: a.Meta}
+	case authz.KindOf(err) == authz.KindNotFound:
+		return authz.AccountFact{Status: authz.AccountUnknown}
+	}
+	return authz.AccountFact{Status: authz.AccountUnavailable}
 }

@@ -18,6 +18,7 @@ const (
 	headerKeyID    = identityPrefix + "key-id"
 	headerAccount  = identityPrefix + "account"
 	headerPlan     = identityPrefix + "plan"
+	headerSubject  = identityPrefix + "subject"
 
 	// HeaderReason carries the reason of every denial.
 	HeaderReason = "x-authz-reason"
@@ -31,8 +32,8 @@ type Answers struct {
 	ProblemBase string
 	// BillingURL, if there is one, is where a caller who gets a 402 can pay.
 	BillingURL string
-	// KeepCredentials leaves the key in the request that goes to the upstream.
-	KeepCredentials bool
+	// KeepCredentials leaves the key in the request that goes to the upstream, and KeepTokens the bearer token.
+	KeepCredentials, KeepTokens bool
 }
 
 // allowance is what goes with an allow.
@@ -46,11 +47,14 @@ func (a *attempt) allowance() authz.Answer {
 		RemoveQueryParameters: a.verdict.RemoveQueryParameters,
 		Metadata:              a.metadata(a.would),
 	}
-	if a.facts.Key.Status == authz.KeyActive {
+	if a.facts.Key.Status == authz.KeyActive || a.facts.Token.Status == authz.TokenValid {
 		a.identityHeaders(&out)
 	}
 	if a.facts.Key.Found() { // also one that is no good any more, on a route that asks for none
 		a.dropCredential(&out)
+	}
+	if a.credential.token != "" && a.facts.Token.Known() && !a.opt.Answers.KeepTokens && !out.Headers.Has("authorization") {
+		out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "authorization")
 	}
 	a.dropForgeries(&out)
 	out.Headers = safe(out.Headers)
@@ -58,17 +62,27 @@ func (a *attempt) allowance() authz.Answer {
 	return out
 }
 
-// identityHeaders tells the upstream who is calling. What is not known is removed, so that nothing in these three can
-// come from the client.
+// identityHeaders tells the upstream who is calling. What is not known is removed, so that nothing in these can come from
+// the client.
 func (a *attempt) identityHeaders(out *authz.Answer) {
-	key := &a.facts.Key
-	for _, h := range []authz.Header{{Name: headerKeyID, Value: key.ID}, {Name: headerAccount, Value: key.Account}, {Name: headerPlan, Value: key.Plan}} {
+	var keyID, subject string
+	if a.facts.Key.Status == authz.KeyActive {
+		keyID = a.facts.Key.ID
+	}
+	if a.facts.Token.Status == authz.TokenValid {
+		subject = a.facts.Token.Subject
+	}
+	for _, h := range [...]authz.Header{
+		{Name: headerKeyID, Value: keyID}, {Name: headerAccount, Value: a.holder.Account}, {Name: headerPlan, Value: a.plan},
+		{Name: headerSubject, Value: subject},
+	} {
 		out.Headers = without(out.Headers, h.Name)
-		if h.Value == "" {
+		switch {
+		case h.Value != "":
+			out.Headers = append(out.Headers, h)
+		case h.Name != headerSubject || a.opt.Tokens != nil: // without tokens no upstream expects one
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
-			continue
 		}
-		out.Headers = append(out.Headers, h)
 	}
 }
 
@@ -260,7 +274,7 @@ func (a *attempt) retryAfter(r authz.Retry) string {
 // challenge is the www-authenticate field (RFC 9110 section 11.6.1, RFC 6750 section 3). A 401 must have one; on a 403
 // it says that another credential could change the answer.
 func (a *attempt) challenge(status int) string {
-	realm := `Bearer realm="` + strings.NewReplacer(`"`, "", `\`, "").Replace(a.opt.Answers.Realm) + `"`
+	realm := `Bearer realm="` + quotable(a.opt.Answers.Realm) + `"`
 	code := string(a.verdict.Reason)
 	switch {
 	case status != 401 && status != 403:
@@ -270,11 +284,21 @@ func (a *attempt) challenge(status int) string {
 	case a.verdict.Reason == authz.ReasonPermissionDenied && status == 403:
 		return realm + `, error="insufficient_scope"`
 	case strings.HasPrefix(code, "key_"), strings.HasPrefix(code, "token_") && a.verdict.Reason != authz.ReasonTokenStatusUnknown:
-		return realm + `, error="invalid_token"`
+		return realm + `, error="invalid_token", error_description="` + quotable(a.info().Title) + `"`
 	case status == 401:
 		return realm
 	}
 	return ""
+}
+
+// quotable leaves out what may not stand in a quoted attribute of a challenge (RFC 6750 section 3).
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // grpcStatus is the code that a gRPC caller gets; without it Envoy makes UNKNOWN of a 402.
@@ -314,7 +338,10 @@ func (a *attempt) metadata(denied authz.Reason) map[string]any {
 	put("reason", string(denied))
 	put("key_id", a.facts.Key.ID)
 	put("account", a.facts.Account.ID)
-	put("plan", a.facts.Key.Plan)
+	put("plan", a.plan)
+	put("issuer", a.facts.Token.Issuer)
+	put("token_id", a.facts.Token.ID)
+	put("subject", a.facts.Token.Subject)
 	if a.reservation != nil {
 		put("rid", a.reservation.ID())
 	}

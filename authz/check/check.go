@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -20,12 +21,25 @@ type Keys interface {
 	// Identify returns what is known about a key text at that instant. It does not fail: what it cannot find out is
 	// a status. It knows nothing of revocation.
 	Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact)
+	// Account returns what is known about an account.
+	Account(ctx context.Context, id string) authz.AccountFact
+}
+
+// Tokens finds out what a bearer token is worth. As Keys, it does not fail, and knows nothing of revocation.
+type Tokens interface {
+	// IsToken reports whether a bearer text is a token's and not a key's.
+	IsToken(text string) bool
+	Identify(ctx context.Context, text string, now time.Time) authz.TokenFact
+	// FromProxy returns what is known about a token that the proxy has verified, by the metadata of its filters and the
+	// token's text if the request has it, and false if there is none.
+	FromProxy(ctx context.Context, filters map[string]any, text string, now time.Time) (authz.TokenFact, bool)
 }
 
 // Revocations says who is cut off.
 type Revocations interface {
 	Key(id string) bool
 	Account(id string, issued time.Time) bool
+	Token(t *authz.TokenFact) bool
 	Stale() bool
 }
 
@@ -56,6 +70,7 @@ type Entry struct {
 	Request  *authz.Request
 	Facts    *authz.Facts
 	Decision *authz.Decision
+	Plan     string       // by which the caller pays, "" for nobody who is known
 	Charge   authz.Charge // what was taken, nil if nothing was
 	Revision string       // of the policy
 	// Cause says what broke, for the operator; it never reaches the caller.
@@ -76,7 +91,9 @@ type Options struct {
 	// Timeout bounds a check; an earlier deadline of the caller's wins. 0 is DefaultTimeout.
 	Timeout     time.Duration
 	Credentials Sources
-	Answers     Answers
+	// Tokens says what bearer tokens are worth, nil where they are left to the upstream.
+	Tokens  Tokens
+	Answers Answers
 	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
 	DryRun bool
 	// Now is the clock, nil for time.Now.
@@ -131,6 +148,7 @@ type attempt struct {
 	rules       *Rules
 	credential  credential
 	facts       authz.Facts
+	plan        string // of who pays, "" if nobody is known who could
 	holder      authz.Holder
 	limits      []authz.Limit
 	verdict     authz.Verdict
@@ -210,7 +228,7 @@ func (a *attempt) identify(ctx context.Context) {
 	a.facts.Token.Status = authz.TokenMissing
 	a.facts.Account.Status = authz.AccountUnknown
 	a.facts.Revocation.Stale = a.revocations.Stale()
-	a.credential = a.opt.Credentials.find(a.request)
+	a.credential = a.opt.Credentials.find(a.request, a.opt.Tokens)
 	switch key := &a.facts.Key; {
 	case a.credential.ambiguous:
 		key.Status = authz.KeyAmbiguous
@@ -222,22 +240,73 @@ func (a *attempt) identify(ctx context.Context) {
 			key.Status = authz.KeyRevoked
 		}
 	}
+	if a.opt.Tokens != nil && !a.credential.ambiguous {
+		a.identifyToken(ctx)
+	}
 }
 
-// peek looks at the limits of the plan. Only a good key has any: a stranger learns nothing of anybody's quota.
+// identifyToken does the same for the bearer token. Whether it was revoked is asked every time, however long ago its
+// signature was verified.
+func (a *attempt) identifyToken(ctx context.Context) {
+	ctx, stop := a.patient(ctx)
+	defer stop()
+	token := &a.facts.Token
+	vouched := false
+	if m := a.request.Metadata; m != nil {
+		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, a.credential.token, a.began)
+	}
+	switch {
+	case vouched:
+	case a.credential.token != "":
+		*token = a.opt.Tokens.Identify(ctx, a.credential.token, a.began)
+	default:
+		token.Status = authz.TokenMissing
+	}
+	if token.Status == authz.TokenValid && a.revocations.Token(token) {
+		token.Status = authz.TokenRevoked
+	}
+	if a.facts.Key.Status == authz.KeyMissing && token.Status == authz.TokenValid && token.Account != "" {
+		a.facts.Account = a.accountOf(ctx, token)
+	}
+}
+
+// accountOf is who pays for a caller that has only a token: the account that its issuer names. An issuer that names the
+// plan as well may have customers of whom nothing else is known here.
+func (a *attempt) accountOf(ctx context.Context, token *authz.TokenFact) authz.AccountFact {
+	account := a.keys.Account(ctx, token.Account)
+	if token.Plan == "" {
+		return account
+	}
+	if account.Status == authz.AccountUnknown {
+		account.ID, account.Status = token.Account, authz.AccountActive
+	}
+	account.Plan = token.Plan
+	return account
+}
+
+// peek looks at the limits of the plan. Only a good credential has any: a stranger learns nothing of anybody's quota.
 func (a *attempt) peek(ctx context.Context) {
-	key := &a.facts.Key
-	if key.Status != authz.KeyActive {
+	switch key, token, account := &a.facts.Key, &a.facts.Token, &a.facts.Account; {
+	case key.Status == authz.KeyActive:
+		a.plan, a.holder = key.Plan, authz.Holder{Key: key.Lineage, Account: key.Account}
+	case key.Status == authz.KeyMissing && token.Status == authz.TokenValid && account.ID != "":
+		a.plan, a.holder = account.Plan, authz.Holder{Key: bearerOf(token), Account: account.ID}
+	default:
 		return
 	}
-	a.limits = a.rules.Plans[key.Plan]
-	a.holder = authz.Holder{Key: key.Lineage, Account: key.Account}
+	a.limits = a.rules.Plans[a.plan]
 	if len(a.limits) > 0 {
 		ctx, stop := a.patient(ctx)
 		defer stop()
 		a.facts.Quota = a.quotaFacts()
 		a.meter.Peek(ctx, a.holder, a.limits, a.facts.Quota)
 	}
+}
+
+// bearerOf is whose use of a limit per key is counted together where there is no key: that of one subject. No key's
+// lineage, and no other issuer's subject, is called like that.
+func bearerOf(t *authz.TokenFact) string {
+	return "token:" + strconv.Itoa(len(t.Issuer)) + ":" + t.Issuer + t.Subject
 }
 
 // quotaFacts is memory for the facts about the limits.
@@ -316,8 +385,8 @@ const maxCharge = 1 << 53
 func (a *attempt) price() (authz.Charge, error) {
 	out := make(authz.Charge, len(a.limits))
 	if a.verdict.Charge == nil {
-		if key := &a.facts.Key; key.Status == authz.KeyActive && len(a.rules.Plans) > 0 && a.rules.Plans[key.Plan] == nil {
-			return nil, fmt.Errorf("key %q is on plan %q, which is not defined: it would have no limits", key.ID, key.Plan)
+		if a.holder != (authz.Holder{}) && len(a.rules.Plans) > 0 && a.rules.Plans[a.plan] == nil {
+			return nil, fmt.Errorf("account %q is on plan %q, which is not defined: it would have no limits", a.holder.Account, a.plan)
 		}
 		for i := range a.limits {
 			if a.limits[i].Unit == authz.UnitRequests {
@@ -331,7 +400,7 @@ func (a *attempt) price() (authz.Charge, error) {
 		case units < 0 || units > maxCharge:
 			return nil, fmt.Errorf("policy charges %d units of %q: want 0 to %d", units, name, int64(maxCharge))
 		case !a.limited(name):
-			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, a.facts.Key.Plan)
+			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, a.plan)
 		case units > 0:
 			out[name] = units
 		}
@@ -420,7 +489,7 @@ func (c *Checker) record(a *attempt, d *authz.Decision) {
 	defer func() { _ = recover() }()
 	e := &Entry{
 		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
-		Charge: a.charge, Cause: a.cause, Would: a.would,
+		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would,
 	}
 	if a.rules != nil {
 		e.Revision = a.rules.Policy.Revision()

@@ -20,16 +20,17 @@ type place struct {
 	name string
 }
 
-// credential is the key that a request carries.
+// credential is what a request carries to say who sent it.
 type credential struct {
-	text      string
+	text      string // the key
+	token     string // the bearer token
 	ambiguous bool
-	places    []place
+	places    []place // of the key
 }
 
-// find reads the key from every source. Two places may hold the same key; two that differ, or one source that was sent
+// find reads the key from every source, and the bearer token where tokens are understood. Two places may hold the same key; two that differ, or one source that was sent
 // twice, cannot be told apart from an attempt to be charged as one caller and served as another.
-func (s Sources) find(r *authz.Request) credential {
+func (s Sources) find(r *authz.Request, tokens Tokens) credential {
 	var c credential
 	if r.HTTP == nil {
 		return c
@@ -37,8 +38,8 @@ func (s Sources) find(r *authz.Request) credential {
 	for _, name := range s.Headers {
 		c.add(place{"header", name}, r.HTTP.Headers.Values(name))
 	}
-	if s.Bearer {
-		c.addBearer(r.HTTP.Headers.Values("authorization"))
+	if s.Bearer || tokens != nil {
+		c.addBearer(r.HTTP.Headers.Values("authorization"), s.Bearer, tokens)
 	}
 	for _, name := range s.Query {
 		c.add(place{"query", name}, r.HTTP.Params[name])
@@ -71,17 +72,27 @@ func (c *credential) add(from place, values []string) {
 
 const bearer = "bearer "
 
-// addBearer takes the key of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's business,
-// and so are JSON Web Tokens while no issuer is trusted. Envoy joins a repeated Authorization with a comma, so a comma
-// beside a bearer scheme is two credentials.
-func (c *credential) addBearer(values []string) {
+// addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's
+// business, and so are JSON Web Tokens while no issuer is trusted. Envoy joins a repeated Authorization with a comma, so
+// a comma beside a bearer scheme is two credentials.
+func (c *credential) addBearer(values []string, keys bool, tokens Tokens) {
 	for _, v := range values {
 		lower := strings.ToLower(v)
-		switch {
-		case len(values) > 1 && strings.Contains(lower, bearer), strings.Contains(lower, ",") && strings.Contains(lower, bearer):
+		if !strings.Contains(lower, bearer) {
+			continue
+		}
+		if len(values) > 1 || strings.Contains(lower, ",") {
 			c.ambiguous = true
-		case strings.HasPrefix(lower, bearer) && !looksLikeJWT(strings.Trim(v[len(bearer):], " \t")):
-			c.add(place{"header", "authorization"}, []string{v[len(bearer):]})
+			continue
+		}
+		if !strings.HasPrefix(lower, bearer) {
+			continue
+		}
+		switch text := strings.Trim(v[len(bearer):], " \t"); {
+		case tokens != nil && text != "" && tokens.IsToken(text):
+			c.token = text
+		case keys && !looksLikeJWT(text):
+			c.add(place{"header", "authorization"}, []string{text})
 		}
 	}
 }

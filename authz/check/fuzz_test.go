@@ -20,6 +20,8 @@ func (k onlyKey) Identify(_ context.Context, text string, _ time.Time) (authz.Ke
 	return authz.KeyFact{Status: authz.KeyUnknown}, authz.AccountFact{}
 }
 
+func (k onlyKey) Account(context.Context, string) authz.AccountFact { return authz.AccountFact{} }
+
 // FuzzCredentials puts arbitrary texts where a key may stand. A request is allowed only if some place holds the key and
 // no other place, and no second value of the same place, holds anything else.
 func FuzzCredentials(f *testing.F) {
@@ -65,4 +67,5 @@ type nobodyRevoked struct{}
 
 func (nobodyRevoked) Key(string) bool                { return false }
 func (nobodyRevoked) Account(string, time.Time) bool { return false }
+func (nobodyRevoked) Token(*authz.TokenFact) bool    { return false }
 func (nobodyRevoked) Stale() bool                    { return false }

@@ -34,6 +34,7 @@ type Config struct {
 	Request     Request     `yaml:"request" envPrefix:"REQUEST_"`
 	Credentials Credentials `yaml:"credentials" envPrefix:"CREDENTIALS_"`
 	Keys        Keys        `yaml:"keys" envPrefix:"KEYS_"`
+	Tokens      Tokens      `yaml:"tokens" envPrefix:"TOKENS_"`
 	Answers     Answers     `yaml:"answers" envPrefix:"ANSWERS_"`
 	Revocation  Revocation  `yaml:"revocation" envPrefix:"REVOCATION_"`
 	Log         Log         `yaml:"log" envPrefix:"LOG_"`
@@ -45,6 +46,9 @@ type Listen struct {
 	GRPC string `yaml:"grpc" env:"GRPC"`
 	// Admin is the address for the CLI, the admin API and metrics. It needs the admin token.
 	Admin string `yaml:"admin" env:"ADMIN"`
+	// Events is the address at which others say whose tokens are revoked: RFC 7009, OpenID back-channel logout and Shared
+	// Signals. There is no TLS on it: put a proxy with TLS before it. Empty: there is none.
+	Events string `yaml:"events" env:"EVENTS"`
 }
 
 // Policy says which policies decide.
@@ -97,10 +101,21 @@ type Answers struct {
 	BillingURL string `yaml:"billing_url" env:"BILLING_URL"`
 }
 
-// Revocation bounds how old the revocation list may be.
+// Revocation says how old the revocation list may be, and who may add to it.
 type Revocation struct {
 	// MaxStaleness is the age from which the list is stale, on which the shipped policies deny.
 	MaxStaleness Duration `yaml:"max_staleness" env:"MAX_STALENESS"`
+	// Clients are those who may revoke tokens by RFC 7009. Without any, nobody may.
+	Clients []Client `yaml:"clients" envPrefix:"CLIENTS_"`
+	// EventAuthorizationFile holds what the Authorization header of a pushed security event has to be, besides the event's
+	// signature. Empty: the signature alone counts.
+	EventAuthorizationFile string `yaml:"event_authorization_file" env:"EVENT_AUTHORIZATION_FILE"`
+}
+
+// Client is somebody who proves with a secret who he is.
+type Client struct {
+	ID         string `yaml:"id" env:"ID"`
+	SecretFile string `yaml:"secret_file" env:"SECRET_FILE"`
 }
 
 // Log says what is logged.
@@ -137,6 +152,7 @@ func Default() Config {
 		Answers: Answers{
 			Realm: "api", ProblemBase: "https://github.com/tollkeeper-authz/tollkeeper/blob/main/policies/README.md#",
 		},
+		Tokens:     defaultTokens(),
 		Revocation: Revocation{MaxStaleness: Duration{Duration: 30 * time.Second}},
 		Log:        Log{Level: "info", Decisions: "stdout"},
 	}
@@ -201,6 +217,13 @@ func place(path string, raw []byte, field string) string {
 	return path + ": " + field + ": "
 }
 
+// bound is the least that a duration can be.
+type bound struct {
+	field string
+	value Duration
+	least time.Duration
+}
+
 var headerName = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
 
 // validate returns the first field that cannot be honoured, and why.
@@ -219,14 +242,20 @@ func (c *Config) validate() (field string, err error) {
 			return a.field, fmt.Errorf("%q: want host:port, such as 127.0.0.1:9001", a.value)
 		}
 	}
-	for _, d := range []struct {
-		field string
-		value Duration
-		least time.Duration
-	}{
-		{"request.timeout", c.Request.Timeout, 1}, {"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
-		{"policy.reload_interval", c.Policy.ReloadInterval, 0},
-	} {
+	if c.Listen.Events != "" {
+		if _, _, err := net.SplitHostPort(c.Listen.Events); err != nil {
+			return "listen.events", fmt.Errorf("%q: want host:port, such as 127.0.0.1:9003", c.Listen.Events)
+		}
+	}
+	for i, client := range c.Revocation.Clients {
+		if client.ID == "" || client.SecretFile == "" {
+			return fmt.Sprintf("revocation.clients[%d]", i), errors.New("want an id and a secret_file")
+		}
+	}
+	for _, d := range append(c.Tokens.durations(),
+		bound{"request.timeout", c.Request.Timeout, 1}, bound{"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
+		bound{"policy.reload_interval", c.Policy.ReloadInterval, 0},
+	) {
 		if d.value.fault != "" {
 			return d.field, fmt.Errorf("%q: want a duration, such as 250ms or 30s", d.value.fault)
 		}
@@ -235,6 +264,10 @@ func (c *Config) validate() (field string, err error) {
 		}
 	}
 	switch {
+	case c.Tokens.Skew.Duration > maxSkew:
+		return "tokens.skew", fmt.Errorf("%v: want at most %v", c.Tokens.Skew.Duration, maxSkew)
+	case c.Tokens.MaxBytes < 1:
+		return "tokens.max_bytes", fmt.Errorf("%d: want a number of bytes, such as 16384", c.Tokens.MaxBytes)
 	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
 		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
 	case c.Policy.Query == "":

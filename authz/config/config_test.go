@@ -107,3 +107,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestTheREADMEsExamples reads every configuration that the README shows.
+func TestTheREADMEsExamples(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(raw), "```yaml\n# tollkeeper.yaml\n")[1:]
+	if len(blocks) < 2 {
+		t.Fatalf("%d configurations found", len(blocks))
+	}
+	for _, b := range blocks {
+		text, _, _ := strings.Cut(b, "```")
+		file := filepath.Join(t.TempDir(), "tollkeeper.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(file); err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+}

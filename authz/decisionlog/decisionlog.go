@@ -28,6 +28,11 @@ type Line struct {
 	Cause      string       `json:"cause,omitempty"`
 	KeyStatus  string       `json:"key_status,omitempty"`
 	KeyID      string       `json:"key_id,omitempty"`
+	Token      string       `json:"token_status,omitempty"`
+	TokenFault string       `json:"token_fault,omitempty"`
+	TokenID    string       `json:"token_id,omitempty"`
+	Issuer     string       `json:"issuer,omitempty"`
+	Subject    string       `json:"subject,omitempty"`
 	Account    string       `json:"account,omitempty"`
 	Plan       string       `json:"plan,omitempty"`
 	Charge     authz.Charge `json:"charge,omitempty"`
@@ -110,8 +115,11 @@ func lineOf(e *check.Entry) Line {
 	line := Line{
 		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
 		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.Would, Cause: e.Cause,
-		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, Account: e.Facts.Account.ID, Plan: e.Facts.Key.Plan,
+		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, Account: e.Facts.Account.ID, Plan: e.Plan,
 		Charge: e.Charge, Policy: e.Revision,
+	}
+	if t := &e.Facts.Token; t.Status != authz.TokenMissing {
+		line.Token, line.TokenFault, line.TokenID, line.Issuer, line.Subject = string(t.Status), t.Fault, t.ID, t.Issuer, t.Subject
 	}
 	if h := e.Request.HTTP; h != nil {
 		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")

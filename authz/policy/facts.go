@@ -71,10 +71,15 @@ func putToken(o *object, t *authz.TokenFact) error {
 	if w == nil {
 		return nil
 	}
-	token := newObject(w, 4)
+	token := newObject(w, 7)
 	token.text("status", string(cmp.Or(t.Status, authz.TokenMissing)))
 	token.text("issuer", t.Issuer)
 	token.text("id", t.ID)
+	token.text("account", t.Account)
+	token.text("plan", t.Plan)
+	if t.Known() || len(t.Scopes) > 0 {
+		token.list("scopes", t.Scopes)
+	}
 	err := token.json("claims", t.Claims)
 	o.put("token", token.value())
 	return err

@@ -124,7 +124,7 @@ func TestInputFacts(t *testing.T) {
 		Key: authz.KeyFact{Status: authz.KeyActive, ID: "k", Name: "n", Account: "a", Environment: "live", Plan: "p", NotBefore: at,
 			ExpiresAt: at.Add(time.Hour), Meta: map[string]any{"team": "x"}, CreatedAt: at, Lineage: "l"},
 		Account: authz.AccountFact{ID: "a", Plan: "p", Status: authz.AccountOverdue, Meta: map[string]any{"n": 1}},
-		Token:   authz.TokenFact{Status: authz.TokenValid, Issuer: "i", ID: "j", Claims: map[string]any{"aud": []string{"x", "y"}}},
+		Token:   authz.TokenFact{Status: authz.TokenValid, Issuer: "i", ID: "j", Account: "a", Plan: "p", Scopes: []string{"s"}, Claims: map[string]any{"aud": []string{"x", "y"}}},
 		Quota: []authz.QuotaFact{
 			{Name: "calls", State: authz.QuotaOK, Limit: 10, Remaining: 3, ResetsAt: at, Window: time.Hour},
 			{Name: "credits"},
@@ -135,7 +135,7 @@ func TestInputFacts(t *testing.T) {
 	wantJSON(t, "key", m["key"], `{"account":"a","environment":"live","expires_at":"2031-02-03T04:05:06Z","id":"k","meta":{"team":"x"},`+
 		`"name":"n","not_before":"2031-02-03T03:05:06Z","plan":"p","scopes":[],"status":"active"}`)
 	wantJSON(t, "account", m["account"], `{"id":"a","meta":{"n":1},"plan":"p","status":"overdue"}`)
-	wantJSON(t, "token", m["token"], `{"claims":{"aud":["x","y"]},"id":"j","issuer":"i","status":"valid"}`)
+	wantJSON(t, "token", m["token"], `{"account":"a","claims":{"aud":["x","y"]},"id":"j","issuer":"i","plan":"p","scopes":["s"],"status":"valid"}`)
 	wantJSON(t, "quota", m["quota"], `{"calls":{"limit":10,"remaining":3,"resets_at":"2031-02-03T03:05:06Z","state":"ok"},`+
 		`"credits":{"limit":0,"remaining":0,"state":"unavailable"}}`)
 	wantJSON(t, "revocation", m["revocation"], `{"stale":true}`)

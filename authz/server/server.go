@@ -50,6 +50,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token"
 )
 
 const (
@@ -59,6 +60,7 @@ const (
 	shutdownGrace = 5 * time.Second
 	leaseGrace    = 5 * time.Second
 	syncEvery     = time.Second
+	pruneEvery    = time.Minute
 )
 
 // Server is a Tollkeeper that listens.
@@ -71,6 +73,7 @@ type Server struct {
 	stores      stores
 	revocations *revocation.Set
 	dispenser   *quota.Dispenser
+	tokens      *token.Verifier // nil: no tokens are understood
 	rules       *rulebook
 	checker     *check.Checker
 	fingerprint string // of the policies that were loaded first
@@ -82,7 +85,9 @@ type Server struct {
 	health        *health.Server
 	grpc          *grpc.Server
 	admin         *http.Server
+	events        *http.Server // nil: nobody else may revoke
 	grpcL, adminL net.Listener
+	eventsL       net.Listener
 }
 
 // New builds a server and takes its ports. Nothing is left behind if it returns an error.
@@ -106,7 +111,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return nil, err
 	}
 	s.closers = append(s.closers, s.stores.closer)
-	token, err := admin.Token(cfg.DataDir)
+	adminToken, err := admin.Token(cfg.DataDir)
 	if err != nil {
 		return nil, fmt.Errorf("admin token: %w", err)
 	}
@@ -118,7 +123,10 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.serveGRPC(); err != nil {
 		return nil, err
 	}
-	return s, s.serveAdmin(hasher, token, registry)
+	if err := s.serveEvents(); err != nil {
+		return nil, err
+	}
+	return s, s.serveAdmin(hasher, adminToken, registry)
 }
 
 // assemble makes the checker and what it needs.
@@ -139,8 +147,11 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	if err := s.revocations.Sync(ctx); err != nil {
 		return fmt.Errorf("revocations: %w", err)
 	}
+	if err := s.openTokens(ctx); err != nil {
+		return err
+	}
 	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, time.Now)
-	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, check.Options{
+	opt := check.Options{
 		Timeout: s.cfg.Request.Timeout.Duration,
 		DryRun:  s.cfg.Request.DryRun,
 		Credentials: check.Sources{
@@ -148,11 +159,16 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 		},
 		Answers: check.Answers{
 			Realm: s.cfg.Answers.Realm, ProblemBase: s.cfg.Answers.ProblemBase, BillingURL: s.cfg.Answers.BillingURL,
-			KeepCredentials: s.cfg.Credentials.Keep,
+			KeepCredentials: s.cfg.Credentials.Keep, KeepTokens: s.cfg.Tokens.Keep,
 		},
-	})
+	}
+	if s.tokens != nil {
+		opt.Tokens = s.tokens
+	}
+	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
+		Issuers: s.issuerGauges,
 	})
 	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
 	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))
@@ -226,7 +242,7 @@ func (s *Server) serveGRPC() error {
 	return nil
 }
 
-func (s *Server) serveAdmin(hasher apikey.Hasher, token string, registry *prometheus.Registry) error {
+func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *prometheus.Registry) error {
 	var err error
 	if s.adminL, err = listen("listen.admin", s.cfg.Listen.Admin); err != nil {
 		return err
@@ -243,13 +259,12 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, token string, registry *promet
 			}
 			return s.checker.Explain(ctx, r), nil
 		},
-		CheckLedger: s.stores.checkLedger,
+		CheckLedger: s.stores.checkLedger, RecordLife: s.recordLife(),
 	}
-	s.admin = &http.Server{
-		Handler:           admin.Handler(service, token, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log),
-		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	if s.tokens != nil {
+		service.Tokens, service.Issuers = s.tokens, s.tokens.Names()
 	}
+	s.admin = s.httpServer(admin.Handler(service, adminToken, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log))
 	s.announced = true
 	return announce(s.cfg.DataDir, "http://"+s.adminL.Addr().String())
 }
@@ -269,6 +284,14 @@ func listen(field, address string) (net.Listener, error) {
 func (s *Server) GRPCAddr() string  { return s.grpcL.Addr().String() }
 func (s *Server) AdminAddr() string { return s.adminL.Addr().String() }
 
+// EventsAddr is where others revoke tokens, "" if nowhere.
+func (s *Server) EventsAddr() string {
+	if s.eventsL == nil {
+		return ""
+	}
+	return s.eventsL.Addr().String()
+}
+
 func (s *Server) status() admin.Status {
 	rules := s.checker.Rules()
 	out := admin.Status{
@@ -286,7 +309,7 @@ func (s *Server) status() admin.Status {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.close()
 	var serving, loops sync.WaitGroup
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	s.startLoops(loopCtx, &loops)
 	serving.Go(func() {
@@ -299,8 +322,15 @@ func (s *Server) Run(ctx context.Context) error {
 			failed <- fmt.Errorf("admin: %w", err)
 		}
 	})
+	if s.events != nil {
+		serving.Go(func() {
+			if err := s.events.Serve(s.eventsL); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("events: %w", err)
+			}
+		})
+	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
-	s.log.Info("serving", "grpc", s.GRPCAddr(), "admin", s.AdminAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
+	s.log.Info("serving", "grpc", s.GRPCAddr(), "admin", s.AdminAddr(), "events", s.EventsAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
 
 	var err error
 	select {
@@ -329,6 +359,13 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 		every(ctx, syncEvery, func() {
 			if err := s.revocations.Sync(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("revocations not read", "error", err, "age", s.revocations.Age())
+			}
+		})
+	})
+	wg.Go(func() {
+		every(ctx, pruneEvery, func() {
+			if err := s.revocations.Prune(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("expired revocations not forgotten", "error", err)
 			}
 		})
 	})
@@ -371,11 +408,16 @@ func (s *Server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if s.admin.Shutdown(ctx) != nil {
-			_ = s.admin.Close()
+	for _, h := range []*http.Server{s.admin, s.events} {
+		if h == nil {
+			continue
 		}
-	})
+		wg.Go(func() {
+			if h.Shutdown(ctx) != nil {
+				_ = h.Close()
+			}
+		})
+	}
 	wg.Go(func() {
 		stop := context.AfterFunc(ctx, s.grpc.Stop)
 		defer stop()
@@ -391,7 +433,7 @@ func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
 
 // close lets go of everything that New took, in the opposite order.
 func (s *Server) close() {
-	for _, l := range []net.Listener{s.grpcL, s.adminL} {
+	for _, l := range []net.Listener{s.grpcL, s.adminL, s.eventsL} {
 		if l != nil {
 			_ = l.Close()
 		}

@@ -96,11 +96,59 @@ type Gauges struct {
 	RevocationAge   func() time.Duration
 	RevocationCount func() int
 	LogDropped      func() uint64
+	Issuers         func() []Issuer
+}
+
+// Issuer is how the keys of one token issuer are doing.
+type Issuer struct {
+	Name   string
+	Keys   int
+	Age    time.Duration // since they were fetched
+	Faulty bool          // they could not be fetched the last time
+}
+
+// issuers collects the state of issuers whenever the metrics are read.
+type issuers struct {
+	read             func() []Issuer
+	keys, age, fault *prometheus.Desc
+}
+
+func newIssuers(read func() []Issuer) *issuers {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{"issuer"}, nil)
+	}
+	return &issuers{
+		read:  read,
+		keys:  desc("tollkeeper_issuer_keys", "Keys of a token issuer that can be used."),
+		age:   desc("tollkeeper_issuer_keys_age_seconds", "Time since the keys of a token issuer were fetched."),
+		fault: desc("tollkeeper_issuer_fault", "1 while the keys of a token issuer cannot be fetched."),
+	}
+}
+
+// Describe is prometheus.Collector.
+func (i *issuers) Describe(ch chan<- *prometheus.Desc) {
+	ch <- i.keys
+	ch <- i.age
+	ch <- i.fault
+}
+
+// Collect is prometheus.Collector.
+func (i *issuers) Collect(ch chan<- prometheus.Metric) {
+	for _, x := range i.read() {
+		fault := 0.0
+		if x.Faulty {
+			fault = 1
+		}
+		ch <- prometheus.MustNewConstMetric(i.keys, prometheus.GaugeValue, float64(x.Keys), x.Name)
+		ch <- prometheus.MustNewConstMetric(i.age, prometheus.GaugeValue, x.Age.Seconds(), x.Name)
+		ch <- prometheus.MustNewConstMetric(i.fault, prometheus.GaugeValue, fault, x.Name)
+	}
 }
 
 // Watch registers gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
+		newIssuers(g.Issuers),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_revocation_age_seconds", Help: "Time since the revocation list was last known to be complete.",
 		}, func() float64 { return g.RevocationAge().Seconds() }),

@@ -16,9 +16,9 @@ import (
 
 // question is a request as it is described on the command line.
 type question struct {
-	method, path, host, key, file string
-	headers, context              []string
-	rules                         bool
+	method, path, host, key, token, file string
+	headers, context                     []string
+	rules                                bool
 }
 
 func (c *cli) explainCmd() *cobra.Command {
@@ -50,6 +50,7 @@ without charging anybody: the fact, the rule that decided, and what the caller c
 	f.StringVar(&q.path, "path", "/", "path with its query, or a whole URL")
 	f.StringVar(&q.host, "host", "localhost", "host")
 	f.StringVar(&q.key, "key", "", "key, sent as x-api-key")
+	f.StringVar(&q.token, "token", "", "bearer token, sent as Authorization")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, "'name: value' (again for more)")
 	f.StringArrayVar(&q.context, "context", nil, "context extension of the route, name=value (again for more)")
 	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of all these")
@@ -93,6 +94,9 @@ func (q *question) checkRequest(stdin io.Reader) (json.RawMessage, error) {
 	if q.key != "" {
 		add("x-api-key", q.key)
 	}
+	if q.token != "" {
+		add("authorization", "Bearer "+strings.TrimSpace(q.token))
+	}
 	extensions, err := pairs("context", q.context)
 	if err != nil {
 		return nil, err
@@ -125,6 +129,7 @@ func explain(t *table, e *admin.Explanation, all bool) {
 		t.field("remedy", e.Remedy)
 	}
 	t.field("key", string(e.Key))
+	t.field("token", string(e.Token))
 	t.field("account", string(e.Account))
 	for _, q := range e.Quota {
 		t.field("quota", fmt.Sprintf("%s: %s, %d of %d left, resets %s", q.Name, q.State, q.Remaining, q.Limit, orNever(when(q.ResetsAt))))

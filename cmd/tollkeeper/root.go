@@ -74,7 +74,7 @@ been revoked, is there quota left? Rego policies decide.
 	f.StringVar(&c.tokenFile, "token-file", os.Getenv("TOLLKEEPER_TOKEN_FILE"), "file with the admin token")
 	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.doctorCmd(), c.statusCmd(), c.versionCmd())
+	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.doctorCmd(), c.statusCmd(), c.versionCmd())
 	return group(root)
 }
 

@@ -5,10 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
 
 func TestMain(m *testing.M) {
@@ -34,6 +37,8 @@ func TestScripts(t *testing.T) {
 			"setaddress": setAddress,
 			"oneline":    oneLine,
 			"damage":     damage,
+			"issuer":     startIssuer,
+			"sign":       sign,
 		},
 	})
 }
@@ -62,6 +67,28 @@ func setFromJSON(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no %q in the output", args[1])
 	}
 	ts.Setenv(args[0], value)
+}
+
+// issuers are those of the scripts that run, by their URL.
+var issuers sync.Map
+
+// startIssuer starts an issuer of tokens until the script ends: issuer VAR, which becomes its URL.
+func startIssuer(ts *testscript.TestScript, _ bool, args []string) {
+	i := tokentest.New()
+	ts.Defer(i.Close)
+	issuers.Store(i.URL, i)
+	ts.Setenv(args[0], i.URL)
+}
+
+// sign sets a variable to a token of an issuer: sign VAR issuer name=value...
+func sign(ts *testscript.TestScript, _ bool, args []string) {
+	claims := make(map[string]any)
+	for _, pair := range args[2:] {
+		name, value, _ := strings.Cut(pair, "=")
+		claims[name] = value
+	}
+	i, _ := issuers.Load(args[1])
+	ts.Setenv(args[0], i.(*tokentest.Issuer).Token(claims))
 }
 
 // damage replaces a text in a file everywhere by one of the same length: damage FILE old new.

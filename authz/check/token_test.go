@@ -1,0 +1,224 @@
+package check_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
+)
+
+// goodCredential allows who has a good key, or a good token of a good account, and nothing that is bad beside it.
+func goodCredential(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+	for _, q := range f.Quota {
+		if q.State != authz.QuotaOK {
+			return authz.Verdict{Reason: authz.ReasonQuotaExceeded, Status: 402}, nil
+		}
+	}
+	key, tok := f.Key.Status, f.Token.Status
+	switch {
+	case key != authz.KeyActive && key != authz.KeyMissing:
+		return authz.Verdict{Reason: authz.Reason("key_" + string(key))}, nil
+	case tok != authz.TokenValid && tok != authz.TokenMissing:
+		return authz.Verdict{Reason: authz.Reason("token_" + string(tok))}, nil
+	case key == authz.KeyMissing && f.Account.Status != authz.AccountActive:
+		return authz.Verdict{Reason: authz.Reason("account_" + string(f.Account.Status))}, nil
+	}
+	return authz.Verdict{Allowed: true}, nil
+}
+
+// tokenBench is a bench that also trusts an issuer.
+func tokenBench(t *testing.T, answers check.Answers) (*bench, *tokentest.Issuer) {
+	t.Helper()
+	issuer := tokentest.New()
+	t.Cleanup(issuer.Close)
+	v := token.New(token.Options{
+		Issuers: []token.Issuer{
+			{Name: issuer.URL, Audiences: []string{"api"}, Discovery: true, AccountClaim: "org", PlanClaim: "plan"},
+			{Name: "https://mesh.example", Audiences: []string{"api"}, Envoy: "payload", AccountClaim: "org"},
+		},
+		Timing: token.DefaultTiming(), IsKey: apikey.IsOurs, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(v.Close)
+	v.Ready(t.Context())
+	return newBench(t, rule(goodCredential), check.Options{
+		Tokens: v, Answers: answers, Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true},
+	}), issuer
+}
+
+func TestATokenAlone(t *testing.T) {
+	b, issuer := tokenBench(t, check.Answers{})
+	text := issuer.Token(map[string]any{"sub": "alice", "org": "acme"})
+	r := request("authorization", "Bearer "+text, "x-tollkeeper-subject", "mallory", "x-tollkeeper-key-id", "key_9")
+	d := b.Check(t.Context(), r)
+	if !d.Allowed() {
+		t.Fatalf("denied: %s", d.DeniedFor())
+	}
+	for name, want := range map[string]string{"x-tollkeeper-account": "acme", "x-tollkeeper-plan": "small", "x-tollkeeper-subject": "alice"} {
+		if got := d.Headers.Values(name); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	for _, name := range []string{"authorization", "x-tollkeeper-key-id"} {
+		if !slices.Contains(d.RemoveRequestHeaders, name) {
+			t.Errorf("%s reaches the upstream", name)
+		}
+	}
+	e := b.book.entries[0]
+	if e.Plan != "small" || e.Charge["daily"] != 1 || e.Facts.Token.Claims["org"] != "acme" {
+		t.Errorf("%+v", e)
+	}
+	// Three units a day for each subject, as for each key.
+	for _, want := range []bool{true, true, false} {
+		if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); d.Allowed() != want {
+			t.Errorf("allowed %v, want %v", d.Allowed(), want)
+		}
+	}
+	if d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"sub": "bob", "org": "acme"}))); !d.Allowed() {
+		t.Errorf("another subject: %s", d.DeniedFor())
+	}
+	if d := b.Check(t.Context(), request("x-api-key", b.text)); !d.Allowed() {
+		t.Errorf("a key of the account: %s", d.DeniedFor())
+	}
+}
+
+func TestWhoPaysForAToken(t *testing.T) {
+	b, issuer := tokenBench(t, check.Answers{})
+	for name, c := range map[string]struct {
+		claims map[string]any
+		reason authz.Reason
+		plan   string
+	}{
+		"an account that is known":           {map[string]any{"org": "acme"}, "", "small"},
+		"no account":                         {nil, "account_unknown", ""},
+		"an account that is nobody's":        {map[string]any{"org": "other"}, "account_unknown", ""},
+		"an account with a plan":             {map[string]any{"org": "other", "plan": "small"}, "", "small"},
+		"a plan that is not defined":         {map[string]any{"org": "other", "plan": "huge"}, authz.ReasonPolicyError, "huge"},
+		"a plan of its own":                  {map[string]any{"org": "acme", "plan": "huge"}, authz.ReasonPolicyError, "huge"},
+		"a plan without an account":          {map[string]any{"plan": "small"}, "account_unknown", ""},
+		"an account that is a list of names": {map[string]any{"org": []string{"acme"}}, "account_unknown", ""},
+	} {
+		d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(c.claims)))
+		if c.reason == "" != d.Allowed() || !d.Allowed() && d.DeniedFor() != c.reason {
+			t.Errorf("%s: allowed %v for %q (%s)", name, d.Allowed(), d.DeniedFor(), b.lastCause())
+		}
+		if e := b.book.entries[len(b.book.entries)-1]; e.Plan != c.plan {
+			t.Errorf("%s: plan %q, want %q", name, e.Plan, c.plan)
+		}
+	}
+}
+
+func TestAKeyAndAToken(t *testing.T) {
+	b, issuer := tokenBench(t, check.Answers{KeepTokens: true, KeepCredentials: true})
+	good, expired := issuer.Token(nil), issuer.Token(map[string]any{"iat": 1, "exp": 2})
+	for name, c := range map[string]struct {
+		key, token string
+		reason     authz.Reason
+	}{
+		"both good":     {b.text, good, ""},
+		"a bad key":     {"tk_live_x", good, "key_malformed"},
+		"a bad token":   {b.text, expired, "token_expired"},
+		"half a token":  {b.text, "eyJ.x.y", "token_malformed"},
+		"a foreign one": {b.text, issuer.Token(map[string]any{"iss": "https://other.example"}), "token_untrusted_issuer"},
+	} {
+		d := b.Check(t.Context(), request("x-api-key", c.key, "authorization", "bearer "+c.token))
+		if c.reason == "" != d.Allowed() || !d.Allowed() && d.DeniedFor() != c.reason {
+			t.Errorf("%s: allowed %v for %q", name, d.Allowed(), d.DeniedFor())
+		}
+		if d.Allowed() && slices.Contains(d.RemoveRequestHeaders, "authorization") {
+			t.Error("the token is removed although it was to be kept")
+		}
+	}
+	// A key by the bearer scheme is a key, and two tokens are none.
+	if d := b.Check(t.Context(), request("authorization", "Bearer "+b.text)); !d.Allowed() {
+		t.Errorf("a key as a bearer: %s", d.DeniedFor())
+	}
+	for _, r := range []*authz.Request{
+		request("authorization", "Bearer "+good, "authorization", "Bearer "+good), request("authorization", "Bearer "+good+",Bearer "+good),
+	} {
+		if d := b.Check(t.Context(), r); d.DeniedFor() != "key_ambiguous" {
+			t.Errorf("two tokens: %q", d.DeniedFor())
+		}
+	}
+}
+
+// TestARevokedTokenIsRefused has a token that was verified before it was revoked, in every way that there is.
+func TestARevokedTokenIsRefused(t *testing.T) {
+	for name, record := range map[string]func(f *authz.TokenFact) revocation.Record{
+		"digest": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindToken, Value: f.Digest}
+		},
+		"jti": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindJTI, Issuer: f.Issuer, Value: f.ID}
+		},
+		"sid": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindSession, Issuer: f.Issuer, Value: f.Session}
+		},
+		"sub": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindSubject, Issuer: f.Issuer, Value: f.Subject, Before: f.IssuedAt}
+		},
+		"account": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindAccount, Value: f.Account, Before: f.IssuedAt}
+		},
+		"client": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindClient, Issuer: f.Issuer, Value: f.Client, Before: f.IssuedAt}
+		},
+		"signing key": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindSigningKey, Issuer: f.Issuer, Value: f.SigningKey}
+		},
+		"suspension": func(f *authz.TokenFact) revocation.Record {
+			return revocation.Record{Kind: revocation.KindSuspension, Issuer: f.Issuer, Value: f.Subject}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, issuer := tokenBench(t, check.Answers{})
+			text := issuer.Token(map[string]any{"org": "acme", "sid": "s", "azp": "app"})
+			if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); !d.Allowed() {
+				t.Fatalf("denied: %s", d.DeniedFor())
+			}
+			r := record(&b.book.entries[0].Facts.Token)
+			r.At = time.Now()
+			if _, err := b.revoked.Revoke(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); d.DeniedFor() != "token_revoked" {
+				t.Errorf("allowed %v for %q", d.Allowed(), d.DeniedFor())
+			}
+		})
+	}
+}
+
+// TestATokenThatTheProxyVerified takes the claims from metadata, of the issuer that is left to the proxy and no other.
+func TestATokenThatTheProxyVerified(t *testing.T) {
+	b, issuer := tokenBench(t, check.Answers{})
+	now := float64(time.Now().Unix())
+	vouched := func(iss string) *authz.Request {
+		r := request()
+		r.Metadata = &authz.Metadata{Filter: map[string]any{"envoy.filters.http.jwt_authn": map[string]any{"payload": map[string]any{
+			"iss": iss, "aud": "api", "sub": "alice", "org": "acme", "iat": now, "exp": now + 60,
+		}}}}
+		return r
+	}
+	if d := b.Check(t.Context(), vouched("https://mesh.example")); !d.Allowed() {
+		t.Errorf("denied: %s", d.DeniedFor())
+	}
+	if d := b.Check(t.Context(), vouched(issuer.URL)); d.Allowed() {
+		t.Error("the proxy is believed about an issuer that is not left to it")
+	}
+}
+
+func TestTokensAreTheUpstreamsBusinessWithoutIssuers(t *testing.T) {
+	b := newBench(t, rule(goodKey), check.Options{})
+	d := b.Check(t.Context(), request("x-api-key", b.text, "authorization", "Bearer eyJhbGciOiJub25lIn0.e30."))
+	if !d.Allowed() || slices.Contains(d.RemoveRequestHeaders, "authorization") {
+		t.Errorf("allowed %v, removed %s", d.Allowed(), strings.Join(d.RemoveRequestHeaders, ","))
+	}
+}

@@ -1,0 +1,233 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
+)
+
+// tokenConfig trusts an issuer, and lets it and a client revoke.
+func tokenConfig(t *testing.T, issuer *tokentest.Issuer) config.Config {
+	t.Helper()
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := configFor(dir)
+	cfg.Listen.Events = "127.0.0.1:0"
+	cfg.Tokens.Issuers = []config.Issuer{{
+		Issuer: issuer.URL, Audiences: []string{"api"}, Discovery: true, AccountClaim: "org",
+		LogoutAudiences: []string{"rp"}, EventAudiences: []string{"receiver"},
+	}}
+	cfg.Revocation.Clients = []config.Client{{ID: "crm", SecretFile: secret}}
+	return cfg
+}
+
+// bearer sends one check with a token and returns the status and the reason of a denial, 200 for an allow.
+func (r *running) bearer(token string) (int, string) {
+	r.t.Helper()
+	resp, err := r.checks.Check(r.t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: "GET", Path: "/v1/x", Headers: map[string]string{"authorization": "Bearer " + token},
+		}},
+	}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if resp.GetStatus().GetCode() == 0 {
+		return 200, ""
+	}
+	for _, h := range resp.GetDeniedResponse().GetHeaders() {
+		if h.GetHeader().GetKey() == "x-authz-reason" {
+			return int(resp.GetDeniedResponse().GetStatus().GetCode()), h.GetHeader().GetValue()
+		}
+	}
+	return 0, ""
+}
+
+func (r *running) wantBearer(token string, status int, reason string) {
+	r.t.Helper()
+	if s, why := r.bearer(token); s != status || why != reason {
+		r.t.Errorf("got %d %q, want %d %q", s, why, status, reason)
+	}
+}
+
+// post sends a body to the events port and returns the status.
+func (r *running) post(path, contentType, body string, change func(*http.Request)) int {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, "http://"+r.EventsAddr()+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	if change != nil {
+		change(req)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return resp.StatusCode
+}
+
+const form = "application/x-www-form-urlencoded"
+
+// waysIn are the ways to revoke a token, each with what its answer has to be.
+func waysIn(r *running, issuer *tokentest.Issuer) map[string]func(token string, sub, sid string) (got, want int) {
+	push := func(set string) (int, int) { return r.post("/ssf/events", "application/secevent+jwt", set, nil), 202 }
+	logout := func(claims map[string]any) (int, int) {
+		body := url.Values{"logout_token": {issuer.LogoutToken(claims)}}
+		return r.post("/oidc/backchannel-logout", form, body.Encode(), nil), 200
+	}
+	return map[string]func(token, sub, sid string) (int, int){
+		"RFC 7009": func(token, _, _ string) (int, int) {
+			return r.post("/oauth2/revoke", form, url.Values{"token": {token}}.Encode(), func(q *http.Request) { q.SetBasicAuth("crm", "hush") }), 200
+		},
+		"logout of a session": func(_, _, sid string) (int, int) { return logout(map[string]any{"sid": sid}) },
+		"logout of a subject": func(_, sub, _ string) (int, int) { return logout(map[string]any{"sub": sub}) },
+		"session-revoked": func(_, sub, _ string) (int, int) {
+			return push(issuer.Event("caep/event-type/session-revoked", sub))
+		},
+		"account-disabled": func(_, sub, _ string) (int, int) {
+			return push(issuer.Event("risc/event-type/account-disabled", sub))
+		},
+		"the admin API": func(token, _, _ string) (int, int) {
+			r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Token: token}, nil)
+			return 200, 200
+		},
+		"the admin API, by subject": func(_, sub, _ string) (int, int) {
+			r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Kind: "sub", Value: sub}, nil)
+			return 200, 200
+		},
+	}
+}
+
+// TestEveryWayInRevokes revokes a token that is in use in each way. When that is acknowledged, the next check is refused, and
+// so it is when the server has started anew.
+func TestEveryWayInRevokes(t *testing.T) {
+	issuer := tokentest.New()
+	defer issuer.Close()
+	cfg := tokenConfig(t, issuer)
+	r := start(t, cfg)
+	r.newKey("acme", "free")
+	dead := make(map[string]string)
+	for name, revoke := range waysIn(r, issuer) {
+		sub, sid := "user of "+name, "session of "+name
+		token := issuer.Token(map[string]any{"org": "acme", "sub": sub, "sid": sid})
+		other := issuer.Token(map[string]any{"org": "acme", "sub": "other " + name, "sid": "other " + name})
+		r.wantBearer(token, 200, "")
+		r.wantBearer(other, 200, "")
+		if got, want := revoke(token, sub, sid); got != want {
+			t.Errorf("%s: answered %d, want %d", name, got, want)
+			continue
+		}
+		r.wantBearer(token, 403, "token_revoked")
+		r.wantBearer(other, 200, "")
+		dead[name] = token
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, cfg)
+	for name, token := range dead {
+		if status, reason := again.bearer(token); status != 403 || reason != "token_revoked" {
+			t.Errorf("%s, after a restart: %d %q", name, status, reason)
+		}
+	}
+	again.wantBearer(issuer.Token(map[string]any{"org": "acme", "sub": "user of account-disabled", "iat": time.Now().Unix() + 1}), 403, "token_revoked")
+}
+
+// TestStrangersRevokeNothing tries each way in without being entitled to it.
+func TestStrangersRevokeNothing(t *testing.T) {
+	issuer, stranger := tokentest.New(), tokentest.New()
+	defer issuer.Close()
+	defer stranger.Close()
+	r := start(t, tokenConfig(t, issuer))
+	r.newKey("acme", "free")
+	token := issuer.Token(map[string]any{"org": "acme", "sid": "s"})
+	revoke := url.Values{"token": {token}}.Encode()
+	logout := func(by *tokentest.Issuer, iss, aud string) string {
+		return url.Values{"logout_token": {by.LogoutToken(map[string]any{"iss": iss, "aud": aud, "sid": "s"})}}.Encode()
+	}
+	for name, got := range map[string]int{
+		"no client":           r.post("/oauth2/revoke", form, revoke, nil),
+		"another secret":      r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "hash") }),
+		"no secret":           r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "") }),
+		"another client":      r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("erp", "hush") }),
+		"a stranger's logout": r.post("/oidc/backchannel-logout", form, logout(stranger, stranger.URL, "rp"), nil),
+		"a forged logout":     r.post("/oidc/backchannel-logout", form, logout(stranger, issuer.URL, "rp"), nil),
+		"somebody's logout":   r.post("/oidc/backchannel-logout", form, logout(issuer, issuer.URL, "api"), nil),
+		"an access token":     r.post("/ssf/events", "application/secevent+jwt", token, nil),
+		"nothing":             r.post("/ssf/events", "application/secevent+jwt", "", nil),
+		"the admin's path":    r.post("/v1/tokens/revoke", "application/json", `{"kind":"sub","value":"alice"}`, nil),
+	} {
+		if got < 400 {
+			t.Errorf("%s: answered %d", name, got)
+		}
+	}
+	r.wantBearer(token, 200, "")
+}
+
+// TestTheMetricsTellOfAnIssuer has an issuer whose keys cannot be had.
+func TestTheMetricsTellOfAnIssuer(t *testing.T) {
+	issuer := tokentest.New()
+	defer issuer.Close()
+	issuer.Serve(tokentest.KeysPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })
+	r := start(t, tokenConfig(t, issuer))
+	r.wantBearer(issuer.Token(nil), 403, "token_status_unknown")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.AdminAddr()+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if want := fmt.Sprintf("tollkeeper_issuer_fault{issuer=%q} 1\n", issuer.URL); err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("no %s in the metrics (%v)", want, err)
+	}
+}
+
+// TestTokensThatCannotBeHonoured stops the start.
+func TestTokensThatCannotBeHonoured(t *testing.T) {
+	for want, change := range map[string]func(*config.Config){
+		"tokens.issuers[0]: audiences":             func(c *config.Config) { c.Tokens.Issuers[0].Audiences = nil },
+		"tokens.issuers[0]: algorithm \"HS256\"":   func(c *config.Config) { c.Tokens.Issuers[0].Algorithms = []string{"HS256"} },
+		"is there twice":                           func(c *config.Config) { c.Tokens.Issuers = append(c.Tokens.Issuers, c.Tokens.Issuers[0]) },
+		"want https":                               func(c *config.Config) { c.Tokens.Issuers[0].Issuer = "http://issuer.example" },
+		"client_secret_file":                       func(c *config.Config) { c.Tokens.Introspection.URL = "https://issuer.example/introspect" },
+		"revocation.clients[0]: secret_file: open": func(c *config.Config) { c.Revocation.Clients[0].SecretFile += "x" },
+		"nobody could be believed":                 func(c *config.Config) { c.Tokens.Issuers = nil },
+	} {
+		issuer := tokentest.New()
+		cfg := tokenConfig(t, issuer)
+		change(&cfg)
+		t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+		s, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+		if err == nil {
+			s.close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error with %q, got %v", want, err)
+		}
+		issuer.Close()
+	}
+}
