@@ -272,7 +272,7 @@ func TestNobodyThereIsNo(t *testing.T) {
 	if err := nobody.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := startProxy(t, port, up.Port())
+	p := startProxy(t, port, up.Port(), nil)
 	if r := get(t, httpClient(t, false), p.Addr(), "/"); r.StatusCode != 503 || up.Count() != 0 {
 		t.Errorf("status %d, %d forwarded", r.StatusCode, up.Count())
 	}

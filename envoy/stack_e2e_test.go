@@ -40,17 +40,20 @@ func newStack(t *testing.T) *stack {
 // Tollkeeper's configuration.
 func startStack(t *testing.T, policies string, extra ...string) *stack {
 	t.Helper()
-	tollkeeper, err := binary()
-	if err != nil {
+	// A query parameter beside the header and Authorization; it is off unless asked for.
+	extra = append([]string{"credentials: {query: [api_key]}\n"}, extra...)
+	return runStack(t, harness.TollkeeperOptions{Policies: policies, Extra: strings.Join(extra, "")}, nil)
+}
+
+// runStack starts everything with those options, and changes to the shipped configuration of Envoy.
+func runStack(t *testing.T, o harness.TollkeeperOptions, change func(envoyYAML string) string) *stack {
+	t.Helper()
+	var err error
+	if o.Binary, err = binary(); err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{t: t, policies: policies, http: httpClient(t, false), Upstream: startUpstream(t)}
-	s.tk, err = harness.StartTollkeeper(t.Context(), harness.TollkeeperOptions{
-		Binary: tollkeeper, Policies: policies,
-		// A query parameter beside the header and Authorization; it is off unless asked for.
-		Extra: "credentials: {query: [api_key]}\n" + strings.Join(extra, ""),
-	})
-	if err != nil {
+	s := &stack{t: t, policies: o.Policies, http: httpClient(t, false), Upstream: startUpstream(t)}
+	if s.tk, err = harness.StartTollkeeper(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -61,7 +64,7 @@ func startStack(t *testing.T, policies string, extra ...string) *stack {
 			t.Error(err)
 		}
 	})
-	s.proxy = startProxy(t, s.tk.Port(), s.Port())
+	s.proxy = startProxy(t, s.tk.Port(), s.Port(), change)
 	s.addr = s.proxy.Addr()
 	return s
 }

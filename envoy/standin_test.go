@@ -99,7 +99,7 @@ func newBench(t *testing.T) *bench {
 		}
 	})
 	up := startUpstream(t)
-	proxy := startProxy(t, l.Addr().(*net.TCPAddr).Port, up.Port())
+	proxy := startProxy(t, l.Addr().(*net.TCPAddr).Port, up.Port(), nil)
 	return &bench{standIn: s, Upstream: up, addr: proxy.Addr(), proxy: proxy}
 }
 
@@ -113,8 +113,8 @@ func startUpstream(t *testing.T) *harness.Upstream {
 	return up
 }
 
-// startProxy starts Envoy with envoy.yaml. When the test fails, its log is shown.
-func startProxy(t *testing.T, tollkeeper, upstream int) *harness.Proxy {
+// startProxy starts Envoy with envoy.yaml, to which changes can be made. When the test fails, its log is shown.
+func startProxy(t *testing.T, tollkeeper, upstream int, change func(string) string) *harness.Proxy {
 	t.Helper()
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
@@ -127,6 +127,9 @@ func startProxy(t *testing.T, tollkeeper, upstream int) *harness.Proxy {
 	config, err := os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if change != nil {
+		config = []byte(change(string(config)))
 	}
 	p, err := harness.StartProxy(t.Context(), harness.ProxyOptions{Binary: binary, Config: config, Tollkeeper: tollkeeper, Upstream: upstream})
 	if err != nil {

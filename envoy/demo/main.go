@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
@@ -68,6 +69,12 @@ const plans = `tollkeeper:
         credits: {units: 0, window: none, per: account}
 `
 
+// tokens has the issuer trusted: its tokens name the account in the claim org, and it may log users out.
+const tokens = `tokens:
+  issuers:
+  - {issuer: %q, audiences: [api], discovery: true, account_claim: org, logout_audiences: [rp]}
+`
+
 // start starts the service, Tollkeeper and Envoy, and says so.
 func start(ctx context.Context, binary string) (_ *story, err error) {
 	s := &story{}
@@ -99,7 +106,12 @@ func start(ctx context.Context, binary string) (_ *story, err error) {
 		return nil, err
 	}
 	fmt.Printf("service    127.0.0.1:%d\n", s.upstream.Port())
-	if s.tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{Binary: binary, Policies: s.policies}); err != nil {
+	s.issuer = tokentest.New()
+	fmt.Printf("issuer     %s\n", s.issuer.URL)
+	s.tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{
+		Binary: binary, Policies: s.policies, Events: true, Extra: fmt.Sprintf(tokens, s.issuer.URL),
+	})
+	if err != nil {
 		return nil, err
 	}
 	fmt.Printf("tollkeeper 127.0.0.1:%d\n", s.tollkeeper.Port())
@@ -123,6 +135,9 @@ func (s *story) stop() {
 	}
 	if s.upstream != nil {
 		_ = s.upstream.Close()
+	}
+	if s.issuer != nil {
+		s.issuer.Close()
 	}
 	if s.policies != "" {
 		_ = os.RemoveAll(s.policies)

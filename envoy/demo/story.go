@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
@@ -20,6 +22,7 @@ import (
 type story struct {
 	policies   string
 	upstream   *harness.Upstream
+	issuer     *tokentest.Issuer
 	tollkeeper *harness.Tollkeeper
 	proxy      *harness.Proxy
 
@@ -45,8 +48,8 @@ var ok = want{200, ""}
 
 // tell tells the story, and returns how many answers were not what they should be.
 func (s *story) tell(ctx context.Context) (int, error) {
-	fmt.Printf("%-50s %-6s %-20s %s\n", "REQUEST", "STATUS", "REASON", "REMEDY, OR WHAT IS LEFT")
-	for _, chapter := range []func(context.Context) error{s.keys, s.accounts, s.quotas, s.credits, s.outage} {
+	fmt.Printf("%-46s %-6s %-23s %s\n", "REQUEST", "STATUS", "REASON", "REMEDY, OR WHAT IS LEFT")
+	for _, chapter := range []func(context.Context) error{s.keys, s.accounts, s.tokens, s.quotas, s.credits, s.outage} {
 		if err := chapter(ctx); err != nil {
 			return s.wrong, err
 		}
@@ -117,6 +120,47 @@ func (s *story) accounts(ctx context.Context) error {
 	return nil
 }
 
+// tokens has a user sign in at the issuer, who tells Tollkeeper when she signs out.
+func (s *story) tokens(ctx context.Context) error {
+	signedIn, err := s.post(ctx, s.issuer.URL+tokentest.TokenPath, url.Values{"username": {"alice"}, "org": {"acme"}})
+	if err != nil {
+		return err
+	}
+	var alice struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.Unmarshal(signedIn, &alice); err != nil {
+		return err
+	}
+	s.ask(ctx, "alice signs in, and sends her token", "/v1/orders", bearer+alice.Token, ok)
+	s.ask(ctx, "a token that she changed", "/v1/orders", bearer+alice.Token[:len(alice.Token)-5]+"AAAAA", want{403, "token_signature_invalid"})
+	logout := url.Values{"logout_token": {s.issuer.LogoutToken(map[string]any{"sub": "alice"})}}
+	if _, err := s.post(ctx, s.tollkeeper.EventsURL()+"/oidc/backchannel-logout", logout); err != nil {
+		return err
+	}
+	s.ask(ctx, "alice signs out (OpenID back-channel logout)", "/v1/orders", bearer+alice.Token, want{403, "token_revoked"})
+	return nil
+}
+
+// post sends a form, which has to succeed.
+func (s *story) post(ctx context.Context, to string, form url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s %s", to, resp.Status, body)
+	}
+	return body, err
+}
+
 func (s *story) quotas(ctx context.Context) error {
 	k, err := s.newKey(ctx, "--account", "acme", "--plan", "starter")
 	if err != nil {
@@ -182,7 +226,10 @@ func (s *story) cli(ctx context.Context, out any, args ...string) error {
 	return json.Unmarshal(raw, out)
 }
 
-// ask sends a request through Envoy and prints the answer as a line of the table.
+// bearer marks a credential as a token.
+const bearer = "Bearer "
+
+// ask sends a request through Envoy, with a key or a token, and prints the answer as a line of the table.
 func (s *story) ask(ctx context.Context, what, path, key string, w want) {
 	s.asked++
 	status, h, remedy, err := s.get(ctx, path, key)
@@ -214,7 +261,10 @@ func (s *story) get(ctx context.Context, path, key string) (status int, h http.H
 	if err != nil {
 		return 0, nil, "", err
 	}
-	if key != "" {
+	switch {
+	case strings.HasPrefix(key, bearer):
+		req.Header.Set("Authorization", key)
+	case key != "":
 		req.Header.Set("x-api-key", key)
 	}
 	resp, err := http.DefaultClient.Do(req)
@@ -242,7 +292,7 @@ func (s *story) print(what string, status int, h http.Header, remedy string, err
 	if status == 503 && reason == "" && remedy == "" {
 		remedy = "(refused by Envoy: no answer is a no)"
 	}
-	fmt.Printf("%-50s %-6d %-20s %s\n", what, status, reason, remedy)
+	fmt.Printf("%-46s %-6d %-23s %s\n", what, status, reason, remedy)
 	if status != w.status || reason != w.reason {
 		s.wrong++
 		fmt.Printf("  WRONG: want %d %s\n", w.status, w.reason)

@@ -37,6 +37,7 @@ type TollkeeperOptions struct {
 	Binary   string // see BuildTollkeeper
 	Policies string // folder of the policy bundle; empty: the one in the binary
 	Extra    string // further top-level sections of the configuration file, as YAML
+	Events   bool   // whether it listens for others who revoke tokens
 }
 
 // Tollkeeper is a Tollkeeper with a configuration and data of its own, and the process while it runs. The data stay
@@ -46,6 +47,7 @@ type Tollkeeper struct {
 	o           TollkeeperOptions
 	dir         string
 	grpc, admin int
+	events      int // 0: it does not listen
 	log         *tail
 	proc        *process // nil while it does not run
 }
@@ -57,11 +59,14 @@ func StartTollkeeper(ctx context.Context, o TollkeeperOptions) (*Tollkeeper, err
 		if err != nil {
 			return nil, err
 		}
-		ports, err := freePorts(2)
+		ports, err := freePorts(3)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 		t := &Tollkeeper{o: o, dir: dir, grpc: ports[0], admin: ports[1], log: new(tail)}
+		if o.Events {
+			t.events = ports[2]
+		}
 		err = t.Start(ctx)
 		if err == nil {
 			return t, nil
@@ -96,7 +101,11 @@ func (t *Tollkeeper) Start(ctx context.Context) error {
 
 func (t *Tollkeeper) config() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q}\n", loopback(t.grpc), loopback(t.admin))
+	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q", loopback(t.grpc), loopback(t.admin))
+	if t.events != 0 {
+		fmt.Fprintf(&b, ", events: %q", loopback(t.events))
+	}
+	b.WriteString("}\n")
 	fmt.Fprintf(&b, "data_dir: %q\n", t.DataDir())
 	if t.o.Policies != "" {
 		fmt.Fprintf(&b, "policy: {paths: [%q]}\n", t.o.Policies)
@@ -146,6 +155,9 @@ func (t *Tollkeeper) Signal(s os.Signal) error {
 
 // AdminURL is where its admin API answers, and Token what the API wants.
 func (t *Tollkeeper) AdminURL() string { return "http://" + loopback(t.admin) }
+
+// EventsURL is where others revoke tokens, if it listens for them.
+func (t *Tollkeeper) EventsURL() string { return "http://" + loopback(t.events) }
 
 // Token is the admin token.
 func (t *Tollkeeper) Token() (string, error) {

@@ -1,0 +1,277 @@
+package envoy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// tokenStack is a stack that trusts an issuer, which is on this machine.
+type tokenStack struct {
+	*stack
+	issuer *tokentest.Issuer
+}
+
+// newTokenStack starts one with an account acme. What is configured of the issuer beside its name and audience is given as
+// YAML.
+func newTokenStack(t *testing.T, keys string, change func(string) string) *tokenStack {
+	t.Helper()
+	issuer := tokentest.New()
+	t.Cleanup(issuer.Close)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hush"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	extra := fmt.Sprintf(`
+tokens:
+  issuers:
+  - {issuer: %q, audiences: [api], %s, account_claim: org, logout_audiences: [rp], event_audiences: [receiver]}
+revocation:
+  clients: [{id: crm, secret_file: %q}]
+`, issuer.URL, keys, secret)
+	s := &tokenStack{runStack(t, harness.TollkeeperOptions{Extra: extra, Events: true}, change), issuer}
+	s.account("acme", "pro")
+	return s
+}
+
+func (s *tokenStack) bearer(path, token string) reply {
+	s.t.Helper()
+	return get(s.t, s.http, s.addr, path, "authorization", "Bearer "+token)
+}
+
+// TestTokensThroughEnvoy has good tokens and one for every reason to refuse one.
+func TestTokensThroughEnvoy(t *testing.T) {
+	s := newTokenStack(t, "discovery: true", nil)
+	r := s.bearer("/v1/x", s.issuer.Token(map[string]any{"sub": "alice", "org": "acme"}))
+	wantStatus(t, r, 200)
+	seen := s.Requests()[0]
+	for name, want := range map[string]string{"X-Tollkeeper-Account": "acme", "X-Tollkeeper-Plan": "pro", "X-Tollkeeper-Subject": "alice", "Authorization": ""} {
+		if got := seen.Headers.Get(name); got != want {
+			t.Errorf("the upstream sees %s %q, want %q", name, got, want)
+		}
+	}
+	now := time.Now().Unix()
+	stranger := tokentest.New()
+	defer stranger.Close()
+	for reason, token := range map[string]string{
+		"key_missing":             s.issuer.Token(nil),
+		"permission_denied":       s.issuer.Token(map[string]any{"org": "nobody"}),
+		"token_malformed":         "eyJhbGciOiJub25lIn0.x.x",
+		"token_signature_invalid": stranger.Token(map[string]any{"iss": s.issuer.URL}),
+		"token_issuer_untrusted":  stranger.Token(nil),
+		"token_audience_mismatch": s.issuer.Token(map[string]any{"aud": "other"}),
+		"token_expired":           s.issuer.Token(map[string]any{"iat": now - 100, "exp": now - 50}),
+		"token_not_yet_valid":     s.issuer.Token(map[string]any{"nbf": now + 100}),
+		"token_status_unknown": s.issuer.Token(map[string]any{"status": map[string]any{
+			"status_list": map[string]any{"idx": 1, "uri": "https://elsewhere.example/list"},
+		}}),
+	} {
+		if got := s.bearer("/v1/x", token); got.StatusCode != 403 || got.Header.Get("x-authz-reason") != reason {
+			t.Errorf("%d %q, want 403 %q", got.StatusCode, got.Header.Get("x-authz-reason"), reason)
+		}
+	}
+}
+
+// waysToRevoke are the ways to revoke a token of that subject and session. Each returns when it was acknowledged.
+func (s *tokenStack) waysToRevoke() map[string]func(ctx context.Context, token, sub, sid string) error {
+	post := func(ctx context.Context, path, contentType, body string) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.tk.EventsURL()+path, strings.NewReader(body))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", contentType)
+		req.SetBasicAuth("crm", "hush")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if text, _ := io.ReadAll(resp.Body); resp.StatusCode > 299 {
+			return fmt.Errorf("%s: %d %s", path, resp.StatusCode, text)
+		}
+		return nil
+	}
+	const form = "application/x-www-form-urlencoded"
+	logout := func(ctx context.Context, claims map[string]any) error {
+		return post(ctx, "/oidc/backchannel-logout", form, url.Values{"logout_token": {s.issuer.LogoutToken(claims)}}.Encode())
+	}
+	push := func(event string) func(ctx context.Context, token, sub, sid string) error {
+		return func(ctx context.Context, _, sub, _ string) error {
+			return post(ctx, "/ssf/events", "application/secevent+jwt", s.issuer.Event(event, sub))
+		}
+	}
+	cli := func(ctx context.Context, args ...string) error {
+		_, err := s.tk.CLI(ctx, append([]string{"token", "revoke"}, args...)...)
+		return err
+	}
+	return map[string]func(ctx context.Context, token, sub, sid string) error{
+		"RFC 7009": func(ctx context.Context, token, _, _ string) error {
+			return post(ctx, "/oauth2/revoke", form, url.Values{"token": {token}}.Encode())
+		},
+		"back-channel logout, sid": func(ctx context.Context, _, _, sid string) error { return logout(ctx, map[string]any{"sid": sid}) },
+		"back-channel logout, sub": func(ctx context.Context, _, sub, _ string) error { return logout(ctx, map[string]any{"sub": sub}) },
+		"session-revoked":          push("caep/event-type/session-revoked"),
+		"token-claims-change":      push("caep/event-type/token-claims-change"),
+		"account-disabled":         push("risc/event-type/account-disabled"),
+		"account-purged":           push("risc/event-type/account-purged"),
+		"CLI, token":               func(ctx context.Context, token, _, _ string) error { return cli(ctx, token) },
+		"CLI, sub":                 func(ctx context.Context, _, sub, _ string) error { return cli(ctx, "--sub", sub) },
+	}
+}
+
+// TestRevocationHoldsAtOnce revokes tokens in each way while requests with them are running. No request that began after the
+// acknowledgement gets through. How long the first refusal took is printed, and not judged: the machine may be busy.
+func TestRevocationHoldsAtOnce(t *testing.T) {
+	s := newTokenStack(t, "discovery: true", nil)
+	const rounds, clients = 12, 4
+	var took []time.Duration
+	for name, revoke := range s.waysToRevoke() {
+		for round := range rounds {
+			id := fmt.Sprintf("%s %d", name, round)
+			token := s.issuer.Token(map[string]any{"org": "acme", "sub": "sub " + id, "sid": "sid " + id})
+			wantStatus(t, s.bearer("/v1/x", token), 200)
+			stream := s.stream(clients, token)
+			stream.await(t, clients*3)
+			if err := revoke(t.Context(), token, "sub "+id, "sid "+id); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			acknowledged := time.Now()
+			stream.await(t, stream.count()+clients*5)
+			first, late := stream.stop(acknowledged)
+			if late != 0 {
+				t.Errorf("%s: %d requests passed that began after the revocation was acknowledged", name, late)
+			}
+			if first.IsZero() {
+				t.Fatalf("%s: no request was refused", name)
+			}
+			took = append(took, max(0, first.Sub(acknowledged)))
+		}
+	}
+	slices.Sort(took)
+	t.Logf("from the acknowledgement to the first 403, %d revocations: p50 %v, p99 %v, longest %v",
+		len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+}
+
+// stream is clients that send requests with one token until they are stopped.
+type stream struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	passed []time.Time // when the requests that got through began
+	denied []time.Time // when the others were answered
+}
+
+func (s *tokenStack) stream(clients int, token string) *stream {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	st := &stream{cancel: cancel}
+	for range clients {
+		st.wg.Go(func() {
+			for ctx.Err() == nil {
+				began := time.Now()
+				r := s.bearer("/v1/x", token)
+				st.mu.Lock()
+				switch {
+				case r.StatusCode == 200:
+					st.passed = append(st.passed, began)
+				case r.Header.Get("x-authz-reason") == "token_revoked":
+					st.denied = append(st.denied, time.Now())
+				default:
+					s.t.Errorf("answered %d %q", r.StatusCode, r.Header.Get("x-authz-reason"))
+				}
+				st.mu.Unlock()
+			}
+		})
+	}
+	return st
+}
+
+func (st *stream) count() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.passed) + len(st.denied)
+}
+
+// await waits until that many requests were answered.
+func (st *stream) await(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); st.count() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting for %d answers", n)
+		}
+	}
+}
+
+// stop returns when the first request was refused, and how many passed that began after that time.
+func (st *stream) stop(acknowledged time.Time) (first time.Time, late int) {
+	st.cancel()
+	st.wg.Wait()
+	for _, began := range st.passed {
+		if began.After(acknowledged) {
+			late++
+		}
+	}
+	for _, at := range st.denied {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first, late
+}
+
+// TestEnvoyVerifiesTokens leaves the signatures to Envoy's jwt_authn filter.
+func TestEnvoyVerifiesTokens(t *testing.T) {
+	var issuer *tokentest.Issuer
+	const extAuthz = "          - name: envoy.filters.http.ext_authz\n"
+	change := func(yaml string) string {
+		filter := `          - name: envoy.filters.http.jwt_authn
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                issuer:
+                  issuer: ISSUER
+                  audiences: [api]
+                  local_jwks: {inline_string: 'KEYS'}
+                  forward: true
+                  payload_in_metadata: verified
+              rules: [{match: {prefix: /}, requires: {requires_any: {requirements: [{provider_name: issuer}, {allow_missing: {}}]}}}]
+`
+		filter = strings.NewReplacer("ISSUER", issuer.URL, "KEYS", string(issuer.Keys())).Replace(filter)
+		yaml = strings.Replace(yaml, extAuthz, filter+extAuthz, 1)
+		return strings.Replace(yaml, "              stat_prefix: tollkeeper\n",
+			"              stat_prefix: tollkeeper\n              metadata_context_namespaces: [envoy.filters.http.jwt_authn]\n", 1)
+	}
+	issuer = tokentest.New()
+	defer issuer.Close()
+	s := &tokenStack{runStack(t, harness.TollkeeperOptions{Extra: fmt.Sprintf(
+		"tokens: {issuers: [{issuer: %q, audiences: [api], envoy: verified, account_claim: org}]}\n", issuer.URL)}, change), issuer}
+	s.account("acme", "pro")
+	good := issuer.Token(map[string]any{"org": "acme", "n": 12345678, "jti": "j"})
+	wantStatus(t, s.bearer("/v1/x", good), 200)
+	if got := s.Requests()[0].Headers.Get("X-Tollkeeper-Subject"); got != "alice" {
+		t.Errorf("subject %q", got)
+	}
+	wantStatus(t, s.bearer("/v1/x", issuer.Token(map[string]any{"org": "acme", "aud": "other"})), 403) // by Envoy
+	s.cli(nil, "token", "revoke", "--jti", "j", "--issuer", issuer.URL)
+	if r := s.bearer("/v1/x", good); r.StatusCode != 403 || r.Header.Get("x-authz-reason") != "token_revoked" {
+		t.Errorf("%d %q", r.StatusCode, r.Header.Get("x-authz-reason"))
+	}
+}
+
+func wantStatus(t *testing.T, r reply, status int) {
+	t.Helper()
+	if r.StatusCode != status {
+		t.Errorf("status %d %s, want %d", r.StatusCode, r.Header.Get("x-authz-reason"), status)
+	}
+}
