@@ -222,3 +222,20 @@ func TestTokensAreTheUpstreamsBusinessWithoutIssuers(t *testing.T) {
 		t.Errorf("allowed %v, removed %s", d.Allowed(), strings.Join(d.RemoveRequestHeaders, ","))
 	}
 }
+
+// TestTheChallengeSaysWhatIsWrong has a profile that answers 401 (RFC 6750 section 3).
+func TestTheChallengeSaysWhatIsWrong(t *testing.T) {
+	b, issuer := tokenBench(t, check.Answers{Realm: `a"pi`})
+	b.Use(&check.Rules{
+		Policy: rule(goodCredential), Plans: map[string][]authz.Limit{"small": limits},
+		Reasons: map[authz.Reason]authz.ReasonInfo{"token_expired": {Status: 401, Title: "The \"token\" has expired ä"}, "token_missing": {Status: 401}},
+	})
+	d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"iat": 1, "exp": 2})))
+	if got, want := d.Headers.Get("www-authenticate"), `Bearer realm="api", error="invalid_token", error_description="The token has expired "`; d.HTTPStatus() != 401 || got != want {
+		t.Errorf("%d %s, want %s", d.HTTPStatus(), got, want)
+	}
+	b.Use(&check.Rules{Policy: always(authz.Verdict{Reason: authz.ReasonTokenMissing, Status: 401})})
+	if got := b.Check(t.Context(), request()); got.Headers.Get("www-authenticate") != `Bearer realm="api"` { // no code where nothing was sent
+		t.Errorf("%s", got.Headers.Get("www-authenticate"))
+	}
+}

@@ -212,3 +212,24 @@ func TestBadStatusLists(t *testing.T) {
 	ref := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": b.issuer.URL + tokentest.StatusPath}}}
 	b.want(t, b.issuer.Token(ref), authz.TokenUnavailable)
 }
+
+// TestIntrospectionExample has the server answer as in the example of RFC 7662 section 2.2.
+func TestIntrospectionExample(t *testing.T) {
+	b := asking(t, func(in *token.Introspection) {
+		in.Issuer, in.Audiences = "https://server.example.com/", []string{"https://protected.example.net/resource"}
+	})
+	b.clock.t.Store(time.Unix(1419350239, 0).UnixNano())
+	b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("token") != "2YotnFZFEjr1zCsicMWpAA" || r.PostFormValue("token_type_hint") != "access_token" {
+			t.Errorf("asked with %v", r.PostForm)
+		}
+		_, _ = w.Write([]byte(`{"active": true, "client_id": "l238j323ds-23ij4", "username": "jdoe", "scope": "read write dolphin",
+			"sub": "Z5O3upPC88QrAjx00dis", "aud": "https://protected.example.net/resource", "iss": "https://server.example.com/",
+			"exp": 1419356238, "iat": 1419350238, "extension_field": "twenty-seven"}`))
+	})
+	f := b.Identify(t.Context(), "2YotnFZFEjr1zCsicMWpAA", b.clock.now())
+	if f.Status != authz.TokenValid || f.Client != "l238j323ds-23ij4" || f.Subject != "Z5O3upPC88QrAjx00dis" || len(f.Scopes) != 3 ||
+		f.Issuer != "https://server.example.com/" || f.Claims["extension_field"] != "twenty-seven" || f.IssuedAt.Unix() != 1419350238 {
+		t.Errorf("%+v", f)
+	}
+}
