@@ -52,8 +52,9 @@ type signer struct {
 func New() *Issuer {
 	i := &Issuer{Now: time.Now, serve: make(map[string]http.HandlerFunc), opaque: make(map[string]map[string]any), ClientID: "tollkeeper", Secret: "s3cret/+"}
 	i.AddKey()
-	i.server = httptest.NewServer(http.HandlerFunc(i.handle))
-	i.URL = i.server.URL
+	i.server = httptest.NewUnstartedServer(http.HandlerFunc(i.handle))
+	i.URL = "http://" + i.server.Listener.Addr().String()
+	i.server.Start()
 	return i
 }
 
