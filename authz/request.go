@@ -12,6 +12,8 @@ import (
 
 // Request is one check request: what a proxy knows about a request that it holds back until we answer.
 //
+// Its texts may be parts of one, the whole message: who keeps one of them for long clones it.
+//
 // Its fields mirror Envoy's AttributeContext (envoy.service.auth.v3). A nil pointer or an empty string means that the
 // proxy did not send the field, which a policy sees as undefined.
 type Request struct {
@@ -142,6 +144,16 @@ func (h Headers) Get(name string) string {
 		}
 	}
 	return ""
+}
+
+// Count returns how often the field with that lower-case name was sent.
+func (h Headers) Count(name string) (n int) {
+	for i := range h {
+		if h[i].Name == name {
+			n++
+		}
+	}
+	return n
 }
 
 // Has reports whether the field with that lower-case name was sent, even empty.

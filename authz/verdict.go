@@ -1,6 +1,7 @@
 package authz
 
-// Verdict is what a policy says about a request. The zero value denies.
+// Verdict is what a policy says about a request. The zero value denies. Its lists and maps must not be changed: the policy
+// may hand out the same ones again.
 //
 // The fields other than Reason and Charge are those of the decision object of OPA's Envoy plugin.
 type Verdict struct {

@@ -13,7 +13,7 @@ import data.tollkeeper.route
 by_token if {
 	token_only
 	input.token.status == "valid"
-	input.token.account
+	input.token.has_account
 }
 
 # doubtful: there is only a token, and it is not good. token.rego says what is wrong with it.

@@ -31,7 +31,6 @@ test_a_missing_fact_denies if {
 		"attributes", "attributes/request", "attributes/request/http", "attributes/request/http/method",
 		"attributes/request/http/path", "parsed_path", "key", "key/status", "key/plan", "account", "account/status",
 		"token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily", "quota/daily/state",
-		"quota/daily/remaining",
 	] {
 		denied(decide_without(path))
 	}
@@ -43,7 +42,7 @@ test_a_key_without_scopes_or_environment_has_none if {
 }
 
 test_what_nobody_asks_for_may_be_missing if {
-	every path in ["version", "parsed_query", "attributes/contextExtensions", "key/meta", "account/meta", "quota/tokens"] {
+	every path in ["version", "parsed_query", "attributes/contextExtensions", "key/meta", "account/meta", "quota/tokens", "quota/daily/remaining"] {
 		decide_without(path).allowed
 	}
 }
@@ -57,12 +56,6 @@ test_a_value_of_no_meaning_denies if {
 		every value in [null, "", "melted", 1, [], {}, ["active"], {"active": true}] {
 			denied(fixtures.decide({path: value}))
 		}
-	}
-}
-
-test_a_remaining_that_is_no_number_is_not_enough if {
-	every value in [null, false] {
-		not fixtures.decide({"quota/daily/remaining": value}).allowed
 	}
 }
 

@@ -85,7 +85,7 @@ good := {
 		"meta": {},
 	},
 	"account": {"id": "acme", "plan": "pro", "status": "active", "meta": {}},
-	"token": {"status": "valid", "claims": {}},
+	"token": {"status": "valid", "has_account": false, "same_account": true, "claims": {}},
 	"quota": {
 		"rate": {"state": "ok", "limit": 10, "remaining": 9},
 		"daily": {"state": "ok", "limit": 100, "remaining": 99},

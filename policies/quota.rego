@@ -25,13 +25,14 @@ reason(name) := "store_unavailable" if {
 	charge.limits[name].window == "none"
 } else := "policy_error"
 
-# The limits that do not provably cover their charge: none for nearly every request, which makes the rest cheap.
+# The limits that do not provably cover their charge: none for nearly every request, which makes the rest cheap. Whether
+# what is left covers the charge is for who counts to say: where it does not, the policy is asked again, and the state is
+# another one. So a verdict does not depend on how many units are left, and is the same from request to request.
 lacking := object.keys(charge.units) - covered
 
 covered := {name |
-	some name, units in charge.units
+	some name, _ in charge.units
 	input.quota[name].state == "ok"
-	input.quota[name].remaining >= units
 }
 
 used_up(name) if empty(name)
@@ -40,18 +41,8 @@ used_up(name) if short(name)
 
 empty(name) if input.quota[name].state == "exhausted"
 
-empty(name) if {
-	input.quota[name].state == "ok"
-	input.quota[name].remaining <= 0
-}
-
-short(name) if input.quota[name].state == "insufficient"
-
 # Enough is left for some requests, but not for this one.
-short(name) if {
-	input.quota[name].state == "ok"
-	input.quota[name].remaining > 0
-}
+short(name) if input.quota[name].state == "insufficient"
 
 details[code] := sprintf("The limit %q has too little left: this costs %d.", [name, charge.units[name]]) if {
 	count(lacking) == 1

@@ -43,8 +43,8 @@ faults := [
 	{"reason": "policy_error", "change": {"quota/rate": {"state": "melted", "remaining": 1}}},
 	{"reason": "store_unavailable", "change": {"quota/daily/state": "unavailable"}},
 	{"reason": "quota_exceeded", "change": {"quota/daily/state": "exhausted"}},
-	{"reason": "credits_exhausted", "change": {"quota/credits/remaining": 0}},
-	{"reason": "credits_insufficient", "change": {"quota/credits/remaining": 4}},
+	{"reason": "credits_exhausted", "change": {"quota/credits": {"state": "exhausted", "remaining": 0}}},
+	{"reason": "credits_insufficient", "change": {"quota/credits": {"state": "insufficient", "remaining": 4}}},
 	{"reason": "rate_limited", "change": {"quota/rate/state": "exhausted"}},
 ]
 

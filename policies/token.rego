@@ -33,8 +33,7 @@ deny contains "token_status_unknown" if input.token.status == "unavailable"
 deny contains "credential_ambiguous" if {
 	input.key.status == "active"
 	input.token.status == "valid"
-	input.token.account
-	not input.token.account == input.key.account
+	not input.token.same_account
 }
 
 deny contains "policy_error" if not status_known

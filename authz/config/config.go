@@ -59,6 +59,9 @@ type Policy struct {
 	Query string `yaml:"query" env:"QUERY"`
 	// Profile chooses the statuses of the shipped policies: strict, article or rfc. Empty: what the data says.
 	Profile string `yaml:"profile" env:"PROFILE"`
+	// Memo is how many verdicts are remembered. A verdict is asked for again only when something that the policy reads is
+	// another. 0: none is remembered.
+	Memo int `yaml:"memo" env:"MEMO"`
 	// ReloadInterval is how often Paths are looked at for changes. 0: only on SIGHUP.
 	ReloadInterval Duration `yaml:"reload_interval" env:"RELOAD_INTERVAL"`
 }
@@ -144,7 +147,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 func Default() Config {
 	return Config{
 		Listen:      Listen{GRPC: "127.0.0.1:9001", Admin: "127.0.0.1:9002"},
-		Policy:      Policy{Query: "envoy/authz/allow", ReloadInterval: Duration{Duration: 500 * time.Millisecond}},
+		Policy:      Policy{Query: "envoy/authz/allow", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}},
 		DataDir:     "./data",
 		Store:       "bolt",
 		Request:     Request{Timeout: Duration{Duration: 250 * time.Millisecond}},
@@ -270,6 +273,8 @@ func (c *Config) validate() (field string, err error) {
 		return "tokens.max_bytes", fmt.Errorf("%d: want a number of bytes, such as 16384", c.Tokens.MaxBytes)
 	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
 		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
+	case c.Policy.Memo < 0:
+		return "policy.memo", fmt.Errorf("%d: want a number of verdicts, or 0 for none", c.Policy.Memo)
 	case c.Policy.Query == "":
 		return "policy.query", errors.New("want the path of a rule, such as envoy/authz/allow")
 	case !slices.Contains([]string{"bolt", "memory"}, c.Store):

@@ -44,7 +44,7 @@ credentials: {headers: [X-Key], bearer: false, query: [k]}
 	}
 	want := Default()
 	want.Listen = Listen{GRPC: "127.0.0.1:8001", Admin: "127.0.0.1:7002"}
-	want.Policy = Policy{Paths: []string{"c", "d"}, Query: "x/y", Profile: "rfc", ReloadInterval: Duration{Duration: 500 * time.Millisecond}}
+	want.Policy = Policy{Paths: []string{"c", "d"}, Query: "x/y", Profile: "rfc", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}}
 	want.DataDir = "/var/lib/tollkeeper"
 	want.Request = Request{Timeout: Duration{Duration: 50 * time.Millisecond}, DryRun: true, SkipBodyParse: true, ProtoDescriptor: "x.pb"}
 	want.Credentials = Credentials{Headers: []string{"x-key"}, Query: []string{"k"}}

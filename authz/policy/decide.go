@@ -9,6 +9,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -29,36 +30,67 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 	if r == nil {
 		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "there is no request"}
 	}
+	if p.memo == nil || tr != nil {
+		v, _, err := p.decide(ctx, r, f, tr)
+		return v, err
+	}
+	k := p.memo.keyOf(p.reads, r, f)
+	if k == nil {
+		v, _, err := p.decide(ctx, r, f, nil)
+		return v, err
+	}
+	defer p.memo.done(k)
+	if v, ok := p.memo.get(k); ok {
+		return v, nil
+	}
+	v, steady, err := p.decide(ctx, r, f, nil)
+	switch {
+	case err != nil:
+	case steady:
+		p.memo.put(k, v)
+	default:
+		p.memo.bypasses.Inc()
+	}
+	return v, err
+}
+
+// decide evaluates the policy. The verdict is steady if the same input will give it again.
+func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (_ authz.Verdict, steady bool, err error) {
 	want := p.reads
 	if tr != nil {
 		want = everything() // people who ask why want to see what the policy could have read
 	}
 	input, err := inputOf(want, r, f)
 	if err != nil {
-		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
+		return authz.Verdict{}, false, &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
 	}
-	decision, err := p.evaluate(ctx, input, tr)
+	decision, steady, err := p.evaluate(ctx, input, tr)
 	if err != nil {
-		return authz.Verdict{}, err
+		return authz.Verdict{}, false, err
 	}
-	return verdictOf(decision)
+	v, err := verdictOf(decision)
+	return v, steady, err
 }
 
-// evaluate runs the query and returns its only value.
-func (p *Policy) evaluate(ctx context.Context, input ast.Value, tr *authz.Trace) (ast.Value, error) {
+// evaluate runs the query and returns its only value, and whether nothing was asked whose answer may change.
+func (p *Policy) evaluate(ctx context.Context, input ast.Value, tr *authz.Trace) (_ ast.Value, steady bool, err error) {
 	// The evaluator asks a flag between steps, which is cheaper than a goroutine for each query.
 	cancel := topdown.NewCancel()
 	stop := context.AfterFunc(ctx, cancel.Cancel)
 	defer stop()
 
 	var failed []topdown.Error // builtins that failed and only made their expressions undefined
-	options := make([]rego.EvalOption, 0, len(p.fixed)+6)
+	options := make([]rego.EvalOption, 0, len(p.fixed)+7)
 	options = append(options, p.fixed...)
 	options = append(options,
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalExternalCancel(cancel),
 		rego.EvalBuiltinErrorList(&failed))
+	asked := builtins.NDBCache{}
+	if p.memo != nil && tr == nil {
+		options = append(options, rego.EvalNDBuiltinCache(asked))
+	}
 	if tr != nil {
 		t := newTracer(input)
 		defer t.fill(tr)
@@ -68,21 +100,21 @@ func (p *Policy) evaluate(ctx context.Context, input ast.Value, tr *authz.Trace)
 	results, err := p.prepared.Eval(ctx, options...)
 	if ctxErr := ended(ctx); ctxErr != nil {
 		// Even if there is a result: a builtin that was cut short is undefined, and "not blocked" would hold.
-		return nil, ctxErr
+		return nil, false, ctxErr
 	}
 	switch {
 	case err != nil:
-		return nil, evalError(err)
+		return nil, false, evalError(err)
 	case len(results) == 0:
-		return nil, p.undefined(failed)
+		return nil, false, p.undefined(failed)
 	case len(results) > 1 || len(results[0].Expressions) != 1:
-		return nil, invalidDecision("%s has several values", p.query)
+		return nil, false, invalidDecision("%s has several values", p.query)
 	}
 	v, ok := results[0].Expressions[0].Value.(ast.Value)
 	if !ok {
-		return nil, invalidDecision("%s has no value", p.query)
+		return nil, false, invalidDecision("%s has no value", p.query)
 	}
-	return v, nil
+	return v, len(asked) == 0 && len(failed) == 0, nil
 }
 
 // ended is ctx's error in words, or nil.

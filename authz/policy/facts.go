@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -19,23 +18,23 @@ func putFacts(o *object, f *authz.Facts) error {
 	if err := putAccount(o, &f.Account); err != nil {
 		return err
 	}
-	if err := putToken(o, &f.Token); err != nil {
+	if err := putToken(o, &f.Token, &f.Key); err != nil {
 		return err
 	}
 	putQuota(o, f.Quota)
-	revocation := newObject(o.reads.field("revocation"), 1)
-	revocation.put("stale", ast.Boolean(f.Revocation.Stale))
-	o.put("revocation", revocation.value())
+	if revocation, ok := o.child("revocation", 1); ok {
+		revocation.boolean("stale", f.Revocation.Stale)
+		o.putChild("revocation", revocation)
+	}
 	return nil
 }
 
 // putKey adds scopes for every key that was found, even if there are none.
 func putKey(o *object, k *authz.KeyFact) error {
-	w := o.reads.field("key")
-	if w == nil {
+	key, ok := o.child("key", 10)
+	if !ok {
 		return nil
 	}
-	key := newObject(w, 10)
 	key.text("status", string(cmp.Or(k.Status, authz.KeyMissing)))
 	key.text("id", k.ID)
 	key.text("name", k.Name)
@@ -48,57 +47,61 @@ func putKey(o *object, k *authz.KeyFact) error {
 	key.time("not_before", k.NotBefore)
 	key.time("expires_at", k.ExpiresAt)
 	err := key.json("meta", k.Meta)
-	o.put("key", key.value())
+	o.putChild("key", key)
 	return err
 }
 
 func putAccount(o *object, a *authz.AccountFact) error {
-	w := o.reads.field("account")
-	if w == nil {
+	account, ok := o.child("account", 4)
+	if !ok {
 		return nil
 	}
-	account := newObject(w, 4)
 	account.text("id", a.ID)
 	account.text("plan", a.Plan)
 	account.text("status", string(cmp.Or(a.Status, authz.AccountUnknown)))
 	err := account.json("meta", a.Meta)
-	o.put("account", account.value())
+	o.putChild("account", account)
 	return err
 }
 
-func putToken(o *object, t *authz.TokenFact) error {
-	w := o.reads.field("token")
-	if w == nil {
+func putToken(o *object, t *authz.TokenFact, k *authz.KeyFact) error {
+	token, ok := o.child("token", 9)
+	if !ok {
 		return nil
 	}
-	token := newObject(w, 7)
 	token.text("status", string(cmp.Or(t.Status, authz.TokenMissing)))
 	token.text("issuer", t.Issuer)
 	token.text("id", t.ID)
 	token.text("account", t.Account)
+	if t.Known() {
+		token.boolean("has_account", t.Account != "")
+		token.boolean("same_account", t.Account == "" || t.Account == k.Account)
+	}
 	token.text("plan", t.Plan)
 	if t.Known() || len(t.Scopes) > 0 {
 		token.list("scopes", t.Scopes)
 	}
 	err := token.json("claims", t.Claims)
-	o.put("token", token.value())
+	o.putChild("token", token)
 	return err
 }
 
 func putQuota(o *object, quotas []authz.QuotaFact) {
-	w := o.reads.field("quota")
-	if w == nil {
+	all, ok := o.child("quota", len(quotas))
+	if !ok {
 		return
 	}
-	all := newObject(w, len(quotas))
 	for i := range quotas {
 		q := &quotas[i]
-		fact := newObject(w.field(q.Name), 4)
+		fact, ok := all.child(q.Name, 4)
+		if !ok {
+			continue
+		}
 		fact.text("state", string(cmp.Or(q.State, authz.QuotaUnavailable)))
-		fact.put("limit", integer(q.Limit))
-		fact.put("remaining", integer(q.Remaining))
+		fact.integer("limit", q.Limit)
+		fact.integer("remaining", q.Remaining)
 		fact.time("resets_at", q.ResetsAt)
-		all.put(q.Name, fact.value())
+		all.putChild(q.Name, fact)
 	}
-	o.put("quota", all.value())
+	o.putChild("quota", all)
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -11,41 +12,44 @@ import (
 // inputOf builds what is read of the document that policies see: the request under the names and in the shapes of
 // OPA's Envoy plugin, and the facts beside it. What the proxy did not send is left out.
 func inputOf(want *reads, r *authz.Request, f *authz.Facts) (ast.Value, error) {
-	o := newObject(want, 12)
-	if w := want.field("attributes"); w != nil {
-		v, err := attributesOf(w, r)
-		if err != nil {
-			return nil, err
-		}
-		o.put("attributes", v)
-	}
-	if w := want.field("version"); w != nil {
-		o.put("version", versionOf(w))
-	}
-	putPath(&o, r.HTTP)
-	if err := putBody(&o, &r.Body); err != nil {
+	o := rootObject(want, 12, nil)
+	if err := putInput(&o, r, f); err != nil {
 		return nil, err
+	}
+	return ast.NewObject(o.fields...), nil
+}
+
+// keyOf writes what is read of the document to a key.
+func keyOf(k *key, want *reads, r *authz.Request, f *authz.Facts) error {
+	o := rootObject(want, 0, k)
+	return putInput(&o, r, f)
+}
+
+func putInput(o *object, r *authz.Request, f *authz.Facts) error {
+	if attributes, ok := o.child("attributes", 8); ok {
+		if err := putAttributes(&attributes, r); err != nil {
+			return err
+		}
+		o.putChild("attributes", attributes)
+	}
+	if version, ok := o.child("version", 2); ok { // for policies that were written for several versions of the plugin
+		version.text("ext_authz", "v3")
+		version.text("encoding", "protojson")
+		o.putChild("version", version)
+	}
+	putPath(o, r.HTTP)
+	if err := putBody(o, &r.Body); err != nil {
+		return err
 	}
 	if r.Source != nil {
 		o.text("source_principal", r.Source.Principal)
 	}
-	if err := putFacts(&o, f); err != nil {
-		return nil, err
-	}
-	return o.value(), nil
-}
-
-// versionOf tells policies that were written for several versions of the plugin which shapes they meet.
-func versionOf(want *reads) ast.Value {
-	o := newObject(want, 2)
-	o.text("ext_authz", "v3")
-	o.text("encoding", "protojson")
-	return o.value()
+	return putFacts(o, f)
 }
 
 // putPath adds the path in segments and the query. Like the plugin it knows no path without at least one segment.
 func putPath(o *object, h *authz.HTTP) {
-	segments := []string{""}
+	segments := noSegments
 	var params map[string][]string
 	if h != nil {
 		params = h.Params
@@ -54,143 +58,150 @@ func putPath(o *object, h *authz.HTTP) {
 		}
 	}
 	o.list("parsed_path", segments)
-	w := o.reads.field("parsed_query")
-	if w == nil {
-		return
+	if query, ok := o.child("parsed_query", len(params)); ok {
+		for name, values := range inOrder(params, o.key) {
+			query.list(name, values)
+		}
+		o.putChild("parsed_query", query)
 	}
-	query := newObject(w, len(params))
-	for name, values := range params {
-		query.list(name, values)
-	}
-	o.put("parsed_query", query.value())
 }
+
+var noSegments = []string{""}
 
 func putBody(o *object, b *authz.Body) error {
 	if b.Skipped {
 		return nil
 	}
-	o.put("truncated_body", ast.Boolean(b.Truncated))
-	w := o.reads.field("parsed_body")
-	if w == nil {
-		return nil
-	}
-	v, err := valueOf(w, b.Parsed)
-	if err != nil {
+	o.boolean("truncated_body", b.Truncated)
+	return o.any("parsed_body", b.Parsed)
+}
+
+func putAttributes(o *object, r *authz.Request) error {
+	putPeer(o, "source", r.Source)
+	putPeer(o, "destination", r.Destination)
+	putRequest(o, r)
+	o.texts("contextExtensions", r.ContextExtensions)
+	if err := putMetadata(o, "metadataContext", r.Metadata); err != nil {
 		return err
 	}
-	o.put("parsed_body", v)
+	if err := putMetadata(o, "routeMetadataContext", r.RouteMetadata); err != nil {
+		return err
+	}
+	if r.TLS != nil {
+		if tls, ok := o.child("tlsSession", 1); ok {
+			tls.text("sni", r.TLS.SNI)
+			o.putChild("tlsSession", tls)
+		}
+	}
 	return nil
 }
 
-func attributesOf(want *reads, r *authz.Request) (ast.Value, error) {
-	o := newObject(want, 8)
-	putPeer(&o, "source", r.Source)
-	putPeer(&o, "destination", r.Destination)
-	putRequest(&o, r)
-	o.texts("contextExtensions", r.ContextExtensions)
-	if err := putMetadata(&o, "metadataContext", r.Metadata); err != nil {
-		return nil, err
-	}
-	if err := putMetadata(&o, "routeMetadataContext", r.RouteMetadata); err != nil {
-		return nil, err
-	}
-	if r.TLS != nil {
-		tls := newObject(o.reads.field("tlsSession"), 1)
-		tls.text("sni", r.TLS.SNI)
-		o.put("tlsSession", tls.value())
-	}
-	return o.value(), nil
-}
-
 func putMetadata(o *object, name string, m *authz.Metadata) error {
-	w := o.reads.field(name)
-	if m == nil || w == nil {
+	if m == nil {
 		return nil
 	}
-	sub := newObject(w, 2)
+	sub, ok := o.child(name, 2)
+	if !ok {
+		return nil
+	}
 	if err := sub.json("filterMetadata", m.Filter); err != nil {
 		return err
 	}
 	if err := sub.json("typedFilterMetadata", m.Typed); err != nil {
 		return err
 	}
-	o.put(name, sub.value())
+	o.putChild(name, sub)
 	return nil
 }
 
 func putPeer(o *object, name string, p *authz.Peer) {
-	w := o.reads.field(name)
-	if p == nil || w == nil {
+	if p == nil {
 		return
 	}
-	peer := newObject(w, 5)
+	peer, ok := o.child(name, 5)
+	if !ok {
+		return
+	}
 	if p.Address != nil {
-		peer.put("address", addressOf(w.field("address"), p.Address))
+		putAddress(&peer, p.Address)
 	}
 	peer.text("service", p.Service)
 	peer.texts("labels", p.Labels)
 	peer.text("principal", p.Principal)
 	peer.text("certificate", p.Certificate)
-	o.put(name, peer.value())
+	o.putChild(name, peer)
 }
 
-func addressOf(want *reads, a *authz.Address) ast.Value {
-	o := newObject(want, 1)
+func putAddress(peer *object, a *authz.Address) {
+	o, ok := peer.child("address", 1)
+	if !ok {
+		return
+	}
 	switch {
 	case a.Socket != nil:
-		o.put("socketAddress", socketOf(want.field("socketAddress"), a.Socket))
+		putSocket(&o, a.Socket)
 	case a.Pipe != nil:
-		pipe := newObject(want.field("pipe"), 2)
-		pipe.text("path", a.Pipe.Path)
-		pipe.number("mode", int64(a.Pipe.Mode))
-		o.put("pipe", pipe.value())
+		if pipe, ok := o.child("pipe", 2); ok {
+			pipe.text("path", a.Pipe.Path)
+			pipe.number("mode", int64(a.Pipe.Mode))
+			o.putChild("pipe", pipe)
+		}
 	case a.Internal != nil:
-		internal := newObject(want.field("envoyInternalAddress"), 2)
-		internal.text("serverListenerName", a.Internal.ServerListenerName)
-		internal.text("endpointId", a.Internal.EndpointID)
-		o.put("envoyInternalAddress", internal.value())
+		if internal, ok := o.child("envoyInternalAddress", 2); ok {
+			internal.text("serverListenerName", a.Internal.ServerListenerName)
+			internal.text("endpointId", a.Internal.EndpointID)
+			o.putChild("envoyInternalAddress", internal)
+		}
 	}
-	return o.value()
+	peer.putChild("address", o)
 }
 
-func socketOf(want *reads, s *authz.SocketAddress) ast.Value {
-	o := newObject(want, 6)
+func putSocket(address *object, s *authz.SocketAddress) {
+	o, ok := address.child("socketAddress", 6)
+	if !ok {
+		return
+	}
 	o.text("protocol", s.Protocol)
 	o.text("address", s.Address)
 	if s.HasPort || s.Port != 0 {
-		o.put("portValue", integer(int64(s.Port)))
+		o.integer("portValue", int64(s.Port))
 	}
 	o.text("namedPort", s.NamedPort)
 	o.text("resolverName", s.ResolverName)
 	if s.IPv4Compat {
-		o.put("ipv4Compat", ast.Boolean(true))
+		o.boolean("ipv4Compat", true)
 	}
-	return o.value()
+	address.putChild("socketAddress", o)
 }
 
 func putRequest(o *object, r *authz.Request) {
-	w := o.reads.field("request")
-	if w == nil || (r.HTTP == nil && r.Time.IsZero()) {
+	if r.HTTP == nil && r.Time.IsZero() {
 		return
 	}
-	request := newObject(w, 2)
+	request, ok := o.child("request", 2)
+	if !ok {
+		return
+	}
 	if !r.Time.IsZero() {
-		t := newObject(w.field("time"), 2)
-		t.number("seconds", r.Time.Unix())
-		t.number("nanos", int64(r.Time.Nanosecond()))
-		request.put("time", t.value())
+		if t, ok := request.child("time", 2); ok {
+			t.number("seconds", r.Time.Unix())
+			t.number("nanos", int64(r.Time.Nanosecond()))
+			request.putChild("time", t)
+		}
 	}
-	if w := w.field("http"); w != nil && r.HTTP != nil {
-		request.put("http", httpOf(w, r.HTTP))
+	if r.HTTP != nil {
+		if http, ok := request.child("http", 13); ok {
+			putHTTP(&http, r.HTTP)
+			request.putChild("http", http)
+		}
 	}
-	o.put("request", request.value())
+	o.putChild("request", request)
 }
 
-func httpOf(want *reads, h *authz.HTTP) ast.Value {
-	o := newObject(want, 13)
+func putHTTP(o *object, h *authz.HTTP) {
 	o.text("id", h.ID)
 	o.text("method", h.Method)
-	putHeaders(&o, h)
+	putHeaders(o, h)
 	o.text("path", h.Path)
 	o.text("host", h.Host)
 	o.text("scheme", h.Scheme)
@@ -199,10 +210,9 @@ func httpOf(want *reads, h *authz.HTTP) ast.Value {
 	o.text("protocol", h.Protocol)
 	o.number("size", h.Size)
 	o.text("body", h.Body)
-	if want.field("rawBody") != nil && len(h.RawBody) > 0 {
-		o.text("rawBody", base64.StdEncoding.EncodeToString(h.RawBody))
+	if o.reads.field("rawBody") != nil && len(h.RawBody) > 0 {
+		o.string("rawBody", base64.StdEncoding.EncodeToString(h.RawBody))
 	}
-	return o.value()
 }
 
 // putHeaders gives policies the headers by name, the values of one name joined as Envoy joins them, and, where they
@@ -211,41 +221,67 @@ func putHeaders(o *object, h *authz.HTTP) {
 	if len(h.Headers) == 0 {
 		return
 	}
-	if w := o.reads.field("headers"); w != nil {
-		headers := newObject(w, len(h.Headers))
-		if h.RawHeaders {
-			putJoined(&headers, h.Headers)
-		} else {
-			for _, f := range h.Headers {
-				headers.put(f.Name, ast.String(f.Value))
+	if headers, ok := o.child("headers", len(h.Headers)); ok {
+		putJoined(&headers, h)
+		o.putChild("headers", headers)
+	}
+	if !h.RawHeaders {
+		return
+	}
+	if raw, ok := o.child("headerMap", 1); ok {
+		putRaw(&raw, h.Headers)
+		o.putChild("headerMap", raw)
+	}
+}
+
+func putJoined(o *object, h *authz.HTTP) {
+	if !o.reads.open() { // a policy that names headers reads few of them
+		for _, name := range o.reads.order {
+			if h.Headers.Has(name) {
+				o.string(name, joined(h, name))
 			}
 		}
-		o.put("headers", headers.value())
+		return
 	}
-	if w := o.reads.field("headerMap"); w != nil && h.RawHeaders {
-		raw := newObject(w, 1)
-		raw.put("headers", rawList(h.Headers))
-		o.put("headerMap", raw.value())
+	values := make(map[string]string, len(h.Headers))
+	for _, f := range h.Headers {
+		if _, there := values[f.Name]; !there {
+			values[f.Name] = joined(h, f.Name)
+		}
 	}
-}
-
-func putJoined(o *object, headers authz.Headers) {
-	values := make(map[string][]string, len(headers))
-	for _, f := range headers {
-		values[f.Name] = append(values[f.Name], f.Value)
-	}
-	for name, v := range values {
-		o.put(name, ast.String(strings.Join(v, ",")))
+	for name, v := range inOrder(values, o.key) {
+		o.string(name, v)
 	}
 }
 
-func rawList(headers authz.Headers) ast.Value {
+// joined are all values of a header. Without a list the proxy has joined them already, and no name comes twice.
+func joined(h *authz.HTTP, name string) string {
+	values := h.Headers.Values(name)
+	if !h.RawHeaders {
+		return values[len(values)-1]
+	}
+	return strings.Join(values, ",")
+}
+
+func putRaw(o *object, headers authz.Headers) {
+	if o.reads.field("headers") == nil {
+		return
+	}
+	if o.key != nil {
+		for _, f := range headers {
+			o.key.text(f.Name)
+			o.key.text(f.Value)
+		}
+		o.key.integer(int64(len(headers)))
+		o.key.name("headers")
+		return
+	}
 	list := make([]*ast.Term, len(headers))
 	for i, f := range headers {
-		entry := newObject(everything(), 2)
+		entry := rootObject(everything(), 2, nil)
 		entry.text("key", f.Name)
 		entry.text("rawValue", base64.StdEncoding.EncodeToString([]byte(f.Value)))
-		list[i] = &ast.Term{Value: entry.value()}
+		list[i] = &ast.Term{Value: ast.NewObject(entry.fields...)}
 	}
-	return ast.NewArray(list...)
+	o.put("headers", ast.NewArray(slices.Clip(list)...))
 }

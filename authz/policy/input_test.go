@@ -135,7 +135,7 @@ func TestInputFacts(t *testing.T) {
 	wantJSON(t, "key", m["key"], `{"account":"a","environment":"live","expires_at":"2031-02-03T04:05:06Z","id":"k","meta":{"team":"x"},`+
 		`"name":"n","not_before":"2031-02-03T03:05:06Z","plan":"p","scopes":[],"status":"active"}`)
 	wantJSON(t, "account", m["account"], `{"id":"a","meta":{"n":1},"plan":"p","status":"overdue"}`)
-	wantJSON(t, "token", m["token"], `{"account":"a","claims":{"aud":["x","y"]},"id":"j","issuer":"i","plan":"p","scopes":["s"],"status":"valid"}`)
+	wantJSON(t, "token", m["token"], `{"account":"a","claims":{"aud":["x","y"]},"has_account":true,"id":"j","issuer":"i","plan":"p","same_account":true,"scopes":["s"],"status":"valid"}`)
 	wantJSON(t, "quota", m["quota"], `{"calls":{"limit":10,"remaining":3,"resets_at":"2031-02-03T03:05:06Z","state":"ok"},`+
 		`"credits":{"limit":0,"remaining":0,"state":"unavailable"}}`)
 	wantJSON(t, "revocation", m["revocation"], `{"stale":true}`)

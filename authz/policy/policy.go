@@ -32,6 +32,8 @@ type Options struct {
 	Profile string
 	// Schema is a JSON schema of the input. Check type-checks the rules against it; Load does not look at it.
 	Schema []byte
+	// Memo is how many verdicts are remembered, 0 for none.
+	Memo int
 
 	builtins []builtin
 	strict   bool
@@ -50,6 +52,8 @@ type Policy struct {
 	fingerprint string
 	base        map[string]any
 	reads       *reads
+	memo        *memo // nil: every request is decided anew
+	surprises   surprises
 	prepared    rego.PreparedEvalQuery
 	fixed       []rego.EvalOption // what every evaluation is given
 }
@@ -76,7 +80,10 @@ func Load(ctx context.Context, src Source, o Options) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.base, p.reads = u.base, readsOf(u.compiler)
+	p.base, p.reads, p.surprises = u.base, readsOf(u.compiler), surprisesOf(u.compiler)
+	if o.Memo > 0 && len(p.surprises.always) == 0 {
+		p.memo = newMemo(o.Memo)
+	}
 	if len(u.compiler.GetRules(ref)) == 0 {
 		return nil, loadError(faultQuery, "", "the query %s names no rule and no package with rules", ref)
 	}

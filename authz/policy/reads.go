@@ -1,6 +1,11 @@
 package policy
 
-import "github.com/open-policy-agent/opa/v1/ast"
+import (
+	"maps"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
 
 // reads is the part of the input that some rule names, as a tree of field names. Only that part is built for a
 // decision: what no rule names, no rule can see. It never changes after readsOf returned it.
@@ -9,13 +14,14 @@ import "github.com/open-policy-agent/opa/v1/ast"
 type reads struct {
 	all   bool // everything from here on
 	names map[string]*reads
+	any   *reads   // of fields whose names stand nowhere, as in input.quota[name].state
+	order []string // the names, sorted
 }
 
 // everything reads the whole input.
 func everything() *reads { return &reads{all: true} }
 
-// readsOf finds what the compiled rules read. It errs on the side of more: rules that are never asked count, and a
-// path counts only as far as it is constant.
+// readsOf finds what the compiled rules read. It errs on the side of more: rules that are never asked count.
 func readsOf(c *ast.Compiler) *reads {
 	root := &reads{}
 	var visit func(t *ast.Term) bool
@@ -40,15 +46,20 @@ func readsOf(c *ast.Compiler) *reads {
 	for _, m := range c.Modules {
 		ast.WalkTerms(m, visit)
 	}
+	root.settle()
 	return root
 }
 
-// add notes a path up to its first part that is not a constant name.
+// add notes a path. A part that is not a constant name stands for every name that there may be.
 func (r *reads) add(path []*ast.Term) {
 	for _, part := range path {
 		name, ok := part.Value.(ast.String)
 		if !ok {
-			break
+			if r.any == nil {
+				r.any = &reads{}
+			}
+			r = r.any
+			continue
 		}
 		if r.names == nil {
 			r.names = make(map[string]*reads)
@@ -63,20 +74,64 @@ func (r *reads) add(path []*ast.Term) {
 	r.all = true
 }
 
+// settle makes every name that is there read what is read of any name, too.
+func (r *reads) settle() {
+	if r == nil {
+		return
+	}
+	for _, next := range r.names {
+		next.merge(r.any)
+		next.settle()
+	}
+	r.any.settle()
+	r.order = slices.Sorted(maps.Keys(r.names))
+}
+
+// merge reads what another one does besides.
+func (r *reads) merge(o *reads) {
+	if o == nil {
+		return
+	}
+	r.all = r.all || o.all
+	for name, theirs := range o.names {
+		if r.names == nil {
+			r.names = make(map[string]*reads)
+		}
+		mine := r.names[name]
+		if mine == nil {
+			mine = &reads{}
+			r.names[name] = mine
+		}
+		mine.merge(theirs)
+	}
+	if o.any != nil {
+		if r.any == nil {
+			r.any = &reads{}
+		}
+		r.any.merge(o.any)
+	}
+}
+
 // field is what is read of the field of that name, nil for nothing.
 func (r *reads) field(name string) *reads {
 	if r == nil || r.all {
 		return r
 	}
-	return r.names[name]
+	if next := r.names[name]; next != nil {
+		return next
+	}
+	return r.any
 }
+
+// open reports whether fields are read whose names stand nowhere.
+func (r *reads) open() bool { return r.all || r.any != nil }
 
 // size is how many of n fields are read at most.
 func (r *reads) size(n int) int {
 	switch {
 	case r == nil:
 		return 0
-	case r.all:
+	case r.open():
 		return n
 	}
 	return min(n, len(r.names))

@@ -3,7 +3,10 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,81 +15,187 @@ import (
 
 // object collects the fields of an object as far as somebody reads them. Fields that are not set are left out, so that
 // a policy finds them undefined.
+//
+// What it collects becomes a value for the evaluator or, where there is a key, is written to that: the same code makes
+// both, so that two requests with one key have one input.
 type object struct {
 	reads  *reads
 	fields [][2]*ast.Term
+	key    *key
 }
 
-// newObject returns an object that takes about size fields.
-func newObject(r *reads, size int) object {
-	return object{reads: r, fields: make([][2]*ast.Term, 0, r.size(size))}
+// rootObject returns the outermost object, which takes about size fields.
+func rootObject(r *reads, size int, k *key) object {
+	o := object{reads: r, key: k}
+	if k == nil {
+		o.fields = make([][2]*ast.Term, 0, r.size(size))
+	} else {
+		k.open()
+	}
+	return o
 }
 
-// put adds a field if it is read. Values that cost something to make are better made after asking reads.
-func (o *object) put(name string, v ast.Value) {
-	if o.reads.field(name) == nil {
+// child begins an object that is to become the field of that name by putChild, and returns false if nobody reads it.
+func (o *object) child(name string, size int) (object, bool) {
+	r := o.reads.field(name)
+	if r == nil {
+		return object{}, false
+	}
+	return rootObject(r, size, o.key), true
+}
+
+// putChild adds what a child has collected.
+func (o *object) putChild(name string, c object) {
+	if o.key != nil {
+		o.key.end()
+		o.key.name(name)
 		return
 	}
+	o.put(name, ast.NewObject(c.fields...))
+}
+
+// put adds a value. The field is read, and there is no key.
+func (o *object) put(name string, v ast.Value) {
 	pair := &[2]ast.Term{{Value: ast.String(name)}, {Value: v}}
 	o.fields = append(o.fields, [2]*ast.Term{&pair[0], &pair[1]})
 }
 
+// string adds s, also when it is empty.
+func (o *object) string(name, s string) {
+	switch {
+	case o.reads.field(name) == nil:
+	case o.key != nil:
+		o.key.text(s)
+		o.key.name(name)
+	default:
+		o.put(name, ast.String(s))
+	}
+}
+
 // text adds s unless it is empty.
 func (o *object) text(name, s string) {
-	if s != "" && o.reads.field(name) != nil {
-		o.put(name, ast.String(s))
+	if s != "" {
+		o.string(name, s)
+	}
+}
+
+// integer adds n, also when it is 0.
+func (o *object) integer(name string, n int64) {
+	switch {
+	case o.reads.field(name) == nil:
+	case o.key != nil:
+		o.key.integer(n)
+		o.key.name(name)
+	default:
+		o.put(name, integer(n))
 	}
 }
 
 // number adds n unless it is 0.
 func (o *object) number(name string, n int64) {
-	if n != 0 && o.reads.field(name) != nil {
-		o.put(name, integer(n))
+	if n != 0 {
+		o.integer(name, n)
+	}
+}
+
+func (o *object) boolean(name string, b bool) {
+	switch {
+	case o.reads.field(name) == nil:
+	case o.key != nil:
+		o.key.boolean(b)
+		o.key.name(name)
+	default:
+		o.put(name, ast.Boolean(b))
 	}
 }
 
 // time adds t in the form of RFC 3339 unless it is zero.
 func (o *object) time(name string, t time.Time) {
 	if !t.IsZero() && o.reads.field(name) != nil {
-		o.put(name, ast.String(t.UTC().Format(time.RFC3339Nano)))
+		o.string(name, t.UTC().Format(time.RFC3339Nano))
 	}
 }
 
 // list adds a list of strings.
 func (o *object) list(name string, list []string) {
-	if o.reads.field(name) != nil {
+	switch {
+	case o.reads.field(name) == nil:
+	case o.key != nil:
+		o.key.texts(list)
+		o.key.name(name)
+	default:
 		o.put(name, textList(list))
 	}
 }
 
 // texts adds a map of strings unless it is empty.
 func (o *object) texts(name string, m map[string]string) {
-	r := o.reads.field(name)
-	if r == nil || len(m) == 0 {
+	if len(m) == 0 {
 		return
 	}
-	sub := newObject(r, len(m))
-	for k, v := range m {
-		sub.put(k, ast.String(v))
+	c, ok := o.child(name, len(m))
+	if !ok {
+		return
 	}
-	o.put(name, sub.value())
+	if c.reads.open() {
+		for k, v := range inOrder(m, o.key) {
+			c.string(k, v)
+		}
+	} else { // a policy that names its fields reads few of them
+		for _, k := range c.reads.order {
+			if v, there := m[k]; there {
+				c.string(k, v)
+			}
+		}
+	}
+	o.putChild(name, c)
 }
 
 // json adds a map of JSON values unless it is empty.
 func (o *object) json(name string, m map[string]any) error {
-	r := o.reads.field(name)
-	if r == nil || len(m) == 0 {
+	if len(m) == 0 {
 		return nil
 	}
-	v, err := objectOf(r, m)
-	if err != nil {
+	if err := o.any(name, m); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	o.put(name, v)
 	return nil
 }
 
-func (o *object) value() ast.Value { return ast.NewObject(o.fields...) }
+// any adds a JSON value, objects as far as they are read. Other types and numbers that JSON does not know are an error.
+func (o *object) any(name string, v any) error {
+	r := o.reads.field(name)
+	if r == nil {
+		return nil
+	}
+	if o.key != nil {
+		if err := o.key.any(r, v); err != nil {
+			return err
+		}
+		o.key.name(name)
+		return nil
+	}
+	value, err := valueOf(r, v)
+	if err != nil {
+		return err
+	}
+	o.put(name, value)
+	return nil
+}
+
+// inOrder goes through a map, for a key in the order of its names: an object has none, and a key must not either.
+func inOrder[V any](m map[string]V, k *key) iter.Seq2[string, V] {
+	if k == nil || len(m) < 2 {
+		return maps.All(m)
+	}
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !yield(name, m[name]) {
+				return
+			}
+		}
+	}
+}
 
 func integer(n int64) ast.Value { return ast.Number(strconv.FormatInt(n, 10)) }
 
@@ -142,7 +251,7 @@ func arrayOf(list []any) (ast.Value, error) {
 }
 
 func objectOf(r *reads, m map[string]any) (ast.Value, error) {
-	o := newObject(r, len(m))
+	o := rootObject(r, len(m), nil)
 	for k := range m {
 		sub := r.field(k)
 		if sub == nil {
@@ -154,5 +263,5 @@ func objectOf(r *reads, m map[string]any) (ast.Value, error) {
 		}
 		o.put(k, v)
 	}
-	return o.value(), nil
+	return ast.NewObject(o.fields...), nil
 }

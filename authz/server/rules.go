@@ -28,7 +28,8 @@ type rulebook struct {
 	log     *slog.Logger
 
 	use   func(*check.Rules)
-	fault atomic.Pointer[string] // why the policies on disk are not in force
+	now   atomic.Pointer[policy.Policy] // in force
+	fault atomic.Pointer[string]        // why the policies on disk are not in force
 }
 
 // source is where the policies are: what is configured, or what ships with the binary.
@@ -41,7 +42,7 @@ func source(cfg config.Policy) policy.Source {
 
 // load builds rules. The error is a *policy.LoadError where the fault is in the policies.
 func (b *rulebook) load(ctx context.Context, src policy.Source) (*check.Rules, *policy.Policy, error) {
-	p, err := policy.Load(ctx, src, policy.Options{Query: b.cfg.Query, Profile: b.cfg.Profile})
+	p, err := policy.Load(ctx, src, policy.Options{Query: b.cfg.Query, Profile: b.cfg.Profile, Memo: b.cfg.Memo})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,9 +153,20 @@ func (b *rulebook) reload(ctx context.Context, src policy.Source) {
 
 func (b *rulebook) accept(r *check.Rules, p *policy.Policy) {
 	b.use(r)
+	b.now.Store(p)
 	b.fault.Store(nil)
 	b.metrics.PolicyLoaded(p.Revision())
-	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)))
+	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo())
+}
+
+// memo is how the memo of the policy in force does.
+func (b *rulebook) memo() telemetry.Memo {
+	p := b.now.Load()
+	if p == nil {
+		return telemetry.Memo{}
+	}
+	s, _ := p.MemoStats()
+	return telemetry.Memo(s)
 }
 
 // refuse reports a policy that was not loaded. The one in force stays.
@@ -189,6 +201,7 @@ type PolicySummary struct {
 	Query    string   `json:"query"`
 	Plans    []string `json:"plans"`
 	Reasons  int      `json:"reasons"`
+	Memo     string   `json:"memo"` // whether verdicts can be remembered
 }
 
 // CheckPolicies checks policies as strictly as can be, the data that Go reads out of them included, without serving
@@ -198,7 +211,7 @@ func CheckPolicies(ctx context.Context, paths []string, query string) (PolicySum
 	if err != nil {
 		return PolicySummary{}, err
 	}
-	p, err := policy.Check(ctx, source(config.Policy{Paths: paths}), policy.Options{Query: query, Schema: schema})
+	p, err := policy.Check(ctx, source(config.Policy{Paths: paths}), policy.Options{Query: query, Schema: schema, Memo: 1})
 	if err != nil {
 		return PolicySummary{}, err
 	}
@@ -206,7 +219,7 @@ func CheckPolicies(ctx context.Context, paths []string, query string) (PolicySum
 	if err != nil {
 		return PolicySummary{}, err
 	}
-	return PolicySummary{Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons)}, nil
+	return PolicySummary{Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo()}, nil
 }
 
 // TestPolicies runs the tests of policies, those of the shipped ones if there are no paths.

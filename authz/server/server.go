@@ -168,7 +168,7 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
-		Issuers: s.issuerGauges,
+		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
 	})
 	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
 	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))

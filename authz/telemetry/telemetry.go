@@ -18,7 +18,9 @@ type Metrics struct {
 	policyInfo *prometheus.GaugeVec
 	loads      *prometheus.CounterVec
 	faults     *prometheus.GaugeVec
-	known      map[authz.Reason]bool
+	// The counters of decisions, looked up once: one is counted up for every request.
+	allowed, other prometheus.Counter
+	denied         map[authz.Reason]prometheus.Counter
 }
 
 // Fault is one thing that is wrong with a policy that was not loaded.
@@ -48,10 +50,11 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 		faults: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tollkeeper_policy_fault", Help: "1 for each fault of the policy that was last refused; none while all is well.",
 		}, []string{"file", "line", "column", "code"}),
-		known: make(map[authz.Reason]bool, len(known)),
+		denied: make(map[authz.Reason]prometheus.Counter, len(known)),
 	}
+	m.allowed, m.other = m.decisions.WithLabelValues("allow", ""), m.decisions.WithLabelValues("deny", "other")
 	for _, r := range known {
-		m.known[r] = true
+		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
 	reg.MustRegister(m.decisions, m.took, m.policyInfo, m.loads, m.faults)
 	return m
@@ -61,14 +64,14 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 func (m *Metrics) Record(e *check.Entry) {
 	m.took.Observe(e.Took.Seconds())
 	if e.Decision.Allowed() {
-		m.decisions.WithLabelValues("allow", "").Inc()
+		m.allowed.Inc()
 		return
 	}
-	reason := e.Decision.DeniedFor()
-	if !m.known[reason] {
-		reason = "other"
+	if c, ok := m.denied[e.Decision.DeniedFor()]; ok {
+		c.Inc()
+		return
 	}
-	m.decisions.WithLabelValues("deny", string(reason)).Inc()
+	m.other.Inc()
 }
 
 // PolicyLoaded says which policy is in force.
@@ -97,6 +100,43 @@ type Gauges struct {
 	RevocationCount func() int
 	LogDropped      func() uint64
 	Issuers         func() []Issuer
+	Memo            func() Memo
+}
+
+// Memo is how the memory of verdicts does, since the policy in force was loaded.
+type Memo struct {
+	Hits, Misses, Bypasses int64
+	Size                   int
+}
+
+// memo collects it whenever the metrics are read.
+type memo struct {
+	read         func() Memo
+	lookups, len *prometheus.Desc
+}
+
+func newMemo(read func() Memo) *memo {
+	return &memo{
+		read: read,
+		lookups: prometheus.NewDesc("tollkeeper_policy_memo_total",
+			"Decisions by what the memo did since the policy in force was loaded: hit, miss, or bypass (not to be remembered).", []string{"outcome"}, nil),
+		len: prometheus.NewDesc("tollkeeper_policy_memo_verdicts", "Verdicts that are remembered.", nil, nil),
+	}
+}
+
+// Describe is prometheus.Collector.
+func (m *memo) Describe(ch chan<- *prometheus.Desc) {
+	ch <- m.lookups
+	ch <- m.len
+}
+
+// Collect is prometheus.Collector.
+func (m *memo) Collect(ch chan<- prometheus.Metric) {
+	s := m.read()
+	for outcome, n := range map[string]int64{"hit": s.Hits, "miss": s.Misses, "bypass": s.Bypasses} {
+		ch <- prometheus.MustNewConstMetric(m.lookups, prometheus.CounterValue, float64(n), outcome)
+	}
+	ch <- prometheus.MustNewConstMetric(m.len, prometheus.GaugeValue, float64(s.Size))
 }
 
 // Issuer is how the keys of one token issuer are doing.
@@ -148,7 +188,7 @@ func (i *issuers) Collect(ch chan<- prometheus.Metric) {
 // Watch registers gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
-		newIssuers(g.Issuers),
+		newIssuers(g.Issuers), newMemo(g.Memo),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_revocation_age_seconds", Help: "Time since the revocation list was last known to be complete.",
 		}, func() float64 { return g.RevocationAge().Seconds() }),

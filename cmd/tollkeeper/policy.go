@@ -38,6 +38,7 @@ served, and no server is needed. Without paths, the shipped policies are checked
 				t.field("query", s.Query)
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("reasons", fmt.Sprint(s.Reasons))
+				t.field("memo", s.Memo)
 			})
 		},
 	}

@@ -1,0 +1,173 @@
+package policy
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/maypok86/otter/v2"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// memo remembers verdicts by the values that the policy reads of the input. It belongs to one revision and ends with it.
+//
+// That a hit is the answer which the policy would give again rests on two things. The evaluator is given what the key is
+// made of and nothing else, by the same code (object). And a verdict is kept only if nothing was asked on the way to it
+// whose answer may be another one next time: OPA notes every call of a function that it knows to be nondeterministic, and
+// a policy that names one which OPA does not know to be is not remembered at all (unsteady). An evaluation in which no
+// such call was made makes none the next time either.
+//
+// It is bounded, and what it holds is used often: a stream of requests that are all different does not drive out what is
+// asked for again and again.
+type memo struct {
+	seeds    [2]maphash.Seed
+	verdicts *otter.Cache[digest, *remembered]
+	keys     sync.Pool // of *key
+
+	hits, misses, bypasses *xsync.Counter
+}
+
+// digest finds a remembered verdict. The whole key is compared as well.
+type digest [2]uint64
+
+type remembered struct {
+	key     string
+	verdict authz.Verdict
+}
+
+func newMemo(size int) *memo {
+	return &memo{
+		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		verdicts: otter.Must(&otter.Options[digest, *remembered]{MaximumSize: size}),
+		keys:     sync.Pool{New: func() any { return &key{buf: make([]byte, 0, 512)} }},
+		hits:     xsync.NewCounter(), misses: xsync.NewCounter(), bypasses: xsync.NewCounter(),
+	}
+}
+
+// keyOf makes the key of an input, nil if it has none. Give it back by done.
+func (m *memo) keyOf(want *reads, r *authz.Request, f *authz.Facts) *key {
+	k := m.keys.Get().(*key)
+	k.reset()
+	if err := keyOf(k, want, r, f); err != nil || k.over {
+		m.bypasses.Inc()
+		m.done(k)
+		return nil
+	}
+	return k
+}
+
+func (m *memo) done(k *key) { m.keys.Put(k) }
+
+func (m *memo) digest(k *key) digest {
+	return digest{maphash.Bytes(m.seeds[0], k.buf), maphash.Bytes(m.seeds[1], k.buf)}
+}
+
+func (m *memo) get(k *key) (authz.Verdict, bool) {
+	v, ok := m.verdicts.GetIfPresent(m.digest(k))
+	if !ok || v.key != string(k.buf) {
+		m.misses.Inc()
+		return authz.Verdict{}, false
+	}
+	m.hits.Inc()
+	return v.verdict, true
+}
+
+// put remembers a verdict. Texts in it that came from the request are cut out of it, which would stay in memory else.
+func (m *memo) put(k *key, v authz.Verdict) {
+	for _, list := range [...][]authz.Header{v.Headers, v.ResponseHeaders, v.SetQueryParameters} {
+		for i := range list {
+			list[i].Value = strings.Clone(list[i].Value)
+		}
+	}
+	v.Detail = strings.Clone(v.Detail)
+	if v.Body != nil {
+		body := strings.Clone(*v.Body)
+		v.Body = &body
+	}
+	m.verdicts.Set(m.digest(k), &remembered{key: string(k.buf), verdict: v})
+}
+
+// MemoStats is how the memo of a policy does. Bypasses are decisions that were not remembered, because something was
+// asked whose answer may change, or because the policy read too much.
+type MemoStats struct {
+	Hits, Misses, Bypasses int64
+	Size                   int
+}
+
+// MemoStats reports how the memo does, and false if there is none.
+func (p *Policy) MemoStats() (MemoStats, bool) {
+	if p.memo == nil {
+		return MemoStats{}, false
+	}
+	return MemoStats{
+		Hits: p.memo.hits.Value(), Misses: p.memo.misses.Value(), Bypasses: p.memo.bypasses.Value(), Size: p.memo.verdicts.EstimatedSize(),
+	}, true
+}
+
+// unsteady are functions whose answer may change though OPA does not say so: they look at the clock.
+var unsteady = map[string]bool{
+	"io.jwt.decode_verify":                                   true,
+	"crypto.x509.parse_and_verify_certificates":              true,
+	"crypto.x509.parse_and_verify_certificates_with_options": true,
+}
+
+// surprises are the calls of functions in the rules that keep verdicts from being remembered: always, and only where they
+// are made.
+type surprises struct{ always, sometimes []string }
+
+// surprisesOf finds them.
+func surprisesOf(c *ast.Compiler) surprises {
+	var out surprises
+	for _, name := range sortedModules(c) {
+		ast.WalkTerms(c.Modules[name], func(t *ast.Term) bool {
+			ref, ok := t.Value.(ast.Ref)
+			if !ok {
+				return false
+			}
+			call := ref.String()
+			b := ast.BuiltinMap[call]
+			switch at := ""; {
+			case unsteady[call]:
+				out.always = append(out.always, placeOf(call, t, at))
+			case b != nil && b.Nondeterministic:
+				out.sometimes = append(out.sometimes, placeOf(call, t, at))
+			}
+			return false
+		})
+	}
+	return out
+}
+
+func sortedModules(c *ast.Compiler) []string {
+	names := make([]string, 0, len(c.Modules))
+	for name := range c.Modules {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func placeOf(call string, t *ast.Term, at string) string {
+	if t.Location != nil {
+		at = fmt.Sprintf(" (%s:%d)", t.Location.File, t.Location.Row)
+	}
+	return call + at
+}
+
+// Memo says in words whether verdicts are remembered.
+func (p *Policy) Memo() string {
+	switch {
+	case p.memo == nil && len(p.surprises.always) > 0:
+		return "off, because of " + strings.Join(p.surprises.always, ", ")
+	case p.memo == nil:
+		return "off"
+	case len(p.surprises.sometimes) > 0:
+		return "on, but for decisions that ask " + strings.Join(slices.Compact(p.surprises.sometimes), ", ")
+	}
+	return "on"
+}
