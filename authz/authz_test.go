@@ -57,7 +57,8 @@ func TestReservation(t *testing.T) {
 	r.Cancel()
 	for parts := range 6 {
 		j, want := jar{}, jar{}
-		r.Begin("node", 36)
+		node := "node"
+		r.Begin(&node, 36)
 		for i := range parts {
 			r.Add(j, int64(i+1))
 			want[fmt.Sprintf("node.10.%d", i)] = int64(i + 1)

@@ -22,7 +22,10 @@ type Answer struct {
 	RemoveRequestHeaders  []string
 	SetQueryParameters    []Header
 	RemoveQueryParameters []string
-	Metadata              map[string]any
+	// Metadata is the policy's own for the proxy's access logs: JSON values, which must not be changed. Notes are what is
+	// known of the caller and the outcome, and go there under "tollkeeper", with ID beside them as "decision_id".
+	Metadata map[string]any
+	Notes    Headers
 }
 
 // Allow is the decision to let a request through.

@@ -5,10 +5,10 @@ import "strconv"
 // Reservation is units that were taken for one request. The zero value holds nothing. Who has one taken provides its
 // memory, so that taking units needs none. It is not to be used by two goroutines at once.
 type Reservation struct {
-	node   string
+	node   *string
 	number uint64
 	n      int     // how many parts there are
-	few    [3]part // the first parts, so that few limits need no memory of their own
+	few    [2]part // the first parts, so that few limits need no memory of their own
 	more   []part
 }
 
@@ -25,8 +25,8 @@ type Source interface {
 }
 
 // Begin names the reservation, by the node that takes the units and a number that it gives only once. What the
-// reservation held before is forgotten.
-func (r *Reservation) Begin(node string, number uint64) {
+// reservation held before is forgotten. The name of the node must not change.
+func (r *Reservation) Begin(node *string, number uint64) {
 	*r = Reservation{node: node, number: number, more: r.more[:0]}
 }
 
@@ -46,10 +46,10 @@ func (r *Reservation) Holds() bool { return r.n > 0 }
 // ID identifies the reservation in logs and when it is settled. It is unique over all nodes and times, and empty for a
 // reservation that was never begun.
 func (r *Reservation) ID() string {
-	if r.node == "" {
+	if r.node == nil {
 		return ""
 	}
-	return r.node + "." + strconv.FormatUint(r.number, 36)
+	return *r.node + "." + strconv.FormatUint(r.number, 36)
 }
 
 // Cancel gives the units back. The reservation then holds nothing.

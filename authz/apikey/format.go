@@ -68,17 +68,23 @@ func ours(text string) bool {
 		return false
 	}
 	cut := len(text) - checksumLen
-	return checksum(text[:cut]) == text[cut:]
+	sum := sumOf(text[:cut])
+	return string(sum[:]) == text[cut:]
 }
 
 func checksum(s string) string {
-	n := crc32.ChecksumIEEE([]byte(s))
-	var out [checksumLen]byte
+	sum := sumOf(s)
+	return string(sum[:])
+}
+
+func sumOf(s string) (out [checksumLen]byte) {
+	var room [64]byte
+	n := crc32.ChecksumIEEE(append(room[:0], s...))
 	for i := checksumLen - 1; i >= 0; i-- {
 		out[i] = alphabet[n%62]
 		n /= 62
 	}
-	return string(out[:])
+	return out
 }
 
 // randomBase62 draws from crypto/rand, which does not fail.
@@ -126,7 +132,10 @@ type Hasher struct{ pepper []byte }
 func NewHasher(pepper []byte) Hasher { return Hasher{pepper: pepper} }
 
 // Text is the digest of a key: SHA-256, then HMAC-SHA-256 with the pepper where there is one (RFC 2104).
-func (h Hasher) Text(text string) Digest { return h.Sum(sha256.Sum256([]byte(text))) }
+func (h Hasher) Text(text string) Digest {
+	var room [128]byte // keys of our own form are shorter, and then need no memory
+	return h.Sum(sha256.Sum256(append(room[:0], text...)))
+}
 
 // Sum is the digest of a key of which only the SHA-256 is known, as in an import.
 func (h Hasher) Sum(sum [sha256.Size]byte) Digest {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,12 +41,17 @@ type Answers struct {
 func (a *attempt) allowance() authz.Answer {
 	out := authz.Answer{
 		ID:                    a.id,
-		Headers:               a.verdict.Headers,
-		ResponseHeaders:       append(a.verdict.ResponseHeaders, a.rateLimitFields(false)...),
-		RemoveRequestHeaders:  a.verdict.RemoveRequestHeaders,
+		Headers:               ours(a.verdict.Headers, 4),
+		ResponseHeaders:       ours(a.verdict.ResponseHeaders, 2),
+		RemoveRequestHeaders:  ours(a.verdict.RemoveRequestHeaders, 4),
 		SetQueryParameters:    a.verdict.SetQueryParameters,
-		RemoveQueryParameters: a.verdict.RemoveQueryParameters,
-		Metadata:              a.metadata(a.would),
+		RemoveQueryParameters: ours(a.verdict.RemoveQueryParameters, 0),
+		Metadata:              a.verdict.Metadata,
+		Notes:                 a.notes(a.would),
+	}
+	if q := a.nearest(false); q != nil {
+		policy, state := a.rateLimit(q)
+		out.ResponseHeaders = append(out.ResponseHeaders, policy, state)
 	}
 	if a.facts.Key.Status == authz.KeyActive || a.facts.Token.Status == authz.TokenValid {
 		a.identityHeaders(&out)
@@ -60,6 +66,14 @@ func (a *attempt) allowance() authz.Answer {
 	out.Headers = safe(out.Headers)
 	out.ResponseHeaders = safe(out.ResponseHeaders)
 	return out
+}
+
+// ours is a copy of a list of the policy's, which may hand out the same list again, with room for some more.
+func ours[S ~[]E, E any](list S, more int) S {
+	if len(list)+more == 0 {
+		return nil
+	}
+	return append(make(S, 0, len(list)+more), list...)
 }
 
 // identityHeaders tells the upstream who is calling. What is not known is removed, so that nothing in these can come from
@@ -124,7 +138,8 @@ func (a *attempt) dropForgeries(out *authz.Answer) {
 // denial is what goes with a deny: what the policy said, and what every denial carries.
 func (a *attempt) denial() authz.Answer {
 	info := a.info()
-	out := authz.Answer{ID: a.id, Status: a.verdict.Status, Reason: a.verdict.Reason, Headers: a.verdict.Headers, Metadata: a.metadata(a.verdict.Reason)}
+	out := authz.Answer{ID: a.id, Status: a.verdict.Status, Reason: a.verdict.Reason, Headers: ours(a.verdict.Headers, 8),
+		Metadata: a.verdict.Metadata, Notes: a.notes(a.verdict.Reason)}
 	if out.Status == 0 {
 		out.Status = info.Status
 	}
@@ -140,9 +155,9 @@ func (a *attempt) denial() authz.Answer {
 	if out.Status == 402 && a.opt.Answers.BillingURL != "" {
 		offer("link", "<"+a.opt.Answers.BillingURL+`>; rel="payment"`)
 	}
-	for _, h := range a.rateLimitFields(true) {
-		offer(h.Name, h.Value)
-	}
+	policy, state := a.rateLimit(a.nearest(true))
+	offer(policy.Name, policy.Value)
+	offer(state.Name, state.Value)
 	switch {
 	case a.request.IsGRPC():
 		// No content-type: Envoy makes the gRPC one, and the body becomes grpc-message.
@@ -216,9 +231,9 @@ func aboutQuota(r authz.Reason) bool {
 	return false
 }
 
-// rateLimitFields are the RateLimit and RateLimit-Policy fields (draft-ietf-httpapi-ratelimit-headers) of the limit that
-// denied, or on an allow of the one that is nearest. A denial for any other reason shows nobody's quota.
-func (a *attempt) rateLimitFields(denied bool) authz.Headers {
+// nearest is the limit that denied, or on an allow the one of which the smallest share is left. It is nil for a denial for
+// any other reason, which shows nobody's quota.
+func (a *attempt) nearest(denied bool) *authz.QuotaFact {
 	if denied && !aboutQuota(a.verdict.Reason) {
 		return nil
 	}
@@ -232,16 +247,27 @@ func (a *attempt) rateLimitFields(denied bool) authz.Headers {
 			q = f
 		}
 	}
+	return q
+}
+
+// rateLimit makes the RateLimit-Policy and RateLimit fields of a limit (draft-ietf-httpapi-ratelimit-headers), empty for none.
+func (a *attempt) rateLimit(q *authz.QuotaFact) (policy, state authz.Header) {
 	if q == nil {
-		return nil
+		return policy, state
 	}
-	policy := strconv.Quote(q.Name) + ";q=" + strconv.FormatInt(q.Limit, 10)
-	state := strconv.Quote(q.Name) + ";r=" + strconv.FormatInt(q.Remaining, 10)
+	var room [160]byte
+	b := append(strconv.AppendQuote(room[:0], q.Name), ";q="...)
+	b = strconv.AppendInt(b, q.Limit, 10)
 	if q.Window > 0 {
-		policy += ";w=" + strconv.FormatInt(int64(q.Window/time.Second), 10)
-		state += ";t=" + seconds(q.ResetsAt.Sub(a.began))
+		b = strconv.AppendInt(append(b, ";w="...), int64(q.Window/time.Second), 10)
 	}
-	return authz.Headers{{Name: "ratelimit-policy", Value: policy}, {Name: "ratelimit", Value: state}}
+	policy = authz.Header{Name: "ratelimit-policy", Value: string(b)}
+	b = append(strconv.AppendQuote(room[:0], q.Name), ";r="...)
+	b = strconv.AppendInt(b, q.Remaining, 10)
+	if q.Window > 0 {
+		b = strconv.AppendInt(append(b, ";t="...), inSeconds(q.ResetsAt.Sub(a.began)), 10)
+	}
+	return policy, authz.Header{Name: "ratelimit", Value: string(b)}
 }
 
 // nearer reports whether a smaller share of f is left than of g.
@@ -321,18 +347,12 @@ func grpcStatus(status int, reason authz.Reason) string {
 	return permissionDenied
 }
 
-// metadata goes into Envoy's access logs with every answer: the policy's own, the decision's id and, under one key of
-// ours, what is known of the caller and the outcome.
-func (a *attempt) metadata(denied authz.Reason) map[string]any {
-	out := make(map[string]any, len(a.verdict.Metadata)+2)
-	for k, v := range a.verdict.Metadata {
-		out[k] = v
-	}
-	out["decision_id"] = a.id
-	ours := make(map[string]any)
+// notes go into Envoy's access logs with every answer.
+func (a *attempt) notes(denied authz.Reason) authz.Headers {
+	out := make(authz.Headers, 0, 8)
 	put := func(name, value string) {
 		if value != "" {
-			ours[name] = value
+			out = append(out, authz.Header{Name: name, Value: value})
 		}
 	}
 	put("reason", string(denied))
@@ -344,9 +364,6 @@ func (a *attempt) metadata(denied authz.Reason) map[string]any {
 	put("subject", a.facts.Token.Subject)
 	if a.reservation != nil {
 		put("rid", a.reservation.ID())
-	}
-	if len(ours) > 0 {
-		out["tollkeeper"] = ours
 	}
 	return out
 }
@@ -365,20 +382,15 @@ func safe(h authz.Headers) authz.Headers {
 	return h
 }
 
+// without takes a header out of a list that is ours.
 func without(h authz.Headers, name string) authz.Headers {
-	out := h[:0:0]
-	for _, f := range h {
-		if f.Name != name {
-			out = append(out, f)
-		}
-	}
-	return out
+	return slices.DeleteFunc(h, func(f authz.Header) bool { return f.Name == name })
 }
 
 // seconds rounds up, so that who waits that long does not come too early.
-func seconds(d time.Duration) string {
-	return strconv.FormatInt(max(0, int64((d+time.Second-1)/time.Second)), 10)
-}
+func seconds(d time.Duration) string { return strconv.FormatInt(inSeconds(d), 10) }
+
+func inSeconds(d time.Duration) int64 { return max(0, int64((d+time.Second-1)/time.Second)) }
 
 // newID makes a random UUID (RFC 9562 section 5.4). It is a name, not a secret.
 func newID() string {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,7 +59,8 @@ type Policy interface {
 	Revision() string
 }
 
-// Recorder keeps what was decided. Record is called exactly once for each check and must not block.
+// Recorder keeps what was decided. Record is called exactly once for each check and must not block. The entry, and what it
+// points to, is used for another check when it returns.
 type Recorder interface {
 	Record(e *Entry)
 }
@@ -136,8 +138,27 @@ func (c *Checker) Rules() *Rules { return c.rules.Load() }
 
 // Check decides one request.
 func (c *Checker) Check(ctx context.Context, r *authz.Request) authz.Decision {
-	a := &attempt{Checker: c, request: r, began: c.opt.Now()}
-	return c.run(ctx, a)
+	a := attempts.Get().(*attempt)
+	a.Checker, a.request, a.began = c, r, c.opt.Now()
+	d := c.run(ctx, a)
+	a.release()
+	return d
+}
+
+// attempts are used again: nothing that is handed out points into one, and what may still be waited for keeps it from the
+// pool.
+var attempts = sync.Pool{New: func() any { return new(attempt) }}
+
+// release gives the attempt back, unless somebody waited for one of its ends and may still look at it. So does a panic,
+// which does not get here.
+func (a *attempt) release() {
+	for _, b := range [...]*budget{&a.whole, &a.waits[0], &a.waits[1], &a.waits[2]} {
+		if b.waited != nil {
+			return
+		}
+	}
+	*a = attempt{}
+	attempts.Put(a)
 }
 
 // attempt is one request on its way.
@@ -157,6 +178,9 @@ type attempt struct {
 	own         authz.Reservation
 	share       share
 	quotas      [4]authz.QuotaFact // memory for facts.Quota
+	entry       Entry
+	whole       budget    // of the check
+	waits       [3]budget // for what is not in memory
 	cause       string
 	would       authz.Reason
 	trace       *authz.Trace // not nil when somebody wants to know why
@@ -186,8 +210,8 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 		}
 	}()
 
-	ctx, stop := c.bound(ctx)
-	defer stop()
+	ctx = a.bound(ctx)
+	defer a.stop()
 	if a.rules = c.rules.Load(); a.rules == nil {
 		return a.broken(authz.ReasonPolicyError, "no policy is loaded")
 	}
@@ -213,14 +237,23 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 const policyShare = 1.0 / 5
 
 // bound gives the check its deadline.
-func (c *Checker) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	timeout := c.opt.Timeout
+func (a *attempt) bound(ctx context.Context) context.Context {
+	timeout := a.opt.Timeout
 	if at, ok := ctx.Deadline(); ok {
 		if left := time.Until(at); left > 2*replyMargin {
 			timeout = min(timeout, left-replyMargin)
 		}
 	}
-	return context.WithTimeout(ctx, timeout)
+	a.whole.start(ctx, time.Now().Add(timeout))
+	return &a.whole
+}
+
+// stop ends all waiting.
+func (a *attempt) stop() {
+	for i := range a.waits {
+		a.waits[i].stop()
+	}
+	a.whole.stop()
 }
 
 // identify finds the credentials and what is known about them. It judges nothing.
@@ -228,7 +261,7 @@ func (a *attempt) identify(ctx context.Context) {
 	a.facts.Token.Status = authz.TokenMissing
 	a.facts.Account.Status = authz.AccountUnknown
 	a.facts.Revocation.Stale = a.revocations.Stale()
-	a.credential = a.opt.Credentials.find(a.request, a.opt.Tokens)
+	a.opt.Credentials.find(&a.credential, a.request, a.opt.Tokens)
 	switch key := &a.facts.Key; {
 	case a.credential.ambiguous:
 		key.Status = authz.KeyAmbiguous
@@ -248,8 +281,7 @@ func (a *attempt) identify(ctx context.Context) {
 // identifyToken does the same for the bearer token. Whether it was revoked is asked every time, however long ago its
 // signature was verified.
 func (a *attempt) identifyToken(ctx context.Context) {
-	ctx, stop := a.patient(ctx)
-	defer stop()
+	ctx = a.patient(ctx, 0)
 	token := &a.facts.Token
 	vouched := false
 	if m := a.request.Metadata; m != nil {
@@ -296,10 +328,8 @@ func (a *attempt) peek(ctx context.Context) {
 	}
 	a.limits = a.rules.Plans[a.plan]
 	if len(a.limits) > 0 {
-		ctx, stop := a.patient(ctx)
-		defer stop()
 		a.facts.Quota = a.quotaFacts()
-		a.meter.Peek(ctx, a.holder, a.limits, a.facts.Quota)
+		a.meter.Peek(a.patient(ctx, 1), a.holder, a.limits, a.facts.Quota)
 	}
 }
 
@@ -317,11 +347,14 @@ func (a *attempt) quotaFacts() []authz.QuotaFact {
 	return make([]authz.QuotaFact, len(a.limits))
 }
 
-// patient bounds a wait for the ledger.
-func (a *attempt) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+// patient bounds a wait for what is not in memory: the ledger, or the server of a token. Each step of the check has its own.
+func (a *attempt) patient(ctx context.Context, step int) context.Context {
 	at, _ := ctx.Deadline() // bound has set one
-	left := time.Until(at)
-	return context.WithTimeout(ctx, left-time.Duration(policyShare*float64(left)))
+	now := time.Now()
+	left := at.Sub(now)
+	b := &a.waits[step]
+	b.start(ctx, now.Add(left-time.Duration(policyShare*float64(left))))
+	return b
 }
 
 func (a *attempt) decide(ctx context.Context) error {
@@ -363,9 +396,10 @@ func (a *attempt) reserve(ctx context.Context) error {
 
 // take takes the charge, once for a stream however often the proxy asks about it. It returns nil if there was too little.
 func (a *attempt) take(ctx context.Context, charge authz.Charge) taken {
-	ctx, stop := a.patient(ctx)
-	defer stop()
-	if s, ok := streamOf(a.request); ok {
+	a.waits[2].stop() // of the first time, if this is the second
+	a.waits[2] = budget{}
+	ctx = a.patient(ctx, 2)
+	if s, ok := a.replays.streamOf(a.request); ok {
 		return a.replays.enter(s).reserve(ctx, a, charge)
 	}
 	return a.takeAlone(ctx, charge)
@@ -383,8 +417,8 @@ const maxCharge = 1 << 53
 
 // price is the charge of the verdict with its default filled in: units above 0, of limits that the plan has.
 func (a *attempt) price() (authz.Charge, error) {
-	out := make(authz.Charge, len(a.limits))
 	if a.verdict.Charge == nil {
+		out := make(authz.Charge, len(a.limits))
 		if a.holder != (authz.Holder{}) && len(a.rules.Plans) > 0 && a.rules.Plans[a.plan] == nil {
 			return nil, fmt.Errorf("account %q is on plan %q, which is not defined: it would have no limits", a.holder.Account, a.plan)
 		}
@@ -395,13 +429,23 @@ func (a *attempt) price() (authz.Charge, error) {
 		}
 		return out, nil
 	}
+	free := 0
 	for name, units := range a.verdict.Charge {
 		switch {
 		case units < 0 || units > maxCharge:
 			return nil, fmt.Errorf("policy charges %d units of %q: want 0 to %d", units, name, int64(maxCharge))
 		case !a.limited(name):
 			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, a.plan)
-		case units > 0:
+		case units == 0:
+			free++
+		}
+	}
+	if free == 0 {
+		return a.verdict.Charge, nil // which nobody changes
+	}
+	out := make(authz.Charge, len(a.verdict.Charge)-free)
+	for name, units := range a.verdict.Charge {
+		if units > 0 {
 			out[name] = units
 		}
 	}
@@ -477,7 +521,7 @@ func (a *attempt) broken(reason authz.Reason, cause string) authz.Decision {
 
 // unchargeStream gives back what an earlier check of the same stream took: a denied request costs nothing.
 func (a *attempt) unchargeStream() {
-	if s, ok := streamOf(a.request); ok {
+	if s, ok := a.replays.streamOf(a.request); ok {
 		if c := a.replays.known(s); c != nil {
 			c.undo(a.began)
 		}
@@ -487,14 +531,14 @@ func (a *attempt) unchargeStream() {
 // record writes the one entry of the check. A recorder that panics must not take the answer with it.
 func (c *Checker) record(a *attempt, d *authz.Decision) {
 	defer func() { _ = recover() }()
-	e := &Entry{
+	a.entry = Entry{
 		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
 		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would,
 	}
 	if a.rules != nil {
-		e.Revision = a.rules.Policy.Revision()
+		a.entry.Revision = a.rules.Policy.Revision()
 	}
-	c.recorder.Record(e)
+	c.recorder.Record(&a.entry)
 }
 
 func pick[T any](first bool, a, b T) T {

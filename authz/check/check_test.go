@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,7 +53,10 @@ type book struct {
 func (b *book) Record(e *check.Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.entries = append(b.entries, *e)
+	kept, facts, decision := *e, *e.Facts, *e.Decision
+	kept.Facts, kept.Decision = &facts, &decision
+	facts.Quota = slices.Clone(facts.Quota)
+	b.entries = append(b.entries, kept)
 }
 
 // bench is a checker over memory stores, with an account acme and its key.

@@ -26,37 +26,50 @@ type credential struct {
 	token     string // the bearer token
 	ambiguous bool
 	places    []place // of the key
+	room      [1]place
 }
 
 // find reads the key from every source, and the bearer token where tokens are understood. Two places may hold the same key; two that differ, or one source that was sent
 // twice, cannot be told apart from an attempt to be charged as one caller and served as another.
-func (s Sources) find(r *authz.Request, tokens Tokens) credential {
-	var c credential
+func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
 	if r.HTTP == nil {
-		return c
+		return
 	}
 	for _, name := range s.Headers {
-		c.add(place{"header", name}, r.HTTP.Headers.Values(name))
+		switch r.HTTP.Headers.Count(name) {
+		case 0:
+		case 1:
+			c.add(place{"header", name}, r.HTTP.Headers.Get(name))
+		default:
+			c.ambiguous = true
+		}
 	}
-	if s.Bearer || tokens != nil {
+	if n := r.HTTP.Headers.Count("authorization"); n > 0 && (s.Bearer || tokens != nil) {
 		c.addBearer(r.HTTP.Headers.Values("authorization"), s.Bearer, tokens)
 	}
 	for _, name := range s.Query {
-		c.add(place{"query", name}, r.HTTP.Params[name])
+		c.addOnly(place{"query", name}, r.HTTP.Params[name])
 	}
 	for _, name := range s.Cookies {
-		c.add(place{"cookie", name}, cookies(r.HTTP.Headers, name))
+		c.addOnly(place{"cookie", name}, cookies(r.HTTP.Headers, name))
 	}
-	return c
 }
 
-// add takes the values of one source. A comma is what proxies join repeated headers with.
-func (c *credential) add(from place, values []string) {
-	if len(values) == 0 {
-		return
+// addOnly takes the values of one source, of which there has to be one only.
+func (c *credential) addOnly(from place, values []string) {
+	switch len(values) {
+	case 0:
+	case 1:
+		c.add(from, values[0])
+	default:
+		c.ambiguous = true
 	}
-	text := strings.Trim(values[0], " \t")
-	if len(values) > 1 || strings.Contains(text, ",") {
+}
+
+// add takes the value of one source. A comma is what proxies join repeated headers with.
+func (c *credential) add(from place, value string) {
+	text := strings.Trim(value, " \t")
+	if strings.Contains(text, ",") {
 		c.ambiguous = true
 		return
 	}
@@ -67,6 +80,9 @@ func (c *credential) add(from place, values []string) {
 		c.ambiguous = true
 	}
 	c.text = text
+	if c.places == nil {
+		c.places = c.room[:0]
+	}
 	c.places = append(c.places, from)
 }
 
@@ -92,7 +108,7 @@ func (c *credential) addBearer(values []string, keys bool, tokens Tokens) {
 		case tokens != nil && text != "" && tokens.IsToken(text):
 			c.token = text
 		case keys && !looksLikeJWT(text):
-			c.add(place{"header", "authorization"}, []string{text})
+			c.add(place{"header", "authorization"}, text)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package check
 import (
 	"context"
 	"hash/maphash"
-	"maps"
 	"sync"
 	"time"
 
@@ -12,23 +11,26 @@ import (
 
 // stream names one request at one proxy. Envoy may ask about it again, when the first answer was lost, and then sends
 // the same number, the same time and the same connection. No client can choose any of the three.
-type stream struct {
-	id   string
-	at   int64
-	addr string
-	port uint32
-}
+//
+// It is a hash of them under two seeds of this process alone: what is remembered must not keep the whole request in memory,
+// and two streams share one by chance once in 2^127 pairs.
+type stream [2]uint64
 
 // streamOf names the request, and returns false if the proxy did not say enough.
-func streamOf(r *authz.Request) (stream, bool) {
-	if r.HTTP == nil || r.HTTP.ID == "" || r.Time.IsZero() {
+func (r *replays) streamOf(q *authz.Request) (stream, bool) {
+	if q.HTTP == nil || q.HTTP.ID == "" || q.Time.IsZero() {
 		return stream{}, false
 	}
-	s := stream{id: r.HTTP.ID, at: r.Time.UnixNano()}
-	if r.Source != nil && r.Source.Address != nil && r.Source.Address.Socket != nil {
-		s.addr, s.port = r.Source.Address.Socket.Address, r.Source.Address.Socket.Port
+	s := struct {
+		id   string
+		at   int64
+		addr string
+		port uint32
+	}{id: q.HTTP.ID, at: q.Time.UnixNano()}
+	if q.Source != nil && q.Source.Address != nil && q.Source.Address.Socket != nil {
+		s.addr, s.port = q.Source.Address.Socket.Address, q.Source.Address.Socket.Port
 	}
-	return s, true
+	return stream{maphash.Comparable(r.seeds[0], s), maphash.Comparable(r.seeds[1], s)}, true
 }
 
 const (
@@ -42,7 +44,7 @@ const (
 // replays remembers what recent streams were charged, so that asking twice is one charge. Its methods may be called
 // concurrently; streams share a lock only with those that hash alike, and never during I/O.
 type replays struct {
-	seed   maphash.Seed
+	seeds  [2]maphash.Seed
 	now    func() time.Time
 	shards [replayShards]replayShard
 }
@@ -58,19 +60,30 @@ type replayShard struct {
 // charged is what one stream was charged. All checks of the stream share it.
 type charged struct {
 	mu          sync.Mutex // held while a check of the stream reserves, which its deadline bounds
-	holder      authz.Holder
-	charge      authz.Charge
+	what        uint64     // a hash of who was charged and how much
 	reservation authz.Reservation
-	users       int       // checks that rely on the reservation and have not been answered
-	kept        time.Time // when the latest check began that was answered with it; zero: none was
+	users       int   // checks that rely on the reservation and have not been answered
+	kept        int64 // when the latest check began that was answered with it, in Unix nanoseconds; 0: none was
 }
 
 func newReplays(now func() time.Time) *replays {
-	return &replays{seed: maphash.MakeSeed(), now: now}
+	return &replays{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, now: now}
+}
+
+// whatOf is a hash of a charge, in which the order of its limits plays no part.
+func (r *replays) whatOf(h authz.Holder, charge authz.Charge) uint64 {
+	sum := maphash.Comparable(r.seeds[0], h)
+	for name, units := range charge {
+		sum += maphash.Comparable(r.seeds[1], struct {
+			name  string
+			units int64
+		}{name, units})
+	}
+	return sum
 }
 
 func (r *replays) shard(s stream) *replayShard {
-	return &r.shards[maphash.Comparable(r.seed, s)%replayShards]
+	return &r.shards[s[0]%replayShards]
 }
 
 // enter returns what is known of the stream, made if there was nothing.
@@ -107,6 +120,7 @@ func (sh *replayShard) find(s stream) *charged {
 // reserve takes the charge for a check, or finds that a check of the same stream has taken it. It returns nil if there was
 // too little.
 func (c *charged) reserve(ctx context.Context, a *attempt, charge authz.Charge) taken {
+	what := a.replays.whatOf(a.holder, charge)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -114,8 +128,8 @@ func (c *charged) reserve(ctx context.Context, a *attempt, charge authz.Charge) 
 		if !a.meter.Reserve(ctx, a.holder, a.limits, charge, a.facts.Quota, &c.reservation) {
 			return nil
 		}
-		c.holder, c.charge, c.users, c.kept = a.holder, charge, 0, time.Time{}
-	case c.holder == a.holder && maps.Equal(c.charge, charge):
+		c.what, c.users, c.kept = what, 0, 0
+	case c.what == what:
 		a.meter.Peek(ctx, a.holder, a.limits, a.facts.Quota)
 	default: // the stream costs something else now: two charges rather than none
 		return a.takeAlone(ctx, charge)
@@ -130,7 +144,7 @@ func (c *charged) reserve(ctx context.Context, a *attempt, charge authz.Charge) 
 func (c *charged) undo(began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.users == 0 && began.After(c.kept) {
+	if c.users == 0 && began.UnixNano() > c.kept {
 		c.reservation.Cancel()
 	}
 }
@@ -161,10 +175,10 @@ func (s *share) end(keep bool) {
 	}
 	s.done = true
 	c.users--
-	if keep && s.began.After(c.kept) {
-		c.kept = s.began
+	if keep {
+		c.kept = max(c.kept, s.began.UnixNano())
 	}
-	if c.users == 0 && c.kept.IsZero() {
+	if c.users == 0 && c.kept == 0 {
 		c.reservation.Cancel()
 	}
 }

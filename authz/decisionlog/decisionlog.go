@@ -4,11 +4,10 @@
 package decisionlog
 
 import (
-	"bytes"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,33 +42,59 @@ type Line struct {
 	Policy     string       `json:"policy,omitempty"`
 }
 
-// queueLen is how many lines may wait for the writer.
-const queueLen = 4096
-
-// writeAtOnce is how many bytes are gathered while more lines wait.
-const writeAtOnce = 4096
+const (
+	// pendingMax is how many bytes may wait for the writer. What comes then is dropped.
+	pendingMax = 4 << 20
+	// gather is how long lines are gathered before they are written: waking the writer for each would cost more than
+	// making it.
+	gather = 5 * time.Millisecond
+)
 
 // Log writes decisions. Record may be called concurrently.
 type Log struct {
-	queue   chan Line
+	some    chan struct{} // has something in it while lines wait
+	closing chan struct{}
 	done    chan struct{}
 	dropped atomic.Uint64
 	log     *slog.Logger
+
+	mu      sync.Mutex // held to copy a line, never during I/O
+	pending []byte
+	lines   uint64 // in pending
 }
 
 // New starts a log that writes to w until Close.
 func New(w io.Writer, log *slog.Logger) *Log {
-	l := &Log{queue: make(chan Line, queueLen), done: make(chan struct{}), log: log}
-	go l.write(w)
+	l := &Log{some: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), log: log}
+	go l.run(w)
 	return l
 }
 
+// rooms are buffers in which lines are made.
+var rooms = sync.Pool{New: func() any { return new([1024]byte) }}
+
 // Record queues one decision.
 func (l *Log) Record(e *check.Entry) {
-	select {
-	case l.queue <- lineOf(e):
-	default:
+	room := rooms.Get().(*[1024]byte)
+	defer rooms.Put(room)
+	line := lineOf(e)
+	text := line.append(room[:0])
+	l.mu.Lock()
+	full := len(l.pending)+len(text) > pendingMax
+	first := len(l.pending) == 0
+	if !full {
+		l.pending = append(l.pending, text...)
+		l.lines++
+	}
+	l.mu.Unlock()
+	switch {
+	case full:
 		l.dropped.Add(1)
+	case first:
+		select {
+		case l.some <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -78,37 +103,56 @@ func (l *Log) Dropped() uint64 { return l.dropped.Load() }
 
 // Close writes what is queued. Record must not be called any more.
 func (l *Log) Close() {
-	close(l.queue)
+	close(l.closing)
 	<-l.done
 }
 
-func (l *Log) write(w io.Writer) {
+func (l *Log) run(w io.Writer) {
 	defer close(l.done)
-	var buf bytes.Buffer
-	held := uint64(0) // lines in the buffer
-	failing := false
-	for line := range l.queue {
-		// An encoder of its own for every line, for one that has failed once fails for ever.
-		if err := json.NewEncoder(&buf).Encode(line); err != nil {
-			l.dropped.Add(1)
-			continue
+	out := &writer{w: w, l: l}
+	for {
+		select {
+		case <-l.some:
+		case <-l.closing:
+			out.flush()
+			return
 		}
-		held++
-		if len(l.queue) > 0 && buf.Len() < writeAtOnce {
-			continue
+		select {
+		case <-time.After(gather):
+		case <-l.closing:
 		}
-		_, err := w.Write(buf.Bytes())
-		if err != nil {
-			l.dropped.Add(held)
-			if !failing { // a full disk is one event, however many lines it costs
-				l.log.Error("decision log cannot be written: decisions are dropped and counted until it can", "error", err)
-			}
-		} else if failing {
-			l.log.Info("decision log can be written again", "dropped", l.Dropped())
-		}
-		failing, held = err != nil, 0
-		buf.Reset()
+		out.flush()
 	}
+}
+
+// writer is the other end of the queue.
+type writer struct {
+	w       io.Writer
+	l       *Log
+	spare   []byte // the buffer that is not pending
+	failing bool
+}
+
+// flush writes what waits. A full disk is one event, however many lines it costs.
+func (o *writer) flush() {
+	l := o.l
+	l.mu.Lock()
+	text, lines := l.pending, l.lines
+	l.pending, l.lines = o.spare[:0], 0
+	l.mu.Unlock()
+	if o.spare = text[:0]; len(text) == 0 {
+		return
+	}
+	_, err := o.w.Write(text)
+	if err != nil {
+		l.dropped.Add(lines)
+		if !o.failing {
+			l.log.Error("decision log cannot be written: decisions are dropped and counted until it can", "error", err)
+		}
+	} else if o.failing {
+		l.log.Info("decision log can be written again", "dropped", l.Dropped())
+	}
+	o.failing = err != nil
 }
 
 func lineOf(e *check.Entry) Line {

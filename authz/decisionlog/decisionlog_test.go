@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
@@ -56,39 +59,51 @@ func (d *disk) Write(p []byte) (int, error) {
 	return d.Buffer.Write(p)
 }
 
-// TestFullDisk fills the disk while many lines wait, and empties it again.
+// TestFullDisk fills the disk while lines come, and empties it again, twice.
 func TestFullDisk(t *testing.T) {
-	const lines = 100 // more than are written at once
-	d, said := &disk{full: true}, new(bytes.Buffer)
-	for range 2 {
-		l := &Log{queue: make(chan Line, queueLen), done: make(chan struct{}), log: slog.New(slog.NewTextHandler(said, nil))}
-		for range lines {
-			l.Record(entry())
+	d, said := &disk{}, new(bytes.Buffer)
+	l := &Log{log: slog.New(slog.NewTextHandler(said, nil)), some: make(chan struct{}, 1)}
+	out := &writer{w: d, l: l}
+	const lines = 10
+	for round := range 2 {
+		for _, full := range []bool{true, true, false} {
+			d.full = full
+			for range lines {
+				l.Record(entry())
+			}
+			out.flush()
 		}
-		close(l.queue)
-		l.write(&switching{disk: d, until: 3})
-		if l.Dropped() == 0 || l.Dropped() >= lines || uint64(strings.Count(d.String(), "\n"))+l.Dropped() != lines {
-			t.Errorf("of %d lines %d were written and %d dropped", lines, strings.Count(d.String(), "\n"), l.Dropped())
+		if n := strings.Count(d.String(), "\n"); n != (round+1)*lines || l.Dropped() != uint64(2*(round+1)*lines) {
+			t.Errorf("round %d: %d lines were written and %d dropped", round, n, l.Dropped())
 		}
-		d.full = true
-		d.Reset()
 	}
 	if text := said.String(); strings.Count(text, "level=ERROR") != 2 || strings.Count(text, "level=INFO") != 2 {
 		t.Errorf("want one line when it begins and one when it ends, twice:\n%s", text)
 	}
 }
 
-// switching has a disk emptied after some writes.
-type switching struct {
-	*disk
-	until int
-}
-
-func (s *switching) Write(p []byte) (int, error) {
-	if s.until--; s.until == 0 {
-		s.full = false
-	}
-	return s.disk.Write(p)
+// TestLinesAreWhatJSONWouldWrite compares lines with those that encoding/json makes of the same values.
+func TestLinesAreWhatJSONWouldWrite(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := func() string {
+			return rapid.OneOf(rapid.Just(""), rapid.StringMatching("[a-z/<\"]{1,6}"), rapid.String()).Draw(t, "text")
+		}
+		line := Line{
+			DecisionID: text(), At: time.Unix(rapid.Int64Range(0, 4e9).Draw(t, "at"), rapid.Int64Range(0, 999999999).Draw(t, "ns")).UTC(),
+			TookUS: rapid.Int64().Draw(t, "took"), Allowed: rapid.Bool().Draw(t, "allowed"), Status: rapid.IntRange(0, 599).Draw(t, "status"),
+			Reason: authz.Reason(text()), DryRun: authz.Reason(text()), Cause: text(), KeyStatus: text(), KeyID: text(), Token: text(),
+			TokenFault: text(), TokenID: text(), Issuer: text(), Subject: text(), Account: text(), Plan: text(), Method: text(), Host: text(),
+			Path: text(), RequestID: text(), Policy: text(),
+			Charge: rapid.MapOfN(rapid.String(), rapid.Int64(), 0, 3).Draw(t, "charge"),
+		}
+		var want bytes.Buffer
+		if err := json.NewEncoder(&want).Encode(line); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(line.append(nil)); got != want.String() {
+			t.Fatalf("got  %swant %s", got, &want)
+		}
+	})
 }
 
 // stuck does not take anything until it is released, and then fails.
@@ -102,7 +117,7 @@ func (s stuck) Write([]byte) (int, error) {
 func TestRecordNeverBlocks(t *testing.T) {
 	w, said := make(stuck), new(bytes.Buffer)
 	l := New(w, slog.New(slog.NewTextHandler(said, nil)))
-	for range 3 * queueLen {
+	for range 3 * pendingMax / 200 {
 		l.Record(entry())
 	}
 	if l.Dropped() == 0 {
@@ -113,4 +128,14 @@ func TestRecordNeverBlocks(t *testing.T) {
 	if n := strings.Count(said.String(), "\n"); n != 1 {
 		t.Errorf("a full disk was reported %d times", n)
 	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	l := New(io.Discard, slog.New(slog.DiscardHandler))
+	e := entry()
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Record(e)
+	}
+	l.Close()
 }

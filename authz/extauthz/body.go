@@ -33,16 +33,16 @@ func readBody(r *authz.Request, opt Options) (authz.Body, string) {
 	if r.HTTP == nil {
 		return authz.Body{}, ""
 	}
+	kind := kindOf(r.HTTP.Headers.Get("content-type"))
+	if kind == "" {
+		return authz.Body{}, ""
+	}
 	content := []byte(r.HTTP.Body)
 	if len(content) == 0 {
 		content = r.HTTP.RawBody
 	}
-	kind := kindOf(r.HTTP.Headers.Get("content-type"))
 	if kind == "application/grpc" {
 		return readGRPC(r.HTTP.Path, content, opt.Descriptors)
-	}
-	if kind == "" {
-		return authz.Body{}, ""
 	}
 	if truncated, fault := isTruncated(r.HTTP.Headers, len(content)); truncated || fault != "" {
 		return authz.Body{Truncated: truncated}, fault

@@ -74,11 +74,8 @@ func TestDropIn(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			resp, err := newServer(t, c.Policy, c.Query, check.Options{DryRun: c.Config.DryRun}, opt).Check(t.Context(), &req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.compare(t, resp)
+			s := newServer(t, c.Policy, c.Query, check.Options{DryRun: c.Config.DryRun}, opt)
+			c.compare(t, ask(t, s, wire(t, &req)))
 		})
 	}
 	if n != 75 {

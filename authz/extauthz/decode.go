@@ -1,161 +1,169 @@
 package extauthz
 
 import (
-	"net/url"
 	"strings"
-	"unicode/utf8"
+	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
+// requestMemory is what most requests need, in one piece: everything in it is wanted and forgotten together.
+type requestMemory struct {
+	request  authz.Request
+	http     authz.HTTP
+	peers    [2]peerMemory
+	segments [8]string
+}
+
+// decoder reads a CheckRequest from the wire, by the numbers that the fields have in Envoy's definitions. Texts of the
+// request are parts of the message, so whoever keeps one keeps the message.
+//
+// Where a message comes twice for a field that holds one, the second is read over the first, and the last of a number or
+// a text counts. That is protobuf's rule, and FuzzDecode holds the decoder to it.
+type decoder struct {
+	reader
+	*requestMemory
+	seconds, nanos int64
+	timed          bool
+	raw, plain     authz.Headers
+}
+
 // decode reads a CheckRequest. What cannot be understood becomes the request's Fault, never a guess.
-func decode(req *authv3.CheckRequest, opt Options) *authz.Request {
-	attrs := req.GetAttributes()
-	out := &authz.Request{
-		Source:            peer(attrs.GetSource()),
-		Destination:       peer(attrs.GetDestination()),
-		ContextExtensions: attrs.GetContextExtensions(),
-		Metadata:          filterMetadata(attrs.GetMetadataContext()),
-		RouteMetadata:     filterMetadata(attrs.GetRouteMetadataContext()),
-	}
-	if t := attrs.GetRequest().GetTime(); t != nil {
-		out.Time = t.AsTime()
-	}
-	if s := attrs.GetTlsSession(); s != nil {
-		out.TLS = &authz.TLSSession{SNI: s.GetSni()}
-	}
-	if h := attrs.GetRequest().GetHttp(); h != nil {
-		out.HTTP = &authz.HTTP{
-			ID: h.GetId(), Method: h.GetMethod(), Scheme: h.GetScheme(), Host: h.GetHost(), Path: h.GetPath(),
-			Query: h.GetQuery(), Fragment: h.GetFragment(), Protocol: h.GetProtocol(), Size: h.GetSize(),
-			Body: h.GetBody(), RawBody: h.GetRawBody(),
+func decode(message string, opt Options) *authz.Request {
+	d := decoder{requestMemory: &requestMemory{}}
+	for s := message; s != ""; {
+		var f field
+		if f, s = d.cut(s); f.tag == 1<<3|aText {
+			d.attributes(f.text)
 		}
-		out.HTTP.Headers, out.HTTP.RawHeaders = readHeaders(h)
 	}
-	if fault := readPath(out); fault != "" {
-		out.Fault = fault
-		return out
+	if d.bad {
+		return &authz.Request{Fault: "the message is not a CheckRequest"}
 	}
-	body, fault := readBody(out, opt)
-	out.Body, out.Fault = body, fault
+	out := d.finish()
+	if out.Fault = readPath(out); out.Fault == "" {
+		out.Body, out.Fault = readBody(out, opt)
+	}
 	return out
 }
 
-// readHeaders prefers the list in which the proxy kept repeated headers apart and their bytes as they were.
-func readHeaders(h *authv3.AttributeContext_HttpRequest) (authz.Headers, bool) {
-	if list := h.GetHeaderMap().GetHeaders(); len(list) > 0 {
-		out := make(authz.Headers, len(list))
-		for i, f := range list {
-			v := string(f.GetRawValue())
-			if v == "" {
-				v = f.GetValue()
-			}
-			out[i] = authz.Header{Name: strings.ToLower(f.GetKey()), Value: v}
-		}
-		return out, true
+// finish makes what could not be made before the whole message was read.
+func (d *decoder) finish() *authz.Request {
+	out := &d.request
+	if d.timed {
+		out.Time = time.Unix(d.seconds, d.nanos).UTC()
 	}
-	out := make(authz.Headers, 0, len(h.GetHeaders()))
-	for k, v := range h.GetHeaders() {
-		out = append(out, authz.Header{Name: strings.ToLower(k), Value: v})
-	}
-	return out, false
-}
-
-// readPath cuts the path into its decoded segments and reads the query's parameters. The path is not a URL, and is not
-// parsed as one: in //admin, a URL parser would take admin for a host. All leading slashes go, escapes are decoded
-// before the cut. What cannot be decoded, in the path or in the query, is a fault: a policy must not decide on less than
-// the upstream may read.
-func readPath(r *authz.Request) string {
-	var path string
-	if r.HTTP != nil {
-		path = r.HTTP.Path
-	}
-	if strings.Contains(path, "#") {
-		return "the path has a fragment"
-	}
-	path, query, _ := strings.Cut(path, "?")
-	decoded, err := url.PathUnescape(path)
-	if err != nil {
-		return "the path has a malformed escape"
-	}
-	if !utf8.ValidString(decoded) {
-		return "the path is not UTF-8"
-	}
-	if r.HTTP == nil {
-		return ""
-	}
-	r.HTTP.Segments = strings.Split(strings.TrimLeft(decoded, "/"), "/")
-	if r.HTTP.Params, err = url.ParseQuery(query); err != nil {
-		return "the query has a malformed escape or a semicolon"
-	}
-	return ""
-}
-
-func peer(p *authv3.AttributeContext_Peer) *authz.Peer {
-	if p == nil {
-		return nil
-	}
-	return &authz.Peer{
-		Address: address(p.GetAddress()), Service: p.GetService(), Labels: p.GetLabels(),
-		Principal: p.GetPrincipal(), Certificate: p.GetCertificate(),
-	}
-}
-
-func address(a *corev3.Address) *authz.Address {
-	if s := a.GetSocketAddress(); s != nil {
-		out := &authz.SocketAddress{
-			Address: s.GetAddress(), Port: s.GetPortValue(), NamedPort: s.GetNamedPort(),
-			ResolverName: s.GetResolverName(), IPv4Compat: s.GetIpv4Compat(),
-		}
-		_, out.HasPort = s.GetPortSpecifier().(*corev3.SocketAddress_PortValue)
-		if s.GetProtocol() != corev3.SocketAddress_TCP {
-			out.Protocol = s.GetProtocol().String()
-		}
-		return &authz.Address{Socket: out}
-	}
-	if p := a.GetPipe(); p != nil {
-		return &authz.Address{Pipe: &authz.PipeAddress{Path: p.GetPath(), Mode: p.GetMode()}}
-	}
-	if i := a.GetEnvoyInternalAddress(); i != nil {
-		return &authz.Address{Internal: &authz.InternalAddress{
-			ServerListenerName: i.GetServerListenerName(), EndpointID: i.GetEndpointId(),
-		}}
-	}
-	return nil
-}
-
-func filterMetadata(m *corev3.Metadata) *authz.Metadata {
-	if m == nil {
-		return nil
-	}
-	out := &authz.Metadata{Filter: make(map[string]any, len(m.GetFilterMetadata()))}
-	for k, v := range m.GetFilterMetadata() {
-		out.Filter[k] = v.AsMap()
-	}
-	if len(m.GetTypedFilterMetadata()) > 0 {
-		out.Typed = make(map[string]any, len(m.GetTypedFilterMetadata()))
-		for k, v := range m.GetTypedFilterMetadata() {
-			out.Typed[k] = typed(v)
+	if h := out.HTTP; h != nil {
+		h.Headers, h.RawHeaders = d.headers()
+		// Checks are remembered by these two for a while. They must not keep their messages, with bodies, for as long.
+		h.ID = strings.Clone(h.ID)
+		if p := out.Source; p != nil && p.Address != nil && p.Address.Socket != nil {
+			p.Address.Socket.Address = strings.Clone(p.Address.Socket.Address)
 		}
 	}
 	return out
 }
 
-// typed is a message as JSON where its type is known here, and its bare type where it is not.
-func typed(a *anypb.Any) any {
-	if raw, err := protojson.Marshal(a); err == nil {
-		var v structpb.Value
-		if protojson.Unmarshal(raw, &v) == nil {
-			return v.AsInterface()
+func (d *decoder) attributes(s string) {
+	out := &d.request
+	for s != "" {
+		var f field
+		switch f, s = d.cut(s); f.tag {
+		case 1<<3 | aText:
+			out.Source = &d.peers[0].peer
+			d.peer(&d.peers[0], f.text)
+		case 2<<3 | aText:
+			out.Destination = &d.peers[1].peer
+			d.peer(&d.peers[1], f.text)
+		case 4<<3 | aText:
+			d.requestOf(f.text)
+		case 10<<3 | aText:
+			out.ContextExtensions = d.put(out.ContextExtensions, f.text)
+		case 11<<3 | aText:
+			out.Metadata = d.metadata(out.Metadata, f.text)
+		case 12<<3 | aText:
+			d.tls(f.text)
+		case 13<<3 | aText:
+			out.RouteMetadata = d.metadata(out.RouteMetadata, f.text)
 		}
 	}
-	return map[string]any{"@type": a.GetTypeUrl()}
+}
+
+func (d *decoder) tls(s string) {
+	if d.request.TLS == nil {
+		d.request.TLS = &authz.TLSSession{}
+	}
+	for s != "" {
+		var f field
+		if f, s = d.cut(s); f.tag == 1<<3|aText {
+			d.request.TLS.SNI = d.utf8(f.text)
+		}
+	}
+}
+
+func (d *decoder) requestOf(s string) {
+	for s != "" {
+		var f field
+		switch f, s = d.cut(s); f.tag {
+		case 1<<3 | aText:
+			d.timestamp(f.text)
+		case 2<<3 | aText:
+			d.request.HTTP, d.http.Segments = &d.http, d.segments[:0]
+			d.httpRequest(f.text)
+		}
+	}
+}
+
+func (d *decoder) timestamp(s string) {
+	d.timed = true
+	for s != "" {
+		var f field
+		switch f, s = d.cut(s); f.tag {
+		case 1<<3 | aNumber:
+			d.seconds = int64(f.number)
+		case 2<<3 | aNumber:
+			d.nanos = int64(int32(f.number))
+		}
+	}
+}
+
+func (d *decoder) httpRequest(s string) {
+	h := &d.http
+	for s != "" {
+		var f field
+		switch f, s = d.cut(s); f.tag {
+		case 1<<3 | aText:
+			h.ID = d.utf8(f.text)
+		case 2<<3 | aText:
+			h.Method = d.utf8(f.text)
+		case 3<<3 | aText:
+			d.plainHeader(f.text)
+		case 4<<3 | aText:
+			h.Path = d.utf8(f.text)
+		case 5<<3 | aText:
+			h.Host = d.utf8(f.text)
+		case 6<<3 | aText:
+			h.Scheme = d.utf8(f.text)
+		case 7<<3 | aText:
+			h.Query = d.utf8(f.text)
+		case 8<<3 | aText:
+			h.Fragment = d.utf8(f.text)
+		case 9<<3 | aNumber:
+			h.Size = int64(f.number)
+		case 10<<3 | aText:
+			h.Protocol = d.utf8(f.text)
+		case 11<<3 | aText:
+			h.Body = d.utf8(f.text)
+		case 12<<3 | aText:
+			h.RawBody = []byte(f.text)
+		case 13<<3 | aText:
+			d.headerMap(f.text)
+		}
+	}
 }
 
 // DecodeJSON reads a CheckRequest in its JSON form, as it stands in Envoy's logs and in the explain API, on the same way
@@ -165,5 +173,9 @@ func DecodeJSON(raw []byte, opt Options) (*authz.Request, error) {
 	if err := protojson.Unmarshal(raw, &req); err != nil {
 		return nil, authz.Errorf(authz.KindInvalid, "not a CheckRequest: %w", err)
 	}
-	return decode(&req, opt), nil
+	message, err := proto.Marshal(&req)
+	if err != nil {
+		return nil, authz.Errorf(authz.KindInvalid, "not a CheckRequest: %w", err)
+	}
+	return decode(string(message), opt), nil
 }

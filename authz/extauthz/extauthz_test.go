@@ -3,22 +3,24 @@ package extauthz
 import (
 	"context"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
 
-// answer is a checker that always gives the same decision.
-type answer func() authz.Decision
+// decide is a checker.
+type decide func(r *authz.Request) authz.Decision
 
-func (a answer) Check(context.Context, *authz.Request) authz.Decision { return a() }
+func (f decide) Check(_ context.Context, r *authz.Request) authz.Decision { return f(r) }
 
 func TestCodeZeroOnlyForAnAllow(t *testing.T) {
 	decisions := map[string]authz.Decision{
@@ -28,7 +30,7 @@ func TestCodeZeroOnlyForAnAllow(t *testing.T) {
 		"denied":       authz.Deny(authz.Answer{Status: 402, Reason: authz.ReasonQuotaExceeded}),
 	}
 	for name, d := range decisions {
-		resp := encode(&d)
+		resp := answerTo(t, d)
 		if resp.GetStatus().GetCode() == 0 || resp.GetDeniedResponse() == nil || resp.GetDeniedResponse().GetStatus().GetCode() == 0 {
 			t.Errorf("%s: %v", name, resp)
 		}
@@ -37,44 +39,93 @@ func TestCodeZeroOnlyForAnAllow(t *testing.T) {
 		}
 	}
 	d := authz.Allow(authz.Answer{})
-	if resp := encode(&d); resp.GetStatus() == nil || resp.GetStatus().GetCode() != 0 || resp.GetOkResponse() == nil {
+	if resp := answerTo(t, d); resp.GetStatus() == nil || resp.GetStatus().GetCode() != 0 || resp.GetOkResponse() == nil {
 		t.Errorf("allow: %v", resp)
 	}
 }
 
 func TestAPanicIsADenial(t *testing.T) {
-	s := NewServer(answer(func() authz.Decision { panic("boom") }), Options{}, quiet())
-	resp, err := s.Check(t.Context(), &authv3.CheckRequest{})
-	if err != nil || resp.GetStatus().GetCode() == 0 || resp.GetDeniedResponse().GetStatus().GetCode() != 403 {
-		t.Errorf("%v, %v", resp, err)
+	s := NewServer(decide(func(*authz.Request) authz.Decision { panic("boom") }), Options{}, quiet())
+	resp := ask(t, s, nil)
+	if resp.GetStatus().GetCode() == 0 || resp.GetDeniedResponse().GetStatus().GetCode() != 403 {
+		t.Errorf("%v", resp)
+	}
+}
+
+// TestWhatIsNoCheckRequestIsDenied holds that a message that cannot be read is denied and recorded as any other request,
+// where an error would be left to Envoy's failure mode.
+func TestWhatIsNoCheckRequestIsDenied(t *testing.T) {
+	var fault string
+	s := NewServer(decide(func(r *authz.Request) authz.Decision {
+		fault = r.Fault
+		return authz.Deny(authz.Answer{Reason: authz.ReasonRequestMalformed})
+	}), Options{}, quiet())
+	for _, message := range []string{"\x0a\x05", "\x0a\x04\x22\x02\x12\x03", "\xff", "\x0f", "\x0c"} {
+		fault = ""
+		if resp := ask(t, s, []byte(message)); resp.GetStatus().GetCode() == 0 || fault == "" {
+			t.Errorf("%q: fault %q, %v", message, fault, resp)
+		}
 	}
 }
 
 func TestEveryHeaderOverwrites(t *testing.T) {
-	in := authz.Headers{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}, {Name: "x-a", Value: "3"}}
-	sets := map[destination][]bool{toUpstream: {true, true, false}, toClient: {false, true, false}, toDenied: {true, true, true}}
-	for to, want := range sets {
-		for i, h := range headers(in, to) {
+	in := authz.Headers{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}, {Name: "x-a", Value: "3"}, {Name: "x-authz-reason", Value: "r"}}
+	allow := answerTo(t, authz.Allow(authz.Answer{Headers: in, ResponseHeaders: in})).GetOkResponse()
+	deny := answerTo(t, authz.Deny(authz.Answer{Headers: in})).GetDeniedResponse()
+	for name, c := range map[string]struct {
+		got  []*corev3.HeaderValueOption
+		sets []bool
+	}{
+		"to the upstream":      {allow.GetHeaders(), []bool{true, true, false, true}},
+		"to the client":        {allow.GetResponseHeadersToAdd(), []bool{false, true, false, true}},
+		"to the denied client": {deny.GetHeaders(), []bool{true, true, true, true}},
+	} {
+		if len(c.got) != len(in) {
+			t.Fatalf("%s: %v", name, c.got)
+		}
+		for i, h := range c.got {
 			action := h.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 			//lint:ignore SA1019 some releases of Envoy heed only this one
-			if h.Append == nil || h.GetAppend().GetValue() == want[i] || action != want[i] {
-				t.Errorf("destination %d, header %d: %v, want it set: %v", to, i, h, want[i])
+			if h.Append == nil || h.GetAppend().GetValue() == c.sets[i] || action != c.sets[i] {
+				t.Errorf("%s, header %d: %v, want it set: %v", name, i, h, c.sets[i])
 			}
 		}
 	}
 }
 
-func TestBothFormsOfHeadersAreRead(t *testing.T) {
-	raw := &authv3.AttributeContext_HttpRequest{HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
-		{Key: "X-Dup", RawValue: []byte("one")}, {Key: "x-dup", RawValue: []byte("t\xffo")},
-	}}}
-	got, isRaw := readHeaders(raw)
-	if !isRaw || !slices.Equal(got.Values("x-dup"), []string{"one", "t\xffo"}) {
-		t.Errorf("raw: %v", got)
+// TestMetadataIsNotTooDeepForEnvoy has a value with as many levels as its caller liked. Envoy would refuse the response.
+func TestMetadataIsNotTooDeepForEnvoy(t *testing.T) {
+	const envoyReads = 100
+	for name, wrap := range map[string]func(any) any{
+		"objects": func(v any) any { return map[string]any{"a": v} },
+		"arrays":  func(v any) any { return []any{v} },
+	} {
+		v := any(json.Number("1"))
+		for range 5000 {
+			v = wrap(v)
+		}
+		b := appendResponse(nil, &authz.Decision{Answer: authz.Answer{Metadata: map[string]any{"copied": v}}})
+		opt := proto.UnmarshalOptions{RecursionLimit: envoyReads}
+		var resp authv3.CheckResponse
+		if err := opt.Unmarshal(b, &resp); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	plain := &authv3.AttributeContext_HttpRequest{Headers: map[string]string{"x-dup": "one,two"}}
-	if got, isRaw := readHeaders(plain); isRaw || got.Get("x-dup") != "one,two" {
-		t.Errorf("plain: %v", got)
+}
+
+func TestBothFormsOfHeadersAreRead(t *testing.T) {
+	httpOf := func(h *authv3.AttributeContext_HttpRequest) *authz.HTTP {
+		return decode(string(wire(t, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: h}}})), Options{}).HTTP
+	}
+	raw := httpOf(&authv3.AttributeContext_HttpRequest{HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
+		{Key: "X-Dup", RawValue: []byte("one")}, {Key: "x-dup", RawValue: []byte("t\xffo")},
+	}}})
+	if !raw.RawHeaders || !slices.Equal(raw.Headers.Values("x-dup"), []string{"one", "t\xffo"}) {
+		t.Errorf("raw: %v", raw.Headers)
+	}
+	plain := httpOf(&authv3.AttributeContext_HttpRequest{Headers: map[string]string{"x-dup": "one,two"}})
+	if plain.RawHeaders || plain.Headers.Get("x-dup") != "one,two" {
+		t.Errorf("plain: %v", plain.Headers)
 	}
 }
 
@@ -125,40 +176,10 @@ func TestContentTypesThatUpstreamsUnderstand(t *testing.T) {
 	}
 }
 
-// FuzzEncode puts arbitrary texts everywhere in an answer. It can be sent, and its code is what the decision says.
-func FuzzEncode(f *testing.F) {
-	f.Add("x-a", "v", "body", "meta", true)
-	f.Add("x\xff", "\xfe\n", "\xc3", "\xed\xa0\x80", false)
-	f.Fuzz(func(t *testing.T, name, value, body, key string, allow bool) {
-		h := authz.Headers{{Name: name, Value: value}, {Name: name, Value: body}}
-		a := authz.Answer{
-			ID: value, Status: len(value), Headers: h, ResponseHeaders: h, Body: body, RemoveRequestHeaders: []string{name},
-			SetQueryParameters: h, RemoveQueryParameters: []string{value}, Metadata: map[string]any{key: []any{value, map[string]any{value: json.Number(body)}}},
-		}
-		d := authz.Deny(a)
-		if allow {
-			d = authz.Allow(a)
-		}
-		resp := encode(&d)
-		if _, err := proto.Marshal(resp); err != nil {
-			t.Fatalf("cannot be sent: %v", err)
-		}
-		if (resp.GetStatus().GetCode() == 0) != allow {
-			t.Fatalf("code %d for allow = %v", resp.GetStatus().GetCode(), allow)
-		}
-	})
-}
-
 // FuzzCheckRequest feeds arbitrary messages to the whole path under a policy that allows one thing only. Whatever comes,
 // there is an answer, it is an allow only for that thing, and every denial says why.
 func FuzzCheckRequest(f *testing.F) {
-	seed := func(r *authv3.CheckRequest) {
-		raw, err := proto.Marshal(r)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(raw)
-	}
+	seed := func(r *authv3.CheckRequest) { f.Add(wire(f, r)) }
 	seed(&authv3.CheckRequest{})
 	for _, path := range []string{"/open", "//open", "/open?x=%zz", "/%6fpen", "/closed", "/a%2f..%2fopen", "/%ff"} {
 		seed(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
@@ -167,15 +188,15 @@ func FuzzCheckRequest(f *testing.F) {
 	}
 	s := newServer(f, "package envoy.authz\n\ndefault allow := false\n\nallow if {\n\tinput.attributes.request.http.method == \"GET\"\n\tinput.parsed_path == [\"open\"]\n}\n", "", check.Options{}, Options{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		var req authv3.CheckRequest
-		if proto.Unmarshal(raw, &req) != nil {
-			return
-		}
-		resp, err := s.Check(t.Context(), &req)
-		if err != nil || resp.GetStatus() == nil {
-			t.Fatalf("no answer: %v, %v", resp, err)
+		resp := ask(t, s, raw)
+		if resp.GetStatus() == nil {
+			t.Fatalf("no answer: %v", resp)
 		}
 		if resp.GetStatus().GetCode() == 0 {
+			var req authv3.CheckRequest
+			if err := proto.Unmarshal(raw, &req); err != nil {
+				t.Fatalf("allowed what is no CheckRequest: %v", err)
+			}
 			h := req.GetAttributes().GetRequest().GetHttp()
 			if !openByReference(h.GetMethod(), h.GetPath()) {
 				t.Fatalf("allowed %q %q", h.GetMethod(), h.GetPath())
@@ -185,9 +206,6 @@ func FuzzCheckRequest(f *testing.F) {
 		h := values(resp.GetDeniedResponse().GetHeaders())
 		if len(h["x-authz-reason"]) != 1 || !authz.ValidReason(h["x-authz-reason"][0]) {
 			t.Fatalf("denied without a reason: %v", resp)
-		}
-		if _, err := proto.Marshal(resp); err != nil {
-			t.Fatalf("the answer cannot be sent: %v", err)
 		}
 	})
 }
@@ -232,4 +250,35 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("parsed into something that is not JSON: %v", err)
 		}
 	})
+}
+
+// TestJSONIsReadAsTheWire holds that an explanation is of the request that Envoy would have sent.
+func TestJSONIsReadAsTheWire(t *testing.T) {
+	for name, raw := range checkRequests(t) {
+		var req authv3.CheckRequest
+		if err := proto.Unmarshal(raw, &req); err != nil {
+			t.Fatal(err)
+		}
+		if name == "full" { // has a message that nobody knows, which has no JSON form
+			delete(req.GetAttributes().GetMetadataContext().GetTypedFilterMetadata(), "unknown")
+			raw = wire(t, &req)
+		}
+		text, err := protojson.Marshal(&req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeJSON(text, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := decode(string(raw), Options{})
+		normalise(got)
+		normalise(want)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got  %s\nwant %s", name, show(got), show(want))
+		}
+	}
+	if _, err := DecodeJSON([]byte(`{"attributes": 1}`), Options{}); authz.KindOf(err) != authz.KindInvalid {
+		t.Errorf("what is no CheckRequest: %v", err)
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -31,7 +30,6 @@ type Options struct {
 // It never returns a gRPC error, for Envoy treats any error of ours by its failure mode, which may be to let the request
 // pass. Whatever happens is a CheckResponse that says what it is.
 type Server struct {
-	authv3.UnimplementedAuthorizationServer
 	checker Checker
 	opt     Options
 	log     *slog.Logger
@@ -42,25 +40,25 @@ func NewServer(c Checker, opt Options, log *slog.Logger) *Server {
 	return &Server{checker: c, opt: opt, log: log}
 }
 
-// Check answers one check. The error is always nil.
-func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, _ error) {
+// check answers one check, from the message of the question to that of the answer.
+func (s *Server) check(ctx context.Context, q *question) (a *answer) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("check panicked", "panic", p, "stack", string(debug.Stack()))
-			resp = encode(&authz.Decision{})
+			a = newAnswer(&authz.Decision{})
 		}
 	}()
-	d := s.checker.Check(ctx, s.read(req))
-	return encode(&d), nil
+	d := s.checker.Check(ctx, s.read(q))
+	return newAnswer(&d)
 }
 
 // read decodes a request. One that cannot be survived is denied as one that cannot be understood, and recorded like it.
-func (s *Server) read(req *authv3.CheckRequest) (r *authz.Request) {
+func (s *Server) read(q *question) (r *authz.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("request could not be read", "panic", p, "stack", string(debug.Stack()))
 			r = &authz.Request{Fault: "reading it panicked"}
 		}
 	}()
-	return decode(req, s.opt)
+	return decode(q.message, s.opt)
 }

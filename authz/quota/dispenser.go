@@ -23,6 +23,7 @@ import (
 type Dispenser struct {
 	ledger Ledger
 	node   NodeID
+	name   string // of the node
 	now    func() time.Time
 	base   time.Time    // when the dispenser was made
 	spawn  func(func()) // runs a call to the ledger beside everything else; go, but in the simulation
@@ -49,7 +50,7 @@ const SweepEvery = LeaseTerm / 4
 func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Dispenser{
-		ledger: l, node: node, now: now, base: now(), spawn: func(f func()) { go f() },
+		ledger: l, node: node, name: string(node), now: now, base: now(), spawn: func(f func()) { go f() },
 		taps: xsync.NewMap[Bucket, *tap](), ctx: ctx, cancel: cancel,
 	}
 	if r, ok := l.(Recaller); ok {
@@ -102,7 +103,7 @@ func (d *Dispenser) glance(h authz.Holder, l *authz.Limit) (fact authz.QuotaFact
 // Reserve takes the charge from the limits, all or none, and reports whether it did. It fills the reservation, and facts,
 // which has one for each limit. See check.Meter.
 func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool {
-	r.Begin(string(d.node), d.rid.Add(1))
+	r.Begin(&d.name, d.rid.Add(1))
 	short := false
 	for i := range limits {
 		units := c[limits[i].Name]

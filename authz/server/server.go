@@ -228,6 +228,7 @@ func (s *Server) serveGRPC() error {
 		return err
 	}
 	s.grpc = grpc.NewServer(
+		grpc.ForceServerCodecV2(extauthz.Codec()),
 		grpc.MaxRecvMsgSize(maxCheckBytes),
 		grpc.WaitForHandlers(true), // no check outlives what it uses
 		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
@@ -238,7 +239,7 @@ func (s *Server) serveGRPC() error {
 	s.health = health.NewServer()
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
-	authv3.RegisterAuthorizationServer(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
+	extauthz.Register(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
 	return nil
 }
 
@@ -354,6 +355,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // startLoops starts what goes on beside the checks.
 func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { tuneGC(ctx) })
 	wg.Go(func() { every(ctx, quota.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
 	wg.Go(func() {
 		every(ctx, syncEvery, func() {

@@ -1,0 +1,84 @@
+package extauthz
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// typicalHeaders is for how many headers there is memory from the beginning.
+const typicalHeaders = 24
+
+// headerMap reads the list in which the proxy keeps repeated headers apart and their bytes as they were.
+func (d *decoder) headerMap(s string) {
+	for s != "" {
+		var f field
+		if f, s = d.cut(s); f.tag == 1<<3|aText {
+			d.rawHeader(f.text)
+		}
+	}
+}
+
+func (d *decoder) rawHeader(s string) {
+	var name, value, raw string
+	for s != "" {
+		var f field
+		switch f, s = d.cut(s); f.tag {
+		case 1<<3 | aText:
+			name = d.utf8(f.text)
+		case 2<<3 | aText:
+			value = d.utf8(f.text)
+		case 3<<3 | aText:
+			raw = f.text
+		}
+	}
+	if raw != "" {
+		value = raw
+	}
+	if d.raw == nil {
+		d.raw = make(authz.Headers, 0, typicalHeaders)
+	}
+	d.raw = append(d.raw, authz.Header{Name: strings.ToLower(name), Value: value})
+}
+
+// plainHeader reads an entry of the map in which the proxy has joined repeated headers.
+func (d *decoder) plainHeader(s string) {
+	if d.plain == nil {
+		d.plain = make(authz.Headers, 0, typicalHeaders)
+	}
+	name, value := d.entry(s)
+	d.plain = append(d.plain, authz.Header{Name: name, Value: value})
+}
+
+// headers prefers the list to the map, and says which it was.
+func (d *decoder) headers() (authz.Headers, bool) {
+	if len(d.raw) > 0 {
+		return d.raw, true
+	}
+	out := lastOfEach(d.plain)
+	for i := range out {
+		out[i].Name = strings.ToLower(out[i].Name)
+	}
+	return out, false
+}
+
+// fewHeaders are so few that each is compared with each.
+const fewHeaders = 64
+
+// lastOfEach makes a map's entries of what may be several for one name: the last counts.
+func lastOfEach(in authz.Headers) authz.Headers {
+	look := len(in)
+	if look > fewHeaders { // sort them, so that equal names are neighbours
+		slices.SortStableFunc(in, func(a, b authz.Header) int { return strings.Compare(a.Name, b.Name) })
+		look = 1
+	}
+	out := in[:0]
+	for i, h := range in {
+		later := in[i+1 : min(i+1+look, len(in))]
+		if !later.Has(h.Name) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
