@@ -45,7 +45,13 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 	$(GO) tool staticcheck ./...
 
 .PHONY: bench
-bench: ## run the benchmarks
+bench: ## the rivals beside us, in one run: checks a second, server CPU, latency, memory (BENCH=-quick: a minute instead of ten)
+	@echo "building the bench"
+	@$(GO) build -trimpath -o bin/ ./cmd/tollkeeper ./envoy/bench
+	@exec ./bin/bench -tollkeeper bin/tollkeeper $(BENCH)
+
+.PHONY: microbench
+microbench: ## run the benchmarks of single functions
 	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...
 
 .PHONY: sim

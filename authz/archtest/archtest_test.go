@@ -53,15 +53,16 @@ var law = map[string]struct {
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "as harness, with an issuer to sign in at"},
+	"envoy/bench":    {[]string{"envoy/harness", "policies"}, "as harness, and it is the rivals, one of which asks our policies without us"},
 }
 
 // doors are the foreign modules that may be imported through one door only.
 var doors = map[string][]string{
-	"github.com/open-policy-agent/opa":       {"authz/policy"},
+	"github.com/open-policy-agent/opa":       {"authz/policy", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
-	"github.com/envoyproxy/go-control-plane": {"authz/extauthz", "authz/server", "envoy", "envoy/harness"},
-	"google.golang.org/protobuf":             {"authz/extauthz", "envoy", "envoy/harness", "envoy/demo"},
-	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/harness", "envoy/demo"},
+	"github.com/envoyproxy/go-control-plane": {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
+	"google.golang.org/protobuf":             {"authz/extauthz", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
+	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"github.com/danielgtaylor/huma":          {"authz/admin"},
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
 	"github.com/goccy/go-yaml":               {"authz/config", "envoy", "envoy/harness", "policies"},

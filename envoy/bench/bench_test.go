@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestKeys(t *testing.T) {
+	keys := newKeySet(250)
+	if keys.len() != 250 || !bytes.Equal(keys[:10*keyLen], newKeySet(10)) {
+		t.Fatal("a smaller set does not begin a larger one")
+	}
+	form := regexp.MustCompile(`^tk_live_[0-9A-Za-z]{36}$`)
+	seen := make(map[string]bool)
+	for i := range keys.len() {
+		text := string(keys.text(i))
+		if !form.MatchString(text) || seen[text] {
+			t.Fatalf("key %d is %q", i, text)
+		}
+		seen[text] = true
+	}
+}
+
+func TestKeyFile(t *testing.T) {
+	var b bytes.Buffer
+	if err := newKeySet(250).write(&b, plan); err != nil {
+		t.Fatal(err)
+	}
+	accounts := make(map[string]int)
+	for line := range bytes.Lines(b.Bytes()) {
+		var l struct{ SHA256, Account, Plan string }
+		if err := json.Unmarshal(line, &l); err != nil || len(l.SHA256) != 64 || l.Plan != plan {
+			t.Fatalf("%s: %v", line, err)
+		}
+		accounts[l.Account]++
+	}
+	if len(accounts) != 3 || accounts["account-000000"] != keysPerAccount || accounts["account-000002"] != 50 {
+		t.Errorf("keys by account: %v", accounts)
+	}
+}
+
+func TestQuestion(t *testing.T) {
+	questions, err := newQuestions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	keys := newKeySet(20)
+	ids, ports := make(map[string]bool), make(map[uint32]bool)
+	for i := range 1000 {
+		q := questions[i%len(questions)]
+		now := time.Unix(1_700_000_000+int64(i), rnd.Int64N(1e9))
+		key := keys.random(rnd)
+		q.renew(rnd, now, key)
+		var got authv3.CheckRequest
+		if err := proto.Unmarshal(q.wire, &got); err != nil {
+			t.Fatal(err)
+		}
+		a := got.GetAttributes()
+		h := a.GetRequest().GetHttp()
+		want := checkRequest(targets[i%len(targets)].method, targets[i%len(targets)].path, string(key))
+		for _, f := range h.GetHeaderMap().GetHeaders() {
+			if f.GetKey() == "x-request-id" {
+				f.RawValue = []byte(blankRequestID)
+			}
+		}
+		ids[h.GetId()], ports[a.GetSource().GetAddress().GetSocketAddress().GetPortValue()] = true, true
+		if at := a.GetRequest().GetTime(); at.GetSeconds() != now.Unix() || at.CheckValid() != nil {
+			t.Fatalf("time %v, want %v", at, now)
+		}
+		w := want.GetAttributes()
+		h.Id, a.Request.Time, a.Source = w.GetRequest().GetHttp().GetId(), w.GetRequest().GetTime(), w.GetSource()
+		if !proto.Equal(&got, want) {
+			t.Fatalf("got %v\nwant %v", &got, want)
+		}
+	}
+	if len(ids) != 1000 || len(ports) < 900 {
+		t.Errorf("%d ids and %d ports in 1000 questions", len(ids), len(ports))
+	}
+}
+
+func TestRead(t *testing.T) {
+	for name, tc := range map[string]struct {
+		resp *authv3.CheckResponse
+		want string
+	}{
+		"allow":  {allow(), ""},
+		"empty":  {&authv3.CheckResponse{}, ""},
+		"denied": {deny("key_unknown"), "403 key_unknown"},
+	} {
+		wire, err := proto.Marshal(tc.resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := read(wire); err == nil != (tc.want == "") || err != nil && err.Error() != tc.want {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
+	}
+	if read([]byte{0xff}) == nil {
+		t.Error("garbage is an allow")
+	}
+}
+
+// TestOPA asks the policies as they are now: what they read may have changed.
+func TestOPA(t *testing.T) {
+	o, err := newOPA(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range targets {
+		resp, err := o.Check(t.Context(), checkRequest(target.method, target.path, string(appendKey(nil, 0))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire, err := proto.Marshal(resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := read(wire); err != nil {
+			t.Errorf("%s %s: %v", target.method, target.path, err)
+		}
+	}
+	resp, err := o.Check(t.Context(), checkRequest("GET", "/v1/reports/7", string(appendKey(nil, 0))))
+	if err != nil || resp.GetDeniedResponse() == nil {
+		t.Errorf("a route that wants a scope: %v, %v", resp, err)
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	var a, b histogram
+	var all []time.Duration
+	for i := range 20_000 {
+		d := time.Duration(1 << rnd.Uint64N(40))
+		d += time.Duration(rnd.Int64N(int64(d)))
+		all = append(all, d)
+		if i%2 == 0 {
+			a.add(d)
+		} else {
+			b.add(d)
+		}
+	}
+	a.merge(&b)
+	slices.Sort(all)
+	for _, q := range []float64{0, .01, .5, .9, .99, .999, 1} {
+		want := all[max(0, int(q*float64(len(all)))-1)]
+		got := a.quantile(q)
+		if diff := float64(got-want) / float64(want); diff < -.01 || diff > .01 {
+			t.Errorf("quantile %v is %v, want %v", q, got, want)
+		}
+	}
+	if new(histogram).quantile(.5) != 0 {
+		t.Error("the median of nothing is something")
+	}
+	a.add(-1)
+	a.add(1<<63 - 1) // as long as there is
+}
+
+func TestStatistics(t *testing.T) {
+	if m := middleOf([]float64{5, 1, 3}); m != 3 {
+		t.Errorf("median of 5, 1, 3 is %v", m)
+	}
+	if m := middleOf([]float64{4, 1, 3, 2}); m != 2.5 {
+		t.Errorf("median of 4, 1, 3, 2 is %v", m)
+	}
+	itself := func(f float64) float64 { return f }
+	if r := ratio([]float64{2, 30, 4}, []float64{1, 10, 0}, itself); r != 2.5 {
+		t.Errorf("ratio is %v, want the middle of 2 and 3", r)
+	}
+	if r := ratio([]float64{2}, nil, itself); r != 0 || times(r) != "-" {
+		t.Errorf("ratio to nothing is %v", r)
+	}
+}
+
+// TestDrive counts denials apart, and gives up when there are many or something breaks.
+func TestDrive(t *testing.T) {
+	s := span{warmUp: time.Millisecond, measured: 50 * time.Millisecond}
+	drives := func(every int, err error) (*taking, error) {
+		n := 0
+		return drive(t.Context(), s, []call{func(context.Context, time.Time) error {
+			if n++; n%every == 0 {
+				return err
+			}
+			return nil
+		}}, func() error { return nil })
+	}
+	got, err := drives(150, denial("403 x"))
+	if err != nil || got.calls == 0 || got.denied == 0 || got.denial != "403 x" || got.took < s.measured {
+		t.Errorf("a few denials: %v", err)
+	}
+	if _, err := drives(2, denial("403 x")); !errors.Is(err, denial("403 x")) {
+		t.Errorf("many denials: %v", err)
+	}
+	broken := errors.New("broken")
+	if _, err := drives(2, broken); !errors.Is(err, broken) {
+		t.Errorf("an error: %v", err)
+	}
+}
+
+func TestProc(t *testing.T) {
+	d, err := parseStat([]byte("7 (a) b) S 1 7 7 0 -1 4194304 108 0 0 0 150 25 0 0 20 0 1 0 377594 2998272 448"))
+	if err != nil || d != 1750*time.Millisecond {
+		t.Errorf("stat: %v, %v", d, err)
+	}
+	d, err = parseSchedstat([]byte("2021775597 221200 9\n"))
+	if err != nil || d != 2021775597 {
+		t.Errorf("schedstat: %v, %v", d, err)
+	}
+	if _, err := parseStat([]byte("nonsense")); err == nil {
+		t.Error("nonsense is a stat file")
+	}
+	status := []byte("Name:\tx\nVmHWM:\t  9 kB\nVmRSS:\t    1234 kB\n")
+	if v, err := field(status, "VmRSS"); err != nil || v != "1234 kB" {
+		t.Errorf("VmRSS: %q, %v", v, err)
+	}
+	if _, err := field(status, "VmRS"); err == nil {
+		t.Error("a field that is not there was found")
+	}
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("there is no /proc here")
+	}
+	used, err := cpuTime(os.Getpid())
+	if err != nil || used <= 0 {
+		t.Errorf("this process has used %v, %v", used, err)
+	}
+	if held, err := residentBytes(os.Getpid()); err != nil || held < 1<<20 {
+		t.Errorf("this process holds %d bytes, %v", held, err)
+	}
+}
+
+func TestWithoutAuthorizer(t *testing.T) {
+	config, err := os.ReadFile("../envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := withoutAuthorizer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(bare, []byte("failure_mode_allow")) || !bytes.Contains(bare, []byte("- name: envoy.filters.http.router\n")) {
+		t.Error("what is left is not what should be")
+	}
+	if _, err := withoutAuthorizer(bare); err == nil {
+		t.Error("there was no filter, and it was taken out")
+	}
+}
+
+func TestFlags(t *testing.T) {
+	o, _, err := parseFlags([]string{"-quick", "-keys", "500"})
+	if err != nil || o.rounds != 1 || o.seconds != 1 || o.keys != 500 || !o.envoy {
+		t.Errorf("%+v, %v", o, err)
+	}
+	list, err := chosen(contestants(500), "noop,tollkeeper-large")
+	if err != nil || len(list) != 2 || list[1].label != "Tollkeeper, 500 keys" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if _, err := chosen(contestants(500), "nope"); err == nil {
+		t.Error("an unknown rival was chosen")
+	}
+}
+
+func TestReport(t *testing.T) {
+	one := func(calls int, cpu time.Duration) *sample {
+		s := &sample{taking: &taking{calls: calls, took: time.Second}, cpu: cpu, memory: 25_000_000}
+		s.latency.add(time.Millisecond)
+		return s
+	}
+	r := report{
+		date: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), machine: "a machine", options: options{rounds: 1, seconds: 1},
+		direct: []results{
+			{rival: &rival{name: "noop", label: "noop"}, rounds: []*sample{one(40_000, time.Second)}},
+			{rival: &rival{name: "tollkeeper", label: "Tollkeeper"}, rounds: []*sample{one(20_000, time.Second)}},
+		},
+	}
+	var text, markdown bytes.Buffer
+	table := r.directTable()
+	if err := errors.Join(table.text(&text), r.markdown(&markdown)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Tollkeeper     20,000         50.0 µs     2.00×   1.00 ms   1.00 ms   1.00 ms   25 MB\n"; !strings.Contains(text.String(), want) {
+		t.Errorf("no line %q in\n%s", want, &text)
+	}
+	if want := "| Tollkeeper | 20,000 | 50.0 µs | 2.00× |"; !strings.Contains(markdown.String(), want) {
+		t.Errorf("no row %q in\n%s", want, &markdown)
+	}
+	var svg bytes.Buffer
+	if err := drawBars(&svg, "CPU & more", r.bars()); err != nil {
+		t.Fatal(err)
+	}
+	for dec := xml.NewDecoder(&svg); ; {
+		_, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"os"
+)
+
+const (
+	keyPrefix = "tk_live_"
+	keyRandom = 30
+	keyCheck  = 6
+	keyLen    = len(keyPrefix) + keyRandom + keyCheck
+	base62    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+	keysPerAccount = 100
+)
+
+// keySet is a number of API keys, one text after the other. The keys of a smaller set begin those of a larger one.
+type keySet []byte
+
+func newKeySet(n int) keySet {
+	set := make(keySet, 0, n*keyLen)
+	for i := range n {
+		set = appendKey(set, uint64(i))
+	}
+	return set
+}
+
+// appendKey appends the text of the nth key. It has the form of those that Tollkeeper makes, checksum included, since a
+// key of any other form is spared the checksum.
+func appendKey(dst []byte, n uint64) []byte {
+	start := len(dst)
+	dst = append(dst, keyPrefix...)
+	rnd := rand.NewPCG(n, 0)
+	for range keyRandom {
+		dst = append(dst, base62[rnd.Uint64()%62])
+	}
+	sum := crc32.ChecksumIEEE(dst[start:])
+	var check [keyCheck]byte
+	for i := keyCheck - 1; i >= 0; i-- {
+		check[i] = base62[sum%62]
+		sum /= 62
+	}
+	return append(dst, check[:]...)
+}
+
+func (s keySet) len() int          { return len(s) / keyLen }
+func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
+
+// asked is how many keys of a set are asked about, however many it has: those of an hour's callers among all customers.
+const asked = 9000
+
+// random is one of the keys that are asked about, which are spread evenly over the set.
+func (s keySet) random(rnd *rand.Rand) []byte {
+	n := min(asked, s.len())
+	return s.text(rnd.IntN(n) * (s.len() / n))
+}
+
+// writeFile writes the keys as `tollkeeper key import` wants them. They come by digest, as from somebody who moves in
+// with the keys of another product.
+func (s keySet) writeFile(path, plan string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = s.write(f, plan)
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	return err
+}
+
+func (s keySet) write(w io.Writer, plan string) error {
+	b := bufio.NewWriterSize(w, 1<<20)
+	for i := range s.len() {
+		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":"account-%06d","plan":%q}`+"\n", sha256.Sum256(s.text(i)), i/keysPerAccount, plan)
+	}
+	return b.Flush() // a bufio.Writer keeps its first error
+}

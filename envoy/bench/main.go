@@ -1,0 +1,136 @@
+// Command bench runs Tollkeeper and what it can be compared with one beside the other, in one run, and prints what each
+// costs: an authorizer that does nothing, one that asks the same policies through OPA's SDK, and Tollkeeper itself with
+// few keys, with many, and without its memory of verdicts. Each is a process of its own and gets the same load.
+//
+// They take turns, several rounds of them in a changing order, so that whatever else the machine does in the meantime
+// falls on all of them; ratios are taken within a round, and the tables show medians over the rounds. A second part
+// measures what a request through a real Envoy costs, with and without them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	rounds   int
+	seconds  float64
+	keys     int // of the large set
+	envoy    bool
+	only     string
+	binary   string
+	markdown string
+	svg      string
+}
+
+func main() {
+	o, kind, err := parseFlags(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		os.Exit(2) // flag has said why
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if kind != "" {
+		err = serve(ctx, kind)
+	} else {
+		err = run(ctx, o)
+	}
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+		os.Exit(130)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string) (o options, kind string, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.IntVar(&o.rounds, "rounds", 5, "how many turns each rival gets")
+	f.Float64Var(&o.seconds, "seconds", 4, "how long a turn is, after a second of warm-up")
+	f.IntVar(&o.keys, "keys", 1_000_000, "keys in the large set")
+	f.BoolVar(&o.envoy, "envoy", true, "also measure requests through Envoy")
+	f.StringVar(&o.only, "only", "", "run only these rivals, such as noop,tollkeeper")
+	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
+	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
+	f.StringVar(&o.svg, "svg", "", "also draw the server CPU of a check into this `file`")
+	quick := f.Bool("quick", false, "only see whether it works: 1 round of 1 second, 10,000 keys in the large set")
+	f.StringVar(&kind, "serve", "", "be one of the rivals, which is how this program starts them")
+	if err := f.Parse(args); err != nil {
+		return options{}, "", err
+	}
+	if *quick {
+		given := make(map[string]bool)
+		f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range map[string]string{"rounds": "1", "seconds": "1", "keys": "10000"} {
+			if !given[name] {
+				_ = f.Set(name, value)
+			}
+		}
+	}
+	switch {
+	case f.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case o.rounds < 1, o.seconds <= 0, o.keys < 1:
+		err = errors.New("rounds, seconds and keys have to be more than 0")
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+	}
+	return o, kind, err
+}
+
+func (o options) span() span {
+	return span{warmUp: time.Second, measured: time.Duration(o.seconds * float64(time.Second))}
+}
+
+// run measures everything and reports it.
+func run(ctx context.Context, o options) (err error) {
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("processor time is read from /proc, which %s does not have", runtime.GOOS)
+	}
+	// The rivals inherit the environment, and are to be compared as they come.
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "TOLLKEEPER_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	debug.SetGCPercent(800) // of the client, which shares the processors with the servers
+	r := report{date: time.Now(), machine: machine(), options: o}
+	dir, err := os.MkdirTemp("", "tollkeeper-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	rivals, err := prepare(ctx, o, dir)
+	defer func() {
+		for _, rv := range rivals {
+			err = errors.Join(err, rv.close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if r.direct, err = compare(ctx, rivals, o.rounds, o.span()); err != nil {
+		return err
+	}
+	if o.envoy {
+		r.envoy, err = compareThroughEnvoy(ctx, rivals, o.rounds, o.span())
+	}
+	return errors.Join(r.publish(), r.denials(), err) // whatever became of Envoy, the rest is known
+}

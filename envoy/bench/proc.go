@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ticksPerSecond is the unit of times in /proc/PID/stat: USER_HZ, 100 on every Linux that Go runs on.
+const ticksPerSecond = 100
+
+// cpuTime is the processor time that a process has used in all its threads. The scheduler's own books are in
+// nanoseconds; a kernel that does not show them has at least ticks.
+func cpuTime(pid int) (time.Duration, error) {
+	books, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	if len(books) == 0 {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return 0, err
+		}
+		return parseStat(raw)
+	}
+	var sum time.Duration
+	for _, path := range books {
+		raw, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		d, err := parseSchedstat(raw)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		sum += d
+	}
+	return sum, nil
+}
+
+// parseSchedstat reads the first of a thread's three numbers: nanoseconds on a processor.
+func parseSchedstat(raw []byte) (time.Duration, error) {
+	first, _, _ := strings.Cut(string(raw), " ")
+	ns, err := strconv.ParseInt(first, 10, 64)
+	return time.Duration(ns), err
+}
+
+// parseStat reads utime and stime, the 14th and 15th field. The second one, the program's name, may hold anything.
+func parseStat(raw []byte) (time.Duration, error) {
+	after := bytes.LastIndexByte(raw, ')')
+	fields := strings.Fields(string(raw[after+1:]))
+	if after < 0 || len(fields) < 13 {
+		return 0, fmt.Errorf("not a stat file: %q", raw)
+	}
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
+// residentBytes is how much memory a process holds.
+func residentBytes(pid int) (int64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	text, err := field(raw, "VmRSS")
+	if err != nil {
+		return 0, err
+	}
+	kb, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
+	return kb << 10, err
+}
+
+// field is the value of a line "name: value", the first one of that name.
+func field(raw []byte, name string) (string, error) {
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), ":")
+		if ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("no line %q", name)
+}
+
+// machine says in one line on what was measured, and how busy it was before.
+func machine() string {
+	model := runtime.GOARCH
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if m, err := field(raw, "model name"); err == nil {
+			model = m
+		}
+	}
+	first := func(path string) string {
+		raw, _ := os.ReadFile(path) // what cannot be read is left out
+		word, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
+		return word
+	}
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s, load before the run %s",
+		model, runtime.NumCPU(), first("/proc/sys/kernel/osrelease"), runtime.Version(), first("/proc/loadavg"))
+}

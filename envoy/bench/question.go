@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// What stands in a question until it is asked. Each is as long on the wire as whatever replaces it, and stands there
+// once.
+const (
+	blankID        = "11111111111111111111"
+	blankRequestID = "00000000-0000-4000-8000-000000000000"
+	blankPort      = 40000
+	blankKey       = math.MaxUint64 // the number of a key that is in no set
+)
+
+var blankTime = &timestamppb.Timestamp{Seconds: 1_000_000_000, Nanos: 1 << 28}
+
+// targets are what clients ask for. No shipped route charges for them or wants scopes.
+var targets = []struct{ method, path string }{
+	{"GET", "/v1/orders"},
+	{"GET", "/v1/orders/84121/items?limit=50&after=1690"},
+	{"POST", "/v1/orders"},
+	{"GET", "/v1/search?q=shoes&page=2"},
+	{"GET", "/v2/customers/cus_9f8Zq/invoices"},
+}
+
+// question is a CheckRequest as it goes over the wire. To ask it anew, only a few of its bytes are replaced: what the
+// client costs is taken from the server, which runs on the same processors.
+type question struct {
+	wire                           []byte
+	id, requestID, time, port, key int // where those stand
+}
+
+func newQuestion(method, path string) (*question, error) {
+	key := string(appendKey(nil, blankKey))
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(checkRequest(method, path, key))
+	if err != nil {
+		return nil, err
+	}
+	blank, err := proto.Marshal(blankTime)
+	if err != nil {
+		return nil, err
+	}
+	q := &question{wire: wire}
+	for _, b := range []struct {
+		at   *int
+		what []byte
+		skip int // the tag that makes it unmistakable
+	}{
+		{&q.id, []byte(blankID), 0},
+		{&q.requestID, []byte(blankRequestID), 0},
+		{&q.time, blank, 0},
+		{&q.port, protowire.AppendVarint(protowire.AppendTag(nil, 3, protowire.VarintType), blankPort), 1},
+		{&q.key, []byte(key), 0},
+	} {
+		if n := bytes.Count(wire, b.what); n != 1 {
+			return nil, fmt.Errorf("%q stands %d times in the check, want once", b.what, n)
+		}
+		*b.at = bytes.Index(wire, b.what) + b.skip
+	}
+	return q, nil
+}
+
+func newQuestions() ([]*question, error) {
+	all := make([]*question, len(targets))
+	for i, t := range targets {
+		var err error
+		if all[i], err = newQuestion(t.method, t.path); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// renew makes it the question about another request: a stream of its own, at that time, with that key.
+func (q *question) renew(rnd *rand.Rand, now time.Time, key []byte) {
+	const least = 10_000_000_000_000_000_000 // so that the number has as many digits as the blank
+	strconv.AppendUint(q.wire[q.id:q.id], least+rnd.Uint64N(math.MaxUint64-least), 10)
+
+	var random [8]byte
+	binary.LittleEndian.PutUint64(random[:], rnd.Uint64())
+	hex.Encode(q.wire[q.requestID+len(blankRequestID)-12:], random[:6])
+	hex.Encode(q.wire[q.requestID:], random[4:])
+
+	// A number takes as many bytes as its blank if it is as large: the port is from the range of clients' ports, and
+	// early nanoseconds of a second are moved up.
+	binary.PutUvarint(q.wire[q.port:], 32768+rnd.Uint64N(28232))
+	nanos := uint64(now.Nanosecond())
+	if nanos < 1<<28 {
+		nanos += 1 << 28
+	}
+	binary.PutUvarint(q.wire[q.time+1:], uint64(now.Unix()))
+	binary.PutUvarint(q.wire[q.time+7:], nanos)
+
+	copy(q.wire[q.key:], key)
+}
+
+// checkRequest is what Envoy with our configuration sends for a request with 15 header fields.
+func checkRequest(method, path, key string) *authv3.CheckRequest {
+	headers := [][2]string{
+		{":authority", "api.example.com"}, {":path", path}, {":method", method}, {":scheme", "https"},
+		{"user-agent", "example-sdk-python/4.2.1 (Linux x86_64) httpx/0.28.1"},
+		{"accept", "application/json"},
+		{"accept-encoding", "gzip, deflate, br"},
+		{"accept-language", "en-GB,en;q=0.8"},
+		{"x-api-key", key},
+		{"x-client-version", "2026-05-01"},
+		{"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		{"x-forwarded-for", "198.51.100.23"},
+		{"x-forwarded-proto", "https"},
+		{"x-envoy-external-address", "198.51.100.23"},
+		{"x-request-id", blankRequestID},
+	}
+	raw := make([]*corev3.HeaderValue, len(headers))
+	for i, h := range headers {
+		raw[i] = &corev3.HeaderValue{Key: h[0], RawValue: []byte(h[1])}
+	}
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source:      peer("198.51.100.23", blankPort),
+		Destination: peer("192.0.2.10", 443),
+		Request: &authv3.AttributeContext_Request{
+			Time: blankTime,
+			Http: &authv3.AttributeContext_HttpRequest{
+				Id: blankID, Method: method, Path: path, Host: "api.example.com", Scheme: "https", Protocol: "HTTP/2",
+				HeaderMap: &corev3.HeaderMap{Headers: raw},
+			},
+		},
+		ContextExtensions:    map[string]string{"tollkeeper.gateway": "edge", "tollkeeper.protocol": "http"},
+		MetadataContext:      &corev3.Metadata{},
+		RouteMetadataContext: &corev3.Metadata{},
+	}}
+}
+
+func peer(address string, port uint32) *authv3.AttributeContext_Peer {
+	return &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+		SocketAddress: &corev3.SocketAddress{Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}},
+	}}}
+}

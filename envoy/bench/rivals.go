@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// authorizer is a process that can be started and stopped any number of times, and is closed in the end.
+type authorizer interface {
+	// start returns when it answers.
+	start(ctx context.Context) (port, pid int, err error)
+	// stop ends the process if it runs.
+	stop() error
+	// close stops it and removes what it left.
+	close() error
+}
+
+// rival is one of those that are compared.
+type rival struct {
+	authorizer
+	name  string // on the command line
+	label string // in the tables
+	keys  keySet // those that it is asked about
+}
+
+// baseline is the rival to which the others are set in proportion.
+const baseline = "noop"
+
+// self is this very program, started again as an authorizer.
+type self struct {
+	kind  string
+	cmd   *exec.Cmd // nil while it does not run
+	stdin io.Closer // its end ends the process
+}
+
+var _ authorizer = (*self)(nil)
+
+func (s *self) start(ctx context.Context) (port, pid int, err error) {
+	path, err := os.Executable()
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd := exec.CommandContext(ctx, path, "-serve", s.kind)
+	cmd.Stderr = os.Stderr
+	if s.stdin, err = cmd.StdinPipe(); err != nil {
+		return 0, 0, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
+	}
+	s.cmd = cmd
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err == nil {
+		port, err = strconv.Atoi(strings.TrimSpace(line))
+	}
+	if err != nil {
+		return 0, 0, errors.Join(fmt.Errorf("%s did not start: %w", s.kind, err), s.stop())
+	}
+	return port, cmd.Process.Pid, nil
+}
+
+func (s *self) stop() error {
+	if s.cmd == nil {
+		return nil
+	}
+	cmd := s.cmd
+	s.cmd = nil
+	_ = s.stdin.Close()
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	return cmd.Wait()
+}
+
+func (s *self) close() error { return s.stop() }
+
+// tollkeeper is the real thing, with its keys in the embedded store.
+type tollkeeper struct {
+	*harness.Tollkeeper
+	decisions string // its decision log
+}
+
+var _ authorizer = (*tollkeeper)(nil)
+
+// plan is the keys' plan. Its limits are counted like any others, and never reached.
+const plan = "bench"
+
+const plansYAML = `tollkeeper:
+  plans:
+    ` + plan + `:
+      limits:
+        rate: {units: 1000000000, window: minute}
+        daily: {units: 1000000000000, window: day, per: account}
+`
+
+// settings are further settings of Tollkeeper. There is nothing in them that makes it faster.
+const settings = `policy: {paths: [%q]%s}
+log: {decisions: %q}
+`
+
+// newTollkeeper makes a Tollkeeper that knows those keys and does not run yet. Its files are in dir, or in folders that
+// close removes.
+func newTollkeeper(ctx context.Context, binary, dir, name string, keys keySet, policySettings string) (_ *tollkeeper, err error) {
+	policies := filepath.Join(dir, name+"-policies")
+	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("policy init: %w: %s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(policies, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
+		return nil, err
+	}
+	t := &tollkeeper{decisions: filepath.Join(dir, name+"-decisions.jsonl")}
+	t.Tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{
+		Binary: binary, Extra: fmt.Sprintf(settings, policies, policySettings, t.decisions),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	file := filepath.Join(dir, name+"-keys.jsonl")
+	if err := keys.writeFile(file, plan); err != nil {
+		return nil, err
+	}
+	if _, err := t.CLI(ctx, "key", "import", file); err != nil {
+		return nil, err
+	}
+	return t, errors.Join(os.Remove(file), t.stop())
+}
+
+func (t *tollkeeper) start(ctx context.Context) (port, pid int, err error) {
+	if err := t.Start(ctx); err != nil {
+		return 0, 0, err
+	}
+	return t.Port(), t.PID(), nil
+}
+
+func (t *tollkeeper) stop() error {
+	err := t.Stop()
+	if gone := os.Remove(t.decisions); err == nil && !errors.Is(gone, os.ErrNotExist) {
+		err = gone // one turn after the other would fill the disk
+	}
+	return err
+}
+
+func (t *tollkeeper) close() error { return errors.Join(t.stop(), t.Close()) }

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// clients is how many connections to Envoy there are, each with one request at a time.
+const clients = 8
+
+// setup is an Envoy with or without an authorizer behind it, and what its rounds came to.
+type setup struct {
+	label  string
+	rival  *rival // nil: Envoy asks nobody
+	rounds []*taking
+}
+
+// compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, with one
+// that allows everything at once, and with Tollkeeper, those of them that are among the rivals.
+func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s span) ([]*setup, error) {
+	root, err := harness.ModuleRoot(".")
+	if err != nil {
+		return nil, err
+	}
+	binary, err := harness.FindEnvoy(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	config, err := os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	upstream, err := startUpstream()
+	if err != nil {
+		return nil, err
+	}
+	defer upstream.close()
+	w := &way{envoy: binary, config: config, upstream: upstream.port(), keys: newKeySet(smallSet), span: s}
+	setups := []*setup{{label: "no authorizer"}}
+	for _, rv := range rivals {
+		if rv.name == baseline || rv.name == "tollkeeper" {
+			setups = append(setups, &setup{label: rv.label, rival: rv})
+		}
+	}
+	for round := range rounds {
+		for i := range setups {
+			one := setups[(round+i)%len(setups)]
+			t, err := w.turn(ctx, one.rival)
+			if err != nil {
+				return nil, fmt.Errorf("through Envoy, %s: %w", one.label, err)
+			}
+			progress("round %d of %d: Envoy, %-24s %8s requests/s, median %s",
+				round+1, rounds, one.label, count(t.perSecond()), millis(t.latency.quantile(.5)))
+			one.rounds = append(one.rounds, t)
+		}
+	}
+	return setups, nil
+}
+
+// way is the way of a request through Envoy.
+type way struct {
+	envoy    string
+	config   []byte
+	upstream int
+	keys     keySet
+	span     span
+}
+
+// turn starts an authorizer, if there is one, and an Envoy, loads them and stops them.
+func (w *way) turn(ctx context.Context, rv *rival) (_ *taking, err error) {
+	syscall.Sync() // as in turn
+	config, port := w.config, w.upstream
+	if rv == nil {
+		if config, err = withoutAuthorizer(config); err != nil {
+			return nil, err
+		}
+	} else {
+		if port, _, err = rv.start(ctx); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, rv.stop()) }()
+	}
+	proxy, err := harness.StartProxy(ctx, harness.ProxyOptions{Binary: w.envoy, Config: config, Tollkeeper: port, Upstream: w.upstream})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, proxy.Stop()) }()
+	return requests(ctx, proxy.Addr(), w.keys, w.span)
+}
+
+// withoutAuthorizer takes the ext_authz filter out of the shipped configuration, and leaves everything else as it is.
+func withoutAuthorizer(config []byte) ([]byte, error) {
+	from, to := []byte("- name: envoy.filters.http.ext_authz\n"), []byte("- name: envoy.filters.http.router\n")
+	if bytes.Count(config, from) != 1 || bytes.Count(config, to) != 1 {
+		return nil, errors.New("the filters cannot be found in the Envoy configuration")
+	}
+	begin, end := bytes.Index(config, from), bytes.Index(config, to)
+	if end < begin {
+		return nil, errors.New("ext_authz is not before the router in the Envoy configuration")
+	}
+	return slices.Concat(config[:begin], config[end:]), nil
+}
+
+// requests sends requests to Envoy over connections that stay open.
+func requests(ctx context.Context, addr string, keys keySet, s span) (*taking, error) {
+	calls := make([]call, clients)
+	for i := range calls {
+		c, err := newClient(addr)
+		if err != nil {
+			return nil, err
+		}
+		defer c.conn.Close()
+		if err := c.conn.SetDeadline(time.Now().Add(s.warmUp + s.measured + patience)); err != nil {
+			return nil, err
+		}
+		calls[i] = func(context.Context, time.Time) error { return c.get(keys) }
+	}
+	return drive(ctx, s, calls, func() error { return nil })
+}
+
+// client is a connection over which requests with different keys go.
+type client struct {
+	conn    net.Conn
+	reader  *bufio.Reader
+	rnd     *rand.Rand
+	request []byte
+	key     int // where the key stands in the request
+}
+
+func newClient(addr string) (*client, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	head := "GET /v1/orders HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: example-sdk-python/4.2.1\r\n" +
+		"Accept: application/json\r\nAccept-Language: en-GB,en;q=0.8\r\nX-Client-Version: 2026-05-01\r\nX-Api-Key: "
+	request := append(appendKey([]byte(head), 0), "\r\n\r\n"...)
+	return &client{
+		conn: conn, reader: bufio.NewReader(conn), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		request: request, key: len(head),
+	}, nil
+}
+
+func (c *client) get(keys keySet) error {
+	copy(c.request[c.key:], keys.random(c.rnd))
+	if _, err := c.conn.Write(c.request); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return denial(fmt.Sprintf("%d %s", resp.StatusCode, resp.Header.Get("x-authz-reason")))
+	}
+	return nil
+}
+
+// upstream is a service that says ok.
+type upstream struct {
+	server   *http.Server
+	listener net.Listener
+	done     chan struct{}
+}
+
+func startUpstream() (*upstream, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{listener: l, done: make(chan struct{}), server: &http.Server{
+		ReadHeaderTimeout: patience,
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),
+	}}
+	go func() {
+		defer close(u.done)
+		_ = u.server.Serve(l) // until close
+	}()
+	return u, nil
+}
+
+func (u *upstream) port() int { return u.listener.Addr().(*net.TCPAddr).Port }
+
+func (u *upstream) close() {
+	_ = u.server.Close()
+	<-u.done
+}
