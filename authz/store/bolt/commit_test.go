@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,24 +222,73 @@ func TestDoubtsAreSettled(t *testing.T) {
 	if _, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"}); err != nil {
 		t.Fatal(err)
 	}
-	// As if the disk had failed after the transaction: the file has the account, memory has not.
+	// As if the disk had failed after the transaction: the file has the key, memory has not.
+	k := apikey.Key{ID: "unsure", Account: "acme", Digest: apikey.Hasher{}.Text("unsure"), Version: 1}
 	if err := db.commits.do(t.Context(), func(w *write) error {
 		w.then(func() { db.commits.doubtful = true })
-		_, err := keep(w, bucketAccounts, []byte("unsure"), &apikey.Account{ID: "unsure", Version: 1})
+		if err := index(w, &k); err != nil {
+			return err
+		}
+		_, err := keep(w, bucketKeys, []byte(k.ID), &k)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Keys().Account(t.Context(), "unsure"); authz.KindOf(err) != authz.KindNotFound {
+	if _, err := db.Keys().Find(t.Context(), k.Digest); authz.KindOf(err) != authz.KindNotFound {
 		t.Fatalf("memory knows it: %v", err)
 	}
-	_, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "unsure"})
+	_, err := db.Keys().CreateKey(t.Context(), k)
 	if authz.KindOf(err) != authz.KindExists {
 		t.Fatalf("the repeated write: %v", err)
 	}
-	if _, err := db.Keys().Account(t.Context(), "unsure"); err != nil {
+	if _, err := db.Keys().Find(t.Context(), k.Digest); err != nil {
 		t.Fatalf("what exists is not found: %v", err)
 	}
+}
+
+// TestReadsKeepUpWithWrites amends a key again and again while it is read from the file: who reads after a change was
+// acknowledged never gets what was before.
+func TestReadsKeepUpWithWrites(t *testing.T) {
+	db := openFresh(t, Options{})
+	keys, ctx := db.Keys(), t.Context()
+	if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	k, err := keys.CreateKey(ctx, apikey.Key{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var acknowledged atomic.Uint64
+	acknowledged.Store(k.Version)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				least := acknowledged.Load()
+				db.tables.Load().keys.Invalidate(k.Digest) // as if it had not been asked for in a long time
+				if got, err := keys.Find(ctx, k.Digest); err != nil || got.Version < least {
+					t.Errorf("read version %d after version %d was acknowledged (%v)", got.Version, least, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		off := i%2 == 0
+		changed, err := keys.AmendKey(ctx, "k", apikey.KeyChange{Disabled: &off})
+		if err != nil {
+			t.Fatal(err)
+		}
+		acknowledged.Store(changed.Version)
+	}
+	close(stop)
+	wg.Wait()
 }
 
 // TestTooLarge checks that what bbolt cannot store is the caller's fault and nobody else's.

@@ -140,7 +140,7 @@ func (im *importing) add(in incoming) error {
 	if err := im.w.put(bucketKeys, []byte(k.ID), in.text); err != nil {
 		return err
 	}
-	im.w.then(func() { im.keys.db.tables.Load().putText(k, in.text) })
+	im.w.then(func() { im.keys.db.tables.Load().putDigest(k.Digest) })
 	im.result.Created++
 	return nil
 }

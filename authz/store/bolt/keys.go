@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"context"
-	"sync"
 
 	"go.etcd.io/bbolt"
 
@@ -11,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// Keys is an apikey.Store. Find, Key and Account are answered from memory; listings read the file.
+// Keys is an apikey.Store. Find and Account are answered from memory for what is in use; everything else reads the file.
 type Keys struct{ db *DB }
 
 var _ apikey.Store = (*Keys)(nil)
@@ -21,17 +20,33 @@ func (db *DB) Keys() *Keys { return &Keys{db: db} }
 
 // Find is apikey.Store.Find.
 func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
-	return lookUp[apikey.Key](ctx, s.db, func(t *tables) *sync.Map { return &t.digests }, d, "no key has digest %x")
+	t, err := s.db.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !t.digests.has(d) {
+		return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
+	}
+	return hot(t, t.keys, d, func() (*apikey.Key, error) { return keyByDigest(ctx, s.db, d) })
 }
 
 // Key is apikey.Store.Key.
 func (s *Keys) Key(ctx context.Context, id string) (*apikey.Key, error) {
-	return lookUp[apikey.Key](ctx, s.db, func(t *tables) *sync.Map { return &t.keys }, id, "no key %q")
+	if _, err := s.db.open(ctx); err != nil {
+		return nil, err
+	}
+	return record[apikey.Key](ctx, s.db, bucketKeys, id, "no key %q")
 }
 
 // Account is apikey.Store.Account.
 func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) {
-	return lookUp[apikey.Account](ctx, s.db, func(t *tables) *sync.Map { return &t.accounts }, id, "no account %q")
+	t, err := s.db.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return hot(t, t.accounts, id, func() (*apikey.Account, error) {
+		return record[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
+	})
 }
 
 // Accounts is apikey.Store.Accounts.

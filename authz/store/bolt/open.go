@@ -1,8 +1,9 @@
 // Package bolt keeps keys, revocations and quotas in one file, with bbolt: nothing to install, and safe against crashes.
 //
 // Every write is on disk before it is acknowledged. Writes that wait at the same time share one transaction and so one
-// fsync (commit.go). Keys and accounts are also held in memory, so that looking one up costs no I/O and takes no lock
-// (tables.go). Memory is changed after the disk and before the acknowledgement: a read never sees what a crash could lose.
+// fsync (commit.go). The keys and accounts that are in use are also held in memory, so that looking one up costs no I/O
+// (tables.go). Memory is changed after the disk and before the acknowledgement: who was told that a key is switched off
+// never sees it switched on again.
 //
 // The file belongs to one process at a time. Its buckets are listed in layout.go.
 package bolt
@@ -52,7 +53,7 @@ type DB struct {
 	tables  atomic.Pointer[tables] // nil once closed
 }
 
-// Open opens the file, or makes it, with its directory, where there is none. It reads all keys into memory.
+// Open opens the file, or makes it, with its directory, where there is none. It reads the digests of all keys into memory.
 //
 // The error is ErrInUse when another process uses the file, of KindUnavailable when it cannot be read and written, and of
 // KindConflict when it is damaged, was not made by this package, or was made with another pepper.

@@ -1,65 +1,105 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
 
+	"github.com/maypok86/otter/v2"
 	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// tables are the keys and accounts in memory. Only the committer writes to them, and reads take no lock.
+// hotRecords is how many keys, and how many accounts, are held decoded: those that are asked for again and again.
+const hotRecords = 50_000
+
+// tables are what is held in memory of keys and accounts: the digests of all keys, so that a key that nobody has is refused
+// without a look at the file, and the records that are in use. A million records would otherwise be several million
+// objects, which the garbage collector would go through time and again, though few of them are ever asked for.
+//
+// Only the committer changes what is there already. Reads of what is in memory take no lock that a write holds for long.
 type tables struct {
-	digests  sync.Map // apikey.Digest -> *record[apikey.Key]
-	keys     sync.Map // id -> *record[apikey.Key]
-	accounts sync.Map // id -> *record[apikey.Account]
+	digests  digestSet
+	keys     *otter.Cache[apikey.Digest, *apikey.Key]
+	accounts *otter.Cache[string, *apikey.Account]
+	writes   atomic.Uint64 // rises before any record becomes another one
+}
+
+func newTables() *tables {
+	return &tables{
+		keys:     otter.Must(&otter.Options[apikey.Digest, *apikey.Key]{MaximumSize: hotRecords}),
+		accounts: otter.Must(&otter.Options[string, *apikey.Account]{MaximumSize: hotRecords}),
+	}
 }
 
 func (t *tables) putKey(k *apikey.Key) {
-	r := &record[apikey.Key]{}
-	r.value.Store(k)
-	t.keys.Store(k.ID, r)
-	t.digests.Store(k.Digest, r)
+	t.writes.Add(1)
+	t.digests.add(k.Digest)
+	t.keys.Set(k.Digest, k)
 }
 
-// putText puts a key in its place that is decoded later.
-func (t *tables) putText(k *apikey.Key, text []byte) {
-	r := &record[apikey.Key]{text: text}
-	t.keys.Store(k.ID, r)
-	t.digests.Store(k.Digest, r)
-}
+// putDigest notes a key that is read from the file when somebody asks for it.
+func (t *tables) putDigest(d apikey.Digest) { t.digests.add(d) }
 
 func (t *tables) putAccount(a *apikey.Account) {
-	r := &record[apikey.Account]{}
-	r.value.Store(a)
-	t.accounts.Store(a.ID, r)
+	t.writes.Add(1)
+	t.accounts.Set(a.ID, a)
 }
 
-// record is one record in memory. It is decoded when somebody first asks for it: decoding is most of the work of
-// opening a large file, and few of its keys are used in the first minute.
-type record[T any] struct {
-	text  []byte // as it stands in the file
-	value atomic.Pointer[T]
-}
-
-func (r *record[T]) get() (*T, error) {
-	if v := r.value.Load(); v != nil {
+// hot finds a record in a cache, or reads it from the file and keeps it there. What is read while something is written may
+// be what it was before, and is not kept: nobody who comes later gets it.
+func hot[K comparable, T any](t *tables, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
+	if v, ok := cache.GetIfPresent(key); ok {
 		return v, nil
 	}
-	v, err := decode[T](r.text)
+	before := t.writes.Load()
+	v, err := read()
 	if err != nil {
 		return nil, err
 	}
-	r.value.CompareAndSwap(nil, v) // of several who decode at once, one wins, so that all share what it made
-	return r.value.Load(), nil
+	kept, ok := cache.Compute(key, func(there *T, found bool) (*T, otter.ComputeOp) {
+		if found || t.writes.Load() != before {
+			return there, otter.CancelOp
+		}
+		return v, otter.WriteOp
+	})
+	if ok {
+		return kept, nil // perhaps another's, so that all share one
+	}
+	return v, nil
 }
 
-// lookUp finds something in one of the tables.
-func lookUp[T any](ctx context.Context, db *DB, table func(*tables) *sync.Map, key any, missing string) (*T, error) {
+// digestSet is a set of digests without a pointer in it. Its zero value is empty. It holds half of each: a digest that
+// begins like another one, of which nobody can find two, is looked for in the file.
+type digestSet struct{ shards [256]digestShard }
+
+type digestShard struct {
+	mu   sync.RWMutex
+	have map[[16]byte]struct{}
+}
+
+func (s *digestSet) add(d apikey.Digest) {
+	sh := &s.shards[d[0]]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.have == nil {
+		sh.have = make(map[[16]byte]struct{})
+	}
+	sh.have[[16]byte(d[:])] = struct{}{}
+}
+
+func (s *digestSet) has(d apikey.Digest) bool {
+	sh := &s.shards[d[0]]
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	_, ok := sh.have[[16]byte(d[:])]
+	return ok
+}
+
+// open returns the tables, or why nothing can be read.
+func (db *DB) open(ctx context.Context) (*tables, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}
@@ -67,45 +107,71 @@ func lookUp[T any](ctx context.Context, db *DB, table func(*tables) *sync.Map, k
 	if t == nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: the store is closed")
 	}
-	r, ok := table(t).Load(key)
-	if !ok {
-		return nil, authz.Errorf(authz.KindNotFound, missing, key)
-	}
-	return r.(*record[T]).get()
+	return t, nil
 }
 
-// reload reads all keys and accounts into memory.
+// record reads one record from the file. It is an error if there is none.
+func record[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T, error) {
+	var v *T
+	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
+		v, err = decode[T](tx.Bucket([]byte(bucket)).Get([]byte(id)))
+		return err
+	})
+	if err == nil && v == nil {
+		err = authz.Errorf(authz.KindNotFound, missing, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// keyByDigest reads a key from the file.
+func keyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, error) {
+	var k *apikey.Key
+	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
+		id := tx.Bucket([]byte(bucketDigests)).Get(d[:])
+		if id == nil {
+			return authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
+		}
+		if k, err = decode[apikey.Key](tx.Bucket([]byte(bucketKeys)).Get(id)); err == nil && k == nil {
+			err = damaged("a digest leads to key %q, which is not there", id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// reload reads the digests of all keys into memory.
 func (db *DB) reload() error {
-	t := new(tables)
+	t := newTables()
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
-		readAll[apikey.Account](tx, bucketAccounts, &t.accounts)
-		keys, digests := readAll[apikey.Key](tx, bucketKeys, &t.keys), 0
+		digests, keys := 0, 0
 		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, id []byte) error {
-			r, ok := t.keys.Load(string(id))
-			if !ok || len(digest) != len(apikey.Digest{}) {
-				return damaged("a digest leads to key %q, which is not there", id)
+			if len(digest) != len(apikey.Digest{}) {
+				return damaged("a digest of %d bytes leads to key %q", len(digest), id)
 			}
-			t.digests.Store(apikey.Digest(digest), r)
+			t.digests.add(apikey.Digest(digest))
 			digests++
 			return nil
 		})
-		if err == nil && digests != keys {
-			err = damaged("there are %d digests for %d keys", digests, keys)
+		if err != nil {
+			return err
 		}
-		return err
+		_ = tx.Bucket([]byte(bucketKeys)).ForEach(func([]byte, []byte) error {
+			keys++
+			return nil
+		})
+		if digests != keys {
+			return damaged("there are %d digests for %d keys", digests, keys)
+		}
+		return nil
 	})
 	if err == nil {
 		db.tables.Store(t)
 	}
 	return err
-}
-
-// readAll puts every record of a bucket into a table, and returns how many there are.
-func readAll[T any](tx *bbolt.Tx, bucket string, table *sync.Map) (n int) {
-	_ = tx.Bucket([]byte(bucket)).ForEach(func(id, text []byte) error {
-		table.Store(string(id), &record[T]{text: bytes.Clone(text)}) // the file's memory is only ours to read for now
-		n++
-		return nil
-	})
-	return n
 }
