@@ -17,8 +17,8 @@ type bar struct {
 // The measures of a chart, in pixels. The colours can be seen on white and on black: an image in a page does not know on
 // which of them it stands.
 const (
-	chartWidth  = 760
-	labelWidth  = 270
+	chartWidth  = 800
+	labelWidth  = 310
 	numberWidth = 80
 	rowHeight   = 34
 	barHeight   = 20
