@@ -50,6 +50,11 @@ bench: ## the rivals beside us, in one run: checks a second, server CPU, latency
 	@$(GO) build -trimpath -o bin/ ./cmd/tollkeeper ./envoy/bench
 	@exec ./bin/bench -tollkeeper bin/tollkeeper $(BENCH)
 
+.PHONY: stalls
+stalls: build ## how much reloads, key writes and a slow policy hold up the checks of others
+	@$(GO) build -o bin/ ./envoy/bench
+	@./bin/bench -stalls
+
 .PHONY: microbench
 microbench: ## run the benchmarks of single functions
 	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...

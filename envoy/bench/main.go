@@ -26,6 +26,7 @@ type options struct {
 	rounds   int
 	seconds  float64
 	keys     int // of the large set
+	stalls   bool
 	envoy    bool
 	only     string
 	binary   string
@@ -69,6 +70,7 @@ func parseFlags(args []string) (o options, kind string, err error) {
 	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
 	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
 	f.StringVar(&o.svg, "svg", "", "also draw the server CPU of a check into this `file`")
+	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy hold up the checks of others")
 	quick := f.Bool("quick", false, "only see whether it works: 1 round of 1 second, 10,000 keys in the large set")
 	f.StringVar(&kind, "serve", "", "be one of the rivals, which is how this program starts them")
 	if err := f.Parse(args); err != nil {
@@ -117,6 +119,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if o.stalls {
+		return stalls(ctx, o, dir, os.Stdout)
+	}
 	rivals, err := prepare(ctx, o, dir)
 	defer func() {
 		for _, rv := range rivals {
