@@ -9,40 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
-
-// Keys finds out whose a key is.
-type Keys interface {
-	// Identify returns what is known about a key text at that instant. It does not fail: what it cannot find out is
-	// a status. It knows nothing of revocation.
-	Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact)
-	// Account returns what is known about an account.
-	Account(ctx context.Context, id string) authz.AccountFact
-}
-
-// Tokens finds out what a bearer token is worth. As Keys, it does not fail, and knows nothing of revocation.
-type Tokens interface {
-	// IsToken reports whether a bearer text is a token's and not a key's.
-	IsToken(text string) bool
-	Identify(ctx context.Context, text string, now time.Time) authz.TokenFact
-	// FromProxy returns what is known about a token that the proxy has verified, by the metadata of its filters and the
-	// token's text if the request has it, and false if there is none.
-	FromProxy(ctx context.Context, filters map[string]any, text string, now time.Time) (authz.TokenFact, bool)
-}
-
-// Revocations says who is cut off.
-type Revocations interface {
-	Key(id string) bool
-	Account(id string, issued time.Time) bool
-	Token(t *authz.TokenFact) bool
-	Stale() bool
-}
 
 // Meter counts what callers use. It fills facts that the caller provides, one for each limit and in their order.
 type Meter interface {
@@ -149,11 +121,13 @@ func (c *Checker) Check(ctx context.Context, r *authz.Request) authz.Decision {
 // pool.
 var attempts = sync.Pool{New: func() any { return new(attempt) }}
 
-// release gives the attempt back, unless somebody waited for one of its ends and may still look at it. So does a panic,
-// which does not get here.
+// release gives the attempt back, unless somebody waited for one of its ends and may still look at it.
 func (a *attempt) release() {
-	for _, b := range [...]*budget{&a.whole, &a.waits[0], &a.waits[1], &a.waits[2]} {
-		if b.waited != nil {
+	if a.whole.waited != nil {
+		return
+	}
+	for i := range a.waits {
+		if a.waits[i].waited != nil {
 			return
 		}
 	}
@@ -180,7 +154,8 @@ type attempt struct {
 	quotas      [4]authz.QuotaFact // memory for facts.Quota
 	entry       Entry
 	whole       budget    // of the check
-	waits       [3]budget // for what is not in memory
+	waits       [4]budget // for what is not in memory: the token, the look at the limits, and two tries to reserve
+	waiting     int       // how many of them were begun
 	cause       string
 	would       authz.Reason
 	trace       *authz.Trace // not nil when somebody wants to know why
@@ -256,89 +231,6 @@ func (a *attempt) stop() {
 	a.whole.stop()
 }
 
-// identify finds the credentials and what is known about them. It judges nothing.
-func (a *attempt) identify(ctx context.Context) {
-	a.facts.Token.Status = authz.TokenMissing
-	a.facts.Account.Status = authz.AccountUnknown
-	a.facts.Revocation.Stale = a.revocations.Stale()
-	a.opt.Credentials.find(&a.credential, a.request, a.opt.Tokens)
-	switch key := &a.facts.Key; {
-	case a.credential.ambiguous:
-		key.Status = authz.KeyAmbiguous
-	case a.credential.text == "":
-		key.Status = authz.KeyMissing
-	default:
-		a.facts.Key, a.facts.Account = a.keys.Identify(ctx, a.credential.text, a.began)
-		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
-			key.Status = authz.KeyRevoked
-		}
-	}
-	if a.opt.Tokens != nil && !a.credential.ambiguous {
-		a.identifyToken(ctx)
-	}
-}
-
-// identifyToken does the same for the bearer token. Whether it was revoked is asked every time, however long ago its
-// signature was verified.
-func (a *attempt) identifyToken(ctx context.Context) {
-	ctx = a.patient(ctx, 0)
-	token := &a.facts.Token
-	vouched := false
-	if m := a.request.Metadata; m != nil {
-		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, a.credential.token, a.began)
-	}
-	switch {
-	case vouched:
-	case a.credential.token != "":
-		*token = a.opt.Tokens.Identify(ctx, a.credential.token, a.began)
-	default:
-		token.Status = authz.TokenMissing
-	}
-	if token.Status == authz.TokenValid && a.revocations.Token(token) {
-		token.Status = authz.TokenRevoked
-	}
-	if a.facts.Key.Status == authz.KeyMissing && token.Status == authz.TokenValid && token.Account != "" {
-		a.facts.Account = a.accountOf(ctx, token)
-	}
-}
-
-// accountOf is who pays for a caller that has only a token: the account that its issuer names. An issuer that names the
-// plan as well may have customers of whom nothing else is known here.
-func (a *attempt) accountOf(ctx context.Context, token *authz.TokenFact) authz.AccountFact {
-	account := a.keys.Account(ctx, token.Account)
-	if token.Plan == "" {
-		return account
-	}
-	if account.Status == authz.AccountUnknown {
-		account.ID, account.Status = token.Account, authz.AccountActive
-	}
-	account.Plan = token.Plan
-	return account
-}
-
-// peek looks at the limits of the plan. Only a good credential has any: a stranger learns nothing of anybody's quota.
-func (a *attempt) peek(ctx context.Context) {
-	switch key, token, account := &a.facts.Key, &a.facts.Token, &a.facts.Account; {
-	case key.Status == authz.KeyActive:
-		a.plan, a.holder = key.Plan, authz.Holder{Key: key.Lineage, Account: key.Account}
-	case key.Status == authz.KeyMissing && token.Status == authz.TokenValid && account.ID != "":
-		a.plan, a.holder = account.Plan, authz.Holder{Key: bearerOf(token), Account: account.ID}
-	default:
-		return
-	}
-	a.limits = a.rules.Plans[a.plan]
-	if len(a.limits) > 0 {
-		a.facts.Quota = a.quotaFacts()
-		a.meter.Peek(a.patient(ctx, 1), a.holder, a.limits, a.facts.Quota)
-	}
-}
-
-// bearerOf is whose use of a limit per key is counted together where there is no key: that of one subject. No key's
-// lineage, and no other issuer's subject, is called like that.
-func bearerOf(t *authz.TokenFact) string {
-	return "token:" + strconv.Itoa(len(t.Issuer)) + ":" + t.Issuer + t.Subject
-}
-
 // quotaFacts is memory for the facts about the limits.
 func (a *attempt) quotaFacts() []authz.QuotaFact {
 	if n := len(a.limits); n <= len(a.quotas) {
@@ -347,12 +239,14 @@ func (a *attempt) quotaFacts() []authz.QuotaFact {
 	return make([]authz.QuotaFact, len(a.limits))
 }
 
-// patient bounds a wait for what is not in memory: the ledger, or the server of a token. Each step of the check has its own.
-func (a *attempt) patient(ctx context.Context, step int) context.Context {
+// patient bounds a wait for what is not in memory: the ledger, or the server of a token. Each step of the check has its
+// own: nothing may be written over one that somebody may still look at.
+func (a *attempt) patient(ctx context.Context) context.Context {
 	at, _ := ctx.Deadline() // bound has set one
 	now := time.Now()
 	left := at.Sub(now)
-	b := &a.waits[step]
+	b := &a.waits[a.waiting]
+	a.waiting++
 	b.start(ctx, now.Add(left-time.Duration(policyShare*float64(left))))
 	return b
 }
@@ -396,9 +290,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 
 // take takes the charge, once for a stream however often the proxy asks about it. It returns nil if there was too little.
 func (a *attempt) take(ctx context.Context, charge authz.Charge) taken {
-	a.waits[2].stop() // of the first time, if this is the second
-	a.waits[2] = budget{}
-	ctx = a.patient(ctx, 2)
+	ctx = a.patient(ctx)
 	if s, ok := a.replays.streamOf(a.request); ok {
 		return a.replays.enter(s).reserve(ctx, a, charge)
 	}

@@ -1,0 +1,119 @@
+package check
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Keys finds out whose a key is.
+type Keys interface {
+	// Identify returns what is known about a key text at that instant. It does not fail: what it cannot find out is
+	// a status. It knows nothing of revocation.
+	Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact)
+	// Account returns what is known about an account.
+	Account(ctx context.Context, id string) authz.AccountFact
+}
+
+// Tokens finds out what a bearer token is worth. As Keys, it does not fail, and knows nothing of revocation.
+type Tokens interface {
+	// IsToken reports whether a bearer text is a token's and not a key's.
+	IsToken(text string) bool
+	Identify(ctx context.Context, text string, now time.Time) authz.TokenFact
+	// FromProxy returns what is known about a token that the proxy has verified, by the metadata of its filters and the
+	// token's text if the request has it, and false if there is none.
+	FromProxy(ctx context.Context, filters map[string]any, text string, now time.Time) (authz.TokenFact, bool)
+}
+
+// Revocations says who is cut off.
+type Revocations interface {
+	Key(id string) bool
+	Account(id string, issued time.Time) bool
+	Token(t *authz.TokenFact) bool
+	Stale() bool
+}
+
+// identify finds the credentials and what is known about them. It judges nothing.
+func (a *attempt) identify(ctx context.Context) {
+	a.facts.Token.Status = authz.TokenMissing
+	a.facts.Account.Status = authz.AccountUnknown
+	a.facts.Revocation.Stale = a.revocations.Stale()
+	a.opt.Credentials.find(&a.credential, a.request, a.opt.Tokens)
+	switch key := &a.facts.Key; {
+	case a.credential.ambiguous:
+		key.Status = authz.KeyAmbiguous
+	case a.credential.text == "":
+		key.Status = authz.KeyMissing
+	default:
+		a.facts.Key, a.facts.Account = a.keys.Identify(ctx, a.credential.text, a.began)
+		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
+			key.Status = authz.KeyRevoked
+		}
+	}
+	if a.opt.Tokens != nil && !a.credential.ambiguous {
+		a.identifyToken(ctx)
+	}
+}
+
+// identifyToken does the same for the bearer token. Whether it was revoked is asked every time, however long ago its
+// signature was verified.
+func (a *attempt) identifyToken(ctx context.Context) {
+	ctx = a.patient(ctx)
+	token := &a.facts.Token
+	vouched := false
+	if m := a.request.Metadata; m != nil {
+		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, a.credential.token, a.began)
+	}
+	switch {
+	case vouched:
+	case a.credential.token != "":
+		*token = a.opt.Tokens.Identify(ctx, a.credential.token, a.began)
+	default:
+		token.Status = authz.TokenMissing
+	}
+	if token.Status == authz.TokenValid && a.revocations.Token(token) {
+		token.Status = authz.TokenRevoked
+	}
+	if a.facts.Key.Status == authz.KeyMissing && token.Status == authz.TokenValid && token.Account != "" {
+		a.facts.Account = a.accountOf(ctx, token)
+	}
+}
+
+// accountOf is who pays for a caller that has only a token: the account that its issuer names. An issuer that names the
+// plan as well may have customers of whom nothing else is known here.
+func (a *attempt) accountOf(ctx context.Context, token *authz.TokenFact) authz.AccountFact {
+	account := a.keys.Account(ctx, token.Account)
+	if token.Plan == "" {
+		return account
+	}
+	if account.Status == authz.AccountUnknown {
+		account.ID, account.Status = token.Account, authz.AccountActive
+	}
+	account.Plan = token.Plan
+	return account
+}
+
+// peek looks at the limits of the plan. Only a good credential has any: a stranger learns nothing of anybody's quota.
+func (a *attempt) peek(ctx context.Context) {
+	switch key, token, account := &a.facts.Key, &a.facts.Token, &a.facts.Account; {
+	case key.Status == authz.KeyActive:
+		a.plan, a.holder = key.Plan, authz.Holder{Key: key.Lineage, Account: key.Account}
+	case key.Status == authz.KeyMissing && token.Status == authz.TokenValid && account.ID != "":
+		a.plan, a.holder = account.Plan, authz.Holder{Key: bearerOf(token), Account: account.ID}
+	default:
+		return
+	}
+	a.limits = a.rules.Plans[a.plan]
+	if len(a.limits) > 0 {
+		a.facts.Quota = a.quotaFacts()
+		a.meter.Peek(a.patient(ctx), a.holder, a.limits, a.facts.Quota)
+	}
+}
+
+// bearerOf is whose use of a limit per key is counted together where there is no key: that of one subject. No key's
+// lineage, and no other issuer's subject, is called like that.
+func bearerOf(t *authz.TokenFact) string {
+	return "token:" + strconv.Itoa(len(t.Issuer)) + ":" + t.Issuer + t.Subject
+}
