@@ -28,6 +28,7 @@ type Service struct {
 	Revoked     revocation.Store
 	Tokens      Tokens   // nil where none are understood
 	Issuers     []string // of the tokens
+	Signers     []string // those of them of whose tokens it is known which key signed them
 	// RecordLife is how long a record has to be kept that cuts off tokens which were issued until now.
 	RecordLife time.Duration
 	Ledger     quota.Ledger

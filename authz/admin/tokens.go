@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,11 +92,17 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	r := revocation.Record{
 		Kind: revocation.Kind(in.Kind), Issuer: in.Issuer, Value: in.Value, At: now, Cause: in.Cause, ExpiresAt: now.Add(s.RecordLife + revocation.ClockMargin),
 	}
-	switch {
-	case r.Issuer == "" && len(s.Issuers) == 1:
+	if r.Issuer == "" && len(s.Issuers) == 1 {
 		r.Issuer = s.Issuers[0]
+	}
+	switch {
 	case r.Issuer == "":
-		return Revoked{}, authz.Errorf(authz.KindInvalid, "name the issuer: one of %s", cmp.Or(strings.Join(s.Issuers, ", "), "none is configured"))
+		return Revoked{}, authz.Errorf(authz.KindInvalid, "name the issuer: one of %s", namesOf(s.Issuers))
+	case !slices.Contains(s.Issuers, r.Issuer): // a typing error would match nothing
+		return Revoked{}, authz.Errorf(authz.KindInvalid, "no issuer is called %q: want one of %s", r.Issuer, namesOf(s.Issuers))
+	case r.Kind == revocation.KindSigningKey && !slices.Contains(s.Signers, r.Issuer):
+		return Revoked{}, authz.Errorf(authz.KindInvalid,
+			"which key signed a token of %q is not known here: take the key away from who verifies them, or revoke by sub or client", r.Issuer)
 	}
 	switch r.Kind {
 	case revocation.KindSubject, revocation.KindClient:
@@ -118,13 +125,21 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	return s.revoke(ctx, r)
 }
 
-// revokeToken cuts off one token by its text, and by its id if its issuer gave it one.
+func namesOf(issuers []string) string {
+	return cmp.Or(strings.Join(issuers, ", "), "none, for none is configured")
+}
+
+// revokeToken cuts off one token by its text, and by its id if its issuer gave it one. One of which nobody can say now
+// whether it is good is recorded all the same, by its text: it may turn out to be.
 func (s *Service) revokeToken(ctx context.Context, text, cause string) (Revoked, error) {
 	if s.Tokens == nil {
 		return Revoked{}, noIssuers()
 	}
 	t := s.Tokens.Inspect(ctx, text)
-	if !t.Known() {
+	switch {
+	case t.Status == authz.TokenUnavailable:
+		t.Digest = authz.TokenDigest(text)
+	case !t.Known():
 		return Revoked{}, authz.Errorf(authz.KindInvalid, "the token is %s, and so is refused already", strings.ReplaceAll(string(t.Status), "_", " "))
 	}
 	var out Revoked

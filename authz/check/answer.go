@@ -105,19 +105,24 @@ func (a *attempt) dropCredential(out *authz.Answer) {
 	if a.opt.Answers.KeepCredentials {
 		return
 	}
+	var cookies []string
 	for _, p := range a.credential.places {
 		switch {
 		case p.in == "query":
 			out.RemoveQueryParameters = append(out.RemoveQueryParameters, p.name)
-		case p.in == "cookie" && !out.Headers.Has("cookie"):
-			if rest := withoutCookie(a.request.HTTP.Headers, p.name); rest != "" {
-				out.Headers = append(out.Headers, authz.Header{Name: "cookie", Value: rest})
-			} else {
-				out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "cookie")
-			}
+		case p.in == "cookie":
+			cookies = append(cookies, p.name)
 		case p.in == "header" && !out.Headers.Has(p.name):
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, p.name)
 		}
+	}
+	if len(cookies) == 0 || out.Headers.Has("cookie") {
+		return
+	}
+	if rest := withoutCookies(a.request.HTTP.Headers, cookies); rest != "" {
+		out.Headers = append(out.Headers, authz.Header{Name: "cookie", Value: rest})
+	} else {
+		out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "cookie")
 	}
 }
 

@@ -356,6 +356,10 @@ func TestCredentialsDoNotReachTheUpstream(t *testing.T) {
 	if !d.Allowed() || strings.Join(d.RemoveRequestHeaders, " ") != "authorization" || strings.Join(d.RemoveQueryParameters, " ") != "api_key" || d.Headers.Get("cookie") != "a=1; b=2" {
 		t.Errorf("%+v", d)
 	}
+	b = newBench(t, rule(goodKey), check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Cookies: []string{"key", "old_key"}}})
+	if d := b.Check(t.Context(), request("cookie", "key="+b.text+"; old_key="+b.text+"; c=1")); !d.Allowed() || d.Headers.Get("cookie") != "c=1" {
+		t.Errorf("in two cookies: %+v", d)
+	}
 }
 
 func TestHeadersAreMadeSafe(t *testing.T) {

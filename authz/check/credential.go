@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -132,13 +133,13 @@ func cookies(h authz.Headers, name string) []string {
 	return out
 }
 
-// withoutCookie returns the Cookie field without that cookie.
-func withoutCookie(h authz.Headers, name string) string {
+// withoutCookies returns the Cookie field without those cookies.
+func withoutCookies(h authz.Headers, names []string) string {
 	var keep []string
 	for _, field := range h.Values("cookie") {
 		for pair := range strings.SplitSeq(field, ";") {
 			pair = strings.Trim(pair, " \t")
-			if n, _, _ := strings.Cut(pair, "="); n != name && pair != "" {
+			if n, _, _ := strings.Cut(pair, "="); !slices.Contains(names, n) && pair != "" {
 				keep = append(keep, pair)
 			}
 		}

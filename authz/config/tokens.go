@@ -8,7 +8,8 @@ type Tokens struct {
 	Introspection Introspection `yaml:"introspection" envPrefix:"INTROSPECTION_"`
 	// Keep leaves the token in the request that goes to the upstream.
 	Keep bool `yaml:"keep" env:"KEEP"`
-	// MaxLifetime is how long a token can live from its iat, whatever its exp says. What revokes it is kept that long.
+	// MaxLifetime is how long a token can live from its iat, whatever its exp says. What revokes it is kept that long: if
+	// this is raised later, tokens that were revoked before and are still good by their exp may be accepted again.
 	MaxLifetime Duration `yaml:"max_lifetime" env:"MAX_LIFETIME"`
 	// Skew is by how much the clocks of issuers may differ from ours, 2m at most.
 	Skew Duration `yaml:"skew" env:"SKEW"`
@@ -33,7 +34,8 @@ type Issuer struct {
 	Discovery bool   `yaml:"discovery" env:"DISCOVERY"`
 	JWKSURL   string `yaml:"jwks_url" env:"JWKS_URL"`
 	JWKSFile  string `yaml:"jwks_file" env:"JWKS_FILE"`
-	// Envoy leaves the signature to Envoy's jwt_authn filter, and is its payload_in_metadata.
+	// Envoy leaves the signature to Envoy's jwt_authn filter, and is its payload_in_metadata. A token can be revoked by
+	// its text only if the filter forwards it (forward: true); by jti, sid, sub and client it always can.
 	Envoy string `yaml:"envoy" env:"ENVOY"`
 	// AccountClaim names the claim with the account that pays for callers that have a token and no key; without it they
 	// need a key. PlanClaim names the one with the plan; without it the account's own counts.
@@ -47,7 +49,9 @@ type Issuer struct {
 	StatusLists []string `yaml:"status_lists" env:"STATUS_LISTS"`
 }
 
-// Introspection says who is asked about opaque tokens (RFC 7662). It is off without a URL.
+// Introspection says who is asked about opaque tokens (RFC 7662). It is off without a URL. Its server should say iat: a
+// token without it, whose end moves while it is used, is cut off by its text or jti for good, but by sid, sub and client for
+// tokens.max_lifetime only.
 type Introspection struct {
 	URL string `yaml:"url" env:"URL"`
 	// Issuer is whose tokens they are: the name by which they are revoked here.
@@ -59,7 +63,7 @@ type Introspection struct {
 	Audiences    []string `yaml:"audiences" env:"AUDIENCES"`
 	AccountClaim string   `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
 	PlanClaim    string   `yaml:"plan_claim" env:"PLAN_CLAIM"`
-	// TTL is how long an active token is believed to be, never past its exp, and NegativeTTL how long one that is not.
+	// TTL is how long an active token is believed to be, never past its end, and NegativeTTL how long one that is not.
 	TTL         Duration `yaml:"ttl" env:"TTL"`
 	NegativeTTL Duration `yaml:"negative_ttl" env:"NEGATIVE_TTL"`
 	// Timeout bounds one call. A check waits for less.

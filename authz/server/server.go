@@ -4,10 +4,12 @@
 // The life of a server, with what a crash at each point costs:
 //
 //  1. The database is opened and locked. A second server on the same data directory stops here.
-//  2. Policies are compiled, plans and reasons read. Nothing is served without them.
+//  2. Policies are compiled, plans and reasons read. Nothing is served without them. The keys of issuers are fetched beside
+//     everything else: their tokens are refused until they are there.
 //  3. Revocations are read to the end. Until then the set is stale and everybody is denied.
 //  4. The ports are taken. From here on nothing can go wrong that a configuration could cause.
-//  5. Checks are served; health says SERVING. A crash here strands the units of the leases in hand, at most.
+//  5. Checks, administration and revocations from outside are served; health says SERVING. A crash here strands the units
+//     of the leases in hand, at most.
 //  6. The context ends: health says NOT_SERVING, checks under way are finished, for shutdownGrace at most.
 //  7. Leases are given back. A crash before this strands them, a crash after it costs nothing.
 //  8. Decisions in the queue are written, and the database is closed.
@@ -263,7 +265,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 		CheckLedger: s.stores.checkLedger, RecordLife: s.recordLife(),
 	}
 	if s.tokens != nil {
-		service.Tokens, service.Issuers = s.tokens, s.tokens.Names()
+		service.Tokens, service.Issuers, service.Signers = s.tokens, s.tokens.Names(), s.tokens.Signers()
 	}
 	s.admin = s.httpServer(admin.Handler(service, adminToken, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log))
 	s.announced = true

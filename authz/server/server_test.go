@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -77,10 +78,18 @@ func start(t *testing.T, cfg config.Config) *running {
 // check sends one check and returns the status and the reason of a denial, 200 for an allow.
 func (r *running) check(key string) (int, string) {
 	r.t.Helper()
+	return r.ask("x-api-key", key, nil)
+}
+
+// ask sends one check with that header and what the filters before ours found out, and returns the status and the reason of
+// a denial, 200 for an allow.
+func (r *running) ask(header, value string, filters *corev3.Metadata) (int, string) {
+	r.t.Helper()
 	resp, err := r.checks.Check(r.t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-			Method: "GET", Path: "/v1/x", Headers: map[string]string{"x-api-key": key},
+			Method: "GET", Path: "/v1/x", Headers: map[string]string{header: value},
 		}},
+		MetadataContext: filters,
 	}})
 	if err != nil {
 		r.t.Fatal(err)

@@ -12,7 +12,8 @@ import (
 	"testing"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
@@ -37,26 +38,10 @@ func tokenConfig(t *testing.T, issuer *tokentest.Issuer) config.Config {
 	return cfg
 }
 
-// bearer sends one check with a token and returns the status and the reason of a denial, 200 for an allow.
+// bearer is ask with a token.
 func (r *running) bearer(token string) (int, string) {
 	r.t.Helper()
-	resp, err := r.checks.Check(r.t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-			Method: "GET", Path: "/v1/x", Headers: map[string]string{"authorization": "Bearer " + token},
-		}},
-	}})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if resp.GetStatus().GetCode() == 0 {
-		return 200, ""
-	}
-	for _, h := range resp.GetDeniedResponse().GetHeaders() {
-		if h.GetHeader().GetKey() == "x-authz-reason" {
-			return int(resp.GetDeniedResponse().GetStatus().GetCode()), h.GetHeader().GetValue()
-		}
-	}
-	return 0, ""
+	return r.ask("authorization", "Bearer "+token, nil)
 }
 
 func (r *running) wantBearer(token string, status int, reason string) {
@@ -150,6 +135,55 @@ func TestEveryWayInRevokes(t *testing.T) {
 		}
 	}
 	again.wantBearer(issuer.Token(map[string]any{"org": "acme", "sub": "user of account-disabled", "iat": time.Now().Unix() + 1}), 403, "token_revoked")
+}
+
+// TestTokensThatTheProxyVerifiesAreRevoked revokes tokens whose signature nobody here can judge. A revocation that could
+// match nothing is refused.
+func TestTokensThatTheProxyVerifiesAreRevoked(t *testing.T) {
+	issuer := tokentest.New()
+	defer issuer.Close()
+	cfg := tokenConfig(t, issuer)
+	cfg.Tokens.Issuers[0].Discovery, cfg.Tokens.Issuers[0].Envoy = false, "payload"
+	r := start(t, cfg)
+	r.newKey("acme", "free")
+	vouched := func(token string, claims map[string]any) (int, string) {
+		payload, err := structpb.NewStruct(map[string]any{"payload": claims})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.ask("authorization", "Bearer "+token, &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": payload}})
+	}
+	for name, revoke := range map[string]func(token string){
+		"RFC 7009": func(token string) {
+			body := url.Values{"token": {token}}.Encode()
+			if got := r.post("/oauth2/revoke", form, body, func(q *http.Request) { q.SetBasicAuth("crm", "hush") }); got != 200 {
+				t.Errorf("answered %d", got)
+			}
+		},
+		"the admin API": func(token string) { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Token: token}, nil) },
+	} {
+		now := float64(time.Now().Unix())
+		claims := map[string]any{"iss": issuer.URL, "aud": "api", "iat": now, "exp": now + 60, "org": "acme", "sub": name}
+		token := issuer.Sign("JWT", claims)
+		if status, why := vouched(token, claims); status != 200 {
+			t.Errorf("%s: before: %d %q", name, status, why)
+		}
+		revoke(token)
+		if status, why := vouched(token, claims); status != 403 || why != "token_revoked" {
+			t.Errorf("%s: after: %d %q", name, status, why)
+		}
+	}
+	for _, c := range []struct {
+		in   admin.TokenRevoke
+		want string
+	}{
+		{admin.TokenRevoke{Kind: "signing_key", Value: "key-1"}, "is not known here"},
+		{admin.TokenRevoke{Kind: "sub", Value: "u", Issuer: issuer.URL + "/"}, "no issuer is called"},
+	} {
+		if err := r.admin.Do(t.Context(), "POST", "/v1/tokens/revoke", c.in, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.in, err)
+		}
+	}
 }
 
 // TestStrangersRevokeNothing tries each way in without being entitled to it.

@@ -27,7 +27,7 @@ type Introspection struct {
 	Audiences []string
 	// AccountClaim and PlanClaim are those of an Issuer.
 	AccountClaim, PlanClaim string
-	// TTL is how long "active" is believed, though never past exp, and NegativeTTL how long "not active" is.
+	// TTL is how long "active" is believed, though never past the token's end, and NegativeTTL how long "not active" is.
 	TTL, NegativeTTL time.Duration
 	Timeout          time.Duration // of one call; a check may wait for less
 }
@@ -148,6 +148,9 @@ func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified
 	// revokes it is kept.
 	if last := now.Add(v.opt.Timing.MaxLifetime + v.opt.Timing.Skew); t.until.After(last) || t.fact.ExpiresAt.IsZero() {
 		return nil, malformed("the answer says neither exp nor iat, or the token lives longer than max_lifetime")
+	}
+	if t.fact.IssuedAt.IsZero() { // a server may move the end while the token is used: what revokes it is kept for good
+		t.fact.ExpiresAt = time.Time{}
 	}
 	if iss, there := claims["iss"]; there && iss != in.Issuer {
 		return nil, refuse(authz.TokenUntrustedIssuer, "the answer is about another issuer's token")

@@ -66,14 +66,18 @@ type keySet struct {
 const maxKeys = 100
 
 // parseKeys reads a JWK Set (RFC 7517 section 5). Keys for other purposes, of other kinds and too weak ones are left out;
-// a set of which nothing remains is refused.
+// a set of which nothing remains is refused. One that is empty to begin with is an issuer's way to say that it trusts none
+// of its keys any more.
 func parseKeys(raw []byte) ([]key, error) {
 	doc, err := decodeObject(raw)
 	if err != nil {
 		return nil, fmt.Errorf("the key set %w", err)
 	}
-	if _, ok := doc["keys"].([]any); !ok {
+	switch list, ok := doc["keys"].([]any); {
+	case !ok:
 		return nil, errors.New("the key set has no list of keys")
+	case len(list) == 0:
+		return nil, nil
 	}
 	set, err := jwk.Parse(raw, jwk.WithIgnoreParseError(true))
 	if err != nil {

@@ -144,7 +144,10 @@ func TestAnswersAboutOthers(t *testing.T) {
 	b.issuer.Opaque("iat", map[string]any{"aud": "api", "exp": iat + 60})
 	b.issuer.Opaque("neither", map[string]any{"aud": "api"})
 	b.issuer.Opaque("long", map[string]any{"aud": "api", "exp": iat + 100_000})
-	b.want(t, "iat", authz.TokenValid) // when it was issued need not be said, if it ends soon enough
+	b.want(t, "iat", authz.TokenValid)                             // when it was issued need not be said, if it ends soon enough
+	if f := b.Inspect(t.Context(), "iat"); !f.ExpiresAt.IsZero() { // its server may move its end
+		t.Errorf("what revokes it would be forgotten at %s", f.ExpiresAt)
+	}
 	b.want(t, "neither", authz.TokenMalformed)
 	b.want(t, "long", authz.TokenMalformed)
 	b.want(t, "good", authz.TokenValid)
@@ -171,6 +174,7 @@ func TestStatusLists(t *testing.T) {
 	elsewhere := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 1, "uri": "https://elsewhere.example/1"}}}
 	b.want(t, b.issuer.Token(elsewhere), authz.TokenUnavailable)
 	b.want(t, b.issuer.Token(map[string]any{"status": "married"}), authz.TokenValid) // an application's own claim
+	b.want(t, b.issuer.Token(map[string]any{"status": map[string]any{"status_list": []any{}}}), authz.TokenMalformed)
 
 	// A token that was good is not any more when its list says so, though it was verified before.
 	good := b.issuer.Token(at(9))
@@ -182,6 +186,35 @@ func TestStatusLists(t *testing.T) {
 	b.issuer.Serve(tokentest.StatusPath, text("<html>"))
 	b.clock.advance(61 * time.Second)
 	b.want(t, good, authz.TokenUnavailable)
+}
+
+// TestStatusListsMakeRoom has an issuer that opens one list after the other, none of which can be had.
+func TestStatusListsMakeRoom(t *testing.T) {
+	b := newBench(t, nil)
+	ref := func(n int) map[string]any {
+		uri := fmt.Sprintf("%s%s?n=%d", b.issuer.URL, tokentest.StatusPath, n)
+		return map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": uri}}}
+	}
+	for n := range 1000 {
+		b.want(t, b.issuer.Token(ref(n)), authz.TokenUnavailable) // the list there is about another address
+	}
+	good := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": b.issuer.URL + tokentest.StatusPath}}}
+	b.issuer.SetStatus(0, 0)
+	b.want(t, b.issuer.Token(good), authz.TokenValid)
+}
+
+// TestStatusListsAreTheIssuersOwn has an issuer's tokens name the list of another one at the same host.
+func TestStatusListsAreTheIssuersOwn(t *testing.T) {
+	stranger := tokentest.New()
+	defer stranger.Close()
+	b := newBench(t, func(o *token.Options) {
+		o.Issuers = append(o.Issuers, token.Issuer{Name: stranger.URL, Audiences: []string{"api"}, Discovery: true, StatusLists: []string{o.Issuers[0].Name}})
+	})
+	stranger.Now = b.clock.now
+	b.issuer.SetStatus(0, 0)
+	ref := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": b.issuer.URL + tokentest.StatusPath}}}
+	b.want(t, stranger.Token(ref), authz.TokenUnavailable)
+	b.want(t, b.issuer.Token(ref), authz.TokenValid)
 }
 
 func TestBadStatusLists(t *testing.T) {

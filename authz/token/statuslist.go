@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 // which says what became of them.
 
 const (
+	// maxStatusLists is how many lists of one issuer are kept. Those that have lapsed make room for others.
 	maxStatusLists = 1000
 	// maxInflated is the longest row, in bytes: 128 million tokens of one bit.
 	maxInflated = 16 << 20
@@ -44,10 +46,11 @@ func statusOf(is *issuer, claims map[string]any) (*statusRef, error) {
 		return nil, nil
 	}
 	status, _ := v.(map[string]any)
-	list, ok := status["status_list"].(map[string]any)
-	if !ok {
+	member, there := status["status_list"]
+	if !there {
 		return nil, nil // another mechanism, or a claim of the application's own
 	}
+	list, _ := member.(map[string]any)
 	uri, _ := list["uri"].(string)
 	n, _ := list["idx"].(json.Number)
 	index, err := n.Int64()
@@ -103,7 +106,7 @@ type statusLists struct {
 	opt   Options
 
 	mu    sync.RWMutex
-	lists map[string]*watchedList
+	lists map[*issuer]map[string]*watchedList // by their addresses: what one issuer says of another's list does not count
 }
 
 // watchedList is one list and its fetching.
@@ -115,13 +118,13 @@ type watchedList struct {
 }
 
 func newStatusLists(spawn func(func(context.Context)), opt Options) *statusLists {
-	return &statusLists{spawn: spawn, opt: opt, lists: make(map[string]*watchedList)}
+	return &statusLists{spawn: spawn, opt: opt, lists: make(map[*issuer]map[string]*watchedList)}
 }
 
 // state is what a token's list says of it. A list that is not there yet is waited for as long as the context allows; one
 // that is about to lapse is fetched while it is still good.
 func (s *statusLists) state(ctx context.Context, ref *statusRef, now time.Time) authz.TokenStatus {
-	w := s.watched(ref.uri)
+	w := s.watched(ref, now)
 	if w == nil {
 		return authz.TokenUnavailable
 	}
@@ -148,20 +151,40 @@ func (s *statusLists) state(ctx context.Context, ref *statusRef, now time.Time) 
 }
 
 // watched finds a list, or makes room for it.
-func (s *statusLists) watched(uri string) *watchedList {
+func (s *statusLists) watched(ref *statusRef, now time.Time) *watchedList {
 	s.mu.RLock()
-	w := s.lists[uri]
+	w := s.lists[ref.issuer][ref.uri]
 	s.mu.RUnlock()
 	if w != nil {
 		return w
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w = s.lists[uri]; w == nil && len(s.lists) < maxStatusLists {
-		w = &watchedList{}
-		s.lists[uri] = w
+	lists := s.lists[ref.issuer]
+	if w = lists[ref.uri]; w != nil {
+		return w
 	}
+	if lists == nil {
+		lists = make(map[string]*watchedList)
+		s.lists[ref.issuer] = lists
+	}
+	if len(lists) >= maxStatusLists {
+		maps.DeleteFunc(lists, func(_ string, w *watchedList) bool { return w.idle(now) })
+	}
+	if len(lists) >= maxStatusLists {
+		return nil
+	}
+	w = &watchedList{}
+	lists[ref.uri] = w
 	return w
+}
+
+// idle reports whether nothing would be lost with it: it has no list that is still good, and none is being fetched.
+func (w *watchedList) idle(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.list.Load()
+	return w.flight == nil && (l == nil || !now.Before(l.until))
 }
 
 var alreadyOver = func() <-chan struct{} {

@@ -108,6 +108,7 @@ type verified struct {
 	notBefore time.Time
 	until     time.Time // its end, by its exp and the longest lifetime; zero: it did not say
 	recheck   time.Time // from when its server has to be asked again; zero: never
+	keys      *keyring  // whose signature it has; nil: somebody else verified it
 	status    *statusRef
 }
 
@@ -241,6 +242,18 @@ func (v *Verifier) Names() []string {
 	out := slices.Collect(maps.Keys(v.issuers))
 	if in := v.introspector; in != nil && !slices.Contains(out, in.Issuer) {
 		out = append(out, in.Issuer)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Signers returns the names of the issuers whose keys are known here, and so which key signed a token, sorted.
+func (v *Verifier) Signers() []string {
+	var out []string
+	for name, is := range v.issuers {
+		if is.keys != nil {
+			out = append(out, name)
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -248,6 +248,19 @@ func TestAKeyThatIsLostTakesItsTokensWithIt(t *testing.T) {
 	b.want(t, old, authz.TokenBadSignature)
 }
 
+// TestNoKeysAreTrusted has an issuer that withdraws all of its keys.
+func TestNoKeysAreTrusted(t *testing.T) {
+	b := newBench(t, nil)
+	good := b.issuer.Token(nil)
+	b.want(t, good, authz.TokenValid)
+	b.issuer.Serve(tokentest.KeysPath, text(`{"keys":[]}`))
+	b.want(t, b.issuer.SignRaw(map[string]any{"kid": "new"}, []byte(fmt.Sprintf(`{"iss":%q}`, b.issuer.URL))), authz.TokenBadSignature)
+	b.want(t, good, authz.TokenBadSignature)
+	b.issuer.Serve(tokentest.KeysPath, nil)
+	b.clock.advance(time.Minute)
+	b.want(t, good, authz.TokenValid)
+}
+
 // TestBadKeySets has an issuer whose keys cannot be had in many ways: it says which, keeps the keys that it had, and is
 // unavailable where it had none.
 func TestBadKeySets(t *testing.T) {
@@ -256,7 +269,6 @@ func TestBadKeySets(t *testing.T) {
 		fault  string
 	}{
 		"HTML":    {text("<html><body>Not here</body></html>"), "HTML"},
-		"empty":   {text(`{"keys":[]}`), "none of the key set's 0 keys"},
 		"nothing": {text(""), "is not JSON"},
 		"huge":    {text(`{"keys":[],"x":"` + strings.Repeat("x", 2<<20) + `"}`), "more than"},
 		"many":    {text(`{"keys":[` + strings.Repeat(`{"kty":"EC"},`, 500) + `{}]}`), "keys"},
@@ -316,9 +328,11 @@ func TestOldKeysAreNotTrustedForEver(t *testing.T) {
 	b := newBench(t, nil)
 	b.issuer.Serve(tokentest.DiscoveryPath, text("<html>"))
 	b.clock.advance(token.DefaultTiming().MaxAge)
-	b.want(t, b.issuer.Token(nil), authz.TokenValid)
+	known := b.issuer.Token(nil)
+	b.want(t, known, authz.TokenValid)
 	b.clock.advance(time.Second)
 	b.want(t, b.issuer.Token(nil), authz.TokenUnavailable)
+	b.want(t, known, authz.TokenUnavailable)
 	b.issuer.Serve(tokentest.DiscoveryPath, nil)
 	b.clock.advance(time.Minute)
 	b.want(t, b.issuer.Token(nil), authz.TokenValid)
@@ -398,7 +412,36 @@ func TestTheProxyVerifies(t *testing.T) {
 		t.Errorf("another token beside the one that was verified: %+v", f)
 	}
 	raw, _ = json.Marshal(claims())
-	b.want(t, forge(`{"alg":"RS256"}`, string(raw), "x"), authz.TokenUntrustedIssuer)
+	unvouched := forge(`{"alg":"RS256"}`, string(raw), "x")
+	b.want(t, unvouched, authz.TokenUntrustedIssuer)
+	// Whoever wants to revoke it must not be told that there is no need to.
+	if f := b.Inspect(t.Context(), unvouched); f.Status != authz.TokenUnavailable || f.ExpiresAt.Before(now.Add(token.DefaultTiming().MaxLifetime)) {
+		t.Errorf("a token that only the proxy can verify: %+v", f)
+	}
+}
+
+// TestTheProxyVerifiesOne has the proxy vouch for two tokens, one of which might be revoked: neither counts.
+func TestTheProxyVerifiesOne(t *testing.T) {
+	b := newBench(t, func(o *token.Options) {
+		o.Issuers = []token.Issuer{
+			{Name: "https://a.example", Audiences: []string{"api"}, Envoy: "a"}, {Name: "https://b.example", Audiences: []string{"api"}, Envoy: "b"},
+		}
+	})
+	now := b.clock.now()
+	claims := func(iss string) map[string]any {
+		return map[string]any{"iss": iss, "aud": "api", "iat": float64(now.Unix()), "exp": float64(now.Unix() + 60)}
+	}
+	payloads := map[string]any{"a": claims("https://a.example"), "other": claims("https://elsewhere.example")}
+	filters := map[string]any{"envoy.filters.http.jwt_authn": payloads}
+	if f, ok := b.FromProxy(t.Context(), filters, "", now); !ok || f.Status != authz.TokenValid || f.Issuer != "https://a.example" {
+		t.Errorf("one that is ours: %+v", f)
+	}
+	payloads["b"] = claims("https://b.example")
+	for range 20 {
+		if f, ok := b.FromProxy(t.Context(), filters, "", now); !ok || f.Status != authz.TokenMalformed {
+			t.Fatalf("two: %+v", f)
+		}
+	}
 }
 
 func TestStatements(t *testing.T) {

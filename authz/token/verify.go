@@ -47,15 +47,35 @@ func (v *Verifier) Identify(ctx context.Context, text string, now time.Time) aut
 // remembered is a token that was verified before, nil if there is none, or if its server has to be asked again.
 func (v *Verifier) remembered(k cacheKey, now time.Time) *verified {
 	t, ok := v.cache.GetIfPresent(k)
-	if !ok || !t.recheck.IsZero() && !now.Before(t.recheck) {
+	switch {
+	case !ok, !t.recheck.IsZero() && !now.Before(t.recheck):
+		return nil
+	case t.keys != nil && t.keys.current() == nil: // a signature is good for as long as its key is trusted
 		return nil
 	}
 	return t
 }
 
-// Inspect is Identify at the present time, for who wants to know and not to enter.
+// Inspect is Identify at the present time, for who wants to know and not to enter. A token of an issuer that is left to
+// the proxy is unavailable: it may be good, and nobody here can tell.
 func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
-	return v.Identify(ctx, text, v.opt.Now())
+	now := v.opt.Now()
+	fact := v.Identify(ctx, text, now)
+	if fact.Status == authz.TokenUntrustedIssuer && v.leftToProxy(text) {
+		fact.Status, fact.Fault = authz.TokenUnavailable, "only the proxy can tell, to which its issuer is left"
+		fact.ExpiresAt = now.Add(v.opt.Timing.MaxLifetime + 2*v.opt.Timing.Skew) // if it is good now, it ends by then
+	}
+	return fact
+}
+
+// leftToProxy reports whether a token says that it is of an issuer whose tokens the proxy verifies.
+func (v *Verifier) leftToProxy(text string) bool {
+	p, err := parse(text, v.opt.MaxBytes)
+	if err != nil {
+		return false
+	}
+	is, err := v.issuerOf(p)
+	return err == nil && is.keys == nil
 }
 
 // state is the fact about a verified token at that instant.
@@ -104,7 +124,7 @@ func (v *Verifier) verify(ctx context.Context, text string, k cacheKey, now time
 	if err != nil {
 		return nil, err
 	}
-	t.fact.Digest, t.fact.SigningKey = authz.TokenDigest(text), kid
+	t.fact.Digest, t.fact.SigningKey, t.keys = authz.TokenDigest(text), kid, is.keys
 	return t, nil
 }
 
@@ -225,34 +245,48 @@ const envoyFilter = "envoy.filters.http.jwt_authn"
 
 // FromProxy returns what is known about a token that the proxy has verified, by the metadata that it sent, and false if it
 // sent none of an issuer whose tokens are left to it. The text is that of the token in the request, if there is one: it
-// has to be the one that was verified.
+// has to be the one that was verified. Of two tokens of such issuers nobody could say who pays, so there must be one.
 func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, bearer string, now time.Time) (authz.TokenFact, bool) {
 	payloads, _ := filters[envoyFilter].(map[string]any)
 	if payloads == nil {
 		return authz.TokenFact{}, false
 	}
+	var by *issuer
+	var claims map[string]any
 	for _, is := range v.issuers {
-		claims, ok := payloads[is.Envoy].(map[string]any)
-		if is.Envoy == "" || !ok || claims["iss"] != is.Name {
+		found, ok := payloads[is.Envoy].(map[string]any)
+		if is.Envoy == "" || !ok || found["iss"] != is.Name {
 			continue
 		}
-		if bearer != "" && !v.samePayload(bearer, claims) {
-			return factOf(malformed("the token in the request is not the one that the proxy verified")), true
+		if by != nil {
+			return factOf(malformed("the proxy verified a token of %q and one of %q", by.Name, is.Name)), true
 		}
-		claims, err := exact(claims)
-		if err != nil {
-			return factOf(malformed("the claims that the proxy sent: %v", err)), true
-		}
-		t, err := v.describe(is, claims)
-		if err != nil {
-			return factOf(err), true
-		}
-		if bearer != "" {
-			t.fact.Digest = authz.TokenDigest(bearer)
-		}
-		return v.state(ctx, t, now), true
+		by, claims = is, found
 	}
-	return authz.TokenFact{}, false
+	if by == nil {
+		return authz.TokenFact{}, false
+	}
+	t, err := v.vouched(by, claims, bearer)
+	if err != nil {
+		return factOf(err), true
+	}
+	return v.state(ctx, t, now), true
+}
+
+// vouched describes a token that the proxy has verified.
+func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*verified, error) {
+	if bearer != "" && !v.samePayload(bearer, claims) {
+		return nil, malformed("the token in the request is not the one that the proxy verified")
+	}
+	claims, err := exact(claims)
+	if err != nil {
+		return nil, malformed("the claims that the proxy sent: %v", err)
+	}
+	t, err := v.describe(by, claims)
+	if err == nil && bearer != "" {
+		t.fact.Digest = authz.TokenDigest(bearer)
+	}
+	return t, err
 }
 
 // samePayload reports whether a token's payload is what the proxy found in the token that it verified.

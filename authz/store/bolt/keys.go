@@ -44,9 +44,17 @@ func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) 
 	if err != nil {
 		return nil, err
 	}
-	return hot(t, t.accounts, id, func() (*apikey.Account, error) {
-		return record[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
+	a, err := hot(t, t.accounts, id, func() (*apikey.Account, error) {
+		a, err := record[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
+		if authz.KindOf(err) == authz.KindNotFound { // nil: an issuer can have customers of whom only its tokens tell
+			return nil, nil
+		}
+		return a, err
 	})
+	if a == nil && err == nil {
+		return nil, authz.Errorf(authz.KindNotFound, "no account %q", id)
+	}
+	return a, err
 }
 
 // Accounts is apikey.Store.Accounts.
