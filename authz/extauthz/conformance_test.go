@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"testing"
 	"testing/fstest"
@@ -15,6 +16,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/prototext"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
@@ -48,13 +50,13 @@ type conformanceCase struct {
 	}
 }
 
-// TestDropIn runs every conformance case on the whole path, from CheckRequest to CheckResponse.
-func TestDropIn(t *testing.T) {
+func conformanceCases(t *testing.T) []conformanceCase {
+	t.Helper()
 	raw, err := os.ReadFile("testdata/opa-envoy.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	var out []conformanceCase
 	lines := bufio.NewScanner(bytes.NewReader(raw))
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -62,31 +64,83 @@ func TestDropIn(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
 			t.Fatal(err)
 		}
-		n++
-		t.Run(c.ID, func(t *testing.T) {
-			var req authv3.CheckRequest
-			if err := protojson.Unmarshal(c.Request, &req); err != nil {
-				t.Fatal(err)
-			}
-			opt := Options{SkipBody: c.Config.SkipBody}
-			if len(c.Config.Descriptor) > 0 {
-				if opt.Descriptors, err = ReadDescriptors(c.Config.Descriptor); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s := newServer(t, c.Policy, c.Query, check.Options{DryRun: c.Config.DryRun}, opt)
-			c.compare(t, ask(t, s, wire(t, &req)))
-		})
+		out = append(out, c)
 	}
-	if n != 75 {
-		t.Errorf("ran %d cases, want 75", n)
+	if len(out) != 75 {
+		t.Errorf("%d cases, want 75", len(out))
+	}
+	return out
+}
+
+// message is the case's CheckRequest on the wire.
+func (c *conformanceCase) message(t *testing.T) []byte {
+	t.Helper()
+	var req authv3.CheckRequest
+	if err := protojson.Unmarshal(c.Request, &req); err != nil {
+		t.Fatal(err)
+	}
+	return wire(t, &req)
+}
+
+// server is the whole path with the case's policy, over a memo of that size.
+func (c *conformanceCase) server(t *testing.T, memo int) *Server {
+	t.Helper()
+	opt := Options{SkipBody: c.Config.SkipBody}
+	if len(c.Config.Descriptor) > 0 {
+		var err error
+		if opt.Descriptors, err = ReadDescriptors(c.Config.Descriptor); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return newServer(t, c.Policy, policy.Options{Query: c.Query, Memo: memo}, check.Options{DryRun: c.Config.DryRun}, opt)
+}
+
+// TestDropIn runs every conformance case on the whole path, from CheckRequest to CheckResponse, with and without a memo, and
+// once more when the memo knows the answer.
+func TestDropIn(t *testing.T) {
+	for _, c := range conformanceCases(t) {
+		t.Run(c.ID, func(t *testing.T) {
+			message := c.message(t)
+			c.compare(t, ask(t, c.server(t, 0), message))
+			s := c.server(t, 100)
+			c.compare(t, ask(t, s, message))
+			c.compare(t, ask(t, s, message))
+		})
 	}
 }
 
+// TestTheMemoMixesNothingUp asks the policy of every conformance case about the requests of all: whatever was remembered
+// before, the answer is that of a policy that remembers nothing.
+func TestTheMemoMixesNothingUp(t *testing.T) {
+	cases := conformanceCases(t)
+	messages := make([][]byte, len(cases))
+	for i := range cases {
+		messages[i] = cases[i].message(t)
+	}
+	for _, c := range cases {
+		plain, remembering := c.server(t, 0), c.server(t, 1000)
+		for round := range 2 {
+			for i, other := range cases {
+				want, got := unnamed(ask(t, plain, messages[i])), unnamed(ask(t, remembering, messages[i]))
+				if want != got {
+					t.Errorf("policy of %s, request of %s, round %d: with a memo\n%s\nwithout\n%s", c.ID, other.ID, round, got, want)
+				}
+			}
+		}
+	}
+}
+
+var decisionID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+
+// unnamed is the text of an answer without what differs from check to check: the id of the decision.
+func unnamed(resp *authv3.CheckResponse) string {
+	return decisionID.ReplaceAllLiteralString(prototext.Format(resp), "ID")
+}
+
 // newServer makes the whole path over empty stores.
-func newServer(t testing.TB, rego, query string, opt check.Options, reading Options) *Server {
+func newServer(t testing.TB, rego string, opa policy.Options, opt check.Options, reading Options) *Server {
 	t.Helper()
-	p, err := policy.Load(context.Background(), policy.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), policy.Options{Query: query})
+	p, err := policy.Load(context.Background(), policy.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), opa)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 )
 
 // decide is a checker.
@@ -186,7 +187,7 @@ func FuzzCheckRequest(f *testing.F) {
 			Method: "GET", Path: path, Headers: map[string]string{"content-type": "application/json", "authorization": "Bearer x"}, Body: `{"a":1}`,
 		}}}})
 	}
-	s := newServer(f, "package envoy.authz\n\ndefault allow := false\n\nallow if {\n\tinput.attributes.request.http.method == \"GET\"\n\tinput.parsed_path == [\"open\"]\n}\n", "", check.Options{}, Options{})
+	s := newServer(f, "package envoy.authz\n\ndefault allow := false\n\nallow if {\n\tinput.attributes.request.http.method == \"GET\"\n\tinput.parsed_path == [\"open\"]\n}\n", policy.Options{}, check.Options{}, Options{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		resp := ask(t, s, raw)
 		if resp.GetStatus() == nil {
