@@ -47,9 +47,22 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	api := humago.New(mux, cfg)
 
 	r := registrar{api: api, log: log}
+	s.accountRoutes(r)
+	s.keyRoutes(r)
+	s.tokenRoutes(r)
+	s.quotaRoutes(r)
 	add(r, "GET /v1/status", "Show the server's state", func(context.Context, struct{}) (Status, error) { return s.Status(), nil })
 	add(r, "GET /v1/doctor/ledger", "Check the data file", func(ctx context.Context, _ struct{}) (doctor.Report, error) { return s.CheckLedger(ctx) })
+	add(r, "POST /v1/explain", "Say how a CheckRequest would be decided, and why", func(ctx context.Context, in struct{ RawBody []byte }) (Explanation, error) {
+		e, err := s.Explain(ctx, in.RawBody)
+		if err != nil {
+			return Explanation{}, err
+		}
+		return viewExplanation(&e), nil
+	})
+}
 
+func (s *Service) accountRoutes(r registrar) {
 	add(r, "POST /v1/accounts", "Make an account", func(ctx context.Context, in body[AccountCreate]) (Account, error) {
 		return s.createAccount(ctx, in.Body)
 	})
@@ -63,7 +76,9 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	add(r, "POST /v1/accounts/{id}/revoke", "Revoke all keys that an account has now", func(ctx context.Context, in withID[cause]) (Revoked, error) {
 		return s.revokeAccount(ctx, in.ID, in.Body.Cause)
 	})
+}
 
+func (s *Service) keyRoutes(r registrar) {
 	add(r, "POST /v1/keys", "Make a key", func(ctx context.Context, in body[KeyCreate]) (Key, error) { return s.createKey(ctx, in.Body) })
 	add(r, "GET /v1/keys", "List keys", func(ctx context.Context, in page) ([]Key, error) {
 		return s.keys(ctx, apikey.Page{Account: in.Account, After: in.After, Limit: in.Limit})
@@ -84,7 +99,9 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	add(r, "POST /v1/keys/{id}/revoke", "Revoke a key for good", func(ctx context.Context, in withID[cause]) (Revoked, error) {
 		return s.revokeKey(ctx, in.ID, in.Body.Cause)
 	})
+}
 
+func (s *Service) tokenRoutes(r registrar) {
 	add(r, "POST /v1/tokens/inspect", "Say what is known about a bearer token", func(ctx context.Context, in body[TokenInspect]) (TokenView, error) {
 		return s.inspectToken(ctx, in.Body.Token)
 	})
@@ -97,7 +114,9 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	}) ([]Revocation, error) {
 		return s.revocations(ctx, in.After, in.Limit)
 	})
+}
 
+func (s *Service) quotaRoutes(r registrar) {
 	add(r, "GET /v1/quota", "Show the quotas of a key or an account", func(ctx context.Context, in struct {
 		Key     string `query:"key"`
 		Account string `query:"account"`
@@ -109,13 +128,6 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	})
 	add(r, "POST /v1/quota/reset", "Forgive what was spent in this period", func(ctx context.Context, in body[QuotaChange]) (Quota, error) {
 		return s.reset(ctx, in.Body)
-	})
-	add(r, "POST /v1/explain", "Say how a CheckRequest would be decided, and why", func(ctx context.Context, in struct{ RawBody []byte }) (Explanation, error) {
-		e, err := s.Explain(ctx, in.RawBody)
-		if err != nil {
-			return Explanation{}, err
-		}
-		return viewExplanation(&e), nil
 	})
 }
 

@@ -45,7 +45,7 @@ func tokenBench(t *testing.T, answers check.Answers) (*bench, *tokentest.Issuer)
 			{Name: issuer.URL, Audiences: []string{"api"}, Discovery: true, AccountClaim: "org", PlanClaim: "plan"},
 			{Name: "https://mesh.example", Audiences: []string{"api"}, Envoy: "payload", AccountClaim: "org"},
 		},
-		Timing: token.DefaultTiming(), IsKey: apikey.IsOurs, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Timing: token.Timing{Refresh: time.Minute, MissInterval: time.Second, MaxAge: time.Hour, Skew: time.Second, MaxLifetime: 24 * time.Hour}, IsKey: apikey.IsOurs, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(v.Close)
 	v.Ready(t.Context())

@@ -28,11 +28,7 @@ func (s *Server) openTokens(ctx context.Context) error {
 		return nil
 	}
 	opt := token.Options{
-		Timing: token.Timing{
-			Refresh: cfg.Refresh.Duration, MissInterval: cfg.MissInterval.Duration, MaxAge: cfg.KeysMaxAge.Duration,
-			Skew: cfg.Skew.Duration, MaxLifetime: cfg.MaxLifetime.Duration,
-		},
-		MaxBytes: cfg.MaxBytes, IsKey: apikey.IsOurs, Now: time.Now, Log: s.log,
+		Timing: timing(cfg), MaxBytes: cfg.MaxBytes, IsKey: apikey.IsOurs, Now: time.Now, Log: s.log,
 	}
 	known := make(map[string]bool)
 	for n := range cfg.Issuers {
@@ -102,10 +98,17 @@ func (c closer) Close() error {
 	return nil
 }
 
-// recordLife is how long what revokes tokens has to be kept: as long as one that was issued just now is accepted, by a
-// clock that differs from the issuer's.
+func timing(cfg *config.Tokens) token.Timing {
+	return token.Timing{
+		Refresh: cfg.Refresh.Duration, MissInterval: cfg.MissInterval.Duration, MaxAge: cfg.KeysMaxAge.Duration,
+		Skew: cfg.Skew.Duration, MaxLifetime: cfg.MaxLifetime.Duration,
+	}
+}
+
+// recordLife is that of the tokens.
 func (s *Server) recordLife() time.Duration {
-	return s.cfg.Tokens.MaxLifetime.Duration + 2*s.cfg.Tokens.Skew.Duration
+	t := timing(&s.cfg.Tokens)
+	return t.RecordLife()
 }
 
 // serveEvents opens the port at which others revoke tokens, if there is to be one.

@@ -53,13 +53,9 @@ type Timing struct {
 	MaxLifetime time.Duration
 }
 
-// DefaultTiming is what a setting is that nobody made.
-func DefaultTiming() Timing {
-	return Timing{
-		Refresh: 5 * time.Minute, MissInterval: 5 * time.Second, MaxAge: 24 * time.Hour, Skew: 30 * time.Second,
-		MaxLifetime: 24 * time.Hour,
-	}
-}
+// RecordLife is how long what revokes tokens has to be kept: as long as one that was issued just now is accepted, by a clock
+// that differs from the issuer's.
+func (t *Timing) RecordLife() time.Duration { return t.MaxLifetime + 2*t.Skew }
 
 // Options are the settings of a Verifier.
 type Options struct {

@@ -31,6 +31,14 @@ func newClock() *clock {
 	return c
 }
 
+// timing is that of a server whose operator set nothing.
+func timing() token.Timing {
+	return token.Timing{
+		Refresh: 5 * time.Minute, MissInterval: 5 * time.Second, MaxAge: 24 * time.Hour, Skew: 30 * time.Second,
+		MaxLifetime: 24 * time.Hour,
+	}
+}
+
 // bench is a verifier that trusts one issuer.
 type bench struct {
 	*token.Verifier
@@ -48,7 +56,7 @@ func newBench(t *testing.T, change func(*token.Options)) *bench {
 			Name: b.issuer.URL, Audiences: []string{"api", "api2"}, Discovery: true, AccountClaim: "org", PlanClaim: "plan",
 			LogoutAudiences: []string{"client"}, EventAudiences: []string{"receiver"},
 		}},
-		Timing: token.DefaultTiming(), IsKey: func(s string) bool { return strings.HasPrefix(s, "tk_") },
+		Timing: timing(), IsKey: func(s string) bool { return strings.HasPrefix(s, "tk_") },
 		Now: b.clock.now, Log: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -88,7 +96,7 @@ func TestAGoodToken(t *testing.T) {
 		f := b.Identify(t.Context(), text, now)
 		if f.Status != authz.TokenValid || f.Issuer != b.issuer.URL || f.ID != "j" || f.Subject != "alice" || f.Session != "s" ||
 			f.Client != "app" || f.SigningKey != "key-1" || f.Account != "acme" || f.Plan != "pro" || strings.Join(f.Scopes, ",") != "read,write" ||
-			!f.IssuedAt.Equal(now) || !f.ExpiresAt.Equal(now.Add(time.Hour+token.DefaultTiming().Skew)) || f.Digest != authz.TokenDigest(text) {
+			!f.IssuedAt.Equal(now) || !f.ExpiresAt.Equal(now.Add(time.Hour+timing().Skew)) || f.Digest != authz.TokenDigest(text) {
 			t.Errorf("%+v", f)
 		}
 		if f.Claims["n"] != json.Number("1152921504606846976") {
@@ -229,7 +237,7 @@ func TestUnknownKeysFetchOnceInAWhile(t *testing.T) {
 	if n := b.issuer.Fetches.Load() - before; n != 1 {
 		t.Errorf("%d fetches", n)
 	}
-	b.clock.advance(token.DefaultTiming().MissInterval)
+	b.clock.advance(timing().MissInterval)
 	b.want(t, b.issuer.SignRaw(map[string]any{"kid": "x"}, []byte(fmt.Sprintf(`{"iss":%q}`, b.issuer.URL))), authz.TokenBadSignature)
 	if n := b.issuer.Fetches.Load() - before; n != 2 {
 		t.Errorf("%d fetches after the interval", n)
@@ -327,7 +335,7 @@ func TestSlowKeysHoldUpNobody(t *testing.T) {
 func TestOldKeysAreNotTrustedForEver(t *testing.T) {
 	b := newBench(t, nil)
 	b.issuer.Serve(tokentest.DiscoveryPath, text("<html>"))
-	b.clock.advance(token.DefaultTiming().MaxAge)
+	b.clock.advance(timing().MaxAge)
 	known := b.issuer.Token(nil)
 	b.want(t, known, authz.TokenValid)
 	b.clock.advance(time.Second)
@@ -415,7 +423,7 @@ func TestTheProxyVerifies(t *testing.T) {
 	unvouched := forge(`{"alg":"RS256"}`, string(raw), "x")
 	b.want(t, unvouched, authz.TokenUntrustedIssuer)
 	// Whoever wants to revoke it must not be told that there is no need to.
-	if f := b.Inspect(t.Context(), unvouched); f.Status != authz.TokenUnavailable || f.ExpiresAt.Before(now.Add(token.DefaultTiming().MaxLifetime)) {
+	if f := b.Inspect(t.Context(), unvouched); f.Status != authz.TokenUnavailable || f.ExpiresAt.Before(now.Add(timing().MaxLifetime)) {
 		t.Errorf("a token that only the proxy can verify: %+v", f)
 	}
 }
@@ -490,7 +498,7 @@ func FuzzParse(f *testing.F) {
 	f.Cleanup(issuer.Close)
 	v := token.New(token.Options{
 		Issuers: []token.Issuer{{Name: issuer.URL, Audiences: []string{"api"}, JWKSURL: issuer.URL + tokentest.KeysPath}},
-		Timing:  token.DefaultTiming(), IsKey: func(string) bool { return false }, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Timing:  timing(), IsKey: func(string) bool { return false }, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	f.Cleanup(v.Close)
 	v.Ready(f.Context())

@@ -63,7 +63,7 @@ func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
 	fact := v.Identify(ctx, text, now)
 	if fact.Status == authz.TokenUntrustedIssuer && v.leftToProxy(text) {
 		fact.Status, fact.Fault = authz.TokenUnavailable, "only the proxy can tell, to which its issuer is left"
-		fact.ExpiresAt = now.Add(v.opt.Timing.MaxLifetime + 2*v.opt.Timing.Skew) // if it is good now, it ends by then
+		fact.ExpiresAt = now.Add(v.opt.Timing.RecordLife()) // if it is good now, it ends by then
 	}
 	return fact
 }
