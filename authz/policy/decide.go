@@ -10,6 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -74,18 +75,13 @@ func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 
 // evaluate runs the query and returns its only value, and whether nothing was asked whose answer may change.
 func (p *Policy) evaluate(ctx context.Context, input ast.Value, tr *authz.Trace) (_ ast.Value, steady bool, err error) {
-	// The evaluator asks a flag between steps, which is cheaper than a goroutine for each query.
-	cancel := topdown.NewCancel()
-	stop := context.AfterFunc(ctx, cancel.Cancel)
-	defer stop()
-
 	var failed []topdown.Error // builtins that failed and only made their expressions undefined
 	options := make([]rego.EvalOption, 0, len(p.fixed)+7)
 	options = append(options, p.fixed...)
 	options = append(options,
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalExternalCancel(cancel),
+		rego.EvalExternalCancel(&turn{ctx: ctx}),
 		rego.EvalBuiltinErrorList(&failed))
 	asked := builtins.NDBCache{}
 	if p.memo != nil && tr == nil {
