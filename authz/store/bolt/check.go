@@ -43,6 +43,7 @@ func Parts() []string {
 // come out. It does not hold up reads or writes.
 func (db *DB) Check(ctx context.Context) error {
 	return db.view(ctx, func(tx *bbolt.Tx) error {
+		defer rest(tx)
 		for _, p := range parts() {
 			if err := ctx.Err(); err != nil {
 				return authz.Errorf(authz.KindUnavailable, "not checked to the end: %w", err)
@@ -57,7 +58,12 @@ func (db *DB) Check(ctx context.Context) error {
 
 // CheckPart is Check for one of Parts. A name that is not among them is KindInvalid.
 func (db *DB) CheckPart(ctx context.Context, name string) error {
-	return checkPart(name, func(check func(*bbolt.Tx) error) error { return db.view(ctx, check) })
+	return checkPart(name, func(check func(*bbolt.Tx) error) error {
+		return db.view(ctx, func(tx *bbolt.Tx) error {
+			defer rest(tx)
+			return check(tx)
+		})
+	})
 }
 
 func checkPart(name string, view func(func(*bbolt.Tx) error) error) error {

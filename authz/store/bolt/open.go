@@ -51,7 +51,12 @@ type DB struct {
 	commits *committer
 	now     func() time.Time
 	tables  atomic.Pointer[tables] // nil once closed
+	views   atomic.Uint64
 }
+
+// viewsPerRest is after how many reads of the file its pages leave the memory. What is asked for often is kept elsewhere
+// (tables), and each of the others leaves up to 64 kB in memory for every page that it touches.
+const viewsPerRest = 1024
 
 // Open opens the file, or makes it, with its directory, where there is none. It reads the digests of all keys into memory.
 //
@@ -222,7 +227,12 @@ func (db *DB) Close() error {
 
 // view runs a function on what is durable now.
 func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
-	return view(ctx, db.commits.begin, read)
+	return view(ctx, db.commits.begin, func(tx *bbolt.Tx) error {
+		if db.views.Add(1)%viewsPerRest == 0 {
+			defer rest(tx)
+		}
+		return read(tx)
+	})
 }
 
 func view(ctx context.Context, begin func() (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {

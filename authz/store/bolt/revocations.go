@@ -141,6 +141,9 @@ func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]rev
 			}
 			out = append(out, *r)
 		}
+		if len(out) == limit { // more follow, and all of them will have been read
+			rest(tx)
+		}
 		return nil
 	})
 	if err != nil {

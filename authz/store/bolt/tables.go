@@ -149,6 +149,7 @@ func keyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, err
 func (db *DB) reload() error {
 	t := newTables()
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
+		defer rest(tx)
 		digests, keys := 0, 0
 		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, id []byte) error {
 			if len(digest) != len(apikey.Digest{}) {
