@@ -53,7 +53,8 @@ var law = map[string]struct {
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "as harness, with an issuer to sign in at"},
-	"envoy/bench":    {[]string{"envoy/harness", "policies"}, "as harness, and it is the rivals, one of which asks our policies without us"},
+	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/harness", "policies"},
+		"as harness, and it is the rivals, one of which asks our policies without us; no command revokes a million tokens at once"},
 }
 
 // doors are the foreign modules that may be imported through one door only.

@@ -17,6 +17,8 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
 func TestKeys(t *testing.T) {
@@ -32,6 +34,18 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("key %d is %q", i, text)
 		}
 		seen[text] = true
+	}
+}
+
+func TestForgedKeys(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		if key := unknownKey(nil, rnd); !apikey.WellFormed(string(key)) {
+			t.Errorf("%s is not like a key", key)
+		}
+		if key := garbageKey(nil, rnd); apikey.WellFormed(string(key)) || len(key) != keyLen {
+			t.Errorf("%s is like a key", key)
+		}
 	}
 }
 
@@ -59,12 +73,12 @@ func TestQuestion(t *testing.T) {
 		t.Fatal(err)
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	keys := newKeySet(20)
+	l := loadOf(newKeySet(20), 20)
 	ids, ports := make(map[string]bool), make(map[uint32]bool)
 	for i := range 1000 {
 		q := questions[i%len(questions)]
 		now := time.Unix(1_700_000_000+int64(i), rnd.Int64N(1e9))
-		key := keys.random(rnd)
+		key := l.next(nil, rnd)
 		q.renew(rnd, now, key)
 		var got authv3.CheckRequest
 		if err := proto.Unmarshal(q.wire, &got); err != nil {
@@ -106,12 +120,29 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := read(wire); err == nil != (tc.want == "") || err != nil && err.Error() != tc.want {
+		if err := new(answer).judge(wire); err == nil != (tc.want == "") || err != nil && err.Error() != tc.want {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
 	}
-	if read([]byte{0xff}) == nil {
+	if new(answer).judge([]byte{0xff}) == nil {
 		t.Error("garbage is an allow")
+	}
+	for reason, tc := range map[string]struct {
+		resp *authv3.CheckResponse
+		want string
+	}{
+		"key_unknown":   {deny("key_unknown"), ""},
+		"key_malformed": {deny("key_unknown"), "403 key_unknown"},
+		"key_revoked":   {allow(), "allowed"},
+	} {
+		wire, err := proto.Marshal(tc.resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := answer{reason: []byte(reason)}
+		if err := a.judge(wire); err == nil != (tc.want == "") || err != nil && err.Error() != tc.want {
+			t.Errorf("%s is wanted: %v, want %q", reason, err, tc.want)
+		}
 	}
 }
 
@@ -130,7 +161,7 @@ func TestOPA(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := read(wire); err != nil {
+		if err := new(answer).judge(wire); err != nil {
 			t.Errorf("%s %s: %v", target.method, target.path, err)
 		}
 	}
@@ -265,8 +296,8 @@ func TestFlags(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	list, err := chosen(contestants(500), "noop,tollkeeper-large")
-	if err != nil || len(list) != 2 || list[1].label != "Tollkeeper, 500 keys" {
-		t.Errorf("%+v, %v", list, err)
+	if err != nil || len(list) != 2 || list[1].label != "… 500 keys and revocations, as many callers" {
+		t.Errorf("%d rivals, %v", len(list), err)
 	}
 	if _, err := chosen(contestants(500), "nope"); err == nil {
 		t.Error("an unknown rival was chosen")
@@ -291,7 +322,7 @@ func TestReport(t *testing.T) {
 	if err := errors.Join(table.text(&text), r.markdown(&markdown)); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Tollkeeper     20,000         50.0 µs     2.00×   1.00 ms   1.00 ms   1.00 ms   25 MB\n"; !strings.Contains(text.String(), want) {
+	if want := "Tollkeeper     20,000         50.0 µs     2.00×     1.00×   1.00 ms   1.00 ms   1.00 ms   25 MB   0.0 s\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("no line %q in\n%s", want, &text)
 	}
 	if want := "| Tollkeeper | 20,000 | 50.0 µs | 2.00× |"; !strings.Contains(markdown.String(), want) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ const (
 )
 
 // checks asks an authorizer as Envoy does, with another request each time.
-func checks(ctx context.Context, port int, keys keySet, s span, at func() error) (*taking, error) {
+func checks(ctx context.Context, port int, l *load, s span, at func() error) (*taking, error) {
 	conns := make([]*grpc.ClientConn, connections)
 	for i := range conns {
 		conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///127.0.0.1:%d", port),
@@ -43,17 +44,17 @@ func checks(ctx context.Context, port int, keys keySet, s span, at func() error)
 			return nil, err
 		}
 		conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-		var a answer
+		a, buf := answer{reason: []byte(l.reason)}, make([]byte, 0, keyLen)
 		calls[i] = func(ctx context.Context, now time.Time) error {
 			q := questions[rnd.IntN(len(questions))]
-			q.renew(rnd, now, keys.random(rnd))
+			q.renew(rnd, now, l.next(buf, rnd))
 			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 				return err
 			}
 			return a.err
 		}
 	}
-	if err := meet(ctx, conns, keys); err != nil {
+	if err := meet(ctx, conns, l); err != nil {
 		return nil, err
 	}
 	return drive(ctx, s, calls, at)
@@ -61,7 +62,7 @@ func checks(ctx context.Context, port int, keys keySet, s span, at func() error)
 
 // meet asks once about every key that will be asked about. A key that nobody has asked about for long costs more than
 // others, and a server that has just started knows none: what is compared is what goes on for hours.
-func meet(ctx context.Context, conns []*grpc.ClientConn, keys keySet) error {
+func meet(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range inFlight {
 		g.Go(func() error {
@@ -70,10 +71,10 @@ func meet(ctx context.Context, conns []*grpc.ClientConn, keys keySet) error {
 				return err
 			}
 			conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-			for n := i; n < keys.asked(); n += inFlight {
+			for n := i; n < l.callers; n += inFlight {
 				var a answer
 				q := questions[0]
-				q.renew(rnd, time.Now(), keys.nth(n))
+				q.renew(rnd, time.Now(), l.nth(n))
 				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 					return err
 				}
@@ -84,8 +85,11 @@ func meet(ctx context.Context, conns []*grpc.ClientConn, keys keySet) error {
 	return g.Wait()
 }
 
-// answer is what is read of a CheckResponse: nil for a yes.
-type answer struct{ err error }
+// answer is what is read of a CheckResponse: nil if it is the one that is wanted.
+type answer struct {
+	reason []byte // of the denial that is wanted; empty: a yes is
+	err    error
+}
 
 // wireCodec sends questions as they are, and reads of the answers as little as has to be known.
 type wireCodec struct{}
@@ -108,37 +112,49 @@ func (wireCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	wire := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer wire.Free()
-	a.err = read(wire.ReadOnlyData())
+	a.err = a.judge(wire.ReadOnlyData())
 	return nil
 }
 
-// read returns nil for an answer that allows, whose status, field 1, has no code but 0; else the denial.
-func read(wire []byte) error {
-	for rest := wire; len(rest) > 0; {
-		number, kind, tag := protowire.ConsumeTag(rest)
-		if tag < 0 {
-			return errors.New("the answer is not a CheckResponse")
-		}
-		size := protowire.ConsumeFieldValue(number, kind, rest[tag:])
-		if size < 0 {
-			return errors.New("the answer is not a CheckResponse")
-		}
-		if number == 1 && size > 1 { // not empty: the code is not 0, which is left out, or there is a message
-			return explained(wire)
-		}
-		rest = rest[tag+size:]
+func (a *answer) judge(wire []byte) error {
+	no, err := denied(wire)
+	switch {
+	case err != nil:
+		return err
+	case no && (len(a.reason) == 0 || !bytes.Contains(wire, a.reason)):
+		return explained(wire)
+	case !no && len(a.reason) > 0:
+		return denial("allowed")
 	}
 	return nil
 }
+
+// denied reports whether an answer denies: one that allows has no code but 0 in its status, field 1.
+func denied(wire []byte) (bool, error) {
+	for rest := wire; len(rest) > 0; {
+		number, kind, tag := protowire.ConsumeTag(rest)
+		if tag < 0 {
+			return false, errNoAnswer
+		}
+		size := protowire.ConsumeFieldValue(number, kind, rest[tag:])
+		if size < 0 {
+			return false, errNoAnswer
+		}
+		if number == 1 && size > 1 { // not empty: the code is not 0, which is left out, or there is a message
+			return true, nil
+		}
+		rest = rest[tag+size:]
+	}
+	return false, nil
+}
+
+var errNoAnswer = errors.New("the answer is not a CheckResponse")
 
 // explained puts a denial in words.
 func explained(wire []byte) error {
 	var resp authv3.CheckResponse
 	if err := proto.Unmarshal(wire, &resp); err != nil {
 		return fmt.Errorf("the answer is not a CheckResponse: %w", err)
-	}
-	if resp.GetStatus().GetCode() == 0 {
-		return nil
 	}
 	denied := resp.GetDeniedResponse()
 	reason := "no reason"

@@ -15,22 +15,40 @@ import (
 // smallSet is how many keys the small set has.
 const smallSet = 1000
 
+// A large set has this many callers, unless as many as the small set are wanted.
+const manyCallers = 9000
+
 // contestant is how a rival is made.
 type contestant struct {
 	name, label string
-	keys        int
-	policy      string // further settings of Tollkeeper's policy
-	ours        bool
+	world       *world // what Tollkeeper knows; nil: it is another authorizer
+	load        load
+}
+
+// world is what a Tollkeeper knows, and how it is set up. Rivals that differ in nothing but their load share one.
+type world struct {
+	name    string
+	keys    int
+	revoked int
+	policy  string // further settings of the policy
 }
 
 func contestants(large int) []contestant {
-	few, many := grouped(smallSet)+" keys", grouped(int64(large))+" keys"
+	keys := newKeySet(max(large, smallSet))
+	few, many := keys[:smallSet*keyLen], keys[:large*keyLen]
+	small := &world{name: "small", keys: smallSet}
+	full := &world{name: "large", keys: large, revoked: large}
+	nomemo := &world{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
+	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
 	return []contestant{
-		{name: "noop", label: "noop (answers OK at once)", keys: smallSet},
-		{name: "opa", label: "OPA SDK with the same policies", keys: smallSet},
-		{name: "tollkeeper", label: "Tollkeeper, " + few, keys: smallSet, ours: true},
-		{name: "tollkeeper-large", label: "Tollkeeper, " + many, keys: large, ours: true},
-		{name: "tollkeeper-nomemo", label: "Tollkeeper without memo, " + few, keys: smallSet, policy: ", memo: 0", ours: true},
+		{"noop", "noop (answers OK at once)", nil, loadOf(few, smallSet)},
+		{"opa", "OPA SDK with the same policies", nil, loadOf(few, smallSet)},
+		{"tollkeeper", "Tollkeeper, " + inFew, small, loadOf(few, smallSet)},
+		{"tollkeeper-large", "… " + inMany + ", as many callers", full, loadOf(many, smallSet)},
+		{"tollkeeper-busy", "… and " + grouped(manyCallers) + " callers", full, loadOf(many, manyCallers)},
+		{"tollkeeper-unknown", "… and only keys that nobody has", full, load{keys: many, forge: unknownKey, reason: "key_unknown"}},
+		{"tollkeeper-garbage", "… and only keys that are mistyped", full, load{keys: many, forge: garbageKey, reason: "key_malformed"}},
+		{"tollkeeper-nomemo", "Tollkeeper without memo, " + inFew, nomemo, loadOf(few, smallSet)},
 	}
 }
 
@@ -62,24 +80,23 @@ func prepare(ctx context.Context, o options, dir string) ([]*rival, error) {
 	if err != nil {
 		return nil, err
 	}
-	var most int
-	for _, c := range list {
-		most = max(most, c.keys)
-	}
-	keys := newKeySet(most)
 	rivals := make([]*rival, 0, len(list))
+	worlds := make(map[*world]*tollkeeper)
 	for _, c := range list {
-		rv := &rival{name: c.name, label: c.label, keys: keys[:c.keys*keyLen], authorizer: &self{kind: c.name}}
-		if c.ours {
+		rv := &rival{name: c.name, label: c.label, load: c.load, authorizer: &self{kind: c.name}}
+		if c.world != nil {
 			if _, err := os.Stat(binary); err != nil {
 				return rivals, fmt.Errorf("%w: build it first, or name it with -tollkeeper", err)
 			}
-			progress("%s: importing %s keys", c.name, grouped(int64(c.keys)))
-			t, err := newTollkeeper(ctx, binary, dir, c.name, rv.keys, c.policy)
-			if err != nil {
-				return rivals, fmt.Errorf("%s: %w", c.name, err)
+			if worlds[c.world] == nil {
+				progress("importing %s keys and %s revocations", grouped(int64(c.world.keys)), grouped(int64(c.world.revoked)))
+				t, err := newTollkeeper(ctx, binary, dir, c.world, c.load.keys)
+				if err != nil {
+					return rivals, fmt.Errorf("%s: %w", c.name, err)
+				}
+				worlds[c.world] = t
 			}
-			rv.authorizer = t
+			rv.authorizer = worlds[c.world]
 		}
 		rivals = append(rivals, rv)
 	}
@@ -89,6 +106,7 @@ func prepare(ctx context.Context, o options, dir string) ([]*rival, error) {
 // sample is what one turn of one rival came to.
 type sample struct {
 	*taking
+	start  time.Duration // until it answered
 	cpu    time.Duration // of the server, in all
 	memory int64         // of the server, at the end, in bytes
 }
@@ -124,13 +142,15 @@ type results struct {
 // turn starts a rival, loads it and stops it.
 func turn(ctx context.Context, rv *rival, s span) (one *sample, err error) {
 	syscall.Sync() // what one rival left for the disk to do must not hold up the next one
+	began := time.Now()
 	port, pid, err := rv.start(ctx)
+	started := time.Since(began)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rv.stop()) }()
 	var clock []time.Duration
-	t, err := checks(ctx, port, rv.keys, s, func() error {
+	t, err := checks(ctx, port, &rv.load, s, func() error {
 		used, err := cpuTime(pid)
 		clock = append(clock, used)
 		return err
@@ -142,7 +162,7 @@ func turn(ctx context.Context, rv *rival, s span) (one *sample, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sample{taking: t, cpu: clock[1] - clock[0], memory: memory}, nil
+	return &sample{taking: t, start: started, cpu: clock[1] - clock[0], memory: memory}, nil
 }
 
 func progress(format string, args ...any) {

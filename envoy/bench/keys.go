@@ -52,15 +52,6 @@ func appendKey(dst []byte, n uint64) []byte {
 func (s keySet) len() int          { return len(s) / keyLen }
 func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
 
-// callers is how many keys of a set are asked about, however many it has: those of an hour's callers among all customers.
-const callers = 9000
-
-// asked is how many keys are asked about, and nth one of them. They are spread evenly over the set.
-func (s keySet) asked() int       { return min(callers, s.len()) }
-func (s keySet) nth(i int) []byte { return s.text(i * (s.len() / s.asked())) }
-
-func (s keySet) random(rnd *rand.Rand) []byte { return s.nth(rnd.IntN(s.asked())) }
-
 // writeFile writes the keys as `tollkeeper key import` wants them. They come by digest, as from somebody who moves in
 // with the keys of another product.
 func (s keySet) writeFile(path, plan string) error {

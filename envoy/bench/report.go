@@ -80,14 +80,9 @@ func (r *report) tables() []table {
 func (r *report) directTable() table {
 	t := table{
 		title:  fmt.Sprintf("Checks, %d at a time over %d connections; client and server share the machine", inFlight, connections),
-		header: []string{"authorizer", "checks/s", "CPU per check", "to noop", "p50", "p99", "p99.9", "RSS"},
+		header: []string{"authorizer", "checks/s", "CPU per check", "to noop", "to ours", "p50", "p99", "p99.9", "RSS", "start"},
 	}
-	var noop []*sample
-	for _, one := range r.direct {
-		if one.rival.name == baseline {
-			noop = one.rounds
-		}
-	}
+	noop, ours := r.roundsOf(baseline), r.roundsOf("tollkeeper")
 	for _, one := range r.direct {
 		at := func(q float64) string {
 			return millis(time.Duration(median(one.rounds, func(s *sample) float64 { return float64(s.latency.quantile(q)) })))
@@ -97,11 +92,23 @@ func (r *report) directTable() table {
 			count(median(one.rounds, func(s *sample) float64 { return s.perSecond() })),
 			micros(median(one.rounds, (*sample).cpuPerCheck)),
 			times(ratio(one.rounds, noop, (*sample).cpuPerCheck)),
+			times(ratio(one.rounds, ours, (*sample).cpuPerCheck)),
 			at(.5), at(.99), at(.999),
 			fmt.Sprintf("%.0f MB", median(one.rounds, func(s *sample) float64 { return float64(s.memory) })/1e6),
+			fmt.Sprintf("%.1f s", median(one.rounds, func(s *sample) float64 { return s.start.Seconds() })),
 		})
 	}
 	return t
+}
+
+// roundsOf are the rounds of a rival, none if it did not run.
+func (r *report) roundsOf(name string) []*sample {
+	for _, one := range r.direct {
+		if one.rival.name == name {
+			return one.rounds
+		}
+	}
+	return nil
 }
 
 func (r *report) envoyTable() table {

@@ -31,7 +31,7 @@ type rival struct {
 	authorizer
 	name  string // on the command line
 	label string // in the tables
-	keys  keySet // those that it is asked about
+	load  load
 }
 
 // baseline is the rival to which the others are set in proportion.
@@ -114,17 +114,17 @@ log: {decisions: %q}
 
 // newTollkeeper makes a Tollkeeper that knows those keys and does not run yet. Its files are in dir, or in folders that
 // close removes.
-func newTollkeeper(ctx context.Context, binary, dir, name string, keys keySet, policySettings string) (_ *tollkeeper, err error) {
-	policies := filepath.Join(dir, name+"-policies")
+func newTollkeeper(ctx context.Context, binary, dir string, w *world, keys keySet) (_ *tollkeeper, err error) {
+	policies := filepath.Join(dir, w.name+"-policies")
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("policy init: %w: %s", err, out)
 	}
 	if err := os.WriteFile(filepath.Join(policies, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
 		return nil, err
 	}
-	t := &tollkeeper{decisions: filepath.Join(dir, name+"-decisions.jsonl")}
+	t := &tollkeeper{decisions: filepath.Join(dir, w.name+"-decisions.jsonl")}
 	t.Tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{
-		Binary: binary, Extra: fmt.Sprintf(settings, policies, policySettings, t.decisions),
+		Binary: binary, Extra: fmt.Sprintf(settings, policies, w.policy, t.decisions),
 	})
 	if err != nil {
 		return nil, err
@@ -134,14 +134,17 @@ func newTollkeeper(ctx context.Context, binary, dir, name string, keys keySet, p
 			err = errors.Join(err, t.close())
 		}
 	}()
-	file := filepath.Join(dir, name+"-keys.jsonl")
+	file := filepath.Join(dir, w.name+"-keys.jsonl")
 	if err := keys.writeFile(file, plan); err != nil {
 		return nil, err
 	}
 	if _, err := t.CLI(ctx, "key", "import", file); err != nil {
 		return nil, err
 	}
-	return t, errors.Join(os.Remove(file), t.stop())
+	if err := errors.Join(os.Remove(file), t.stop()); err != nil {
+		return nil, err
+	}
+	return t, revoke(ctx, filepath.Join(t.DataDir(), "tollkeeper.db"), w.revoked)
 }
 
 func (t *tollkeeper) start(ctx context.Context) (port, pid int, err error) {

@@ -51,7 +51,8 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 		return err
 	}
 	keys := newKeySet(smallSet)
-	t, err := newTollkeeper(ctx, binary, dir, "stalls", keys, ", reload_interval: 100ms")
+	l := loadOf(keys, smallSet)
+	t, err := newTollkeeper(ctx, binary, dir, &world{name: "stalls", policy: ", reload_interval: 100ms"}, keys)
 	if err != nil {
 		return err
 	}
@@ -69,24 +70,24 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 		return err
 	}
 	defer conn.Close()
-	if err := meet(ctx, []*grpc.ClientConn{conn}, keys); err != nil {
+	if err := meet(ctx, []*grpc.ClientConn{conn}, &l); err != nil {
 		return err
 	}
 	var m quietAndNot
 	span := time.Duration(float64(o.rounds) * o.seconds * float64(time.Second))
 	progress("quiet for %v", span)
-	if err := paced(ctx, conn, keys, span, &m.quiet); err != nil {
+	if err := paced(ctx, conn, &l, span, &m.quiet); err != nil {
 		return err
 	}
 	progress("disturbed for %v", span)
-	if err := m.disturb(ctx, t, conn, keys, policies, span); err != nil {
+	if err := m.disturb(ctx, t, conn, &l, policies, span); err != nil {
 		return err
 	}
 	return m.report(w, span)
 }
 
 // paced asks in a few loops, each at its pace, and notes how long the answers took.
-func paced(ctx context.Context, conn *grpc.ClientConn, keys keySet, span time.Duration, into *histogram) error {
+func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Duration, into *histogram) error {
 	parts := make([]histogram, pacedLoops)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
@@ -102,7 +103,7 @@ func paced(ctx context.Context, conn *grpc.ClientConn, keys keySet, span time.Du
 				<-tick.C
 				var a answer
 				q, began := questions[rnd.IntN(len(questions))], time.Now()
-				q.renew(rnd, began, keys.random(rnd))
+				q.renew(rnd, began, l.next(nil, rnd))
 				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 					return err
 				}
@@ -122,14 +123,14 @@ func paced(ctx context.Context, conn *grpc.ClientConn, keys keySet, span time.Du
 }
 
 // disturb does all that may hold up others while paced checks go on.
-func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.ClientConn, keys keySet, policies string, span time.Duration) error {
+func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.ClientConn, l *load, policies string, span time.Duration) error {
 	ids, err := keyIDs(ctx, t)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	over := time.Now().Add(span)
-	g.Go(func() error { return paced(ctx, conn, keys, span, &m.disturbed) })
+	g.Go(func() error { return paced(ctx, conn, l, span, &m.disturbed) })
 	g.Go(func() error { // reloads
 		for n := 0; time.Now().Before(over); n++ {
 			next := filepath.Join(policies, "..", "next.yaml")
@@ -170,7 +171,7 @@ func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.Cli
 		rnd := rand.New(rand.NewPCG(1, 2))
 		for time.Now().Before(over) {
 			var a answer
-			q.renew(rnd, time.Now(), keys.random(rnd))
+			q.renew(rnd, time.Now(), l.next(nil, rnd))
 			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 				return err
 			}

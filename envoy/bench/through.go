@@ -49,7 +49,7 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 		return nil, err
 	}
 	defer upstream.close()
-	w := &way{envoy: binary, config: config, upstream: upstream.port(), keys: newKeySet(smallSet), span: s}
+	w := &way{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newKeySet(smallSet), smallSet), span: s}
 	setups := []*setup{{label: "no authorizer"}}
 	for _, rv := range rivals {
 		if rv.name == baseline || rv.name == "tollkeeper" {
@@ -76,7 +76,7 @@ type way struct {
 	envoy    string
 	config   []byte
 	upstream int
-	keys     keySet
+	load     load
 	span     span
 }
 
@@ -99,7 +99,7 @@ func (w *way) turn(ctx context.Context, rv *rival) (_ *taking, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, proxy.Stop()) }()
-	return requests(ctx, proxy.Addr(), w.keys, w.span)
+	return requests(ctx, proxy.Addr(), &w.load, w.span)
 }
 
 // withoutAuthorizer takes the ext_authz filter out of the shipped configuration, and leaves everything else as it is.
@@ -116,7 +116,7 @@ func withoutAuthorizer(config []byte) ([]byte, error) {
 }
 
 // requests sends requests to Envoy over connections that stay open.
-func requests(ctx context.Context, addr string, keys keySet, s span) (*taking, error) {
+func requests(ctx context.Context, addr string, l *load, s span) (*taking, error) {
 	calls := make([]call, clients)
 	for i := range calls {
 		c, err := newClient(addr)
@@ -127,7 +127,7 @@ func requests(ctx context.Context, addr string, keys keySet, s span) (*taking, e
 		if err := c.conn.SetDeadline(time.Now().Add(s.warmUp + s.measured + patience)); err != nil {
 			return nil, err
 		}
-		calls[i] = func(context.Context, time.Time) error { return c.get(keys) }
+		calls[i] = func(context.Context, time.Time) error { return c.get(l) }
 	}
 	return drive(ctx, s, calls, func() error { return nil })
 }
@@ -155,8 +155,8 @@ func newClient(addr string) (*client, error) {
 	}, nil
 }
 
-func (c *client) get(keys keySet) error {
-	copy(c.request[c.key:], keys.random(c.rnd))
+func (c *client) get(l *load) error {
+	copy(c.request[c.key:], l.next(nil, c.rnd))
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
