@@ -41,7 +41,8 @@ func contestants(large int) []contestant {
 	nomemo := &world{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
 	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
 	return []contestant{
-		{"noop", "noop (answers OK at once)", nil, loadOf(few, smallSet)},
+		{baseline, "noop (answers OK at once)", nil, loadOf(few, smallSet)},
+		{sameAnswer, "noop with Tollkeeper's answer", nil, loadOf(few, smallSet)},
 		{"opa", "OPA SDK with the same policies", nil, loadOf(few, smallSet)},
 		{"tollkeeper", "Tollkeeper, " + inFew, small, loadOf(few, smallSet)},
 		{"tollkeeper-large", "… " + inMany + ", as many callers", full, loadOf(many, smallSet)},

@@ -37,6 +37,9 @@ type rival struct {
 // baseline is the rival to which the others are set in proportion.
 const baseline = "noop"
 
+// sameAnswer is the baseline with Tollkeeper's answer: it tells what Envoy does with an answer from what it took to find.
+const sameAnswer = "noop-answer"
+
 // self is this very program, started again as an authorizer.
 type self struct {
 	kind  string

@@ -29,8 +29,8 @@ type setup struct {
 	rounds []*taking
 }
 
-// compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, with one
-// that allows everything at once, and with Tollkeeper, those of them that are among the rivals.
+// compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, with those
+// that allow everything at once, and with Tollkeeper, those of them that are among the rivals.
 func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s span) ([]*setup, error) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
@@ -52,7 +52,7 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 	w := &way{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newKeySet(smallSet), smallSet), span: s}
 	setups := []*setup{{label: "no authorizer"}}
 	for _, rv := range rivals {
-		if rv.name == baseline || rv.name == "tollkeeper" {
+		if rv.name == baseline || rv.name == sameAnswer || rv.name == "tollkeeper" {
 			setups = append(setups, &setup{label: rv.label, rival: rv})
 		}
 	}
