@@ -4,6 +4,7 @@
 package decisionlog
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"strings"
@@ -57,16 +58,14 @@ type Log struct {
 	done    chan struct{}
 	dropped atomic.Uint64
 	log     *slog.Logger
-
-	mu      sync.Mutex // held to copy a line, never during I/O
-	pending []byte
-	lines   uint64 // in pending
+	pending atomic.Pointer[batch]
 }
 
 // New starts a log that writes to w until Close.
 func New(w io.Writer, log *slog.Logger) *Log {
 	l := &Log{some: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), log: log}
-	go l.run(w)
+	l.pending.Store(newBatch(pendingMax))
+	go l.run(newWriter(w, l))
 	return l
 }
 
@@ -79,22 +78,16 @@ func (l *Log) Record(e *check.Entry) {
 	defer rooms.Put(room)
 	line := lineOf(e)
 	text := line.append(room[:0])
-	l.mu.Lock()
-	full := len(l.pending)+len(text) > pendingMax
-	first := len(l.pending) == 0
-	if !full {
-		l.pending = append(l.pending, text...)
-		l.lines++
+	became := l.pending.Load().add(text)
+	for became == shut {
+		became = l.pending.Load().add(text)
 	}
-	l.mu.Unlock()
-	switch {
-	case full:
+	if became == full {
 		l.dropped.Add(1)
-	case first:
-		select {
-		case l.some <- struct{}{}:
-		default:
-		}
+	}
+	select {
+	case l.some <- struct{}{}:
+	default:
 	}
 }
 
@@ -107,9 +100,8 @@ func (l *Log) Close() {
 	<-l.done
 }
 
-func (l *Log) run(w io.Writer) {
+func (l *Log) run(out *writer) {
 	defer close(l.done)
-	out := &writer{w: w, l: l}
 	for {
 		select {
 		case <-l.some:
@@ -129,23 +121,28 @@ func (l *Log) run(w io.Writer) {
 type writer struct {
 	w       io.Writer
 	l       *Log
-	spare   []byte // the buffer that is not pending
+	spare   *batch // the one that is not pending, sealed
 	failing bool
+}
+
+func newWriter(w io.Writer, l *Log) *writer {
+	o := &writer{w: w, l: l, spare: newBatch(pendingMax)}
+	o.spare.seal()
+	return o
 }
 
 // flush writes what waits. A full disk is one event, however many lines it costs.
 func (o *writer) flush() {
 	l := o.l
-	l.mu.Lock()
-	text, lines := l.pending, l.lines
-	l.pending, l.lines = o.spare[:0], 0
-	l.mu.Unlock()
-	if o.spare = text[:0]; len(text) == 0 {
+	o.spare.reopen()
+	o.spare = l.pending.Swap(o.spare)
+	text := o.spare.seal()
+	if len(text) == 0 {
 		return
 	}
 	_, err := o.w.Write(text)
 	if err != nil {
-		l.dropped.Add(lines)
+		l.dropped.Add(uint64(bytes.Count(text, []byte{'\n'})))
 		if !o.failing {
 			l.log.Error("decision log cannot be written: decisions are dropped and counted until it can", "error", err)
 		}

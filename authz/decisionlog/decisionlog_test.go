@@ -63,7 +63,8 @@ func (d *disk) Write(p []byte) (int, error) {
 func TestFullDisk(t *testing.T) {
 	d, said := &disk{}, new(bytes.Buffer)
 	l := &Log{log: slog.New(slog.NewTextHandler(said, nil)), some: make(chan struct{}, 1)}
-	out := &writer{w: d, l: l}
+	l.pending.Store(newBatch(pendingMax))
+	out := newWriter(d, l)
 	const lines = 10
 	for round := range 2 {
 		for _, full := range []bool{true, true, false} {
@@ -132,10 +133,12 @@ func TestRecordNeverBlocks(t *testing.T) {
 
 func BenchmarkRecord(b *testing.B) {
 	l := New(io.Discard, slog.New(slog.DiscardHandler))
-	e := entry()
 	b.ReportAllocs()
-	for b.Loop() {
-		l.Record(e)
-	}
+	b.RunParallel(func(pb *testing.PB) {
+		e := entry()
+		for pb.Next() {
+			l.Record(e)
+		}
+	})
 	l.Close()
 }
