@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
@@ -38,15 +39,18 @@ type committer struct {
 	closed  bool           // nobody may come in any more
 	writers sync.WaitGroup // those who came in before
 
-	// durability is held for writing while a commit is under way, so that no read begins on a transaction that the
-	// operating system already shows and the disk does not have yet.
-	durability sync.RWMutex
+	// durability is held whole while a commit is under way, so that no read begins on a transaction that the operating
+	// system already shows and the disk does not have yet. A read waits for no longer than its context lets it.
+	durability *semaphore.Weighted
 
 	// Owned by the goroutine; broken may be read once done is closed.
 	doubtful bool  // a commit failed
 	refused  int   // writes that failed since one succeeded, for the log
 	broken   error // bbolt cannot write again before the process starts anew
 }
+
+// manyReads is more than can begin at a time.
+const manyReads = 1 << 30
 
 // op is one write.
 type op struct {
@@ -64,7 +68,7 @@ const maxGroup = 512
 
 func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committer {
 	return &committer{
-		db: db, reload: reload, log: log,
+		db: db, reload: reload, log: log, durability: semaphore.NewWeighted(manyReads),
 		queue: make(chan *op), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -131,9 +135,11 @@ func (c *committer) stop() bool {
 }
 
 // begin starts a read of what is durable.
-func (c *committer) begin() (*bbolt.Tx, error) {
-	c.durability.RLock()
-	defer c.durability.RUnlock()
+func (c *committer) begin(ctx context.Context) (*bbolt.Tx, error) {
+	if err := c.durability.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("the disk is busy with a write: %w", err)
+	}
+	defer c.durability.Release(1)
 	return c.db.Begin(false)
 }
 
@@ -253,8 +259,8 @@ func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
 }
 
 func (c *committer) durable(tx *bbolt.Tx) (err error) {
-	c.durability.Lock()
-	defer c.durability.Unlock()
+	_ = c.durability.Acquire(context.Background(), manyReads) // which never ends
+	defer c.durability.Release(manyReads)
 	defer func() {
 		if p := recover(); p != nil {
 			c.doubtful = true

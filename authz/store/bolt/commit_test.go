@@ -389,3 +389,28 @@ func TestCheckFinds(t *testing.T) {
 		})
 	}
 }
+
+// TestAReadWaitsNoLongerThanItMay stands for a disk that hangs in the middle of a commit.
+func TestAReadWaitsNoLongerThanItMay(t *testing.T) {
+	db := openFresh(t, Options{})
+	a := apikey.Account{ID: "acme", Status: authz.AccountActive, Version: 1}
+	if _, err := db.Keys().CreateAccount(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.reload(); err != nil { // so that the account is not in memory
+		t.Fatal(err)
+	}
+	if err := db.commits.durability.Acquire(t.Context(), manyReads); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := db.Keys().Account(ctx, a.ID)
+	db.commits.durability.Release(manyReads)
+	if authz.KindOf(err) != authz.KindUnavailable || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while the disk hangs: %v", err)
+	}
+	if _, err := db.Keys().Account(t.Context(), a.ID); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}

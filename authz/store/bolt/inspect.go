@@ -41,7 +41,7 @@ func Inspect(path string) (*File, error) {
 
 // CheckPart is DB.CheckPart.
 func (f *File) CheckPart(ctx context.Context, name string) error {
-	begin := func() (*bbolt.Tx, error) { return f.bolt.Begin(false) }
+	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
 	return checkPart(name, func(check func(*bbolt.Tx) error) error { return view(ctx, begin, check) })
 }
 

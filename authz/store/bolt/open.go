@@ -235,7 +235,7 @@ func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
 	})
 }
 
-func view(ctx context.Context, begin func() (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {
+func view(ctx context.Context, begin func(context.Context) (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}
@@ -245,7 +245,7 @@ func view(ctx context.Context, begin func() (*bbolt.Tx, error), read func(*bbolt
 			err = authz.Errorf(authz.KindUnavailable, "the data file is damaged: %v", p)
 		}
 	}()
-	tx, err := begin()
+	tx, err := begin(ctx)
 	if err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot read: %w", err)
 	}
