@@ -6,6 +6,7 @@ SHELL := /bin/bash
 GO ?= go
 FUZZTIME ?= 30s
 CRASH_ROUNDS ?= 200
+IMAGE ?= tollkeeper:dev
 
 .PHONY: help
 help: ## show this list
@@ -14,6 +15,10 @@ help: ## show this list
 .PHONY: build
 build: ## build bin/tollkeeper
 	$(GO) build -trimpath -o bin/tollkeeper ./cmd/tollkeeper
+
+.PHONY: image
+image: ## build the container image for amd64 and arm64 into bin/image (IMAGE=name:tag, VERSION=1.2.3)
+	$(GO) run ./k8s/image -name '$(IMAGE)' -version '$(VERSION)'
 
 .PHONY: demo
 demo: ## run the whole story through a real Envoy, then leave it running (DEMO_ONCE=1: stop at the end)
@@ -39,7 +44,7 @@ policies: ## check and test the shipped policies with stock OPA
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, go.mod
-	@test -z "$$(gofmt -l authz cmd envoy policies)" || { echo "not formatted:"; gofmt -l authz cmd envoy policies; exit 1; }
+	@test -z "$$(gofmt -l authz cmd envoy k8s policies)" || { echo "not formatted:"; gofmt -l authz cmd envoy k8s policies; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
