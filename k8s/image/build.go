@@ -51,7 +51,7 @@ func describe(ctx context.Context, root, version string) (release, error) {
 		}
 	}
 	if rel.version == "" {
-		rel.version = git("describe", "--tags", "--always", "--dirty")
+		rel.version = git("describe", "--tags", "--always", "--dirty", "--abbrev=12") // as many digits in every clone
 	}
 	if rel.version == "" {
 		rel.version = "devel"
