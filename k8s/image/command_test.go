@@ -54,8 +54,11 @@ func TestDescribe(t *testing.T) {
 	}
 	git("init", "--quiet")
 	git("commit", "--quiet", "--allow-empty", "--message", "first")
-	git("tag", "v1.0.0")
 	commit := git("rev-parse", "HEAD")
+	if got, want := source(""), (release{commit[:12], commit, time.Unix(epoch, 0).UTC()}); got != want {
+		t.Errorf("a commit: %+v: want %+v", got, want)
+	}
+	git("tag", "v1.0.0")
 	if got, want := source(""), (release{"v1.0.0", commit, time.Unix(epoch, 0).UTC()}); got != want {
 		t.Errorf("a tag: %+v: want %+v", got, want)
 	}

@@ -108,12 +108,19 @@ type pulled struct {
 	index    ocispec.Index
 	manifest ocispec.Manifest
 	config   ocispec.Image
-	layer    []byte // unpacked
+	diffID   digest.Digest     // of the layer, unpacked
+	files    map[string]*entry // in the layer
 	read     []digest.Digest
 }
 
+// once is the image, which takes a while to unpack. Tests only read it.
+var once *pulled
+
 func pull(t *testing.T) *pulled {
 	t.Helper()
+	if once != nil {
+		return once
+	}
 	store, err := oci.New(filepath.Join(built, "oci"))
 	if err != nil {
 		t.Fatal(err)
@@ -145,9 +152,12 @@ func pull(t *testing.T) *pulled {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.layer, err = io.ReadAll(z); err != nil {
+	layer, err := io.ReadAll(z)
+	if err != nil {
 		t.Fatal(err)
 	}
+	p.diffID, p.files = digest.FromBytes(layer), entries(t, layer)
+	once = p
 	return p
 }
 
@@ -162,7 +172,7 @@ func decode(t *testing.T, data []byte, v any) {
 
 func TestLayout(t *testing.T) {
 	p := pull(t)
-	if got := []digest.Digest{digest.FromBytes(p.layer)}; !slices.Equal(got, p.config.RootFS.DiffIDs) {
+	if got := []digest.Digest{p.diffID}; !slices.Equal(got, p.config.RootFS.DiffIDs) {
 		t.Errorf("the layer unpacks to %v, and the config says %v", got, p.config.RootFS.DiffIDs)
 	}
 	blobs, err := os.ReadDir(filepath.Join(built, "oci", "blobs", "sha256"))
@@ -223,7 +233,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// entries reads the layer.
+// entries reads a tar, in which folders have to come before what is in them.
 func entries(t *testing.T, layer []byte) map[string]*entry {
 	t.Helper()
 	out := make(map[string]*entry)
@@ -255,7 +265,7 @@ type entry struct {
 }
 
 func TestFiles(t *testing.T) {
-	all := entries(t, pull(t).layer)
+	all := pull(t).files
 	for name, e := range all {
 		isDir := strings.HasSuffix(name, "/")
 		owner, mode := 0, int64(0o644)
@@ -294,7 +304,7 @@ func TestFiles(t *testing.T) {
 }
 
 func TestBinaryNeedsNothing(t *testing.T) {
-	data := entries(t, pull(t).layer)["usr/local/bin/tollkeeper"].data
+	data := pull(t).files["usr/local/bin/tollkeeper"].data
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +327,7 @@ func TestBinaryNeedsNothing(t *testing.T) {
 }
 
 func TestSBOM(t *testing.T) {
-	all := entries(t, pull(t).layer)
+	all := pull(t).files
 	inside := all["usr/share/doc/tollkeeper/sbom.cdx.json"].data
 	beside, err := os.ReadFile(filepath.Join(built, "sbom-linux-"+runtime.GOARCH+".cdx.json"))
 	if err != nil {

@@ -34,9 +34,8 @@ func unpack(t *testing.T) *container {
 	t.Helper()
 	p := pull(t)
 	c := &container{root: t.TempDir(), config: p.config.Config, jailed: os.Geteuid() == 0}
-	all := entries(t, p.layer)
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		e, path := all[name], filepath.Join(c.root, name)
+	for _, name := range slices.Sorted(maps.Keys(p.files)) {
+		e, path := p.files[name], filepath.Join(c.root, name)
 		mode := fs.FileMode(e.Mode)
 		var err error
 		if strings.HasSuffix(name, "/") {
