@@ -213,13 +213,13 @@ const policyShare = 1.0 / 5
 
 // bound gives the check its deadline.
 func (a *attempt) bound(ctx context.Context) context.Context {
-	timeout := a.opt.Timeout
+	timeout, now := a.opt.Timeout, time.Now()
 	if at, ok := ctx.Deadline(); ok {
-		if left := time.Until(at); left > 2*replyMargin {
+		if left := at.Sub(now); left > 2*replyMargin {
 			timeout = min(timeout, left-replyMargin)
 		}
 	}
-	a.whole.start(ctx, time.Now().Add(timeout))
+	a.whole.start(ctx, now.Add(timeout))
 	return &a.whole
 }
 

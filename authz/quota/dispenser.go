@@ -72,10 +72,10 @@ func NewNodeID(host string) NodeID { return NodeID(host + "-" + rand.Text()[:10]
 // Peek reports the state of the limits in facts, which has one for each. It takes nothing, but may lease units ahead of a
 // reservation: for all limits at once, so that a key that was not seen for long waits as long as one call takes.
 func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact) {
-	cold := false
+	cold, now := false, d.now()
 	for i := range limits {
 		var known bool
-		if facts[i], known = d.glance(h, &limits[i]); !known {
+		if facts[i], known = d.glance(h, &limits[i], now); !known {
 			cold = true
 		}
 	}
@@ -89,9 +89,9 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 
 // glance reports the state of a limit if it is known without asking the ledger, and else sees to it that the ledger is
 // asked.
-func (d *Dispenser) glance(h authz.Holder, l *authz.Limit) (fact authz.QuotaFact, known bool) {
+func (d *Dispenser) glance(h authz.Holder, l *authz.Limit, now time.Time) (fact authz.QuotaFact, known bool) {
 	fact = d.withTap(h, l, func(t *tap) (authz.QuotaFact, bool) {
-		known = t.known(d.now())
+		known = t.known(now)
 		if known {
 			return t.hand.Load().fact(0), true
 		}

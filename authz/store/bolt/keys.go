@@ -24,10 +24,12 @@ func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !t.digests.has(d) {
-		return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
-	}
-	return hot(t, t.keys, d, func() (*apikey.Key, error) { return keyByDigest(ctx, s.db, d) })
+	return hot(t, t.keys, d, func() (*apikey.Key, error) {
+		if !t.digests.has(d) {
+			return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
+		}
+		return keyByDigest(ctx, s.db, d)
+	})
 }
 
 // Key is apikey.Store.Key.
