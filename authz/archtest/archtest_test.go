@@ -24,6 +24,7 @@ var law = map[string]struct {
 	"authz/policy":     {[]string{"authz"}, "as apikey"},
 	"authz/token":      {[]string{"authz"}, "as apikey"},
 
+	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
 	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
 	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory"}, "a suite knows its contract, and the memory store as the oracle"},
 	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory"}, "as apikeytest"},
@@ -37,12 +38,14 @@ var law = map[string]struct {
 	"authz/decisionlog": {[]string{"authz", "authz/check"}, "writes down what the request path records"},
 	"authz/telemetry":   {[]string{"authz", "authz/check"}, "counts what the request path records"},
 	"authz/config":      {nil, "the file, which nobody but the server reads"},
+	"authz/tlsfiles":    {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":      {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/admin":       {[]string{"authz", "authz/apikey", "authz/check", "authz/doctor", "authz/quota", "authz/revocation"}, "operators work on the domain, through its contracts"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
 		"authz/policy",
-		"authz/quota", "authz/revocation", "authz/signals", "authz/store/bolt", "authz/store/memory", "authz/telemetry", "authz/token",
+		"authz/quota", "authz/revocation", "authz/signals", "authz/store/bolt", "authz/store/memory", "authz/telemetry", "authz/tlsfiles",
+		"authz/token",
 		"policies",
 	}, "the one place that introduces everybody"},
 	"authz/archtest":  {nil, "this test"},

@@ -6,7 +6,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"regexp"
@@ -26,6 +25,7 @@ const EnvPrefix = "TOLLKEEPER_"
 // Config is the whole configuration. Default tells what each field is when it is not set.
 type Config struct {
 	Listen Listen `yaml:"listen" envPrefix:"LISTEN_"`
+	TLS    TLS    `yaml:"tls" envPrefix:"TLS_"`
 	Policy Policy `yaml:"policy" envPrefix:"POLICY_"`
 	// DataDir is the folder for the database and the admin token. It is made if it is not there.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
@@ -38,17 +38,7 @@ type Config struct {
 	Answers     Answers     `yaml:"answers" envPrefix:"ANSWERS_"`
 	Revocation  Revocation  `yaml:"revocation" envPrefix:"REVOCATION_"`
 	Log         Log         `yaml:"log" envPrefix:"LOG_"`
-}
-
-// Listen is where the server can be reached.
-type Listen struct {
-	// GRPC is the address for Envoy's checks. There is no TLS on it: keep it on loopback or in a trusted network.
-	GRPC string `yaml:"grpc" env:"GRPC"`
-	// Admin is the address for the CLI, the admin API and metrics. It needs the admin token.
-	Admin string `yaml:"admin" env:"ADMIN"`
-	// Events is the address at which others say whose tokens are revoked: RFC 7009, OpenID back-channel logout and Shared
-	// Signals. There is no TLS on it: put a proxy with TLS before it. Empty: there is none.
-	Events string `yaml:"events" env:"EVENTS"`
+	Shutdown    Shutdown    `yaml:"shutdown" envPrefix:"SHUTDOWN_"`
 }
 
 // Policy says which policies decide.
@@ -146,7 +136,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // Default is the configuration without a file.
 func Default() Config {
 	return Config{
-		Listen:      Listen{GRPC: "127.0.0.1:9001", Admin: "127.0.0.1:9002"},
+		Listen:      defaultListen(),
 		Policy:      Policy{Query: "envoy/authz/allow", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}},
 		DataDir:     "./data",
 		Store:       "bolt",
@@ -158,6 +148,7 @@ func Default() Config {
 		Tokens:     defaultTokens(),
 		Revocation: Revocation{MaxStaleness: Duration{Duration: 30 * time.Second}},
 		Log:        Log{Level: "info", Decisions: "stdout"},
+		Shutdown:   defaultShutdown(),
 	}
 }
 
@@ -240,15 +231,11 @@ func (c *Config) validate() (field string, err error) {
 	if u, err := url.Parse(c.Answers.BillingURL); err != nil || c.Answers.BillingURL != "" && (u.Host == "" || strings.ContainsAny(c.Answers.BillingURL, "<> ")) {
 		return "answers.billing_url", fmt.Errorf("%q: want a URL such as https://example.com/billing", c.Answers.BillingURL)
 	}
-	for _, a := range []struct{ field, value string }{{"listen.grpc", c.Listen.GRPC}, {"listen.admin", c.Listen.Admin}} {
-		if _, _, err := net.SplitHostPort(a.value); err != nil {
-			return a.field, fmt.Errorf("%q: want host:port, such as 127.0.0.1:9001", a.value)
-		}
+	if field, err := c.Listen.validate(); err != nil {
+		return field, err
 	}
-	if c.Listen.Events != "" {
-		if _, _, err := net.SplitHostPort(c.Listen.Events); err != nil {
-			return "listen.events", fmt.Errorf("%q: want host:port, such as 127.0.0.1:9003", c.Listen.Events)
-		}
+	if field, err := c.TLS.validate(); err != nil {
+		return field, err
 	}
 	for i, client := range c.Revocation.Clients {
 		if client.ID == "" || client.SecretFile == "" {
@@ -257,7 +244,8 @@ func (c *Config) validate() (field string, err error) {
 	}
 	for _, d := range append(c.Tokens.durations(),
 		bound{"request.timeout", c.Request.Timeout, 1}, bound{"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
-		bound{"policy.reload_interval", c.Policy.ReloadInterval, 0},
+		bound{"policy.reload_interval", c.Policy.ReloadInterval, 0}, bound{"listen.max_connection_age", c.Listen.MaxConnectionAge, 0},
+		bound{"shutdown.delay", c.Shutdown.Delay, 0},
 	) {
 		if d.value.fault != "" {
 			return d.field, fmt.Errorf("%q: want a duration, such as 250ms or 30s", d.value.fault)

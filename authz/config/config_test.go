@@ -31,6 +31,8 @@ func TestNoFileIsTheDefault(t *testing.T) {
 func TestFileAndEnvironment(t *testing.T) {
 	path := write(t, `
 listen: {grpc: "127.0.0.1:7001", admin: "127.0.0.1:7002"}
+tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt, client_names: [envoy.edge.svc], min_version: 1.2}
+shutdown: {delay: 5s}
 policy: {paths: [a, b], query: x/y, profile: rfc}
 data_dir: /var/lib/tollkeeper
 request: {timeout: 50ms, dry_run: true, skip_body_parse: true, proto_descriptor: x.pb}
@@ -43,7 +45,9 @@ credentials: {headers: [X-Key], bearer: false, query: [k]}
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Listen = Listen{GRPC: "127.0.0.1:8001", Admin: "127.0.0.1:7002"}
+	want.Listen.GRPC, want.Listen.Admin = "127.0.0.1:8001", "127.0.0.1:7002"
+	want.TLS = TLS{CertFile: "tls.crt", KeyFile: "tls.key", ClientCAFile: "ca.crt", ClientNames: []string{"envoy.edge.svc"}, MinVersion: "1.2"}
+	want.Shutdown = Shutdown{Delay: Duration{Duration: 5 * time.Second}}
 	want.Policy = Policy{Paths: []string{"c", "d"}, Query: "x/y", Profile: "rfc", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}}
 	want.DataDir = "/var/lib/tollkeeper"
 	want.Request = Request{Timeout: Duration{Duration: 50 * time.Millisecond}, DryRun: true, SkipBodyParse: true, ProtoDescriptor: "x.pb"}
@@ -72,6 +76,18 @@ func TestMistakes(t *testing.T) {
 		"billing URL":        {"answers: {billing_url: 'javascript:alert(1)'}\n", "answers.billing_url: "},
 		"data_dir":           {"data_dir: ''\n", ":1:11: data_dir: want a folder"},
 		"level":              {"log: {level: loud}\n", "log.level: "},
+		"relative socket":    {"listen: {grpc: 'unix:run/x.sock'}\n", `:1:16: listen.grpc: "unix:run/x.sock": want an absolute path`},
+		"long socket":        {"listen: {grpc: 'unix:/" + strings.Repeat("x", 80) + "'}\n", "of 80 bytes at most"},
+		"socket for admin":   {"listen: {admin: 'unix:/run/x.sock'}\n", "listen.admin: \"unix:/run/x.sock\": want host:port"},
+		"health":             {"listen: {health: '9003'}\n", `listen.health: "9003": want host:port, such as 0.0.0.0:9003`},
+		"one port for two":   {"listen: {health: '127.0.0.1:9002'}\n", `listen.health: "127.0.0.1:9002" is the address of listen.admin too`},
+		"metrics":            {"listen: {metrics: x}\n", `listen.metrics: "x": want host:port`},
+		"connection age":     {"listen: {max_connection_age: -1s}\n", "listen.max_connection_age: "},
+		"delay":              {"shutdown: {delay: 5}\n", `shutdown.delay: "5": want a duration`},
+		"TLS by halves":      {"tls: {cert_file: tls.crt}\n", "tls.key_file: want the file"},
+		"TLS without files":  {"tls: {min_version: '1.3'}\n", "tls.cert_file: want the file"},
+		"names without CA":   {"tls: {cert_file: a, key_file: b, client_names: [c]}\n", ":1:48: tls.client_names: clients have no names"},
+		"old TLS":            {"tls: {cert_file: a, key_file: b, min_version: 1.1}\n", `:1:47: tls.min_version: "1.1": want 1.3 or 1.2`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,8 @@
 //  4. The ports are taken. From here on nothing can go wrong that a configuration could cause.
 //  5. Checks, administration and revocations from outside are served; health says SERVING. A crash here strands the units
 //     of the leases in hand, at most.
-//  6. The context ends: health says NOT_SERVING, checks under way are finished, for shutdownGrace at most.
+//  6. The context ends: health says NOT_SERVING, checks are answered for shutdown.delay, until Envoys ask others; then no
+//     more are taken, and those under way are finished, for shutdownGrace at most.
 //  7. Leases are given back. A crash before this strands them, a crash after it costs nothing.
 //  8. Decisions in the queue are written, and the database is closed.
 package server
@@ -26,7 +27,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -39,7 +39,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
@@ -52,12 +51,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
+	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token"
 )
 
 const (
-	// maxCheckBytes is the largest check that is read: Envoy's largest headers and a body of several megabytes.
-	maxCheckBytes = 8 << 20
 	// shutdownGrace bounds how long checks under way may take at shutdown, and leaseGrace how long the ledger may.
 	shutdownGrace = 5 * time.Second
 	leaseGrace    = 5 * time.Second
@@ -84,12 +82,15 @@ type Server struct {
 	reading     extauthz.Options
 	announced   bool
 
-	health        *health.Server
-	grpc          *grpc.Server
-	admin         *http.Server
-	events        *http.Server // nil: nobody else may revoke
-	grpcL, adminL net.Listener
-	eventsL       net.Listener
+	tls     *tlsfiles.Files // nil: there is none
+	health  *health.Server
+	grpc    *grpc.Server
+	admin   *http.Server
+	events  *http.Server // nil: nobody else may revoke
+	probes  *grpc.Server // nil: health is asked for where checks are
+	metrics *http.Server // nil: metrics are read through admin
+
+	grpcL, adminL, eventsL, healthL, metricsL net.Listener
 }
 
 // New builds a server and takes its ports. Nothing is left behind if it returns an error.
@@ -109,6 +110,9 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
+	if err := s.openTLS(); err != nil {
+		return nil, err
+	}
 	if s.stores, err = openStores(cfg, hasher, log); err != nil {
 		return nil, err
 	}
@@ -122,7 +126,13 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.assemble(ctx, hasher, registry); err != nil {
 		return nil, err
 	}
-	if err := s.serveGRPC(); err != nil {
+	if err := s.serveGRPC(registry); err != nil {
+		return nil, err
+	}
+	if err := s.serveHealth(); err != nil {
+		return nil, err
+	}
+	if err := s.serveMetrics(registry); err != nil {
 		return nil, err
 	}
 	if err := s.serveEvents(); err != nil {
@@ -214,37 +224,6 @@ func (s *Server) openDecisionLog() error {
 	return nil
 }
 
-func (s *Server) serveGRPC() error {
-	s.reading.SkipBody = s.cfg.Request.SkipBodyParse
-	if path := s.cfg.Request.ProtoDescriptor; path != "" {
-		raw, err := os.ReadFile(path)
-		if err == nil {
-			s.reading.Descriptors, err = extauthz.ReadDescriptors(raw)
-		}
-		if err != nil {
-			return fmt.Errorf("request.proto_descriptor: %s: %w", path, err)
-		}
-	}
-	var err error
-	if s.grpcL, err = listen("listen.grpc", s.cfg.Listen.GRPC); err != nil {
-		return err
-	}
-	s.grpc = grpc.NewServer(
-		grpc.ForceServerCodecV2(extauthz.Codec()),
-		grpc.MaxRecvMsgSize(maxCheckBytes),
-		grpc.WaitForHandlers(true), // no check outlives what it uses
-		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
-		grpc.NumStreamWorkers(uint32(4*runtime.GOMAXPROCS(0))),
-		// Envoy pings more often than grpc-go allows by default, and would be sent away.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
-	s.health = health.NewServer()
-	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	extauthz.Register(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
-	return nil
-}
-
 func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *prometheus.Registry) error {
 	var err error
 	if s.adminL, err = listen("listen.admin", s.cfg.Listen.Admin); err != nil {
@@ -272,27 +251,23 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 	return announce(s.cfg.DataDir, "http://"+s.adminL.Addr().String())
 }
 
-func listen(field, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s: %s is in use by another process: stop that one or choose another port", field, address)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", field, err)
-	}
-	return l, nil
-}
+// GRPCAddr and AdminAddr are where the server listens, and EventsAddr, HealthAddr and MetricsAddr where it may, "" if it
+// does not.
+func (s *Server) GRPCAddr() string    { return addressOf(s.grpcL) }
+func (s *Server) AdminAddr() string   { return addressOf(s.adminL) }
+func (s *Server) EventsAddr() string  { return addressOf(s.eventsL) }
+func (s *Server) HealthAddr() string  { return addressOf(s.healthL) }
+func (s *Server) MetricsAddr() string { return addressOf(s.metricsL) }
 
-// GRPCAddr and AdminAddr are where the server listens.
-func (s *Server) GRPCAddr() string  { return s.grpcL.Addr().String() }
-func (s *Server) AdminAddr() string { return s.adminL.Addr().String() }
-
-// EventsAddr is where others revoke tokens, "" if nowhere.
-func (s *Server) EventsAddr() string {
-	if s.eventsL == nil {
+func addressOf(l net.Listener) string {
+	switch {
+	case l == nil:
 		return ""
+	case l.Addr().Network() == "unix":
+		return config.UnixPrefix + l.Addr().String()
+	default:
+		return l.Addr().String()
 	}
-	return s.eventsL.Addr().String()
 }
 
 func (s *Server) status() admin.Status {
@@ -312,36 +287,26 @@ func (s *Server) status() admin.Status {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.close()
 	var serving, loops sync.WaitGroup
-	failed := make(chan error, 3)
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	s.startLoops(loopCtx, &loops)
-	serving.Go(func() {
-		if err := s.grpc.Serve(s.grpcL); err != nil {
-			failed <- fmt.Errorf("grpc: %w", err)
-		}
-	})
-	serving.Go(func() {
-		if err := s.admin.Serve(s.adminL); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("admin: %w", err)
-		}
-	})
-	if s.events != nil {
-		serving.Go(func() {
-			if err := s.events.Serve(s.eventsL); !errors.Is(err, http.ErrServerClosed) {
-				failed <- fmt.Errorf("events: %w", err)
-			}
-		})
-	}
+	failed := s.startServing(&serving)
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
-	s.log.Info("serving", "grpc", s.GRPCAddr(), "admin", s.AdminAddr(), "events", s.EventsAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
+	s.log.Info("serving", "grpc", s.GRPCAddr(), "tls", s.tls != nil, "admin", s.AdminAddr(), "events", s.EventsAddr(), "health", s.HealthAddr(),
+		"metrics", s.MetricsAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
 
 	var err error
 	select {
 	case <-ctx.Done():
+		s.log.Info("leaving: health says so, and checks are answered until the delay is over", "delay", s.cfg.Shutdown.Delay.Duration)
+		s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+		select {
+		case <-time.After(s.cfg.Shutdown.Delay.Duration):
+		case err = <-failed:
+		}
 	case err = <-failed:
+		s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	}
 	s.log.Info("shutting down")
-	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	s.drain()
 	serving.Wait()
 	stopLoops()
@@ -355,9 +320,46 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// startServing serves every port. The channel says when one could not be served any more.
+func (s *Server) startServing(wg *sync.WaitGroup) <-chan error {
+	failed := make(chan error, 5)
+	for _, g := range []struct {
+		name string
+		on   *grpc.Server
+		at   net.Listener
+	}{{"grpc", s.grpc, s.grpcL}, {"health", s.probes, s.healthL}} {
+		if g.on == nil {
+			continue
+		}
+		wg.Go(func() {
+			if err := g.on.Serve(g.at); err != nil {
+				failed <- fmt.Errorf("%s: %w", g.name, err)
+			}
+		})
+	}
+	for _, h := range []struct {
+		name string
+		on   *http.Server
+		at   net.Listener
+	}{{"admin", s.admin, s.adminL}, {"events", s.events, s.eventsL}, {"metrics", s.metrics, s.metricsL}} {
+		if h.on == nil {
+			continue
+		}
+		wg.Go(func() {
+			if err := h.on.Serve(h.at); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s: %w", h.name, err)
+			}
+		})
+	}
+	return failed
+}
+
 // startLoops starts what goes on beside the checks.
 func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { tuneGC(ctx) })
+	if s.tls != nil {
+		wg.Go(func() { s.tls.Watch(ctx, tlsPollEvery) })
+	}
 	wg.Go(func() { every(ctx, quota.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
 	wg.Go(func() {
 		every(ctx, syncEvery, func() {
@@ -407,12 +409,12 @@ func every(ctx context.Context, d time.Duration, f func()) {
 	}
 }
 
-// drain lets calls under way finish, for a while.
+// drain lets calls under way finish, for a while. Probes are answered until the last.
 func (s *Server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, h := range []*http.Server{s.admin, s.events} {
+	for _, h := range []*http.Server{s.admin, s.events, s.metrics} {
 		if h == nil {
 			continue
 		}
@@ -428,6 +430,9 @@ func (s *Server) drain() {
 		s.grpc.GracefulStop()
 	})
 	wg.Wait()
+	if s.probes != nil {
+		s.probes.Stop()
+	}
 }
 
 func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
@@ -437,7 +442,7 @@ func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
 
 // close lets go of everything that New took, in the opposite order.
 func (s *Server) close() {
-	for _, l := range []net.Listener{s.grpcL, s.adminL, s.eventsL} {
+	for _, l := range []net.Listener{s.grpcL, s.adminL, s.eventsL, s.healthL, s.metricsL} {
 		if l != nil {
 			_ = l.Close()
 		}

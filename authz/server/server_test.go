@@ -38,6 +38,7 @@ type running struct {
 func configFor(dir string) config.Config {
 	cfg := config.Default()
 	cfg.Listen = config.Listen{GRPC: "127.0.0.1:0", Admin: "127.0.0.1:0"}
+	cfg.Shutdown = config.Shutdown{}
 	cfg.DataDir = filepath.Join(dir, "data")
 	cfg.Log.Decisions = "off"
 	cfg.Request.Timeout.Duration = 5 * time.Second
@@ -47,8 +48,13 @@ func configFor(dir string) config.Config {
 
 func start(t *testing.T, cfg config.Config) *running {
 	t.Helper()
+	return startLogging(t, cfg, slog.New(slog.DiscardHandler))
+}
+
+func startLogging(t *testing.T, cfg config.Config, log *slog.Logger) *running {
+	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	s, err := New(t.Context(), cfg, "test", slog.New(slog.DiscardHandler))
+	s, err := New(t.Context(), cfg, "test", log)
 	if err != nil {
 		t.Fatal(err)
 	}

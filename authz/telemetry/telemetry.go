@@ -185,6 +185,59 @@ func (i *issuers) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// TLS is how the files of the TLS port are doing.
+type TLS struct {
+	CertificateEnds, ClientCAEnds time.Time // zero: there is none
+	Reloads, Faults               uint64
+	Faulty                        bool // the files as they are cannot be used, and those before still are
+	Refused                       uint64
+}
+
+// tlsFiles collects it whenever the metrics are read.
+type tlsFiles struct {
+	read                           func() TLS
+	ends, reloads, fault, refusals *prometheus.Desc
+}
+
+// WatchTLS registers the metrics of a port with TLS.
+func WatchTLS(reg prometheus.Registerer, read func() TLS) {
+	reg.MustRegister(&tlsFiles{
+		read: read,
+		ends: prometheus.NewDesc("tollkeeper_tls_expiry_timestamp_seconds",
+			"When the first certificate in a file that is in use expires, in seconds since 1970.", []string{"file"}, nil),
+		reloads:  prometheus.NewDesc("tollkeeper_tls_reloads_total", "Changes of the TLS files by outcome (ok or failed).", []string{"outcome"}, nil),
+		fault:    prometheus.NewDesc("tollkeeper_tls_fault", "1 while the TLS files cannot be used as they are, and those before stay in use.", nil, nil),
+		refusals: prometheus.NewDesc("tollkeeper_tls_clients_refused_total", "Clients that did not get through the TLS handshake.", nil, nil),
+	})
+}
+
+// Describe is prometheus.Collector.
+func (t *tlsFiles) Describe(ch chan<- *prometheus.Desc) {
+	ch <- t.ends
+	ch <- t.reloads
+	ch <- t.fault
+	ch <- t.refusals
+}
+
+// Collect is prometheus.Collector.
+func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
+	s := t.read()
+	for file, at := range map[string]time.Time{"cert_file": s.CertificateEnds, "client_ca_file": s.ClientCAEnds} {
+		if !at.IsZero() {
+			ch <- prometheus.MustNewConstMetric(t.ends, prometheus.GaugeValue, float64(at.Unix()), file)
+		}
+	}
+	for outcome, n := range map[string]uint64{"ok": s.Reloads, "failed": s.Faults} {
+		ch <- prometheus.MustNewConstMetric(t.reloads, prometheus.CounterValue, float64(n), outcome)
+	}
+	fault := 0.0
+	if s.Faulty {
+		fault = 1
+	}
+	ch <- prometheus.MustNewConstMetric(t.fault, prometheus.GaugeValue, fault)
+	ch <- prometheus.MustNewConstMetric(t.refusals, prometheus.CounterValue, float64(s.Refused))
+}
+
 // Watch registers gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
