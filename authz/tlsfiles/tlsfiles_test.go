@@ -25,10 +25,11 @@ type world struct {
 	ours, edges *tlstest.CA
 	files       tlstest.Files
 	log         bytes.Buffer
+	configs     map[*Files]*tls.Config // one for all connections, as a server has it
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, ours: tlstest.NewCA(t), edges: tlstest.NewCA(t)}
+	w := &world{t: t, ours: tlstest.NewCA(t), edges: tlstest.NewCA(t), configs: make(map[*Files]*tls.Config)}
 	w.files = w.ours.Write(t, t.TempDir(), w.edges, time.Hour, "localhost")
 	return w
 }
@@ -46,6 +47,7 @@ func (w *world) open(o Options) *Files {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.configs[f] = f.Config()
 	return f
 }
 
@@ -73,7 +75,7 @@ type link struct {
 func (w *world) connect(f *Files, client *tls.Config) (link, error) {
 	w.t.Helper()
 	a, b := net.Pipe()
-	l := link{tls.Client(a, client), tls.Server(b, f.Config())}
+	l := link{tls.Client(a, client), tls.Server(b, w.configs[f])}
 	w.t.Cleanup(func() { _, _ = a.Close(), b.Close() })
 	_ = a.SetDeadline(time.Now().Add(10 * time.Second))
 	_ = b.SetDeadline(time.Now().Add(10 * time.Second))
