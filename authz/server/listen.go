@@ -38,7 +38,7 @@ const (
 	ageGrace = 10 * time.Second
 	// A client that has been silent for pingAfter is asked whether it is still there, and forgotten after pingGrace.
 	pingAfter, pingGrace = time.Minute, 10 * time.Second
-	tlsPollEvery         = 2 * time.Second
+	tlsPollEvery         = time.Second
 	// refusalsEvery is how often a line may be logged about clients that were turned away in the handshake.
 	refusalsEvery = 10 * time.Second
 )

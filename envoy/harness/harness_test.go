@@ -10,39 +10,58 @@ import (
 	"testing"
 )
 
-func TestRenderChangesPortsAndNothingElse(t *testing.T) {
-	shipped, err := os.ReadFile("../envoy.yaml")
+func read(t *testing.T, l Layout) []byte {
+	t.Helper()
+	shipped, err := os.ReadFile(filepath.Join("..", l.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	same, err := Render(shipped, shippedPorts)
-	if err != nil || string(same) != string(shipped) {
-		t.Errorf("rendering the shipped ports: %v, changed %v", err, string(same) != string(shipped))
+	return shipped
+}
+
+func TestRenderChangesPlacesAndNothingElse(t *testing.T) {
+	same := map[string]Places{
+		Loopback.File: {Listener: 10000, Admin: 9901, Upstream: 8080, Tollkeepers: []string{"127.0.0.1:9001"}},
+		TLS.File:      {Listener: 10443, Admin: 9901, Upstream: 8080, Tollkeepers: []string{"10.0.0.11:9001", "10.0.0.12:9001"}, Dir: "/etc/envoy/"},
+		Sidecar.File:  {Listener: 10000, Admin: 9901, Upstream: 8080, Tollkeepers: []string{"unix:/run/tollkeeper/tollkeeper.sock"}},
+	}
+	for _, l := range []Layout{Loopback, TLS, Sidecar} {
+		shipped := read(t, l)
+		out, err := l.Render(shipped, same[l.File])
+		// Listeners of tests are on loopback, whatever is shipped.
+		want := strings.NewReplacer("{address: 0.0.0.0, port_value: 10", "{address: 127.0.0.1, port_value: 10").Replace(string(shipped))
+		if err != nil || string(out) != want {
+			t.Errorf("%s: rendering the shipped places: %v, changed %v", l.File, err, string(out) != want)
+		}
 	}
 	// The listener's new port is the shipped port of the upstream: it must not be replaced again.
-	out, err := Render(shipped, Ports{Listener: 8080, Admin: 2, Tollkeeper: 3, Upstream: 4})
+	out, err := TLS.Render(read(t, TLS), Places{Listener: 8080, Admin: 2, Upstream: 4, Tollkeepers: []string{"127.0.0.1:3", "unix:/x"}, Dir: "/tmp/y/"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"port_value: 8080}", "port_value: 2}", "port_value: 3}", "port_value: 4}"} {
+	for _, want := range []string{"port_value: 8080}", "port_value: 2}", "port_value: 3}", "port_value: 4}", "{pipe: {path: /x}}"} {
 		if n := strings.Count(string(out), want); n != 1 {
 			t.Errorf("%q stands %d times", want, n)
 		}
 	}
+	if strings.Contains(string(out), "/etc/envoy/") || !strings.Contains(string(out), "path: /tmp/y/sds/") {
+		t.Error("the folder stays where it was")
+	}
 }
 
 func TestRenderRefusesWhatItDoesNotKnow(t *testing.T) {
-	shipped, err := os.ReadFile("../envoy.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	missing := strings.Replace(string(shipped), "port_value: 9001}", "port_value: 9101}", 1)
-	if _, err := Render([]byte(missing), shippedPorts); err == nil {
+	shipped := string(read(t, Loopback))
+	places := Places{Tollkeepers: []string{"127.0.0.1:1"}}
+	missing := strings.Replace(shipped, "port_value: 9001}", "port_value: 9101}", 1)
+	if _, err := Loopback.Render([]byte(missing), places); err == nil {
 		t.Error("a configuration without Tollkeeper's port was rendered")
 	}
-	twice := string(shipped) + "\n# address: 127.0.0.1, port_value: 9901}"
-	if _, err := Render([]byte(twice), shippedPorts); err == nil {
+	twice := shipped + "\n# address: 127.0.0.1, port_value: 9901}"
+	if _, err := Loopback.Render([]byte(twice), places); err == nil {
 		t.Error("a configuration with two admin ports was rendered")
+	}
+	if _, err := TLS.Render(read(t, TLS), places); err == nil {
+		t.Error("a configuration for two Tollkeepers was rendered with one")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,48 +19,90 @@ import (
 // attempts is how often something is started when its ports turn out to be taken.
 const attempts = 4
 
-// Ports are the ports that envoy/envoy.yaml speaks of.
-type Ports struct {
-	Listener   int // where clients come in
-	Admin      int // Envoy's own interface
-	Tollkeeper int // ext_authz
-	Upstream   int
+// Layout is what a shipped configuration says about where things are. A test runs the file with these texts replaced, and
+// nothing else.
+type Layout struct {
+	File        string // in the folder envoy
+	Listener    string // where clients come in
+	Upstream    string
+	Tollkeepers []string
+	Dir         string // where files are expected; empty: there are none
 }
 
-// shippedPorts are those in envoy/envoy.yaml.
-var shippedPorts = Ports{Listener: 10000, Admin: 9901, Tollkeeper: 9001, Upstream: 8080}
+// The shipped configurations.
+var (
+	Loopback = Layout{
+		File: "envoy.yaml", Listener: "address: 127.0.0.1, port_value: 10000}", Upstream: shippedUpstream,
+		Tollkeepers: []string{"{socket_address: {address: 127.0.0.1, port_value: 9001}}"},
+	}
+	TLS = Layout{
+		File: "tls.yaml", Listener: "address: 0.0.0.0, port_value: 10443}", Upstream: shippedUpstream, Dir: "/etc/envoy/",
+		Tollkeepers: []string{"{socket_address: {address: 10.0.0.11, port_value: 9001}}", "{socket_address: {address: 10.0.0.12, port_value: 9001}}"},
+	}
+	Sidecar = Layout{
+		File: "sidecar.yaml", Listener: "address: 0.0.0.0, port_value: 10000}", Upstream: shippedUpstream,
+		Tollkeepers: []string{"{pipe: {path: /run/tollkeeper/tollkeeper.sock}}"},
+	}
+)
 
-// Render returns the configuration with other ports, and nothing else changed. It refuses a configuration in which one
-// of the shipped ports does not stand exactly once: what would be tested then is not what is shipped.
-func Render(config []byte, p Ports) ([]byte, error) {
-	pairs := []struct{ from, to int }{
-		{shippedPorts.Listener, p.Listener}, {shippedPorts.Admin, p.Admin},
-		{shippedPorts.Tollkeeper, p.Tollkeeper}, {shippedPorts.Upstream, p.Upstream},
+const (
+	shippedUpstream = "address: 127.0.0.1, port_value: 8080}"
+	shippedAdmin    = "address: 127.0.0.1, port_value: 9901}"
+)
+
+// Places are where things are when the configuration is run.
+type Places struct {
+	Listener, Admin, Upstream int      // ports on 127.0.0.1
+	Tollkeepers               []string // ports on 127.0.0.1, as host:port, or sockets, as unix:/path
+	Dir                       string   // in place of the layout's, with a slash at its end
+}
+
+// Render returns the configuration with other places, and nothing else changed. It refuses a configuration in which one
+// of the shipped places does not stand exactly once: what would be tested then is not what is shipped.
+func (l Layout) Render(config []byte, p Places) ([]byte, error) {
+	if len(p.Tollkeepers) != len(l.Tollkeepers) {
+		return nil, fmt.Errorf("%s asks %d Tollkeepers, and there are %d", l.File, len(l.Tollkeepers), len(p.Tollkeepers))
 	}
-	var oldnew []string
-	for _, pair := range pairs {
-		from := fmt.Sprintf("address: 127.0.0.1, port_value: %d}", pair.from)
-		if n := bytes.Count(config, []byte(from)); n != 1 {
-			return nil, fmt.Errorf("%q stands %d times in the Envoy configuration, want once", from, n)
+	port := func(n int) string { return fmt.Sprintf("address: 127.0.0.1, port_value: %d}", n) }
+	oldnew := []string{l.Listener, port(p.Listener), shippedAdmin, port(p.Admin), l.Upstream, port(p.Upstream)}
+	for i, t := range p.Tollkeepers {
+		to, isPath := strings.CutPrefix(t, "unix:")
+		if isPath {
+			to = fmt.Sprintf("{pipe: {path: %s}}", to)
+		} else if host, port, err := net.SplitHostPort(t); err == nil {
+			to = fmt.Sprintf("{socket_address: {address: %s, port_value: %s}}", host, port)
+		} else {
+			return nil, err
 		}
-		oldnew = append(oldnew, from, fmt.Sprintf("address: 127.0.0.1, port_value: %d}", pair.to))
+		oldnew = append(oldnew, l.Tollkeepers[i], to)
 	}
-	// All at once: a port that was just put in is never taken for one to replace.
+	for i := 0; i < len(oldnew); i += 2 {
+		if n := bytes.Count(config, []byte(oldnew[i])); n != 1 {
+			return nil, fmt.Errorf("%q stands %d times in %s, want once", oldnew[i], n, l.File)
+		}
+	}
+	if l.Dir != "" {
+		oldnew = append(oldnew, l.Dir, p.Dir)
+	}
+	// All at once: a place that was just put in is never taken for one to replace.
 	return []byte(strings.NewReplacer(oldnew...).Replace(string(config))), nil
 }
 
 // ProxyOptions say how to run Envoy.
 type ProxyOptions struct {
-	Binary      string // see FindEnvoy
-	Config      []byte // the text of envoy/envoy.yaml
-	Tollkeeper  int    // port of the authorizer
-	Upstream    int    // port of the service behind Envoy
-	Concurrency int    // worker threads; 0 is 1
+	Binary      string   // see FindEnvoy
+	Layout      Layout   // what Config is like; none: Loopback
+	Config      []byte   // the text of the layout's file
+	Tollkeeper  int      // port of the authorizer, where there is one
+	Tollkeepers []string // see Places; empty: the above
+	Upstream    int      // port of the service behind Envoy
+	Dir         string   // see Places
+	Concurrency int      // worker threads; 0 is 1
 }
 
 // Proxy is a running Envoy.
 type Proxy struct {
-	ports  Ports
+	places Places
 	dir    string
 	proc   *process
 	client *http.Client
@@ -83,8 +126,14 @@ func startProxyOnce(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports := Ports{Listener: free[0], Admin: free[1], Tollkeeper: o.Tollkeeper, Upstream: o.Upstream}
-	config, err := Render(o.Config, ports)
+	if o.Layout.File == "" {
+		o.Layout = Loopback
+	}
+	if len(o.Tollkeepers) == 0 {
+		o.Tollkeepers = []string{loopback(o.Tollkeeper)}
+	}
+	places := Places{Listener: free[0], Admin: free[1], Upstream: o.Upstream, Tollkeepers: o.Tollkeepers, Dir: o.Dir}
+	config, err := o.Layout.Render(o.Config, places)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +141,7 @@ func startProxyOnce(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{ports: ports, dir: dir, client: &http.Client{Timeout: 5 * time.Second}}
+	p := &Proxy{places: places, dir: dir, client: &http.Client{Timeout: 5 * time.Second}}
 	file := filepath.Join(dir, "envoy.yaml")
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -142,7 +191,7 @@ func poll(ctx context.Context, proc *process, try func() error) error {
 }
 
 func (p *Proxy) admin(ctx context.Context, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(p.ports.Admin)+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(p.places.Admin)+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -159,10 +208,10 @@ func (p *Proxy) admin(ctx context.Context, path string) ([]byte, error) {
 }
 
 // Addr is where clients reach the proxy: host and port.
-func (p *Proxy) Addr() string { return loopback(p.ports.Listener) }
+func (p *Proxy) Addr() string { return loopback(p.places.Listener) }
 
 // AdminAddr is where Envoy's own interface listens: host and port.
-func (p *Proxy) AdminAddr() string { return loopback(p.ports.Admin) }
+func (p *Proxy) AdminAddr() string { return loopback(p.places.Admin) }
 
 // Log returns the end of what Envoy wrote, its access log included.
 func (p *Proxy) Log() string { return p.proc.log.String() }

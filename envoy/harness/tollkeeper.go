@@ -34,22 +34,25 @@ func BuildTollkeeper(ctx context.Context, root, dir string) (string, error) {
 
 // TollkeeperOptions say how to run Tollkeeper.
 type TollkeeperOptions struct {
-	Binary   string // see BuildTollkeeper
-	Policies string // folder of the policy bundle; empty: the one in the binary
-	Extra    string // further top-level sections of the configuration file, as YAML
-	Events   bool   // whether it listens for others who revoke tokens
+	Binary   string        // see BuildTollkeeper
+	Policies string        // folder of the policy bundle; empty: the one in the binary
+	Extra    string        // further top-level sections of the configuration file, as YAML
+	Events   bool          // whether it listens for others who revoke tokens
+	Socket   string        // path of a Unix socket on which it answers checks; empty: a port
+	Listen   string        // further members of listen, as YAML: "max_connection_age: 1s"
+	Delay    time.Duration // its shutdown.delay
 }
 
 // Tollkeeper is a Tollkeeper with a configuration and data of its own, and the process while it runs. The data stay
 // from one run to the next. It is not safe for concurrent use, except that CLI, Metrics and Log may be called at any time
 // while it runs.
 type Tollkeeper struct {
-	o           TollkeeperOptions
-	dir         string
-	grpc, admin int
-	events      int // 0: it does not listen
-	log         *tail
-	proc        *process // nil while it does not run
+	o                   TollkeeperOptions
+	dir                 string
+	grpc, admin, health int
+	events              int // 0: it does not listen
+	log                 *tail
+	proc                *process // nil while it does not run
 }
 
 // StartTollkeeper starts a Tollkeeper on new data and returns when it is ready. The caller closes it.
@@ -59,13 +62,13 @@ func StartTollkeeper(ctx context.Context, o TollkeeperOptions) (*Tollkeeper, err
 		if err != nil {
 			return nil, err
 		}
-		ports, err := freePorts(3)
+		ports, err := freePorts(4)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
-		t := &Tollkeeper{o: o, dir: dir, grpc: ports[0], admin: ports[1], log: new(tail)}
+		t := &Tollkeeper{o: o, dir: dir, grpc: ports[0], admin: ports[1], health: ports[2], log: new(tail)}
 		if o.Events {
-			t.events = ports[2]
+			t.events = ports[3]
 		}
 		err = t.Start(ctx)
 		if err == nil {
@@ -101,11 +104,16 @@ func (t *Tollkeeper) Start(ctx context.Context) error {
 
 func (t *Tollkeeper) config() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q", loopback(t.grpc), loopback(t.admin))
+	// Health has a port of its own, as the one for checks may want certificates.
+	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q, health: %q", t.Address(), loopback(t.admin), loopback(t.health))
 	if t.events != 0 {
 		fmt.Fprintf(&b, ", events: %q", loopback(t.events))
 	}
+	if t.o.Listen != "" {
+		b.WriteString(", " + t.o.Listen)
+	}
 	b.WriteString("}\n")
+	fmt.Fprintf(&b, "shutdown: {delay: %v}\n", t.o.Delay)
 	fmt.Fprintf(&b, "data_dir: %q\n", t.DataDir())
 	if t.o.Policies != "" {
 		fmt.Fprintf(&b, "policy: {paths: [%q]}\n", t.o.Policies)
@@ -117,7 +125,7 @@ func (t *Tollkeeper) config() []byte {
 func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	conn, err := grpc.NewClient("passthrough:///"+loopback(t.grpc), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+loopback(t.health), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
@@ -134,8 +142,16 @@ func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
 	})
 }
 
-// Port is where it answers checks, on 127.0.0.1.
+// Port is where it answers checks, on 127.0.0.1, if it has no socket.
 func (t *Tollkeeper) Port() int { return t.grpc }
+
+// Address is where it answers checks: host:port, or unix:/path.
+func (t *Tollkeeper) Address() string {
+	if t.o.Socket != "" {
+		return "unix:" + t.o.Socket
+	}
+	return loopback(t.grpc)
+}
 
 // PID is the process that runs, 0 when none does.
 func (t *Tollkeeper) PID() int {
