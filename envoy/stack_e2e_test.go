@@ -22,18 +22,10 @@ type stack struct {
 	http     *http.Client
 }
 
-// newStack starts Tollkeeper with a copy of the shipped bundle in which the files of testdata/policies stand in for plans
-// and routes.
+// newStack starts everything with ownPolicies.
 func newStack(t *testing.T) *stack {
 	t.Helper()
-	root, err := harness.ModuleRoot(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policies := filepath.Join(t.TempDir(), "policies")
-	copyFiles(t, filepath.Join(root, "policies"), policies)
-	copyFiles(t, filepath.Join(root, "envoy", "testdata", "policies"), policies)
-	return startStack(t, policies)
+	return startStack(t, ownPolicies(t))
 }
 
 // startStack starts everything, with that bundle or, if it is empty, the one in the binary, and further sections of
@@ -48,25 +40,45 @@ func startStack(t *testing.T, policies string, extra ...string) *stack {
 // runStack starts everything with those options, and changes to the shipped configuration of Envoy.
 func runStack(t *testing.T, o harness.TollkeeperOptions, change func(envoyYAML string) string) *stack {
 	t.Helper()
+	s := &stack{t: t, policies: o.Policies, http: httpClient(t, false), Upstream: startUpstream(t), tk: startTollkeeper(t, o)}
+	s.proxy = startProxy(t, s.tk.Port(), s.Port(), change)
+	s.addr = s.proxy.Addr()
+	return s
+}
+
+// startTollkeeper starts one with those options. When the test fails, its log is shown.
+func startTollkeeper(t *testing.T, o harness.TollkeeperOptions) *harness.Tollkeeper {
+	t.Helper()
 	var err error
 	if o.Binary, err = binary(); err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{t: t, policies: o.Policies, http: httpClient(t, false), Upstream: startUpstream(t)}
-	if s.tk, err = harness.StartTollkeeper(t.Context(), o); err != nil {
+	tk, err := harness.StartTollkeeper(t.Context(), o)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("Tollkeeper wrote:\n%s", lastLines(s.tk.Log(), 12))
+			t.Logf("Tollkeeper wrote:\n%s", lastLines(tk.Log(), 12))
 		}
-		if err := s.tk.Close(); err != nil {
+		if err := tk.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	s.proxy = startProxy(t, s.tk.Port(), s.Port(), change)
-	s.addr = s.proxy.Addr()
-	return s
+	return tk
+}
+
+// ownPolicies is a copy of the shipped bundle in which the files of testdata/policies stand in for plans and routes.
+func ownPolicies(t *testing.T) string {
+	t.Helper()
+	root, err := harness.ModuleRoot(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies := filepath.Join(t.TempDir(), "policies")
+	copyFiles(t, filepath.Join(root, "policies"), policies)
+	copyFiles(t, filepath.Join(root, "envoy", "testdata", "policies"), policies)
+	return policies
 }
 
 // copyFiles copies a folder over another one. What is there already is replaced.

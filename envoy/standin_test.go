@@ -116,22 +116,26 @@ func startUpstream(t *testing.T) *harness.Upstream {
 // startProxy starts Envoy with envoy.yaml, to which changes can be made. When the test fails, its log is shown.
 func startProxy(t *testing.T, tollkeeper, upstream int, change func(string) string) *harness.Proxy {
 	t.Helper()
+	return startLayout(t, harness.ProxyOptions{Layout: harness.Loopback, Tollkeeper: tollkeeper, Upstream: upstream}, change)
+}
+
+// startLayout is startProxy with the file of any layout.
+func startLayout(t *testing.T, o harness.ProxyOptions, change func(string) string) *harness.Proxy {
+	t.Helper()
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary, err := harness.FindEnvoy(t.Context(), root)
-	if err != nil {
+	if o.Binary, err = harness.FindEnvoy(t.Context(), root); err != nil {
 		t.Fatal(err)
 	}
-	config, err := os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml"))
-	if err != nil {
+	if o.Config, err = os.ReadFile(filepath.Join(root, "envoy", o.Layout.File)); err != nil {
 		t.Fatal(err)
 	}
 	if change != nil {
-		config = []byte(change(string(config)))
+		o.Config = []byte(change(string(o.Config)))
 	}
-	p, err := harness.StartProxy(t.Context(), harness.ProxyOptions{Binary: binary, Config: config, Tollkeeper: tollkeeper, Upstream: upstream})
+	p, err := harness.StartProxy(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,6 +102,9 @@ func (t *Tollkeeper) Start(ctx context.Context) error {
 	return nil
 }
 
+// SetDelay sets its shutdown.delay, from the next Start on.
+func (t *Tollkeeper) SetDelay(d time.Duration) { t.o.Delay = d }
+
 func (t *Tollkeeper) config() []byte {
 	var b strings.Builder
 	// Health has a port of its own, as the one for checks may want certificates.
