@@ -67,6 +67,9 @@ func TestForbiddenMutationsAreRefused(t *testing.T) {
 		if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {
 			t.Errorf("%s: status %d, %d forwarded", name, r.StatusCode, b.Count())
 		}
+		if _, err := echo(t, dialGRPC(t, b.addr)); status.Code(err) != codes.Unknown {
+			t.Errorf("%s, to a gRPC client: %v", name, err)
+		}
 	}
 	b.say(deny(typev3.StatusCode_Forbidden, "", broken...))
 	if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {

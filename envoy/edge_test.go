@@ -37,6 +37,7 @@ type edgeOptions struct {
 	two        bool                      // whether the two Tollkeepers of tls.yaml are two, or one twice
 	tollkeeper harness.TollkeeperOptions // policies and TLS are the edge's
 	client     func(e *edge)             // writes what Envoy shows Tollkeeper; nil: a good certificate
+	files      func(e *edge)             // writes all certificates, in place of the edge's own CAs
 	change     func(config string) string
 }
 
@@ -54,13 +55,18 @@ func newEdge(t *testing.T, o edgeOptions) *edge {
 			t.Fatal(err)
 		}
 	}
-	e.public.Write(t, e.dir+"certs/edge", e.public, time.Hour, "api.example.com")
-	e.server = e.internal.Write(t, t.TempDir(), e.internal, time.Hour, tollkeeperName)
 	e.stack = &stack{t: t, http: httpClient(t, false), Upstream: startUpstream(t)}
 	if o.client == nil {
 		o.client = func(e *edge) { e.internal.Write(t, e.dir+"certs/tollkeeper", e.internal, time.Hour, envoyName) }
 	}
-	o.client(e)
+	if o.files == nil {
+		o.files = func(e *edge) {
+			e.public.Write(t, e.dir+"certs/edge", e.public, time.Hour, "api.example.com")
+			e.server = e.internal.Write(t, t.TempDir(), e.internal, time.Hour, tollkeeperName)
+			o.client(e)
+		}
+	}
+	o.files(e)
 
 	o.tollkeeper.Policies = ownPolicies(t)
 	o.tollkeeper.Extra += fmt.Sprintf("tls: {cert_file: %q, key_file: %q, client_ca_file: %q, client_names: [%q]}\n", e.server.Cert, e.server.Key, e.server.CA, envoyName)

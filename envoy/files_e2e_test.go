@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles/tlstest"
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
@@ -223,5 +224,47 @@ func TestRoutesOfTheEdge(t *testing.T) {
 		if last, ok := e.Last(); ok && last.Headers.Get("X-Tollkeeper-Account") != "" {
 			t.Errorf("%s: a forged identity reached the upstream", path)
 		}
+	}
+}
+
+// blocks returns the texts of the README between fences of that kind.
+func blocks(t *testing.T, kind string) []string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, part := range strings.Split(string(text), "```"+kind+"\n")[1:] {
+		block, _, _ := strings.Cut(part, "```")
+		out = append(out, block)
+	}
+	return out
+}
+
+// TestCertificatesOfTheREADME runs the commands by which the README makes certificates, and serves with them.
+func TestCertificatesOfTheREADME(t *testing.T) {
+	var commands string
+	for _, b := range blocks(t, "sh") {
+		if strings.Contains(b, "openssl req") {
+			commands = b
+		}
+	}
+	e := newEdge(t, edgeOptions{files: func(e *edge) {
+		run := exec.CommandContext(t.Context(), "bash", "-euc", commands)
+		run.Dir = t.TempDir()
+		if out, err := run.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		at := func(path string) string { return filepath.Join(run.Dir, "try", path) }
+		copyFiles(t, at("certs"), filepath.Join(e.dir, "certs"))
+		e.server = tlstest.Files{Dir: at("tollkeeper"), Cert: at("tollkeeper/tls.crt"), Key: at("tollkeeper/tls.key"), CA: at("tollkeeper/ca.crt")}
+		var err error
+		if e.public.PEM, err = os.ReadFile(at("public.crt")); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	if r := e.get("/", e.customer("acme", "free").Text); r.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", r.StatusCode, r.body)
 	}
 }

@@ -115,15 +115,27 @@ func (e *edge) wantEachChargedOnce(allowed int64) {
 	}
 }
 
-// TestOneOfTwoIsGone holds that a Tollkeeper that cannot be reached costs nobody his answer, before Envoy knows of it too.
+// TestOneOfTwoIsGone holds that a Tollkeeper that cannot be reached costs nobody his answer, before Envoy knows of it too:
+// nothing but the retries is left to help.
 func TestOneOfTwoIsGone(t *testing.T) {
-	e := newEdge(t, edgeOptions{two: true})
+	e := newEdge(t, edgeOptions{two: true, change: func(config string) string {
+		before, rest, _ := strings.Cut(config, "    health_checks:\n")
+		_, after, _ := strings.Cut(rest, "    load_assignment:\n")
+		return before + "    load_assignment:\n" + after
+	}})
 	key := e.everywhere("large")
 	e.other.Kill()
-	for i := range 50 {
+	for i := range 200 {
 		if r := e.get("/", key); r.StatusCode != http.StatusOK {
 			t.Fatalf("request %d: %d %s", i, r.StatusCode, r.body)
 		}
+	}
+	stats, err := e.proxy.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stats["cluster.tollkeeper.upstream_rq_retry_success"]; n == 0 {
+		t.Error("the one that is gone was never asked")
 	}
 }
 

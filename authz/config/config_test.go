@@ -124,24 +124,22 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestTheREADMEsExamples reads every configuration that the README shows.
+// TestTheREADMEsExamples reads every configuration that the READMEs show.
 func TestTheREADMEsExamples(t *testing.T) {
-	raw, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := strings.Split(string(raw), "```yaml\n# tollkeeper.yaml\n")[1:]
-	if len(blocks) < 2 {
-		t.Fatalf("%d configurations found", len(blocks))
-	}
-	for _, b := range blocks {
-		text, _, _ := strings.Cut(b, "```")
-		file := filepath.Join(t.TempDir(), "tollkeeper.yaml")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	for readme, least := range map[string]int{"../../README.md": 2, "../../envoy/README.md": 2} {
+		raw, err := os.ReadFile(readme)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(file); err != nil {
-			t.Errorf("%v in\n%s", err, text)
+		blocks := strings.Split(string(raw), "```yaml\n# tollkeeper.yaml\n")[1:]
+		if len(blocks) < least {
+			t.Fatalf("%s: %d configurations found", readme, len(blocks))
+		}
+		for _, b := range blocks {
+			text, _, _ := strings.Cut(b, "```")
+			if _, err := Load(write(t, text)); err != nil {
+				t.Errorf("%s: %v in\n%s", readme, err, text)
+			}
 		}
 	}
 }
