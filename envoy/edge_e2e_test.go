@@ -151,6 +151,13 @@ func replace(t *testing.T, path string, text []byte) {
 // TestCertificatesAreRotatedUnderLoad moves both sides to certificates of a new CA, in the order in which an operator
 // does it, while connections come and go. No request fails, and in the end nobody has anything of the old CA.
 func TestCertificatesAreRotatedUnderLoad(t *testing.T) {
+	for round := 1; rotateUnderLoad(t, round); round++ {
+	}
+}
+
+// rotateUnderLoad returns whether the round is to be repeated.
+func rotateUnderLoad(t *testing.T, round int) bool {
+	t.Helper()
 	e := newEdge(t, edgeOptions{tollkeeper: harness.TollkeeperOptions{Listen: "max_connection_age: 100ms"}})
 	key := e.customer("acme", "large")
 	load := e.underLoad(4, key.Text)
@@ -181,13 +188,14 @@ func TestCertificatesAreRotatedUnderLoad(t *testing.T) {
 	replace(t, client+"ca.crt", next.PEM)
 	settle()
 
-	if got := load.stop(); got[http.StatusOK] < 200 || len(got) != 1 {
-		t.Errorf("answers by status: %v", got)
+	if e.tooBusy(load.stop(), round) {
+		return true
 	}
 	// Nothing of the old CA is good any more, so what was just used was new.
 	e.internal.Write(t, strings.TrimSuffix(client, "/"), next, time.Hour, envoyName)
 	replace(t, client+"ca.crt", next.PEM)
 	await(t, func() bool { return e.get("/", key.Text).StatusCode == http.StatusServiceUnavailable })
+	return false
 }
 
 // replacePair replaces certificate and key one after the other. Envoy looks at each change in their folder, and goes on
@@ -214,10 +222,12 @@ func (s *stack) newConnections(n int64) func() bool {
 
 // Connections end for the sake of balance, and no request with them.
 func TestConnectionsThatEndLoseNoCheck(t *testing.T) {
-	s := runStack(t, harness.TollkeeperOptions{Policies: ownPolicies(t), Listen: "max_connection_age: 50ms"}, nil)
-	load := s.underLoad(4, s.customer("acme", "large").Text)
-	await(t, s.newConnections(20))
-	if got := load.stop(); got[http.StatusOK] < 100 || len(got) != 1 {
-		t.Errorf("answers by status: %v", got)
+	for round := 1; ; round++ {
+		s := runStack(t, harness.TollkeeperOptions{Policies: ownPolicies(t), Listen: "max_connection_age: 50ms"}, nil)
+		load := s.underLoad(4, s.customer("acme", "large").Text)
+		await(t, s.newConnections(20))
+		if !s.tooBusy(load.stop(), round) {
+			return
+		}
 	}
 }

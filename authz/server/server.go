@@ -297,7 +297,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		s.log.Info("leaving: health says so, and checks are answered until the delay is over", "delay", s.cfg.Shutdown.Delay.Duration)
+		s.log.Info("leaving: health says so, and checks are answered until the delay is over", "delay", s.cfg.Shutdown.Delay.String())
 		s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 		select {
 		case <-time.After(s.cfg.Shutdown.Delay.Duration):
