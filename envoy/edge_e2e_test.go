@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
@@ -136,7 +138,7 @@ func TestTollkeepersThatEnvoyDoesNotKnow(t *testing.T) {
 	}
 }
 
-// replace puts a file in the place of another in one step, which is what Envoy watches for.
+// replace puts a file in the place of another in one step.
 func replace(t *testing.T, path string, text []byte) {
 	t.Helper()
 	tmp := filepath.Join(t.TempDir(), "new")
@@ -155,15 +157,29 @@ func TestCertificatesAreRotatedUnderLoad(t *testing.T) {
 	}
 }
 
-// rotateUnderLoad returns whether the round is to be repeated.
+// rotateUnderLoad returns whether the round is to be repeated. Envoy's files are replaced as Kubernetes does it, and
+// Tollkeeper's one after the other.
 func rotateUnderLoad(t *testing.T, round int) bool {
 	t.Helper()
-	e := newEdge(t, edgeOptions{tollkeeper: harness.TollkeeperOptions{Listen: "max_connection_age: 100ms"}})
+	var client, public *tlstest.Volume
+	put := func(v *tlstest.Volume, ca *tlstest.CA, trusted []byte, name string) {
+		cert, key := ca.Issue(t, time.Hour, name)
+		v.Put(t, map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": trusted})
+	}
+	e := newEdge(t, edgeOptions{
+		tollkeeper: harness.TollkeeperOptions{Listen: "max_connection_age: 100ms"},
+		files: func(e *edge) {
+			client, public = &tlstest.Volume{Dir: e.dir + "certs/tollkeeper"}, &tlstest.Volume{Dir: e.dir + "certs/edge"}
+			put(client, e.internal, e.internal.PEM, envoyName)
+			put(public, e.public, nil, "api.example.com")
+			e.server = e.internal.Write(t, t.TempDir(), e.internal, time.Hour, tollkeeperName)
+		},
+	})
 	key := e.customer("acme", "large")
+	before := e.shown()
 	load := e.underLoad(4, key.Text)
 	next := tlstest.NewCA(t)
 	both := append(append([]byte(nil), e.internal.PEM...), next.PEM...)
-	client := e.dir + "certs/tollkeeper/"
 	reloads := 0
 	settle := func() {
 		reloads++
@@ -176,34 +192,37 @@ func rotateUnderLoad(t *testing.T, round int) bool {
 
 	// First all trust both, then all show the new ones, then all trust the new ones alone.
 	replace(t, e.server.CA, both)
-	replace(t, client+"ca.crt", both)
+	put(client, e.internal, both, envoyName)
 	settle()
 	cert, private := next.Issue(t, time.Hour, tollkeeperName)
 	replace(t, e.server.Key, private)
 	replace(t, e.server.Cert, cert)
-	cert, private = next.Issue(t, time.Hour, envoyName)
-	e.replacePair(client, cert, private)
+	put(client, next, both, envoyName)
 	settle()
 	replace(t, e.server.CA, next.PEM)
-	replace(t, client+"ca.crt", next.PEM)
+	put(client, next, next.PEM, envoyName)
 	settle()
+	put(public, e.public, nil, "api.example.com")
+	await(t, func() bool { return !bytes.Equal(e.shown(), before) })
 
 	if e.tooBusy(load.stop(), round) {
 		return true
 	}
 	// Nothing of the old CA is good any more, so what was just used was new.
-	e.internal.Write(t, strings.TrimSuffix(client, "/"), next, time.Hour, envoyName)
-	replace(t, client+"ca.crt", next.PEM)
+	put(client, e.internal, next.PEM, envoyName)
 	await(t, func() bool { return e.get("/", key.Text).StatusCode == http.StatusServiceUnavailable })
 	return false
 }
 
-// replacePair replaces certificate and key one after the other. Envoy looks at each change in their folder, and goes on
-// with what it has while they do not fit.
-func (e *edge) replacePair(dir string, cert, key []byte) {
+// shown is the certificate that Envoy shows its clients.
+func (e *edge) shown() []byte {
 	e.t.Helper()
-	replace(e.t, dir+"tls.crt", cert)
-	replace(e.t, dir+"tls.key", key)
+	conn, err := tls.Dial("tcp", e.proxy.Addr(), e.trust)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].Raw
 }
 
 // newConnections returns a condition that holds when Envoy has opened n more connections to Tollkeeper.

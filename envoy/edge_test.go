@@ -29,6 +29,7 @@ type edge struct {
 	public, internal *tlstest.CA   // who issued the certificate for clients, and those between Envoy and Tollkeeper
 	dir              string        // in place of /etc/envoy, with a slash at its end
 	server           tlstest.Files // Tollkeeper's
+	trust            *tls.Config   // of the clients
 	other            *harness.Tollkeeper
 }
 
@@ -77,11 +78,11 @@ func newEdge(t *testing.T, o edgeOptions) *edge {
 		addresses[1] = e.other.Address()
 	}
 	e.proxy = startLayout(t, harness.ProxyOptions{Layout: harness.TLS, Tollkeepers: addresses, Upstream: e.Port(), Dir: e.dir}, o.change)
-	trust := &tls.Config{ServerName: "api.example.com", RootCAs: x509.NewCertPool()}
-	trust.RootCAs.AppendCertsFromPEM(e.public.PEM)
+	e.trust = &tls.Config{ServerName: "api.example.com", RootCAs: x509.NewCertPool()}
+	e.trust.RootCAs.AppendCertsFromPEM(e.public.PEM)
 	// Without ALPN Envoy finds out by itself which protocol a client speaks.
 	e.addr = relay(t, func(client net.Conn) {
-		if server, err := tls.Dial("tcp", e.proxy.Addr(), trust); err == nil {
+		if server, err := tls.Dial("tcp", e.proxy.Addr(), e.trust); err == nil {
 			splice(client, server)
 		}
 	})

@@ -1,8 +1,6 @@
 package envoy
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"net/http"
 	"os"
 	"os/exec"
@@ -175,9 +173,7 @@ func TestClientsOfTheTLSListener(t *testing.T) {
 		protocols := new(http.Protocols)
 		protocols.SetHTTP1(true)
 		protocols.SetHTTP2(c.http2)
-		trust := &tls.Config{ServerName: "api.example.com", RootCAs: x509.NewCertPool()}
-		trust.RootCAs.AppendCertsFromPEM(e.public.PEM)
-		client := &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: trust}, Timeout: 10 * time.Second}
+		client := &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: e.trust.Clone()}, Timeout: 10 * time.Second}
 		defer client.CloseIdleConnections()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+e.proxy.Addr()+"/", nil)
 		if err != nil {

@@ -234,36 +234,16 @@ func TestKeyThatEverybodyCanReadIsSaid(t *testing.T) {
 	}
 }
 
-// secretVolume is a folder whose files are replaced as Kubernetes does it: they are links through ..data, which is
-// pointed at a new folder.
-type secretVolume struct {
-	dir string
-	n   int
-}
-
-func (v *secretVolume) put(t *testing.T, files tlstest.Files) {
-	t.Helper()
-	v.n++
-	folder := filepath.Join(v.dir, "..v"+strings.Repeat("i", v.n))
-	if err := errors.Join(os.Rename(files.Dir, folder), os.Symlink(filepath.Base(folder), filepath.Join(v.dir, "..tmp")),
-		os.Rename(filepath.Join(v.dir, "..tmp"), filepath.Join(v.dir, "..data"))); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
-		if v.n == 1 {
-			if err := os.Symlink(filepath.Join("..data", name), filepath.Join(v.dir, name)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
 func TestNewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
 	w := newWorld(t)
-	volume := &secretVolume{dir: t.TempDir()}
-	volume.put(t, w.files)
+	volume := &tlstest.Volume{Dir: t.TempDir()}
+	put := func(ca *tlstest.CA, life time.Duration) {
+		cert, key := w.ours.Issue(t, life, "localhost")
+		volume.Put(t, map[string][]byte{"tls.crt": cert, "tls.key": key, "ca.crt": ca.PEM})
+	}
+	put(w.edges, time.Hour)
 	o := w.options()
-	o.CertFile, o.KeyFile, o.ClientCAFile = filepath.Join(volume.dir, "tls.crt"), filepath.Join(volume.dir, "tls.key"), filepath.Join(volume.dir, "ca.crt")
+	o.CertFile, o.KeyFile, o.ClientCAFile = filepath.Join(volume.Dir, "tls.crt"), filepath.Join(volume.Dir, "tls.key"), filepath.Join(volume.Dir, "ca.crt")
 	f := w.open(o)
 	old := w.client(w.edges, edge)
 	open, err := w.connect(f, old)
@@ -273,7 +253,7 @@ func TestNewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
 	ended := f.Status().CertificateEnds
 
 	next := tlstest.NewCA(t)
-	volume.put(t, w.ours.Write(t, filepath.Join(t.TempDir(), "new"), next, 2*time.Hour, "localhost"))
+	put(next, 2*time.Hour)
 	f.Poll()
 	if s := f.Status(); s.Reloads != 1 || s.Faults != 0 || s.Fault != "" || !s.CertificateEnds.After(ended.Add(50*time.Minute)) {
 		t.Errorf("after the change: %+v", s)

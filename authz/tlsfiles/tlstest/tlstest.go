@@ -8,6 +8,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
@@ -97,6 +100,35 @@ func (ca *CA) Write(t testing.TB, dir string, others *CA, life time.Duration, na
 		}
 	}
 	return f
+}
+
+// Volume is a folder in which files are replaced as Kubernetes replaces those of a secret, all at once: they are symbolic
+// links through ..data, which is pointed at a new folder.
+type Volume struct {
+	Dir string
+	n   int
+}
+
+// Put replaces all files.
+func (v *Volume) Put(t testing.TB, files map[string][]byte) {
+	t.Helper()
+	v.n++
+	folder := filepath.Join(v.Dir, fmt.Sprintf("..%d", v.n))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(v.Dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	tmp := filepath.Join(v.Dir, "..data_tmp")
+	if err := errors.Join(os.Symlink(filepath.Base(folder), tmp), os.Rename(tmp, filepath.Join(v.Dir, "..data"))); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func serial(t testing.TB) *big.Int {
