@@ -55,19 +55,7 @@ func (s *Server) serveGRPC(registry *prometheus.Registry) error {
 			return fmt.Errorf("request.proto_descriptor: %s: %w", path, err)
 		}
 	}
-	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(extauthz.Codec()),
-		grpc.MaxRecvMsgSize(maxCheckBytes),
-		grpc.WaitForHandlers(true), // no check outlives what it uses
-		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
-		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
-		// Envoy pings more often than grpc-go allows by default, and would be sent away.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge: s.cfg.Listen.MaxConnectionAge.Duration, MaxConnectionAgeGrace: ageGrace, Time: pingAfter, Timeout: pingGrace,
-		}),
-		grpc.ConnectionTimeout(handshakeGrace),
-	}
+	options := grpcOptions(s.cfg.Listen.MaxConnectionAge.Duration)
 	if s.tls != nil {
 		options = append(options, grpc.Creds(s.credentials(registry)))
 	}
@@ -81,6 +69,23 @@ func (s *Server) serveGRPC(registry *prometheus.Registry) error {
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	extauthz.Register(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
 	return nil
+}
+
+// grpcOptions are what a server for checks is like, but for TLS.
+func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(extauthz.Codec()),
+		grpc.MaxRecvMsgSize(maxCheckBytes),
+		grpc.WaitForHandlers(true), // no check outlives what it uses
+		// Evaluating a policy needs a deep stack. Workers keep theirs, where a goroutine a check would grow its own anew.
+		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
+		// Envoy pings more often than grpc-go allows by default, and would be sent away.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge: maxAge, MaxConnectionAgeGrace: ageGrace, Time: pingAfter, Timeout: pingGrace,
+		}),
+		grpc.ConnectionTimeout(handshakeGrace),
+	}
 }
 
 // openTLS reads the files of the TLS section, if there is to be TLS.
