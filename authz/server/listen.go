@@ -126,7 +126,7 @@ type handshakes struct {
 func (h handshakes) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ServerHandshake(c)
 	// Probes and load balancers open a connection and close it again, to see whether they can.
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, credentials.ErrConnDispatched) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		h.turned.add(c.RemoteAddr(), err)
 	}
 	return conn, info, err
