@@ -290,7 +290,7 @@ func TestLeavingServerAnswersUntilTheDelayIsOver(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took < cfg.Shutdown.Delay.Duration || took > 3*time.Second {
+	if took := time.Since(began); took < cfg.Shutdown.Delay.Duration {
 		t.Errorf("it ended after %v", took)
 	}
 }
