@@ -31,6 +31,8 @@ test: lint policies ## lint, policies, and every test, the ones through Envoy in
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
 	@# Alone, for Envoy waits 0.3 s for an answer, which tests beside it would use up.
 	$(GO) test -timeout 10m -p 1 ./envoy/...
+	@# Never from the cache, which does not see the manifests change.
+	cd k8s/apitest && $(GO) test -count 1 -timeout 10m ./...
 
 .PHONY: test-crash
 test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check that nothing is lost
@@ -48,6 +50,7 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	cd k8s/apitest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool staticcheck ./...
 
 .PHONY: bench
 bench: ## the rivals beside us, in one run: checks a second, server CPU, latency, memory (BENCH=-quick: a minute instead of ten)

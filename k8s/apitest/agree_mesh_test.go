@@ -1,0 +1,236 @@
+package apitest
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	egv1a1 "github.com/envoyproxy/gateway/api/v1alpha1"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3" // named in patches
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
+	meshv1 "istio.io/api/mesh/v1alpha1"
+	istionet "istio.io/api/networking/v1alpha3"
+	istiosec "istio.io/api/security/v1beta1"
+	corev1 "k8s.io/api/core/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	"sigs.k8s.io/yaml"
+)
+
+// meshConfig is what k8s/istio/mesh.yaml adds to the configuration of the mesh.
+func meshConfig() (*meshv1.MeshConfig, error) {
+	raw, err := os.ReadFile(filepath.Join(repository, "k8s/istio/mesh.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var values struct {
+		MeshConfig map[string]any `json:"meshConfig"`
+	}
+	if err := yaml.UnmarshalStrict(raw, &values); err != nil {
+		return nil, err
+	}
+	spec, err := json.Marshal(values.MeshConfig)
+	if err != nil {
+		return nil, err
+	}
+	var m meshv1.MeshConfig
+	return &m, protojson.Unmarshal(spec, &m)
+}
+
+// istioAgrees wants CUSTOM policies to name the provider of mesh.yaml, which has to name our Service, as Istio understands it.
+func istioAgrees(w world) (f faults) {
+	mesh, err := meshConfig()
+	if err != nil {
+		return faults{err.Error()}
+	}
+	p := mesh.ExtensionProviders[0].GetEnvoyExtAuthzGrpc()
+	if p == nil || p.FailOpen || p.StatusOnError != "503" || p.Timeout.AsDuration() <= 0 {
+		f.addf("mesh.yaml: %v", p)
+	}
+	for _, a := range all[istiosec.AuthorizationPolicy](w) {
+		if a.v.Action != istiosec.AuthorizationPolicy_CUSTOM {
+			continue
+		}
+		if a.v.GetProvider().GetName() != mesh.ExtensionProviders[0].Name {
+			f.addf("%s: asks %q, which mesh.yaml does not know", a, a.v.GetProvider().GetName())
+		}
+		if (a.v.Selector == nil) == (len(a.v.TargetRefs) == 0) || len(a.v.Rules) == 0 {
+			f.addf("%s: has to mean something, and in one way", a)
+		}
+	}
+	for _, d := range all[istionet.DestinationRule](w) {
+		if d.v.Host != p.Service {
+			f.addf("%s: is for %q and not for %q", d, d.v.Host, p.Service)
+		}
+		if d.v.TrafficPolicy.GetTls().GetMode() != istionet.ClientTLSSettings_ISTIO_MUTUAL {
+			f.addf("%s: no mTLS", d)
+		}
+	}
+	s := one[corev1.Service](w, "tollkeeper", "tollkeeper")
+	if s == nil || len(all[istionet.DestinationRule](w)) == 0 {
+		return f
+	}
+	if p.Service != "tollkeeper.tollkeeper.svc.cluster.local" {
+		f.addf("mesh.yaml: the service is %q", p.Service)
+	}
+	if !slices.ContainsFunc(s.v.Spec.Ports, func(port corev1.ServicePort) bool {
+		return port.Port == int32(p.Port) && port.AppProtocol != nil && *port.AppProtocol == "grpc"
+	}) {
+		f.addf("%s: no gRPC at port %d", s, p.Port)
+	}
+	if s.v.Spec.ClusterIP == corev1.ClusterIPNone {
+		f.addf("%s: is headless, which Istio takes for the original destination of the request", s)
+	}
+	return f
+}
+
+// envoyFiltersAreValid wants the patches to be of Envoy's types, to the letter.
+func envoyFiltersAreValid(w world) (f faults) {
+	for _, e := range all[istionet.EnvoyFilter](w) {
+		if e.v.GetWorkloadSelector() == nil {
+			f.addf("%s: means every proxy", e)
+		}
+		for _, p := range e.v.ConfigPatches {
+			raw, err := protojson.Marshal(p.Patch.Value)
+			if err != nil {
+				f.addf("%s: %v", e, err)
+				continue
+			}
+			var filter hcmv3.HttpFilter // of the same shape as a network filter: a name, and a message of any type
+			if err := protojson.Unmarshal(raw, &filter); err != nil {
+				f.addf("%s: %v", e, err)
+				continue
+			}
+			if err := validate(filter.GetTypedConfig()); err != nil {
+				f.addf("%s: %v", e, err)
+			}
+		}
+	}
+	return f
+}
+
+// validate checks a message by the rules of Envoy's API. What a patch leaves to others is filled in.
+func validate(a *anypb.Any) error {
+	m, err := a.UnmarshalNew()
+	if err != nil {
+		return err
+	}
+	if hcm, ok := m.(*hcmv3.HttpConnectionManager); ok {
+		hcm.StatPrefix = "patched"
+		hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "patched"}}
+		hcm.GetRds().ConfigSource = routesFromADS()
+		for _, ext := range hcm.EarlyHeaderMutationExtensions {
+			if err := validate(ext.TypedConfig); err != nil {
+				return err
+			}
+		}
+	}
+	if x, ok := m.(*authzv3.ExtAuthz); ok && x.GetGrpcService() != nil {
+		x.GetGrpcService().TargetSpecifier = &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "patched"}}
+	}
+	return m.(interface{ ValidateAll() error }).ValidateAll()
+}
+
+// gatewayAgrees wants the objects for Envoy Gateway to mean one Gateway and our Service, and to be allowed to.
+func gatewayAgrees(w world) (f faults) {
+	for _, s := range all[egv1a1.SecurityPolicy](w) {
+		x := s.v.Spec.ExtAuth
+		if x == nil || x.FailOpen == nil || *x.FailOpen || x.StatusOnError == nil || *x.StatusOnError != 503 || x.Timeout == nil {
+			f.addf("%s: has to say how it fails, with 503, and closed", s)
+			continue
+		}
+		for _, ref := range x.GRPC.BackendRefs {
+			service := one[corev1.Service](w, string(*ref.Namespace), string(ref.Name))
+			if service == nil || !slices.ContainsFunc(service.v.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == int32(*ref.Port) }) {
+				f.addf("%s: there is no Service %s with port %d", s, ref.Name, *ref.Port)
+			}
+			if !granted(w, s.Metadata.Namespace, string(*ref.Namespace), string(ref.Name)) {
+				f.addf("%s: no ReferenceGrant lets it name %s", s, ref.Name)
+			}
+		}
+	}
+	f = append(f, tlsAgrees(w)...)
+	gateways := make(map[string]bool)
+	for _, s := range all[egv1a1.SecurityPolicy](w) {
+		gateways[s.Metadata.Namespace+"/"+string(s.v.Spec.TargetRefs[0].Name)] = true
+	}
+	for _, c := range all[egv1a1.ClientTrafficPolicy](w) {
+		gateways[c.Metadata.Namespace+"/"+string(c.v.Spec.TargetRefs[0].Name)] = true
+	}
+	for _, p := range all[egv1a1.EnvoyPatchPolicy](w) {
+		at := p.Metadata.Namespace + "/" + string(p.v.Spec.TargetRef.Name)
+		gateways[at] = true
+		for _, patch := range p.v.Spec.JSONPatches {
+			if !strings.HasPrefix(patch.Name, at+"/") {
+				f.addf("%s: patches %q, which is no listener of %s", p, patch.Name, at)
+			}
+		}
+	}
+	if len(gateways) > 1 {
+		f.addf("policies for several Gateways: %v", slices.Sorted(maps.Keys(gateways)))
+	}
+	return f
+}
+
+func granted(w world, from, to, service string) bool {
+	for _, g := range all[gwv1beta1.ReferenceGrant](w) {
+		a := slices.ContainsFunc(g.v.Spec.From, func(x gwv1beta1.ReferenceGrantFrom) bool {
+			return x.Kind == "SecurityPolicy" && x.Group == egv1a1.GroupName && string(x.Namespace) == from
+		})
+		b := slices.ContainsFunc(g.v.Spec.To, func(x gwv1beta1.ReferenceGrantTo) bool {
+			return x.Kind == "Service" && x.Group == "" && (x.Name == nil || string(*x.Name) == service)
+		})
+		if a && b && g.Metadata.Namespace == to {
+			return true
+		}
+	}
+	return false
+}
+
+// tlsAgrees wants Envoy to expect the name, and the authority, that Tollkeeper's certificate has.
+func tlsAgrees(w world) (f faults) {
+	certs, err := build(fromDisk(), "cert-manager")
+	if err != nil {
+		return faults{err.Error()}
+	}
+	cert := all[certv1.Certificate](certs)[slices.IndexFunc(all[certv1.Certificate](certs), func(c *named[certv1.Certificate]) bool { return !c.v.Spec.IsCA })]
+	for _, b := range all[gwv1.BackendTLSPolicy](w) {
+		ref := b.v.Spec.TargetRefs[0]
+		s := one[corev1.Service](w, b.Metadata.Namespace, string(ref.Name))
+		if s == nil || !slices.ContainsFunc(s.v.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == string(*ref.SectionName) }) {
+			f.addf("%s: there is no port %s of a Service %s", b, *ref.SectionName, ref.Name)
+		}
+		if !slices.Contains(cert.v.Spec.DNSNames, string(b.v.Spec.Validation.Hostname)) {
+			f.addf("%s: the certificate is not for %q", b, b.v.Spec.Validation.Hostname)
+		}
+		if string(b.v.Spec.Validation.CACertificateRefs[0].Name) != cert.v.Spec.SecretName {
+			f.addf("%s: the authority is not in %s", b, cert.v.Spec.SecretName)
+		}
+	}
+	return f
+}
+
+// hardened is what the ext_authz filter is given beyond what a control plane has fields for.
+func hardened(patches []egv1a1.EnvoyJSONPatchConfig) (*authzv3.ExtAuthz, error) {
+	fields := make(map[string]json.RawMessage)
+	for _, p := range patches {
+		fields[strings.TrimPrefix(*p.Operation.Path, "/")] = p.Operation.Value.Raw
+	}
+	raw, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	var x authzv3.ExtAuthz
+	if err := protojson.Unmarshal(raw, &x); err != nil {
+		return nil, err
+	}
+	return &x, x.ValidateAll()
+}

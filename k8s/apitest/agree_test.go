@@ -1,0 +1,404 @@
+package apitest
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	promv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	netv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	psaapi "k8s.io/pod-security-admission/api"
+	psa "k8s.io/pod-security-admission/policy"
+)
+
+// faults collects what is wrong.
+type faults []string
+
+func (f *faults) addf(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
+
+// agreements are what has to hold between objects that refer to each other.
+var agreements = map[string]func(w world) faults{
+	"namespaces":       namespacesAgree,
+	"services":         servicesAgree,
+	"probes":           probesAgree,
+	"volumes":          volumesAgree,
+	"budgets":          budgetsAgree,
+	"network policies": networkPoliciesAgree,
+	"pod security":     podsAreRestricted,
+	"resources":        resourcesAgree,
+	"replicas":         replicasAgree,
+	"metrics":          monitorsAgree,
+	"Istio":            istioAgrees,
+	"Envoy filters":    envoyFiltersAreValid,
+	"Envoy Gateway":    gatewayAgrees,
+}
+
+// namespacesAgree wants every object in a namespace that is there: ours, or one that the user has.
+func namespacesAgree(w world) (f faults) {
+	for _, o := range w {
+		if ns := o.Metadata.Namespace; o.Kind != "Namespace" && !slices.Contains([]string{"tollkeeper", "default", "istio-system"}, ns) {
+			f.addf("%s: in the namespace %q", o, ns)
+		}
+	}
+	return f
+}
+
+// selected are the Deployments of a namespace whose pods a selector means.
+func selected(w world, namespace string, s *metav1.LabelSelector) (found []*named[appsv1.Deployment]) {
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return nil
+	}
+	for _, d := range all[appsv1.Deployment](w) {
+		if d.Metadata.Namespace == namespace && sel.Matches(labels.Set(d.v.Spec.Template.Labels)) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+func selectedByLabels(w world, namespace string, l map[string]string) []*named[appsv1.Deployment] {
+	return selected(w, namespace, &metav1.LabelSelector{MatchLabels: l})
+}
+
+// hasPort reports whether the pods of a Deployment have a port, by number or name.
+func hasPort(d *appsv1.Deployment, p intstr.IntOrString) bool {
+	for _, c := range d.Spec.Template.Spec.Containers {
+		for _, have := range c.Ports {
+			if p.StrVal != "" && have.Name == p.StrVal || p.StrVal == "" && have.ContainerPort == p.IntVal {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// servicesAgree wants each Service to mean pods, at ports that they have under the names by which meshes know protocols.
+func servicesAgree(w world) (f faults) {
+	for _, s := range all[corev1.Service](w) {
+		pods := selectedByLabels(w, s.Metadata.Namespace, s.v.Spec.Selector)
+		if len(pods) != 1 {
+			f.addf("%s: means the pods of %d Deployments", s, len(pods))
+		}
+		for _, p := range s.v.Spec.Ports {
+			for _, d := range pods {
+				if !hasPort(d.v, p.TargetPort) {
+					f.addf("%s: %s has no port %s", s, d, p.TargetPort.String())
+				}
+			}
+			if p.AppProtocol == nil || p.Name == "grpc" && *p.AppProtocol != "grpc" {
+				f.addf("%s: port %s does not say what it speaks", s, p.Name)
+			}
+		}
+	}
+	for _, d := range all[appsv1.Deployment](w) {
+		if own := labels.Set(d.v.Spec.Template.Labels); !labels.SelectorFromSet(d.v.Spec.Selector.MatchLabels).Matches(own) {
+			f.addf("%s: does not select its own pods", d)
+		}
+		if len(selected(w, d.Metadata.Namespace, d.v.Spec.Selector)) != 1 {
+			f.addf("%s: selects pods of others", d)
+		}
+	}
+	return f
+}
+
+// probesAgree wants the kubelet to ask at ports that are there, by names that the server knows.
+func probesAgree(w world) (f faults) {
+	for _, d := range all[appsv1.Deployment](w) {
+		for _, c := range d.v.Spec.Template.Spec.Containers {
+			if c.ReadinessProbe == nil {
+				f.addf("%s: not probed", d)
+			}
+			for _, p := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+				switch {
+				case p == nil:
+				case p.GRPC != nil:
+					if !hasPort(d.v, intstr.FromInt32(p.GRPC.Port)) {
+						f.addf("%s: probe of port %d, which it does not have", d, p.GRPC.Port)
+					}
+					if s := p.GRPC.Service; s != nil && *s != "" && *s != "envoy.service.auth.v3.Authorization" {
+						f.addf("%s: probe of the service %q", d, *s)
+					}
+				case p.HTTPGet != nil && !hasPort(d.v, p.HTTPGet.Port), p.TCPSocket != nil && !hasPort(d.v, p.TCPSocket.Port):
+					f.addf("%s: probe of a port that it does not have", d)
+				}
+			}
+		}
+	}
+	return f
+}
+
+// secrets are those that are made outside of the overlay: by hand, or by cert-manager for these Certificates.
+func secrets() map[string][]string {
+	known := map[string][]string{"tollkeeper": {"pepper"}}
+	w, err := build(fromDisk(), "standalone/cert-manager")
+	if err != nil {
+		panic(err)
+	}
+	for _, c := range all[certv1.Certificate](w) {
+		known[c.v.Spec.SecretName] = []string{"tls.crt", "tls.key", "ca.crt"}
+	}
+	return known
+}
+
+// volumesAgree wants each volume to be there and mounted, and each file that is named by a variable or an argument to be
+// in one.
+func volumesAgree(w world) (f faults) {
+	known := secrets()
+	for _, d := range all[appsv1.Deployment](w) {
+		spec := d.v.Spec.Template.Spec
+		content := make(map[string][]string) // of a volume
+		for _, v := range spec.Volumes {
+			switch {
+			case v.ConfigMap != nil:
+				m := one[corev1.ConfigMap](w, d.Metadata.Namespace, v.ConfigMap.Name)
+				if m == nil {
+					f.addf("%s: no ConfigMap %s", d, v.ConfigMap.Name)
+					continue
+				}
+				content[v.Name] = slices.Collect(maps.Keys(m.v.Data))
+			case v.Secret != nil:
+				if content[v.Name] = known[v.Secret.SecretName]; content[v.Name] == nil {
+					f.addf("%s: nobody makes the Secret %s", d, v.Secret.SecretName)
+				}
+			case v.PersistentVolumeClaim != nil:
+				if one[corev1.PersistentVolumeClaim](w, d.Metadata.Namespace, v.PersistentVolumeClaim.ClaimName) == nil {
+					f.addf("%s: no claim %s", d, v.PersistentVolumeClaim.ClaimName)
+				}
+			}
+		}
+		for _, c := range spec.Containers {
+			mounts := make(map[string]string)
+			for _, m := range c.VolumeMounts {
+				if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
+					f.addf("%s: mounts %s, which is no volume", d, m.Name)
+				}
+				mounts[m.MountPath] = m.Name
+			}
+			if len(mounts) != len(spec.Volumes) {
+				f.addf("%s: %d volumes, %d of them mounted", d, len(spec.Volumes), len(mounts))
+			}
+			for _, file := range filesOf(w, d, &c) {
+				at, ok := mounts[path.Dir(file)]
+				if !ok || !slices.Contains(content[at], path.Base(file)) {
+					f.addf("%s: names %s, which is in no volume", d, file)
+				}
+			}
+		}
+	}
+	return f
+}
+
+// namedFile is the path of a mounted file in a configuration.
+var namedFile = regexp.MustCompile(`/(?:run|etc)/[a-z/-]+\.(?:yaml|crt|key)\b|/run/tollkeeper/secrets/[a-z-]+`)
+
+// filesOf are the files that a container's arguments, variables and configuration name.
+func filesOf(w world, d *named[appsv1.Deployment], c *corev1.Container) (files []string) {
+	for _, a := range c.Args {
+		if _, file, _ := strings.Cut(a, "="); strings.HasSuffix(a, ".yaml") {
+			files = append(files, max(file, strings.TrimPrefix(a, "--config=")))
+		}
+	}
+	for _, e := range c.Env {
+		if strings.HasSuffix(e.Name, "_FILE") {
+			files = append(files, e.Value)
+		}
+	}
+	for _, v := range d.v.Spec.Template.Spec.Volumes {
+		if v.ConfigMap == nil {
+			continue
+		}
+		m := one[corev1.ConfigMap](w, d.Metadata.Namespace, v.ConfigMap.Name)
+		if m == nil || v.Name != "config" {
+			continue
+		}
+		for _, text := range m.v.Data {
+			files = append(files, namedFile.FindAllString(text, -1)...)
+		}
+	}
+	return files
+}
+
+// budgetsAgree wants disruption budgets and the autoscaler to mean what is there.
+func budgetsAgree(w world) (f faults) {
+	for _, b := range all[policyv1.PodDisruptionBudget](w) {
+		if len(selected(w, b.Metadata.Namespace, b.v.Spec.Selector)) != 1 {
+			f.addf("%s: means no Deployment", b)
+		}
+		if m := b.v.Spec.MaxUnavailable; m == nil || m.String() == "0" {
+			f.addf("%s: no node could be drained", b)
+		}
+	}
+	for _, h := range all[autoscalingv2.HorizontalPodAutoscaler](w) {
+		d := one[appsv1.Deployment](w, h.Metadata.Namespace, h.v.Spec.ScaleTargetRef.Name)
+		if d == nil {
+			f.addf("%s: scales nothing", h)
+		} else if d.v.Spec.Replicas != nil {
+			f.addf("%s: %s says how many replicas there are, and would undo it", h, d)
+		}
+	}
+	for _, d := range all[appsv1.Deployment](w) {
+		for _, c := range d.v.Spec.Template.Spec.TopologySpreadConstraints {
+			if len(selected(w, d.Metadata.Namespace, c.LabelSelector)) != 1 {
+				f.addf("%s: spreads other pods", d)
+			}
+		}
+	}
+	return f
+}
+
+// networkPoliciesAgree wants policies to mean pods and ports that are there, everything else to be denied, and those who
+// have to reach Tollkeeper to reach it.
+func networkPoliciesAgree(w world) (f faults) {
+	denied := false
+	for _, p := range all[netv1.NetworkPolicy](w) {
+		pods := selected(w, p.Metadata.Namespace, &p.v.Spec.PodSelector)
+		if p.Metadata.Name == "default-deny" {
+			denied = len(p.v.Spec.Ingress) == 0 && len(p.v.Spec.Egress) == 0 && len(p.v.Spec.PolicyTypes) == 2 && len(p.v.Spec.PodSelector.MatchLabels) == 0
+			continue
+		}
+		if len(pods) != 1 && len(all[appsv1.Deployment](w)) > 0 {
+			f.addf("%s: means no pods", p)
+		}
+		for _, in := range p.v.Spec.Ingress {
+			for _, port := range in.Ports {
+				for _, d := range pods {
+					if port.Port.IntVal != hbone && !hasPort(d.v, *port.Port) {
+						f.addf("%s: %s has no port %s", p, d, port.Port.String())
+					}
+				}
+			}
+		}
+		for _, out := range p.v.Spec.Egress {
+			for _, to := range out.To {
+				if to.PodSelector == nil || to.NamespaceSelector != nil {
+					continue
+				}
+				targets := selected(w, p.Metadata.Namespace, to.PodSelector)
+				if len(targets) != 1 || !hasPort(targets[0].v, *out.Ports[0].Port) {
+					f.addf("%s: leads to no pods, or not to a port of theirs", p)
+				}
+			}
+		}
+	}
+	if ours := all[appsv1.Deployment](w); len(ours) > 0 && !denied {
+		f.addf("no policy denies what no other allows")
+	}
+	if envoy := one[appsv1.Deployment](w, "tollkeeper", "envoy"); envoy != nil && envoy.v.Spec.Template.Labels["tollkeeper-client"] != "true" {
+		f.addf("%s: is not let in to Tollkeeper", envoy)
+	}
+	return f
+}
+
+// hbone is the port at which an ambient mesh reaches every pod.
+const hbone = 15008
+
+// podsAreRestricted asks what admission asks, and more.
+func podsAreRestricted(w world) (f faults) {
+	evaluator, err := psa.NewEvaluator(psa.DefaultChecks(), nil)
+	if err != nil {
+		return faults{err.Error()}
+	}
+	for _, d := range all[appsv1.Deployment](w) {
+		pod := d.v.Spec.Template
+		results := evaluator.EvaluatePod(psaapi.LevelVersion{Level: psaapi.LevelRestricted, Version: psaapi.LatestVersion()}, &pod.ObjectMeta, &pod.Spec)
+		if sum := psa.AggregateCheckResults(results); !sum.Allowed {
+			f.addf("%s: %s", d, sum.ForbiddenDetail())
+		}
+		if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken {
+			f.addf("%s: is given a token for the API", d)
+		}
+		for _, c := range pod.Spec.Containers {
+			if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+				f.addf("%s: can write to its image", d)
+			}
+		}
+	}
+	return f
+}
+
+// resourcesAgree wants the Go runtime to know what the pod may use.
+func resourcesAgree(w world) (f faults) {
+	for _, d := range all[appsv1.Deployment](w) {
+		for _, c := range d.v.Spec.Template.Spec.Containers {
+			if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
+				f.addf("%s: asks for nothing", d)
+			}
+			for _, e := range c.Env {
+				ref := e.ValueFrom
+				if ref == nil || ref.ResourceFieldRef == nil {
+					continue
+				}
+				r := ref.ResourceFieldRef
+				kind, what, _ := strings.Cut(r.Resource, ".")
+				of := map[string]corev1.ResourceList{"requests": c.Resources.Requests, "limits": c.Resources.Limits}[kind]
+				if q := of[corev1.ResourceName(what)]; q.IsZero() || r.ContainerName != c.Name {
+					f.addf("%s: %s comes from %s, which is not set", d, e.Name, r.Resource)
+				}
+			}
+		}
+	}
+	return f
+}
+
+// replicasAgree wants one process on the embedded store, and never two.
+func replicasAgree(w world) (f faults) {
+	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
+	if d == nil {
+		return nil
+	}
+	shared := variable(d, "TOLLKEEPER_STORE") == "redis"
+	scaled := len(all[autoscalingv2.HorizontalPodAutoscaler](w)) > 0
+	switch {
+	case !shared && (d.v.Spec.Replicas == nil || *d.v.Spec.Replicas != 1 || scaled):
+		f.addf("%s: more than one on the embedded store", d)
+	case !shared && d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType:
+		f.addf("%s: the new pod would wait for the file of the old one", d)
+	case shared && len(all[corev1.PersistentVolumeClaim](w)) > 0:
+		f.addf("%s: many pods on one volume", d)
+	}
+	return f
+}
+
+func variable(d *named[appsv1.Deployment], name string) string {
+	for _, e := range d.v.Spec.Template.Spec.Containers[0].Env {
+		if e.Name == name {
+			return e.Value
+		}
+	}
+	return ""
+}
+
+// monitorsAgree wants Prometheus to find a Service, and a port of it, and to be let in.
+func monitorsAgree(w world) (f faults) {
+	for _, m := range all[promv1.ServiceMonitor](w) {
+		found := false
+		for _, s := range all[corev1.Service](w) {
+			if !labels.SelectorFromSet(m.v.Spec.Selector.MatchLabels).Matches(labels.Set(s.Metadata.Labels)) {
+				continue
+			}
+			for _, e := range m.v.Spec.Endpoints {
+				found = found || slices.ContainsFunc(s.v.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == e.Port })
+			}
+		}
+		if !found {
+			f.addf("%s: finds no port", m)
+		}
+		d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
+		if d == nil || !hasPort(d.v, intstr.FromString("metrics")) || !strings.HasSuffix(variable(d, "TOLLKEEPER_LISTEN_METRICS"), ":9004") {
+			f.addf("%s: nothing serves metrics", m)
+		}
+	}
+	return f
+}

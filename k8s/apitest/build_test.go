@@ -1,0 +1,166 @@
+package apitest
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// repository is the root of the repository.
+const repository = "../.."
+
+// overlays are the folders that a user may apply.
+var overlays = []string{"base", "standalone", "istio", "istio/sidecar", "istio/waypoint", "envoy-gateway", "monitoring", "cert-manager", "standalone/cert-manager"}
+
+// combinations are overlays as users may write them, with the components that no folder of ours uses.
+var combinations = map[string]string{
+	"replicas":             "resources: [../base]\ncomponents: [../components/replicas]\n",
+	"replicas, EG":         "resources: [../envoy-gateway]\ncomponents: [../components/replicas, ../components/monitoring]\n",
+	"issuers":              "resources: [../base]\ncomponents: [../components/issuers]\n",
+	"everything in Istio":  "resources: [../istio, ../istio/sidecar, ../istio/waypoint]\ncomponents: [../components/monitoring, ../components/issuers]\n",
+	"standalone, metrics":  "resources: [../standalone]\ncomponents: [../components/monitoring]\n",
+	"TLS by a Secret only": "resources: [../base]\ncomponents: [../components/tls]\n",
+}
+
+// fromDisk is a copy in memory of what kustomize may read of the repository, in which a test can change files.
+func fromDisk() filesys.FileSystem {
+	mem := filesys.MakeFsInMemory()
+	for _, dir := range []string{"k8s", "policies"} {
+		err := filepath.WalkDir(filepath.Join(repository, dir), func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if ext := filepath.Ext(name); ext != ".yaml" && ext != ".rego" && d.Name() != "Kustomization" {
+				return nil
+			}
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			rel, err := filepath.Rel(repository, name)
+			if err != nil {
+				return err
+			}
+			return mem.WriteFile(path.Join("/", filepath.ToSlash(rel)), b)
+		})
+		if err != nil {
+			panic(err) // the repository is not whole
+		}
+	}
+	return mem
+}
+
+// build is what `kubectl kustomize k8s/OVERLAY` prints, decoded.
+func build(on filesys.FileSystem, overlay string) (world, error) {
+	return run(on, path.Join("/k8s", overlay))
+}
+
+// buildWith is the same for an overlay of a user's own, in a folder beside ours.
+func buildWith(on filesys.FileSystem, kustomization string) (world, error) {
+	const dir = "/k8s/mine"
+	if err := on.WriteFile(path.Join(dir, "kustomization.yaml"), []byte(kustomization)); err != nil {
+		return nil, err
+	}
+	return run(on, dir)
+}
+
+func run(on filesys.FileSystem, dir string) (world, error) {
+	out, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(on, dir)
+	if err != nil {
+		return nil, err
+	}
+	var w world
+	for _, r := range out.Resources() {
+		raw, err := r.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		o := &object{raw: raw}
+		if err := json.Unmarshal(raw, o); err != nil {
+			return nil, err
+		}
+		if o.value, err = decode(o.APIVersion, o.Kind, raw); err != nil {
+			return nil, fmt.Errorf("%s: %w", o, err)
+		}
+		w = append(w, o)
+	}
+	return w, nil
+}
+
+// object is one object of the API, and the value of the type that it has in Go.
+type object struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string            `json:"name"`
+		Namespace string            `json:"namespace"`
+		Labels    map[string]string `json:"labels"`
+	} `json:"metadata"`
+	raw   []byte
+	value any
+}
+
+func (o *object) String() string {
+	return strings.TrimPrefix(o.Kind+" "+o.Metadata.Namespace+"/"+o.Metadata.Name, "/")
+}
+
+// world is all that an overlay makes.
+type world []*object
+
+// all returns the objects of a type.
+func all[T any](w world) []*named[T] {
+	var found []*named[T]
+	for _, o := range w {
+		if v, ok := o.value.(*T); ok {
+			found = append(found, &named[T]{o, v})
+		}
+	}
+	return found
+}
+
+// named is an object with its type known.
+type named[T any] struct {
+	*object
+	v *T
+}
+
+// one returns the object of a type with that name, nil if there is none.
+func one[T any](w world, namespace, name string) *named[T] {
+	for _, o := range all[T](w) {
+		if o.Metadata.Namespace == namespace && o.Metadata.Name == name {
+			return o
+		}
+	}
+	return nil
+}
+
+// every calls f for every overlay and combination.
+func every(t *testing.T, f func(t *testing.T, w world)) {
+	on := fromDisk()
+	for _, name := range overlays {
+		t.Run(name, func(t *testing.T) {
+			w, err := build(on, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, w)
+		})
+	}
+	for name, text := range combinations {
+		t.Run(name, func(t *testing.T) {
+			w, err := buildWith(on, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f(t, w)
+		})
+	}
+}

@@ -1,0 +1,123 @@
+package apitest
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// What refers to each other agrees.
+func TestObjectsAgree(t *testing.T) {
+	every(t, func(t *testing.T, w world) {
+		for _, name := range slices.Sorted(maps.Keys(agreements)) {
+			for _, fault := range agreements[name](w) {
+				t.Errorf("%s: %s", name, fault)
+			}
+		}
+	})
+}
+
+// The tests above can fail: each of these mistakes is noticed, and by the check that is there for it.
+func TestMistakesAreNoticed(t *testing.T) {
+	for name, c := range map[string]struct{ overlay, file, old, new, noticed string }{
+		"a field that is not there":     {"base", "base/deployment.yaml", "replicas: 1", "replica: 1", "replica"},
+		"two on the embedded store":     {"base", "base/deployment.yaml", "replicas: 1", "replicas: 2", "more than one"},
+		"a rolling update":              {"base", "base/deployment.yaml", "{type: Recreate}", "{type: RollingUpdate}", "wait for the file"},
+		"another label":                 {"base", "base/service.yaml", "selector: {app.kubernetes.io/name: tollkeeper}", "selector: {app: tollkeeper}", "0 Deployments"},
+		"a port by another name":        {"base", "base/service.yaml", "targetPort: grpc", "targetPort: http", "no port http"},
+		"no protocol":                   {"base", "base/service.yaml", ", appProtocol: grpc", "", "what it speaks"},
+		"a probe of nothing":            {"base", "base/deployment.yaml", "grpc: {port: 9003, service", "grpc: {port: 9004, service", "probe of port 9004"},
+		"a probe by another name":       {"base", "base/deployment.yaml", "service: envoy.service.auth.v3.Authorization", "service: readiness", `probe of the service "readiness"`},
+		"a writable image":              {"base", "base/deployment.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "write to its image"},
+		"a privilege":                   {"base", "base/deployment.yaml", "drop: [ALL]", "drop: [NET_RAW]", "unrestricted capabilities"},
+		"a token":                       {"base", "base/deployment.yaml", "automountServiceAccountToken: false", "automountServiceAccountToken: true", "token for the API"},
+		"memory that is not asked for":  {"base", "base/deployment.yaml", "memory: 512Mi}", "ephemeral-storage: 1Gi}", "asks for nothing"},
+		"a volume by another name":      {"base", "base/deployment.yaml", "configMap: {name: tollkeeper-policies}", "configMap: {name: policies}", "no ConfigMap policies"},
+		"a file that is nowhere":        {"base", "base/tollkeeper.yaml", "secrets/pepper", "secrets/salt", "/run/tollkeeper/secrets/salt"},
+		"a Secret that nobody makes":    {"standalone", "standalone/envoy-deployment.yaml", "secretName: envoy-client", "secretName: client", "the Secret client"},
+		"a certificate elsewhere":       {"standalone", "standalone/client.yaml", "/run/envoy/client/tls.crt", "/run/envoy/certs/tls.crt", "/run/envoy/certs/tls.crt"},
+		"an Envoy that is not let in":   {"standalone", "standalone/envoy-deployment.yaml", "tollkeeper-client: \"true\"", "tollkeeper-client: \"no\"", "not let in"},
+		"a way to nowhere":              {"standalone", "standalone/envoy-policy.yaml", "port: 9001", "port: 9000", "leads to no pods"},
+		"no default deny":               {"base", "base/networkpolicy.yaml", "policyTypes: [Ingress, Egress]\n---", "policyTypes: [Egress]\n---", "no policy denies"},
+		"a policy for a missing port":   {"base", "base/networkpolicy.yaml", "{port: grpc", "{port: http", "no port http"},
+		"a budget that stops drains":    {"base", "base/pdb.yaml", "maxUnavailable: 1", "maxUnavailable: 0", "no node could be drained"},
+		"a budget for others":           {"base", "base/pdb.yaml", "name: tollkeeper}}", "name: envoy}}", "means no Deployment"},
+		"another provider":              {"istio", "istio/gateway/authorizationpolicy.yaml", "provider: {name: tollkeeper}", "provider: {name: tollgate}", "tollgate"},
+		"a rule for another host":       {"istio", "istio/destinationrule.yaml", "host: tollkeeper.", "host: tollgate.", "tollgate"},
+		"plaintext in the mesh":         {"istio", "istio/destinationrule.yaml", "ISTIO_MUTUAL", "DISABLE", "no mTLS"},
+		"a headless Service in Istio":   {"istio", "istio/kustomization.yaml", "- {op: remove, path: /spec/clusterIP}", "- {op: test, path: /spec/clusterIP, value: None}", "original destination"},
+		"a misspelt setting of Envoy":   {"istio", "istio/gateway/envoyfilter.yaml", "validate_mutations", "validate_mutation", "validate_mutation"},
+		"a value that Envoy refuses":    {"istio", "istio/gateway/envoyfilter.yaml", "prefix: x-tollkeeper-", "prefix: ''", "Prefix"},
+		"a policy that fails open":      {"envoy-gateway", "envoy-gateway/securitypolicy.yaml", "failOpen: false", "failOpen: true", "and closed"},
+		"a grant for others":            {"envoy-gateway", "envoy-gateway/referencegrant.yaml", "namespace: default", "namespace: edge", "no ReferenceGrant"},
+		"a name that is not certified":  {"envoy-gateway", "envoy-gateway/backendtlspolicy.yaml", "hostname: tollkeeper.tollkeeper.svc", "hostname: tollkeeper.svc", "is not for"},
+		"a patch for another listener":  {"envoy-gateway", "envoy-gateway/envoypatchpolicy.yaml", "name: default/eg/http", "name: default/edge/http", "no listener"},
+		"two Gateways":                  {"envoy-gateway", "envoy-gateway/clienttrafficpolicy.yaml", "name: eg}", "name: edge}", "several Gateways"},
+		"metrics that nobody serves":    {"monitoring", "components/monitoring/deployment.yaml", "TOLLKEEPER_LISTEN_METRICS", "TOLLKEEPER_METRICS", "nothing serves"},
+		"a monitor that finds nothing":  {"monitoring", "components/monitoring/servicemonitor.yaml", "port: metrics", "port: admin", "finds no port"},
+		"an autoscaler beside a number": {"mine", "components/replicas/deployment.yaml", "replicas: null", "replicas: 3", "would undo it"},
+	} {
+		t.Run(name, func(t *testing.T) { notice(t, c.overlay, c.file, c.old, c.new, c.noticed) })
+	}
+}
+
+func notice(t *testing.T, overlay, file, old, with, noticed string) {
+	on := fromDisk()
+	raw, err := on.ReadFile("/k8s/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(raw, []byte(old)) {
+		t.Fatalf("%s does not hold %q", file, old)
+	}
+	if err := on.WriteFile("/k8s/"+file, bytes.Replace(raw, []byte(old), []byte(with), 1)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := build(on, overlay)
+	if overlay == "mine" {
+		w, err = buildWith(on, combinations["replicas"])
+	}
+	var said faults
+	if err != nil {
+		said.addf("%v", err)
+	}
+	for _, agree := range agreements {
+		said = append(said, agree(w)...)
+	}
+	if !slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, noticed) }) {
+		t.Errorf("not noticed; said: %q", said)
+	}
+}
+
+// The ConfigMap holds the shipped policies: all of them, as they are, and no tests.
+func TestPoliciesAreTheShippedOnes(t *testing.T) {
+	w, err := build(fromDisk(), "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := one[corev1.ConfigMap](w, "tollkeeper", "tollkeeper-policies").v.Data
+	files, err := filepath.Glob(filepath.Join(repository, "policies", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[string]string)
+	for _, name := range files {
+		if ext := filepath.Ext(name); ext != ".rego" && ext != ".yaml" || strings.HasSuffix(name, "_test.rego") {
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[filepath.Base(name)] = string(b)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("files %q, want %q with the same content", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	}
+}
