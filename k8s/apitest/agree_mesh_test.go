@@ -95,7 +95,7 @@ func istioAgrees(w world) (f faults) {
 // envoyFiltersAreValid wants the patches to be of Envoy's types, to the letter.
 func envoyFiltersAreValid(w world) (f faults) {
 	for _, e := range all[istionet.EnvoyFilter](w) {
-		if e.v.GetWorkloadSelector() == nil {
+		if e.v.GetWorkloadSelector() == nil && len(e.v.TargetRefs) == 0 {
 			f.addf("%s: means every proxy", e)
 		}
 		for _, p := range e.v.ConfigPatches {

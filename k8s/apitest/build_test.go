@@ -18,7 +18,10 @@ import (
 const repository = "../.."
 
 // overlays are the folders that a user may apply.
-var overlays = []string{"base", "standalone", "istio", "istio/sidecar", "istio/waypoint", "envoy-gateway", "monitoring", "cert-manager", "standalone/cert-manager"}
+var overlays = []string{
+	"base", "standalone", "istio", "istio/sidecar", "istio/waypoint", "istio-gateway-api", "envoy-gateway", "monitoring",
+	"cert-manager", "standalone/cert-manager",
+}
 
 // combinations are overlays as users may write them, with the components that no folder of ours uses.
 var combinations = map[string]string{

@@ -1,0 +1,204 @@
+package apitest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	promv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
+)
+
+// binaries are built, and found, once.
+var binaries struct {
+	sync.Once
+	tollkeeper, envoy string
+	err               error
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tollkeeper-k8s-")
+	if err != nil {
+		panic(err)
+	}
+	build := func() {
+		ctx := context.Background()
+		root, err := filepath.Abs(repository) // processes run elsewhere
+		if err == nil {
+			binaries.tollkeeper, err = harness.BuildTollkeeper(ctx, root, dir)
+		}
+		if err == nil {
+			binaries.envoy, err = harness.FindEnvoy(ctx, root)
+		}
+		binaries.err = err
+	}
+	buildBinaries = func() { binaries.Do(build) }
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+var buildBinaries func()
+
+func tollkeeper(t *testing.T) string {
+	t.Helper()
+	buildBinaries()
+	if binaries.err != nil {
+		t.Fatal(binaries.err)
+	}
+	return binaries.tollkeeper
+}
+
+func envoy(t *testing.T) string {
+	t.Helper()
+	tollkeeper(t)
+	return binaries.envoy
+}
+
+// onLoopback has the server choose its ports, on loopback.
+var onLoopback = []string{`":9001"`, `"127.0.0.1:0"`, `"127.0.0.1:9002"`, `"127.0.0.1:0"`, `":9003"`, `"127.0.0.1:0"`, ":9004", "127.0.0.1:0"}
+
+// addresses are where a server says that it listens.
+type addresses struct{ GRPC, Admin, Health, Metrics string }
+
+// serve runs the Tollkeeper of an overlay.
+func serve(t *testing.T, w world, secrets material) (*pod, addresses) {
+	t.Helper()
+	if secrets == nil {
+		secrets = make(material)
+	}
+	secrets["tollkeeper"] = map[string][]byte{"pepper": []byte("a pepper for a test\n")}
+	p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
+	var a addresses
+	if err := json.Unmarshal([]byte(p.line(t, `"msg":"serving"`)), &a); err != nil {
+		t.Fatal(err)
+	}
+	return p, a
+}
+
+func mustBuild(t *testing.T, overlay string) world {
+	t.Helper()
+	w, err := build(fromDisk(), overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// What the ConfigMaps hold starts the binary; the probes find it ready; the CLI works as in `kubectl exec`; it ends in time.
+func TestTheConfigurationStartsTheServer(t *testing.T) {
+	w := mustBuild(t, "base")
+	p, a := serve(t, w, nil)
+	conn, err := grpc.NewClient(a.Health, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, service := range []string{"", "envoy.service.auth.v3.Authorization"} {
+		await(t, p, func() error {
+			r, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			if err == nil && r.Status != healthpb.HealthCheckResponse_SERVING {
+				err = errors.New(r.Status.String())
+			}
+			return err
+		})
+	}
+	if out := p.exec(t, "policy", "check", p.at("/run/tollkeeper/policies")); !strings.Contains(out, "free") {
+		t.Errorf("policy check says %q", out)
+	}
+	if out := p.exec(t, "status"); !strings.Contains(out, "free") || strings.Contains(out, "policy fault  ") {
+		t.Errorf("status says %q", out)
+	}
+	began := time.Now()
+	if err := p.end(t); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	grace := *one[appsv1.Deployment](w, "tollkeeper", "tollkeeper").v.Spec.Template.Spec.TerminationGracePeriodSeconds
+	if took := time.Since(began); took > time.Duration(grace)*time.Second/2 {
+		t.Errorf("it took %v of %d s to end", took, grace)
+	}
+}
+
+// exec runs the binary as `kubectl exec` would: with the variables of the pod.
+func (p *pod) exec(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), p.cmd.Path, args...)
+	cmd.Env = p.cmd.Env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("tollkeeper %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// The component for many replicas does not run on the embedded store, whatever the user does.
+func TestReplicasNeedASharedStore(t *testing.T) {
+	w, err := buildWith(fromDisk(), combinations["replicas"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := material{"tollkeeper": {"pepper": []byte("a pepper for a test\n")}}
+	p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatal("it runs")
+	}
+	if out := p.output(); p.err == nil || !strings.Contains(out, `TOLLKEEPER_STORE: "redis"`) {
+		t.Errorf("it ended with %v and said %q", p.err, out)
+	}
+}
+
+var metricName = regexp.MustCompile(`\btollkeeper_[a-z_]+`)
+
+// What the rules ask about is in the metrics, and these are served without a token.
+func TestRulesAskForMetricsThatAreThere(t *testing.T) {
+	w := mustBuild(t, "monitoring")
+	_, a := serve(t, w, nil)
+	metrics := fetch(t, "http://"+a.Metrics+"/metrics")
+	for _, r := range all[promv1.PrometheusRule](w) {
+		for _, g := range r.v.Spec.Groups {
+			for _, rule := range g.Rules {
+				for _, name := range metricName.FindAllString(rule.Expr.String(), -1) {
+					// Those about faults and issuers come with the first of them.
+					if _, rare := map[string]bool{"tollkeeper_policy_fault": true, "tollkeeper_issuer_fault": true}[name]; !rare && !strings.Contains(metrics, "\n"+name) {
+						t.Errorf("%s asks for %s, which is not there", rule.Alert, name)
+					}
+				}
+			}
+		}
+	}
+}
+
+func fetch(t *testing.T, url string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, resp.Status, err)
+	}
+	return string(body)
+}

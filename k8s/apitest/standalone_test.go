@@ -1,0 +1,206 @@
+package apitest
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	appsv1 "k8s.io/api/apps/v1"
+)
+
+// stack is the standalone overlay, running.
+type stack struct {
+	tollkeeper *pod
+	grpc       string
+	envoy      *pod
+	addr       string // of Envoy, for callers
+	secrets    material
+}
+
+// startStandalone runs all three Deployments of the overlay with certificates as cert-manager would make them.
+func startStandalone(t *testing.T) *stack {
+	t.Helper()
+	w := mustBuild(t, "standalone")
+	s := &stack{secrets: issue(t, mustBuild(t, "standalone/cert-manager"))}
+	var a addresses
+	s.tollkeeper, a = serve(t, w, s.secrets)
+	s.grpc = a.GRPC
+
+	free := ports(t, 4)
+	upstream := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "upstream"), envoy(t), nil,
+		"address: 0.0.0.0, port_value: 8080", loopback(free[0]))
+	awaitPort(t, upstream, free[0])
+	s.envoy = runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "envoy"), envoy(t), s.secrets,
+		"address: 127.0.0.1, port_value: 9901", loopback(free[1]),
+		"address: 0.0.0.0, port_value: 8443", loopback(free[2]),
+		"address: 0.0.0.0, port_value: 9902", loopback(free[3]),
+		"address: tollkeeper.tollkeeper.svc.cluster.local, port_value: 9001", loopback(portOf(t, a.GRPC)),
+		"address: upstream.tollkeeper.svc.cluster.local, port_value: 8080", loopback(free[0]))
+	awaitPort(t, s.envoy, free[3])
+	await(t, s.envoy, func() error { // as the kubelet asks
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/ready", free[3]))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("not ready: %s", resp.Status)
+		}
+		return nil
+	})
+	s.addr = fmt.Sprintf("127.0.0.1:%d", free[2])
+	return s
+}
+
+func loopback(port int) string { return fmt.Sprintf("address: 127.0.0.1, port_value: %d", port) }
+
+func portOf(t *testing.T, addr string) int {
+	t.Helper()
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Port
+}
+
+// ports are free a moment before they are used.
+func ports(t *testing.T, n int) []int {
+	t.Helper()
+	found := make([]int, n)
+	for i := range found {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // held until all are chosen, so that they differ
+		found[i] = portOf(t, l.Addr().String())
+	}
+	return found
+}
+
+func awaitPort(t *testing.T, p *pod, port int) {
+	t.Helper()
+	await(t, p, func() error {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	})
+}
+
+// answer is what a caller gets.
+type answer struct {
+	status int
+	reason string
+	body   map[string]any
+}
+
+func (s *stack) get(t *testing.T, path string, headers ...string) answer {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.secrets["envoy-public"]["ca.crt"])
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"}, ForceAttemptHTTP2: true}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{status: resp.StatusCode, reason: resp.Header.Get("x-authz-reason")}
+	_ = json.Unmarshal(raw, &a.body) // there may be none
+	return a
+}
+
+// The standalone overlay does what it is for, through a real Envoy: callers over TLS, checks over mTLS.
+func TestStandaloneEndToEnd(t *testing.T) {
+	s := startStandalone(t)
+	s.tollkeeper.exec(t, "account", "create", "acme", "--plan", "free")
+	var key struct{ ID, Key string }
+	if err := json.Unmarshal([]byte(s.tollkeeper.exec(t, "key", "create", "--account", "acme", "--output", "json")), &key); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s.envoy, func() error { // until Envoy has found Tollkeeper
+		if a := s.get(t, "/"); a.status != http.StatusForbidden || a.reason != "key_missing" {
+			return fmt.Errorf("without a key: %+v", a)
+		}
+		return nil
+	})
+	forged := []string{"X-Tollkeeper-Account", "evil", "x-tollkeeper-plan", "evil", "x-tollkeeper-key-id", "evil"}
+	good := s.get(t, "//v1/../orders", append(forged, "x-api-key", key.Key)...)
+	if good.status != http.StatusOK || good.body["account"] != "acme" || good.body["plan"] != "free" || good.body["key_id"] != key.ID ||
+		good.body["api_key"] != nil || good.body["path"] != "/orders" {
+		t.Errorf("with a key: %+v", good)
+	}
+	if a := s.get(t, "/", "x-api-key", key.Key, "x-api-key", "tk_live_other"); a.status != http.StatusForbidden || a.reason != "credential_ambiguous" {
+		t.Errorf("with two keys: %+v", a)
+	}
+	if err := s.tollkeeper.end(t); err != nil {
+		t.Errorf("Tollkeeper ended with %v", err)
+	}
+	if a := s.get(t, "/", "x-api-key", key.Key); a.status != http.StatusServiceUnavailable || a.body["account"] != nil {
+		t.Errorf("without Tollkeeper: %+v", a)
+	}
+}
+
+// Only a client with the certificate of Envoy may ask.
+func TestStandaloneAsksForACertificate(t *testing.T) {
+	w := mustBuild(t, "standalone")
+	secrets := issue(t, mustBuild(t, "standalone/cert-manager"))
+	_, a := serve(t, w, secrets)
+	for name, want := range map[string]bool{"envoy-client": true, "envoy-public": false, "": false} {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(secrets["tollkeeper-tls"]["ca.crt"])
+		cfg := &tls.Config{RootCAs: pool, ServerName: "tollkeeper.tollkeeper.svc"}
+		if name != "" {
+			cert, err := tls.X509KeyPair(secrets[name]["tls.crt"], secrets[name]["tls.key"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Certificates = []tls.Certificate{cert}
+		}
+		conn, err := grpc.NewClient(a.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if (err == nil) != want {
+			t.Errorf("with the certificate %q: %v", name, err)
+		}
+		_ = conn.Close()
+	}
+}
+
+// The configurations for Envoy are good to Envoy itself, not only to the types that they are written in.
+func TestEnvoyTakesItsConfigurations(t *testing.T) {
+	w := mustBuild(t, "standalone")
+	for _, name := range []string{"envoy", "upstream"} {
+		p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", name), "/bin/true", issue(t, mustBuild(t, "standalone/cert-manager")))
+		<-p.done
+		out, err := exec.CommandContext(t.Context(), envoy(t), "--mode", "validate", "--config-path", p.at("/etc/envoy/envoy.yaml")).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "OK") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
