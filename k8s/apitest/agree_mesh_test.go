@@ -19,7 +19,9 @@ import (
 	meshv1 "istio.io/api/mesh/v1alpha1"
 	istionet "istio.io/api/networking/v1alpha3"
 	istiosec "istio.io/api/security/v1beta1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 	"sigs.k8s.io/yaml"
@@ -57,6 +59,7 @@ func istioAgrees(w world) (f faults) {
 	}
 	for _, a := range all[istiosec.AuthorizationPolicy](w) {
 		if a.v.Action != istiosec.AuthorizationPolicy_CUSTOM {
+			f = append(f, callersAgree(w, a)...)
 			continue
 		}
 		if a.v.GetProvider().GetName() != mesh.ExtensionProviders[0].Name {
@@ -91,6 +94,33 @@ func istioAgrees(w world) (f faults) {
 	}
 	return f
 }
+
+// callersAgree wants a policy about who may call to mean Tollkeeper, and ports of it.
+func callersAgree(w world, a *named[istiosec.AuthorizationPolicy]) (f faults) {
+	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
+	if d == nil {
+		return nil
+	}
+	if len(selectedByLabels(w, a.Metadata.Namespace, a.v.Selector.GetMatchLabels())) != 1 {
+		f.addf("%s: means no pods", a)
+	}
+	for _, r := range a.v.Rules {
+		for _, to := range r.To {
+			for _, port := range to.Operation.Ports {
+				if port != metricsPort && !hasPort(d.v, intstr.Parse(port)) {
+					f.addf("%s: %s has no port %s", a, d, port)
+				}
+				if port != metricsPort && len(r.From) == 0 {
+					f.addf("%s: lets everybody in", a)
+				}
+			}
+		}
+	}
+	return f
+}
+
+// metricsPort is open to all below the mesh's own policies, and there only with components/monitoring.
+const metricsPort = "9004"
 
 // envoyFiltersAreValid wants the patches to be of Envoy's types, to the letter.
 func envoyFiltersAreValid(w world) (f faults) {
