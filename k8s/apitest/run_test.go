@@ -170,13 +170,17 @@ var metricName = regexp.MustCompile(`\btollkeeper_[a-z_]+`)
 func TestRulesAskForMetricsThatAreThere(t *testing.T) {
 	w := mustBuild(t, "monitoring")
 	_, a := serve(t, w, nil)
-	metrics := fetch(t, "http://"+a.Metrics+"/metrics")
+	served := make(map[string]bool)
+	for line := range strings.Lines(fetch(t, "http://"+a.Metrics+"/metrics")) {
+		served[metricName.FindString(line)] = true
+	}
+	// Those about faults and issuers come with the first of them.
+	served["tollkeeper_policy_fault"], served["tollkeeper_issuer_fault"] = true, true
 	for _, r := range all[promv1.PrometheusRule](w) {
 		for _, g := range r.v.Spec.Groups {
 			for _, rule := range g.Rules {
 				for _, name := range metricName.FindAllString(rule.Expr.String(), -1) {
-					// Those about faults and issuers come with the first of them.
-					if _, rare := map[string]bool{"tollkeeper_policy_fault": true, "tollkeeper_issuer_fault": true}[name]; !rare && !strings.Contains(metrics, "\n"+name) {
+					if !served[name] {
 						t.Errorf("%s asks for %s, which is not there", rule.Alert, name)
 					}
 				}
