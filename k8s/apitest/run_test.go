@@ -168,8 +168,11 @@ var metricName = regexp.MustCompile(`\btollkeeper_[a-z_]+`)
 
 // What the rules ask about is in the metrics, and these are served without a token.
 func TestRulesAskForMetricsThatAreThere(t *testing.T) {
-	w := mustBuild(t, "monitoring")
-	_, a := serve(t, w, nil)
+	w, err := buildWith(fromDisk(), combinations["standalone, metrics"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, a := serve(t, w, issue(t, mustBuild(t, "standalone/cert-manager")))
 	served := make(map[string]bool)
 	for line := range strings.Lines(fetch(t, "http://"+a.Metrics+"/metrics")) {
 		served[metricName.FindString(line)] = true
