@@ -57,6 +57,9 @@ func istioAgrees(w world) (f faults) {
 	if p == nil || p.FailOpen || p.StatusOnError != "503" || p.Timeout.AsDuration() <= 0 {
 		f.addf("mesh.yaml: %v", p)
 	}
+	if n := mesh.GetPathNormalization().GetNormalization(); n != meshv1.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES {
+		f.addf("mesh.yaml: //admin is not /admin: %v", n)
+	}
 	for _, a := range all[istiosec.AuthorizationPolicy](w) {
 		if a.v.Action != istiosec.AuthorizationPolicy_CUSTOM {
 			f = append(f, callersAgree(w, a)...)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	appsv1 "k8s.io/api/apps/v1"
+	"sigs.k8s.io/kustomize/api/krusty"
 
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
@@ -208,4 +210,39 @@ func fetch(t *testing.T, url string) string {
 		t.Fatalf("%s: %s, %v", url, resp.Status, err)
 	}
 	return string(body)
+}
+
+// doctor finds nothing in what is shipped that is worse than a note.
+func TestDoctorIsContent(t *testing.T) {
+	on := fromDisk()
+	dir := t.TempDir()
+	for _, overlay := range overlays {
+		out, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(on, path.Join("/k8s", overlay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := out.AsYaml()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(overlay, "/", "-")+".yaml"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	mesh := filepath.Join(repository, "k8s/istio/mesh.yaml")
+	for _, args := range [][]string{
+		{"istio", mesh, at("istio.yaml")},
+		{"istio", mesh, at("istio.yaml"), at("istio-sidecar.yaml"), at("istio-waypoint.yaml")},
+		{"istio", mesh, at("istio-gateway-api.yaml")},
+		{"envoy-gateway", at("envoy-gateway.yaml")},
+		{"envoy", filepath.Join(repository, "k8s/standalone/envoy.yaml")},
+		{at("standalone.yaml")},
+		{at("base.yaml")},
+	} {
+		out, err := exec.CommandContext(t.Context(), tollkeeper(t), append([]string{"doctor"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("doctor %q: %v\n%s", args, err, out)
+		}
+	}
 }
