@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -172,6 +173,12 @@ func validate(a *anypb.Any) error {
 	return m.(interface{ ValidateAll() error }).ValidateAll()
 }
 
+// filterOfEnvoyGateway is how Envoy Gateway 1.9 names the filter that it makes of our SecurityPolicy, and filterName the
+// expression in a path by which a patch finds it.
+const filterOfEnvoyGateway = "envoy.filters.http.ext_authz/securitypolicy/default/tollkeeper"
+
+var filterName = regexp.MustCompile(`^\.\.http_filters\[\?\(@\.name =~ /(.*)/\)\]\.typed_config$`)
+
 // gatewayAgrees wants the objects for Envoy Gateway to mean one Gateway and our Service, and to be allowed to.
 func gatewayAgrees(w world) (f faults) {
 	for _, s := range all[egv1a1.SecurityPolicy](w) {
@@ -204,6 +211,9 @@ func gatewayAgrees(w world) (f faults) {
 		for _, patch := range p.v.Spec.JSONPatches {
 			if !strings.HasPrefix(patch.Name, at+"/") {
 				f.addf("%s: patches %q, which is no listener of %s", p, patch.Name, at)
+			}
+			if m := filterName.FindStringSubmatch(*patch.Operation.JSONPath); m == nil || !regexp.MustCompile(m[1]).MatchString(filterOfEnvoyGateway) {
+				f.addf("%s: %q does not find the filter %s", p, *patch.Operation.JSONPath, filterOfEnvoyGateway)
 			}
 		}
 	}

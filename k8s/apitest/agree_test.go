@@ -319,6 +319,9 @@ func podsAreRestricted(w world) (f faults) {
 		if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken {
 			f.addf("%s: is given a token for the API", d)
 		}
+		if s := pod.Spec.SecurityContext; keepsData(&pod.Spec) && (s.FSGroup == nil || s.FSGroupChangePolicy == nil || *s.FSGroupChangePolicy != corev1.FSGroupChangeOnRootMismatch) {
+			f.addf("%s: others would be let into the files on its volume at every start", d)
+		}
 		for _, c := range pod.Spec.Containers {
 			if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
 				f.addf("%s: can write to its image", d)
@@ -326,6 +329,10 @@ func podsAreRestricted(w world) (f faults) {
 		}
 	}
 	return f
+}
+
+func keepsData(pod *corev1.PodSpec) bool {
+	return slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
 }
 
 // resourcesAgree wants the Go runtime to know what the pod may use.
