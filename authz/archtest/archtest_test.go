@@ -40,6 +40,7 @@ var law = map[string]struct {
 	"authz/config":      {nil, "the file, which nobody but the server reads"},
 	"authz/tlsfiles":    {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":      {nil, "a check is given what it looks at, so that it runs in the server and without one"},
+	"authz/doctor/lint": {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
 	"authz/admin":       {[]string{"authz", "authz/apikey", "authz/check", "authz/doctor", "authz/quota", "authz/revocation"}, "operators work on the domain, through its contracts"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
@@ -65,11 +66,12 @@ var law = map[string]struct {
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
-	"github.com/envoyproxy/go-control-plane": {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
-	"google.golang.org/protobuf":             {"authz/extauthz", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
+	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
+	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/extauthz", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"github.com/danielgtaylor/huma":          {"authz/admin"},
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
+	"go.yaml.in/yaml":                        {"authz/doctor/lint"},
 	"github.com/goccy/go-yaml":               {"authz/config", "envoy", "envoy/harness", "policies"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},

@@ -1,0 +1,156 @@
+package lint
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// TLSFiles are the files with which the gRPC port is protected.
+type TLSFiles struct{ Cert, Key, ClientCA string }
+
+// tls are the files that a configuration names.
+func (o *Own) tls() TLSFiles {
+	if o.state != nil && o.state.TLS != (TLSFiles{}) {
+		return o.state.TLS
+	}
+	at := o.at("tls")
+	return TLSFiles{Cert: at.at("cert_file").text(), Key: at.at("key_file").text(), ClientCA: at.at("client_ca_file").text()}
+}
+
+// certificates calls f with the TLS files of the configurations of this machine.
+func (in *Input) certificates(f func(o *Own, files TLSFiles)) {
+	in.ofHere(func(o *Own, _ *State) {
+		if files := o.tls(); files != (TLSFiles{}) {
+			f(o, files)
+		}
+	})
+}
+
+func certUnusable(in *Input, report func(Finding)) {
+	in.certificates(func(o *Own, files TLSFiles) {
+		at := o.at("tls")
+		if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
+			report(at.at("cert_file").says("the certificate cannot be used: %v", err))
+		}
+		if files.ClientCA != "" {
+			if _, err := readCertificates(files.ClientCA); err != nil {
+				report(at.at("client_ca_file").says("the CA of clients cannot be used: %v", err))
+			}
+		}
+	})
+}
+
+// readCertificates reads all certificates of a PEM file.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, raw = pem.Decode(raw); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, errors.New(path + " holds no certificate")
+	}
+	return out, nil
+}
+
+// expirySoon is how long before its end a certificate should have been renewed.
+const expirySoon = 14 * 24 * time.Hour
+
+func certExpiry(in *Input, report func(Finding)) {
+	now := in.opt.Now
+	if now.IsZero() {
+		now = time.Now()
+	}
+	check := func(at spot, path string) {
+		certs, err := readCertificates(path)
+		if path == "" || err != nil {
+			return // which another rule says
+		}
+		for _, c := range certs {
+			name := c.Subject.CommonName
+			if name == "" && len(c.DNSNames)+len(c.URIs) > 0 {
+				name = sans(c)[0]
+			}
+			switch {
+			case now.After(c.NotAfter):
+				report(at.says("the certificate of %q expired on %s", name, c.NotAfter.UTC().Format(time.DateOnly)))
+			case now.Before(c.NotBefore):
+				report(at.says("the certificate of %q is not good before %s", name, c.NotBefore.UTC().Format(time.RFC3339)))
+			case c.NotAfter.Sub(now) < expirySoon:
+				f := at.says("the certificate of %q expires on %s", name, c.NotAfter.UTC().Format(time.DateOnly))
+				f.Severity = Warning
+				report(f)
+			}
+		}
+	}
+	in.certificates(func(o *Own, files TLSFiles) {
+		check(o.at("tls", "cert_file"), files.Cert)
+		check(o.at("tls", "client_ca_file"), files.ClientCA)
+	})
+}
+
+// sans are the names in a certificate.
+func sans(c *x509.Certificate) []string {
+	out := slices.Clone(c.DNSNames)
+	for _, u := range c.URIs {
+		out = append(out, u.String())
+	}
+	for _, ip := range c.IPAddresses {
+		out = append(out, ip.String())
+	}
+	return out
+}
+
+func certNames(in *Input, report func(Finding)) {
+	in.certificates(func(o *Own, files TLSFiles) {
+		certs, err := readCertificates(files.Cert)
+		if err != nil {
+			return
+		}
+		leaf, at := certs[0], o.at("tls", "cert_file")
+		if len(sans(leaf)) == 0 {
+			report(at.says("the certificate names nobody in its subject alternative names, which is all that Envoy looks at"))
+		}
+		server := slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+		if len(leaf.ExtKeyUsage) > 0 && !server {
+			report(at.says("the certificate is not for servers: its extended key usage lacks serverAuth"))
+		}
+	})
+}
+
+// certClients: any client is served, for it is not asked who it is.
+func certClients(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if files := o.tls(); files.Cert != "" && files.ClientCA == "" && exposed(o.Config.Listen.GRPC) {
+			report(o.at("tls", "client_ca_file").says("clients need no certificate: who reaches %s can try out keys and use up quotas", o.Config.Listen.GRPC))
+		}
+	}
+}
+
+func certKeyShared(in *Input, report func(Finding)) {
+	in.certificates(func(o *Own, files TLSFiles) {
+		if info, err := os.Stat(files.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
+			report(o.at("tls", "key_file").says("everybody on this machine may read the private key %s", files.Key))
+		}
+	})
+}

@@ -1,0 +1,242 @@
+package lint
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+)
+
+// The rules of this file look at the cluster through which Tollkeeper is asked.
+
+// target is such a cluster, with the filter that asks it.
+type target struct {
+	part[*clusterv3.Cluster]
+	ask *authzFilter
+}
+
+// targets are the clusters that are asked, each once for every Envoy.
+func (in *Input) targets() []target {
+	var out []target
+	seen := make(map[*clusterv3.Cluster]bool)
+	for _, a := range in.asks() {
+		c, ok := a.manager.envoy.cluster(a.cluster)
+		if ok && a.authz.GetGrpcService() != nil && !seen[c.msg] {
+			seen[c.msg] = true
+			out = append(out, target{c, a})
+		}
+	}
+	return out
+}
+
+// unknownCluster: a filter names a cluster that is not there.
+func unknownCluster(in *Input, report func(Finding)) {
+	for _, a := range in.asks() {
+		name := a.authz.GetGrpcService().GetEnvoyGrpc().GetClusterName()
+		e := a.manager.envoy
+		dynamic := e.bootstrap.GetDynamicResources().GetCdsConfig() != nil || e.bootstrap.GetDynamicResources().GetAdsConfig() != nil
+		if _, ok := e.cluster(name); name == "" || ok || dynamic && !e.dump {
+			continue
+		}
+		report(a.at("grpc_service", "envoy_grpc", "cluster_name").says("there is no cluster %q: every check fails", name))
+	}
+}
+
+// protocol are the options of a cluster's HTTP, nil if there are none.
+func (t *target) protocol() *httpv3.HttpProtocolOptions {
+	msg, _ := unpack(t.msg.GetTypedExtensionProtocolOptions()[protocolOptions])
+	p, _ := msg.(*httpv3.HttpProtocolOptions)
+	return p
+}
+
+const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// http2 are the options of HTTP/2, and whether it is spoken at all.
+func (t *target) http2() (*corev3.Http2ProtocolOptions, bool) {
+	if p := t.protocol(); p != nil {
+		if explicit := p.GetExplicitHttpConfig(); explicit != nil {
+			return explicit.GetHttp2ProtocolOptions(), explicit.GetHttp2ProtocolOptions() != nil
+		}
+		if auto := p.GetAutoConfig(); auto != nil { // by ALPN, which needs TLS
+			return auto.GetHttp2ProtocolOptions(), t.encrypted()
+		}
+		return nil, false
+	}
+	//lint:ignore SA1019 Envoy still takes it
+	old := t.msg.GetHttp2ProtocolOptions()
+	return old, old != nil
+}
+
+func notHTTP2(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		if _, ok := t.http2(); !ok {
+			report(t.at("typed_extension_protocol_options").says("it does not speak HTTP/2, which gRPC needs: every check fails"))
+		}
+	}
+}
+
+// minPing is how often Tollkeeper takes pings. Whoever pings more often is sent away.
+const minPing = 5 * time.Second
+
+func pings(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		o, _ := t.http2()
+		if k := o.GetConnectionKeepalive(); k.GetInterval() != nil && k.GetInterval().AsDuration() < minPing {
+			report(t.at("typed_extension_protocol_options").key(protocolOptions).at("explicit_http_config", "http2_protocol_options", "connection_keepalive", "interval").says(
+				"it pings every %v, and Tollkeeper closes connections that ping more often than every %v", k.GetInterval().AsDuration(), minPing))
+		}
+	}
+}
+
+// pinned: all checks of a worker go over one connection to one replica.
+func pinned(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		if t.msg.GetType() == clusterv3.Cluster_LOGICAL_DNS {
+			report(t.at("type").says("with LOGICAL_DNS every connection goes to the first address of the name: other replicas get nothing"))
+			continue
+		}
+		if t.msg.GetType() != clusterv3.Cluster_STRICT_DNS {
+			continue
+		}
+		for _, host := range t.hosts() {
+			if svc := in.serviceOf(host); svc != nil && svc.at("spec", "clusterIP").text() != "None" && svc.at("spec", "type").text() != "ExternalName" {
+				report(t.at("load_assignment").says("%s is the address of a Service that is not headless: all checks of a worker stay with the replica that it found first", host))
+			}
+		}
+	}
+}
+
+// serviceOf finds the Service that a name in the cluster belongs to.
+func (in *Input) serviceOf(host string) *object {
+	host = strings.TrimSuffix(strings.TrimSuffix(host, "."), ".cluster.local")
+	host = strings.TrimSuffix(host, ".svc")
+	name, namespace, _ := strings.Cut(host, ".")
+	for _, o := range in.objectsOf("", "Service") {
+		if o.name == name && (o.namespace == namespace || namespace == "") {
+			return o
+		}
+	}
+	return nil
+}
+
+// hosts are the addresses of a cluster that are in the file.
+func (t *target) hosts() []string {
+	var out []string
+	for _, l := range t.msg.GetLoadAssignment().GetEndpoints() {
+		for _, e := range l.GetLbEndpoints() {
+			if a := e.GetEndpoint().GetAddress().GetSocketAddress(); a != nil {
+				out = append(out, a.GetAddress())
+			}
+		}
+	}
+	return out
+}
+
+// local reports whether a cluster does not leave the machine.
+func (t *target) local() bool {
+	addresses := 0
+	for _, l := range t.msg.GetLoadAssignment().GetEndpoints() {
+		for _, e := range l.GetLbEndpoints() {
+			addresses++
+			a := e.GetEndpoint().GetAddress()
+			if a.GetPipe() == nil && a.GetEnvoyInternalAddress() == nil && !loopback(a.GetSocketAddress().GetAddress()) {
+				return false
+			}
+		}
+	}
+	return addresses > 0
+}
+
+// loopback reports whether a host is this machine.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && ip.IsLoopback()
+}
+
+const defaultConnect = 5 * time.Second
+
+func connects(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		connect := defaultConnect
+		if c := t.msg.GetConnectTimeout(); c != nil {
+			connect = c.AsDuration()
+		}
+		if wait := t.ask.authz.GetGrpcService().GetTimeout(); wait != nil && wait.AsDuration() > 0 && connect >= wait.AsDuration() {
+			report(t.at("connect_timeout").says("connecting may take %v and a check only %v: a host that does not answer costs whole checks", connect, wait.AsDuration()))
+		}
+	}
+}
+
+const defaultMaxRequests = 1024
+
+func breakers(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		high := false
+		for _, b := range t.msg.GetCircuitBreakers().GetThresholds() {
+			high = high || b.GetPriority() == corev3.RoutingPriority_DEFAULT && b.GetMaxRequests().GetValue() > defaultMaxRequests
+		}
+		if !high {
+			report(t.at("circuit_breakers").says("more than %d checks at a time are refused, which is an outage at the first burst", defaultMaxRequests))
+		}
+	}
+}
+
+func unhealthy(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		if len(t.msg.GetHealthChecks()) == 0 && t.msg.GetOutlierDetection() == nil && !t.local() {
+			report(t.at("health_checks").says("replicas that are gone are asked until a connection to them fails"))
+		}
+	}
+}
+
+// encrypted reports whether TLS, or what a mesh puts in its place, is spoken.
+func (t *target) encrypted() bool {
+	return t.msg.GetTransportSocket() != nil || len(t.msg.GetTransportSocketMatches()) > 0
+}
+
+// unprotected: who listens, or who answers, is not known.
+func unprotected(in *Input, report func(Finding)) {
+	for _, t := range in.targets() {
+		if t.local() {
+			continue
+		}
+		at := t.at("transport_socket")
+		if !t.encrypted() {
+			report(at.says("checks, with the credentials in them, cross the network in the clear, and whoever answers is believed"))
+			continue
+		}
+		msg, _ := unpack(t.msg.GetTransportSocket().GetTypedConfig())
+		if tls, ok := msg.(*tlsv3.UpstreamTlsContext); ok {
+			verifies(at.at("typed_config"), tls, report)
+		}
+	}
+}
+
+func verifies(at spot, tls *tlsv3.UpstreamTlsContext, report func(Finding)) {
+	common := tls.GetCommonTlsContext()
+	at = at.at("common_tls_context")
+	v := common.GetValidationContext()
+	where := at.at("validation_context")
+	if combined := common.GetCombinedValidationContext(); combined != nil {
+		v, where = combined.GetDefaultValidationContext(), at.at("combined_validation_context", "default_validation_context")
+	} else if common.GetValidationContextSdsSecretConfig() != nil {
+		return // what is verified stands in the secret
+	}
+	switch {
+	case v == nil:
+		report(where.says("whoever answers is believed: no certificate is verified"))
+	case v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED:
+		report(where.at("trust_chain_verification").says("certificates that cannot be verified are accepted"))
+	case len(v.GetMatchTypedSubjectAltNames()) == 0 && len(v.GetVerifyCertificateHash()) == 0 && len(v.GetVerifyCertificateSpki()) == 0 && !tls.GetAutoSniSanValidation():
+		f := where.at("match_typed_subject_alt_names").says("any certificate of the CA is good, whoever it was made out to")
+		f.Severity = Warning
+		report(f)
+	}
+}

@@ -1,0 +1,312 @@
+package lint
+
+import (
+	"cmp"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+)
+
+// The rules of this file look at Tollkeeper's own configuration, and at what it names on this machine.
+
+// Own is a configuration of Tollkeeper.
+type Own struct {
+	spot
+	Config config.Config
+	fault  *Finding // why it cannot be used
+	state  *State   // nil if it is for another machine
+}
+
+// State is what was seen on the machine that a configuration is for.
+type State struct {
+	PolicyFaults []string // why the policies cannot be used, one a line
+	Memo         string   // whether verdicts are remembered
+	FailedTests  []string // of the policies
+	Data         DataDir
+	TLS          TLSFiles // empty: those that the file names
+}
+
+// DataDir is what was seen of a data directory.
+type DataDir struct {
+	Fault   string // why it cannot be used, "" if it can
+	Shared  bool   // others on the machine may read it
+	Running bool   // a server has it
+	Damage  string // what is wrong with the file in it
+	Free    uint64 // bytes, 0 if unknown
+}
+
+// readOwn reads a configuration that stands in a file, for whichever machine it is.
+func readOwn(doc *document) *Own {
+	o := &Own{spot: doc.spot().called("configuration"), Config: config.Default()}
+	cfg, err := config.Read(doc.file, doc.raw)
+	if err != nil {
+		o.fail(err)
+		return o
+	}
+	o.Config = cfg
+	return o
+}
+
+// OwnFile is the configuration of this machine as it was loaded, with what was seen here. The error is that of loading it.
+func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State) *File {
+	f := &File{Name: cmp.Or(name, "(no file)"), kinds: []string{"Tollkeeper configuration"}}
+	doc := &document{file: f.Name, raw: raw}
+	if docs, err := parse(raw); err == nil && len(docs) > 0 {
+		doc.root = docs[0]
+	}
+	o := &Own{spot: doc.spot().called("configuration"), Config: cfg, state: state}
+	if err != nil {
+		o.Config, o.state = config.Default(), nil
+		o.fail(err)
+	}
+	f.owns = append(f.owns, o)
+	return f
+}
+
+// fail notes an error, which begins with its place.
+func (o *Own) fail(err error) {
+	f := o.says("")
+	text := strings.TrimPrefix(err.Error(), o.doc.file+":")
+	if line, rest, ok := strings.Cut(text, ":"); ok && number(line) > 0 {
+		_, text, _ = strings.Cut(rest, ": ") // the column
+		f.Line = number(line)
+		if !o.doc.textual {
+			f.Line += o.doc.base
+		}
+	}
+	f.Wrong = strings.TrimSpace(text)
+	o.fault = &f
+}
+
+// isOwn reports whether a document looks like a configuration of Tollkeeper.
+func isOwn(s spot) bool {
+	known := []string{"listen", "policy", "data_dir", "store", "request", "credentials", "keys", "tokens", "answers", "revocation", "log", "tls"}
+	keys := s.keys()
+	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(known, k) })
+}
+
+func ownUnreadable(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if o.fault != nil {
+			report(*o.fault)
+		}
+	}
+}
+
+// ofHere calls f with the configurations of this machine.
+func (in *Input) ofHere(f func(*Own, *State)) {
+	for _, o := range in.owns {
+		if o.state != nil {
+			f(o, o.state)
+		}
+	}
+}
+
+func ownPolicies(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		for _, fault := range s.PolicyFaults {
+			report(o.at("policy", "paths").says("%s", fault))
+		}
+	})
+}
+
+func ownTests(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if len(s.FailedTests) > 0 {
+			report(o.at("policy", "paths").says("tests of the policies fail: %s", some(s.FailedTests)))
+		}
+	})
+}
+
+func ownMemo(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if len(s.PolicyFaults) == 0 && s.Memo != "on" && s.Memo != "" {
+			report(o.at("policy", "memo").says("the memo of verdicts is %s", s.Memo))
+		}
+	})
+}
+
+func ownData(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if s.Data.Fault != "" {
+			report(o.at("data_dir").says("the data directory cannot be used: %s", s.Data.Fault))
+		}
+	})
+}
+
+func ownDamage(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if s.Data.Damage != "" {
+			report(o.at("data_dir").says("the data file is damaged: %s", s.Data.Damage))
+		}
+	})
+}
+
+func ownRunning(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if s.Data.Running {
+			report(o.at("data_dir").says("a server runs on %s, so that the data file was not looked at", o.Config.DataDir))
+		}
+	})
+}
+
+// lowDisk is the free space below which a disk is as good as full.
+const lowDisk = 256 << 20
+
+func ownDisk(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if s.Data.Free > 0 && s.Data.Free < lowDisk {
+			report(o.at("data_dir").says("the disk of %s has %d MiB left", o.Config.DataDir, s.Data.Free>>20))
+		}
+	})
+}
+
+func ownShared(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		if s.Data.Shared {
+			report(o.at("data_dir").says("others on this machine may read %s, and the admin token in it", o.Config.DataDir))
+		}
+	})
+}
+
+// ownFiles: files that the configuration names and that are not there.
+func ownFiles(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, _ *State) {
+		c := &o.Config
+		named := []struct {
+			at   spot
+			path string
+		}{
+			{o.at("keys", "pepper_file"), c.Keys.PepperFile}, {o.at("request", "proto_descriptor"), c.Request.ProtoDescriptor},
+			{o.at("revocation", "event_authorization_file"), c.Revocation.EventAuthorizationFile},
+			{o.at("tokens", "introspection", "client_secret_file"), c.Tokens.Introspection.ClientSecretFile},
+		}
+		for i, x := range c.Tokens.Issuers {
+			named = append(named, struct {
+				at   spot
+				path string
+			}{o.at("tokens", "issuers").index(i).at("jwks_file"), x.JWKSFile})
+		}
+		for i, x := range c.Revocation.Clients {
+			named = append(named, struct {
+				at   spot
+				path string
+			}{o.at("revocation", "clients").index(i).at("secret_file"), x.SecretFile})
+		}
+		for _, n := range named {
+			if n.path == "" {
+				continue
+			}
+			if f, err := os.Open(n.path); err != nil {
+				report(n.at.says("%v", err))
+			} else {
+				_ = f.Close()
+			}
+		}
+	})
+}
+
+// exposed reports whether an address can be reached from other machines.
+func exposed(address string) bool {
+	if address == "" || strings.HasPrefix(address, "unix:") {
+		return false
+	}
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && !loopback(host)
+}
+
+func ownAdmin(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if exposed(o.Config.Listen.Admin) {
+			report(o.at("listen", "admin").says("the admin port listens on %s: whoever has the token, and sees it pass, rules keys and quotas", o.Config.Listen.Admin))
+		}
+	}
+}
+
+func ownClear(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if exposed(o.Config.Listen.GRPC) && o.tls() == (TLSFiles{}) && o.fault == nil {
+			report(o.at("listen", "grpc").says("checks come in on %s in the clear, and from anybody: who reaches it can try out keys and use up quotas", o.Config.Listen.GRPC))
+		}
+		if exposed(o.Config.Listen.Events) {
+			f := o.at("listen", "events").says("revocations come in on %s in the clear, secrets of clients included", o.Config.Listen.Events)
+			f.Mend = "Listen on 127.0.0.1 and put a proxy with TLS before it."
+			report(f)
+		}
+	}
+}
+
+func ownPepper(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if o.fault == nil && o.Config.Keys.PepperFile == "" {
+			report(o.at("keys", "pepper_file").says("keys are hashed without a pepper: whoever gets a copy of the data can test whether a key is in it"))
+		}
+	}
+}
+
+func ownHTTP(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		t := &o.Config.Tokens
+		check := func(at spot, text string) {
+			u, err := url.Parse(text)
+			if err == nil && u.Scheme == "http" && !loopback(u.Hostname()) {
+				report(at.says("%s is fetched without TLS: whoever is in between decides whose tokens are good", text))
+			}
+		}
+		for i, x := range t.Issuers {
+			at := o.at("tokens", "issuers").index(i)
+			if x.Discovery {
+				check(at.at("issuer"), x.Issuer)
+			}
+			check(at.at("jwks_url"), x.JWKSURL)
+		}
+		check(o.at("tokens", "introspection", "url"), t.Introspection.URL)
+	}
+}
+
+func ownDryRun(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if o.Config.Request.DryRun {
+			report(o.at("request", "dry_run").says("denials are only noted: every request that can be understood passes"))
+		}
+	}
+}
+
+func ownMemory(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		if o.Config.Store == "memory" {
+			report(o.at("store").says("keys, revocations and quotas are lost when the server ends"))
+		}
+	}
+}
+
+// impatient: Envoy gives up before Tollkeeper does.
+func impatient(in *Input, report func(Finding)) {
+	for _, o := range in.owns {
+		own := o.Config.Request.Timeout.Duration
+		say := func(at spot, wait time.Duration) {
+			if wait > 0 && wait <= own {
+				report(at.says("Envoy waits %v for a check and Tollkeeper takes up to %v: callers get an error without a reason where they would get decision_timeout", wait, own))
+			}
+		}
+		for _, a := range in.asks() {
+			wait := 200 * time.Millisecond // Envoy's default
+			if t := a.authz.GetGrpcService().GetTimeout(); t != nil {
+				wait = t.AsDuration()
+			}
+			say(a.at("grpc_service", "timeout"), wait)
+		}
+		for _, p := range in.providers() {
+			wait, _ := p.timeout()
+			say(p.grpc.at("timeout"), wait)
+		}
+		for _, p := range in.asking() {
+			say(p.extAuth("timeout"), p.checkTimeout())
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package lint_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
+)
+
+// A sample is a section of testdata/rules/ID.txtar: "bad" or "good", the files of testdata/base that it is an edit of,
+// joined by +, and options as name=value. The edit is pairs of lines to take out (-) and to put in (+): the lines that
+// go out have to stand together in one of the files.
+type sample struct {
+	id, kind string
+	files    map[string]string
+	opt      lint.Options
+	line     string // file:line where a finding has to be; "" for anywhere
+	also     string // another rule that a bad sample breaks, where one cannot be broken alone
+}
+
+func TestRules(t *testing.T) {
+	kinds := make(map[string][]string)
+	for _, s := range samples(t) {
+		kinds[s.id] = append(kinds[s.id], s.kind)
+		t.Run(s.id+"/"+s.kind, func(t *testing.T) { s.check(t) })
+	}
+	for _, s := range stateSamples(t) {
+		kinds[s.id] = append(kinds[s.id], s.kind)
+		t.Run(s.id+"/"+s.kind, func(t *testing.T) { s.check(t) })
+	}
+	for _, r := range lint.Rules() {
+		for _, kind := range []string{"bad", "good"} {
+			if !slices.Contains(kinds[r.ID], kind) {
+				t.Errorf("%s has no %s sample", r.ID, kind)
+			}
+		}
+		delete(kinds, r.ID)
+	}
+	for id := range kinds {
+		t.Errorf("there are samples of %s, which is no rule", id)
+	}
+}
+
+// TestBasesAreClean: what the samples are edits of is good, so that a finding is the sample's own.
+func TestBasesAreClean(t *testing.T) {
+	names, _ := filepath.Glob("testdata/base/*.yaml")
+	for _, name := range names {
+		base := filepath.Base(name)
+		s := sample{kind: "good", files: map[string]string{base: read(t, name)}}
+		t.Run(base, func(t *testing.T) { s.check(t) })
+	}
+}
+
+func (s *sample) check(t *testing.T) {
+	t.Helper()
+	var files []*lint.File
+	for name, text := range s.files {
+		files = append(files, lint.Parse(name, []byte(text), lint.AnySubject))
+	}
+	verify(t, s, files)
+}
+
+// verify wants a bad sample to break its rule and no other, and a good one to break none.
+func verify(t *testing.T, s *sample, files []*lint.File) {
+	t.Helper()
+	r, err := lint.Run(files, s.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	_ = r.WriteText(&text)
+	if s.kind == "good" {
+		if len(r.Findings) > 0 {
+			t.Errorf("findings in a good sample:\n%s", text.String())
+		}
+		return
+	}
+	if len(r.Findings) == 0 {
+		t.Error("nothing was found")
+	}
+	placed := s.line == ""
+	for _, f := range r.Findings {
+		if f.Rule != s.id && f.Rule != s.also || f.Wrong == "" || f.Mend == "" || f.File == "" {
+			t.Errorf("want %s only, with what is wrong and how to mend it:\n%s", s.id, text.String())
+			break
+		}
+		placed = placed || fmt.Sprintf("%s:%d", f.File, f.Line) == s.line
+	}
+	if !placed {
+		t.Errorf("no finding at %s:\n%s", s.line, text.String())
+	}
+}
+
+func samples(t *testing.T) []sample {
+	t.Helper()
+	names, err := filepath.Glob("testdata/rules/*.txtar")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no samples: %v", err)
+	}
+	var out []sample
+	for _, name := range names {
+		archive, err := txtar.ParseFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, section := range archive.Files {
+			out = append(out, readSample(t, strings.TrimSuffix(filepath.Base(name), ".txtar"), section.Name, string(section.Data)))
+		}
+	}
+	return out
+}
+
+func readSample(t *testing.T, id, title, edits string) sample {
+	t.Helper()
+	words := strings.Fields(title)
+	if len(words) < 2 {
+		t.Fatalf("%s: %q: want bad or good, and files", id, title)
+	}
+	s := sample{id: id, kind: words[0], files: make(map[string]string)}
+	for _, base := range strings.Split(words[1], "+") {
+		s.files[base] = read(t, filepath.Join("testdata/base", base))
+	}
+	for _, word := range words[2:] {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "envoy":
+			s.opt.EnvoyVersion = value
+		case "cluster":
+			s.opt.Cluster = value
+		case "unchecked":
+			s.opt.Unchecked = strings.Split(value, ",")
+		case "at":
+			s.line = value
+		case "also":
+			s.also = value
+		default:
+			t.Fatalf("%s: %q: there is no option %q", id, title, name)
+		}
+	}
+	var out, in []string
+	flush := func() {
+		if len(out)+len(in) > 0 {
+			s.edit(t, out, in)
+		}
+		out, in = nil, nil
+	}
+	for line := range strings.Lines(edits) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "-"):
+			if len(in) > 0 {
+				flush()
+			}
+			out = append(out, line[1:])
+		case strings.HasPrefix(line, "+"):
+			in = append(in, line[1:])
+		case strings.TrimSpace(line) == "":
+			flush()
+		default:
+			t.Fatalf("%s: %q: want - or + at the beginning of %q", id, title, line)
+		}
+	}
+	flush()
+	return s
+}
+
+// edit replaces lines in the one file that has them.
+func (s *sample) edit(t *testing.T, out, in []string) {
+	t.Helper()
+	if len(out) == 0 {
+		t.Fatalf("%s: say with - behind which line %q goes", s.id, in)
+	}
+	old := strings.Join(out, "\n") + "\n"
+	done := 0
+	for name, text := range s.files {
+		if n := strings.Count(text, old); n > 0 {
+			done += n
+			s.files[name] = strings.Replace(text, old, strings.Join(append(in, ""), "\n"), 1)
+		}
+	}
+	if done != 1 {
+		t.Fatalf("%s: %q stands %d times in %v, want once", s.id, old, done, s.files)
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}

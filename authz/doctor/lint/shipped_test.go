@@ -1,0 +1,39 @@
+package lint_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
+)
+
+// TestShippedEnvoyConfigurations: what is shipped is as the rules want it.
+func TestShippedEnvoyConfigurations(t *testing.T) {
+	names, err := filepath.Glob("../../../envoy/*.yaml")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no configurations found: %v", err)
+	}
+	for _, name := range names {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			raw, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := lint.Parse(filepath.Base(name), raw, lint.AnySubject)
+			if !f.Known() {
+				t.Fatal("doctor does not know what it is")
+			}
+			r, err := lint.Run([]*lint.File{f}, lint.Options{EnvoyVersion: "1.40.0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w := r.Worst(); w == lint.Error || w == lint.Warning {
+				var text strings.Builder
+				_ = r.WriteText(&text)
+				t.Error(text.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,79 @@
+package lint
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// WriteText writes a report for people: the findings of each file together, the worst first, and what mends them.
+func (r *Report) WriteText(out io.Writer) error {
+	w := bufio.NewWriter(out)
+	for _, file := range r.Files {
+		fmt.Fprintf(w, "%s: %s\n", clean(file.File), describe(file.Is))
+		for i := range r.Findings {
+			if f := &r.Findings[i]; f.File == file.File {
+				f.writeText(w)
+			}
+		}
+	}
+	fmt.Fprintln(w, r.Summary())
+	return w.Flush()
+}
+
+func (f *Finding) writeText(w io.Writer) {
+	where := f.Object
+	if f.Field != "" {
+		where = strings.TrimPrefix(where+": "+f.Field, ": ")
+	}
+	if f.Line > 0 {
+		where = strings.TrimSuffix(fmt.Sprintf("line %d, %s", f.Line, where), ", ")
+	}
+	fmt.Fprintf(w, "  %-7s %s  %s\n", f.Severity, f.Rule, clean(where))
+	fmt.Fprintf(w, "      %s.\n", clean(f.Wrong))
+	fmt.Fprintf(w, "      -> %s\n", clean(f.Mend))
+}
+
+// describe says what a file is.
+func describe(is []string) string {
+	const most = 4
+	switch {
+	case len(is) == 0:
+		return "nothing to check"
+	case len(is) > most:
+		return clean(fmt.Sprintf("%s and %d more", strings.Join(is[:most], ", "), len(is)-most))
+	}
+	return clean(strings.Join(is, ", "))
+}
+
+// Summary is the last line.
+func (r *Report) Summary() string {
+	if len(r.Findings) == 0 {
+		return "All is well."
+	}
+	return fmt.Sprintf("%s, %s, %s.", count(r.Errors, "error"), count(r.Warnings, "warning"), count(r.Infos, "note"))
+}
+
+func count(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// clean keeps what comes out of files from steering the terminal, and on one line.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			return '?'
+		}
+		return r
+	}, s)
+}
