@@ -52,7 +52,7 @@ var law = map[string]struct {
 	"authz/archtest":  {nil, "this test"},
 	"authz/crashtest": {nil, "tests, which know the product only from outside"},
 
-	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/policy", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
+	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
 	"policies":       {nil, "files"},
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},

@@ -10,13 +10,46 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
 )
 
 func (c *cli) doctorCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "doctor", Short: "Check that all is well, and say how to mend what is not"}
-	cmd.AddCommand(c.doctorLedgerCmd())
-	return group(cmd)
+	var o judgeOptions
+	cmd := &cobra.Command{
+		Use: "doctor [FILE...]", Short: "Check that all is well, and say how to mend what is not",
+		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper: whatever each file
+turns out to be. A folder is read with all YAML and JSON in it, - is standard input.
+
+  tollkeeper doctor envoy.yaml                            a bootstrap file
+  tollkeeper doctor envoy --admin http://127.0.0.1:9901   a running Envoy
+  kubectl kustomize overlay | tollkeeper doctor -         objects for a cluster
+  tollkeeper doctor config -c tollkeeper.yaml             this machine's own server
+  tollkeeper doctor ledger                                the data file
+  tollkeeper doctor rules                                 what is looked for
+
+` + exitCodes,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			if len(paths) == 0 {
+				return cmd.Help()
+			}
+			if _, err := os.Stat(paths[0]); err != nil && len(paths) == 1 && paths[0] != "-" {
+				cmd.SuggestionsMinimumDistance = 2
+				if near := cmd.SuggestionsFor(paths[0]); len(near) > 0 {
+					return usagef("there is no file or command %q: did you mean %s %s?", paths[0], cmd.CommandPath(), near[0])
+				}
+			}
+			return c.judge(cmd, &o, lint.AnySubject, paths)
+		},
+	}
+	o.flags(cmd)
+	cmd.AddCommand(
+		c.doctorEnvoyCmd(), c.doctorFilesCmd(lint.IstioSubject, "Istio: mesh configuration, AuthorizationPolicy, DestinationRule, EnvoyFilter, Service"),
+		c.doctorFilesCmd(lint.EGSubject, "Envoy Gateway: SecurityPolicy, traffic policies, EnvoyPatchPolicy, or what egctl x translate prints"),
+		c.doctorConfigCmd(), c.doctorLedgerCmd(), c.doctorRulesCmd(),
+	)
+	return cmd
 }
 
 func (c *cli) doctorLedgerCmd() *cobra.Command {

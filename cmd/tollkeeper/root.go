@@ -26,6 +26,11 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 // errSaid ends a command whose faults were printed already.
 var errSaid = errors.New("said")
 
+// exitError ends a command with a code of its own. What there is to say was printed already.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
 // version is what the build says of itself; releases set it with -ldflags.
 var version = ""
 

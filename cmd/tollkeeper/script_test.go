@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"damage":     damage,
 			"issuer":     startIssuer,
 			"sign":       sign,
+			"envoyadmin": startEnvoyAdmin,
 		},
 	})
 }
@@ -89,6 +92,14 @@ func sign(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	i, _ := issuers.Load(args[1])
 	ts.Setenv(args[0], i.(*tokentest.Issuer).Token(claims))
+}
+
+// startEnvoyAdmin answers as Envoy's admin port does until the script ends: envoyadmin VAR folder, in which server_info and
+// config_dump are. VAR becomes its URL.
+func startEnvoyAdmin(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.URL)
 }
 
 // damage replaces a text in a file everywhere by one of the same length: damage FILE old new.

@@ -71,17 +71,9 @@ func unlimited(in *Input, report func(Finding)) {
 			}
 		}
 		if len(unlimited) > 0 {
-			report(inManager(m, first).says("a WebSocket is checked when it is opened and lasts as long as it likes, on %s", some(unlimited)))
+			report(first.says("a WebSocket is checked when it is opened and lasts as long as it likes, on %s", some(unlimited)))
 		}
 	}
-}
-
-// inManager gives a spot in routes the name of the listener, where it has none of its own.
-func inManager(m *manager, s spot) spot {
-	if s.object == "" {
-		s.object, s.start = m.object, m.start
-	}
-	return s
 }
 
 // some lists a few of many names.
@@ -164,7 +156,7 @@ func corsBehind(in *Input, report func(Finding)) {
 				for name, a := range level.p {
 					msg, _ := unpack(a)
 					if p, ok := msg.(*corsv3.CorsPolicy); ok && p.GetForwardNotMatchingPreflights() != nil && p.GetForwardNotMatchingPreflights().GetValue() {
-						f := inManager(m, level.s).at("typed_per_filter_config").key(name).at("forward_not_matching_preflights").says(
+						f := level.s.at("typed_per_filter_config").key(name).at("forward_not_matching_preflights").says(
 							"preflights from origins that are not allowed go on to the check, which denies them with a reason that misleads")
 						f.Severity = Info
 						report(f)

@@ -59,7 +59,7 @@ func (e *envoy) linkChain(l part[*listenerv3.Listener], s spot, chain *listenerv
 	for i, f := range chain.GetFilters() {
 		msg, _ := unpack(f.GetTypedConfig())
 		if hcm, ok := msg.(*hcmv3.HttpConnectionManager); ok {
-			m := &manager{spot: s.at("filters").index(i).at("typed_config"), envoy: e, listener: l.msg, msg: hcm}
+			m := &manager{spot: s.at("filters").index(i).at("typed_config").called("%s", l.object), envoy: e, listener: l.msg, msg: hcm}
 			m.linkFilters()
 			m.linkRoutes()
 			e.managers = append(e.managers, m)
@@ -69,7 +69,7 @@ func (e *envoy) linkChain(l part[*listenerv3.Listener], s spot, chain *listenerv
 
 func (m *manager) linkFilters() {
 	for i, f := range m.msg.GetHttpFilters() {
-		s := m.at("http_filters").index(i).at("typed_config")
+		s := m.at("http_filters").index(i).at("typed_config").called("%s, filter %q", m.object, f.GetName())
 		msg, typeName := unpack(f.GetTypedConfig())
 		hf := httpFilter{spot: s, name: f.GetName(), disabled: f.GetDisabled(), typeName: typeName, msg: msg}
 		m.filters = append(m.filters, hf)
@@ -117,8 +117,9 @@ func (m *manager) ways() []way {
 		for i, vh := range t.msg.GetVirtualHosts() {
 			host := t.at("virtual_hosts").index(i)
 			for j, r := range vh.GetRoutes() {
-				s := host.at("routes").index(j)
-				out = append(out, way{spot: s, table: t.msg, host: vh, route: r, above: []spot{t.spot, host}})
+				w := way{spot: host.at("routes").index(j), table: t.msg, host: vh, route: r, above: []spot{t.spot, host}}
+				w.spot = w.called("%s, route %s", t.object, w.matches())
+				out = append(out, w)
 			}
 		}
 	}

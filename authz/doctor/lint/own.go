@@ -25,6 +25,7 @@ type Own struct {
 // State is what was seen on the machine that a configuration is for.
 type State struct {
 	PolicyFaults []string // why the policies cannot be used, one a line
+	PolicyNotes  []string // what a stricter check than the server's says of them
 	Memo         string   // whether verdicts are remembered
 	FailedTests  []string // of the policies
 	Data         DataDir
@@ -34,7 +35,7 @@ type State struct {
 // DataDir is what was seen of a data directory.
 type DataDir struct {
 	Fault   string // why it cannot be used, "" if it can
-	Shared  bool   // others on the machine may read it
+	Shared  bool   // others on the machine may read what is in it
 	Running bool   // a server has it
 	Damage  string // what is wrong with the file in it
 	Free    uint64 // bytes, 0 if unknown
@@ -54,7 +55,7 @@ func readOwn(doc *document) *Own {
 
 // OwnFile is the configuration of this machine as it was loaded, with what was seen here. The error is that of loading it.
 func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State) *File {
-	f := &File{Name: cmp.Or(name, "(no file)"), kinds: []string{"Tollkeeper configuration"}}
+	f := &File{Name: cmp.Or(name, "(defaults and environment)"), kinds: []string{"Tollkeeper configuration"}}
 	doc := &document{file: f.Name, raw: raw}
 	if docs, err := parse(raw); err == nil && len(docs) > 0 {
 		doc.root = docs[0]
@@ -115,6 +116,14 @@ func ownPolicies(in *Input, report func(Finding)) {
 	})
 }
 
+func ownStrict(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		for _, note := range s.PolicyNotes {
+			report(o.at("policy", "paths").says("%s", note))
+		}
+	})
+}
+
 func ownTests(in *Input, report func(Finding)) {
 	in.ofHere(func(o *Own, s *State) {
 		if len(s.FailedTests) > 0 {
@@ -125,7 +134,7 @@ func ownTests(in *Input, report func(Finding)) {
 
 func ownMemo(in *Input, report func(Finding)) {
 	in.ofHere(func(o *Own, s *State) {
-		if len(s.PolicyFaults) == 0 && s.Memo != "on" && s.Memo != "" {
+		if strings.HasPrefix(s.Memo, "off") {
 			report(o.at("policy", "memo").says("the memo of verdicts is %s", s.Memo))
 		}
 	})
@@ -169,7 +178,7 @@ func ownDisk(in *Input, report func(Finding)) {
 func ownShared(in *Input, report func(Finding)) {
 	in.ofHere(func(o *Own, s *State) {
 		if s.Data.Shared {
-			report(o.at("data_dir").says("others on this machine may read %s, and the admin token in it", o.Config.DataDir))
+			report(o.at("data_dir").says("others on this machine may read the admin token or the data file in %s", o.Config.DataDir))
 		}
 	})
 }

@@ -69,6 +69,8 @@ func stateSamples(t *testing.T) []stateSample {
 			c.Tokens.Issuers = []config.Issuer{{Issuer: "https://id.example.com", JWKSFile: "/does/not/exist"}}
 		}},
 		{"TK206", "good", state(func(*lint.State) {})},
+		{"TK207", "bad", state(func(s *lint.State) { s.PolicyNotes = []string{"a.rego:1: rego_compile_error: unused"} })},
+		{"TK207", "good", state(func(*lint.State) {})},
 		{"TK210", "bad", state(func(s *lint.State) { s.Data.Fault = "it is not writable" })},
 		{"TK210", "good", state(func(s *lint.State) { s.Data.Fault = "" })},
 		{"TK211", "bad", state(func(s *lint.State) { s.Data.Running = true })},

@@ -42,7 +42,7 @@ func (in *Input) gaps(m *manager) []*gap {
 		}
 		g := byPath[s.path]
 		if g == nil {
-			g = &gap{spot: inManager(m, s), exact: true, off: off, deep: deep}
+			g = &gap{spot: s, exact: true, off: off, deep: deep}
 			byPath[s.path] = g
 			out = append(out, g)
 		}
@@ -110,7 +110,7 @@ func answersChecked(in *Input, report func(Finding)) {
 			if w.route.GetDirectResponse() != nil {
 				what, at = "answer of Envoy itself", w.at("direct_response")
 			}
-			report(inManager(m, at).says("%s is a %s, and still needs a credential", w.matches(), what))
+			report(at.says("%s is a %s, and still needs a credential", w.matches(), what))
 		}
 	}
 }

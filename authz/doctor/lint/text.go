@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -11,24 +12,49 @@ import (
 func (r *Report) WriteText(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	for _, file := range r.Files {
-		fmt.Fprintf(w, "%s: %s\n", clean(file.File), describe(file.Is))
-		for i := range r.Findings {
-			if f := &r.Findings[i]; f.File == file.File {
-				f.writeText(w)
-			}
+		if len(file.Is) == 0 && len(r.Files) > 1 && !r.has(file.File) {
+			continue // one of many in a folder
 		}
+		fmt.Fprintf(w, "%s: %s\n", clean(file.File), describe(file.Is))
+		r.writeFindings(w, file.File)
 	}
 	fmt.Fprintln(w, r.Summary())
 	return w.Flush()
 }
 
-func (f *Finding) writeText(w io.Writer) {
+// writeFindings writes the findings of a file, and those that differ only by their line as one.
+func (r *Report) writeFindings(w io.Writer, file string) {
+	type kind struct{ rule, object, field, wrong string }
+	of := func(f *Finding) kind { return kind{f.Rule, f.Object, f.Field, f.Wrong} }
+	times := make(map[kind]int)
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.File == file {
+			times[of(f)]++
+		}
+	}
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.File == file && times[of(f)] > 0 {
+			f.writeText(w, times[of(f)]-1)
+			times[of(f)] = 0
+		}
+	}
+}
+
+func (r *Report) has(file string) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.File == file })
+}
+
+func (f *Finding) writeText(w io.Writer, more int) {
 	where := f.Object
 	if f.Field != "" {
 		where = strings.TrimPrefix(where+": "+f.Field, ": ")
 	}
 	if f.Line > 0 {
-		where = strings.TrimSuffix(fmt.Sprintf("line %d, %s", f.Line, where), ", ")
+		lines := fmt.Sprintf("line %d", f.Line)
+		if more > 0 {
+			lines += " and " + count(more, "more place")
+		}
+		where = strings.TrimSuffix(lines+", "+where, ", ")
 	}
 	fmt.Fprintf(w, "  %-7s %s  %s\n", f.Severity, f.Rule, clean(where))
 	fmt.Fprintf(w, "      %s.\n", clean(f.Wrong))

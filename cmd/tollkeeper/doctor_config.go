@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/server"
+	"github.com/tollkeeper-authz/tollkeeper/policies"
+)
+
+func (c *cli) doctorConfigCmd() *cobra.Command {
+	var o judgeOptions
+	var file string
+	cmd := &cobra.Command{
+		Use: "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
+		Long: `Check the configuration as tollkeeper serve would use it, environment included, and what
+it names on this machine: policies and their tests, the data directory, certificates and
+other files. Nothing is changed. Files of Envoy, Istio or Envoy Gateway beside it are
+checked against it.
+
+` + exitCodes,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			own, err := c.ownFile(cmd, file)
+			if err != nil {
+				return usagef("%v", err)
+			}
+			return c.judge(cmd, &o, lint.AnySubject, paths, own)
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVarP(&file, "config", "c", os.Getenv("TOLLKEEPER_CONFIG"), "configuration file")
+	return cmd
+}
+
+// ownFile loads the configuration as serve does, and looks at what it names. The error says that there is no such file.
+func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
+	var raw []byte
+	if path != "" {
+		var err error
+		if raw, err = readFile(path); err != nil {
+			return nil, err
+		}
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return lint.OwnFile(path, raw, cfg, err, nil), nil
+	}
+	if cmd.Flags().Changed("data-dir") {
+		cfg.DataDir = c.dataDir
+	}
+	state := &lint.State{Data: dataState(cmd.Context(), cfg)}
+	policyState(cmd.Context(), cfg.Policy, state)
+	return lint.OwnFile(path, raw, cfg, nil, state), nil
+}
+
+// policyState loads the policies as the server does, and then checks and tests them.
+func policyState(ctx context.Context, cfg config.Policy, s *lint.State) {
+	src := policy.FS(policies.Files)
+	if len(cfg.Paths) > 0 {
+		src = policy.Disk(cfg.Paths...)
+	}
+	p, err := policy.Load(ctx, src, policy.Options{Query: cfg.Query, Profile: cfg.Profile, Memo: cfg.Memo})
+	if err != nil {
+		s.PolicyFaults = faultLines(err)
+		return
+	}
+	s.Memo = p.Memo()
+	var load *policy.LoadError
+	if _, err := server.CheckPolicies(ctx, cfg.Paths, cfg.Query); errors.As(err, &load) {
+		s.PolicyNotes = faultLines(err) // the strict check refuses what the server takes
+	} else if err != nil {
+		s.PolicyFaults = faultLines(err)
+	}
+	if len(cfg.Paths) == 0 {
+		return // those that are shipped were tested before
+	}
+	results, err := server.TestPolicies(ctx, cfg.Paths)
+	if err != nil {
+		s.FailedTests = faultLines(err)
+	}
+	for i := range results {
+		if !results[i].Passed() && !results[i].Skipped {
+			s.FailedTests = append(s.FailedTests, results[i].Name)
+		}
+	}
+}
+
+func faultLines(err error) []string {
+	var load *policy.LoadError
+	if !errors.As(err, &load) {
+		return []string{err.Error()}
+	}
+	out := make([]string, len(load.Faults))
+	for i := range load.Faults {
+		out[i] = load.Faults[i].String()
+	}
+	return out
+}
+
+// dataState looks at the data directory without changing anything in it.
+func dataState(ctx context.Context, cfg config.Config) lint.DataDir {
+	dir := cfg.DataDir
+	var d lint.DataDir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // the server makes it
+		for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			_, err = os.Stat(dir)
+		}
+		if err := writable(dir); err != nil {
+			d.Fault = "it is not there, and cannot be made: " + err.Error()
+		}
+		d.Free = freeBytes(dir)
+		return d
+	case err != nil:
+		d.Fault = err.Error()
+		return d
+	case !info.IsDir():
+		d.Fault = dir + " is not a folder"
+		return d
+	}
+	if err := writable(dir); err != nil {
+		d.Fault = err.Error()
+	}
+	d.Free = freeBytes(dir)
+	for _, name := range []string{admin.TokenFile, "tollkeeper.db"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().Perm()&0o007 != 0 {
+			d.Shared = true
+		}
+	}
+	if cfg.Store == "bolt" && server.HasLedger(dir) {
+		ledgerState(ctx, dir, &d)
+	}
+	return d
+}
+
+func ledgerState(ctx context.Context, dir string, d *lint.DataDir) {
+	report, err := server.CheckLedger(ctx, dir)
+	switch {
+	case errors.Is(err, server.ErrRunning):
+		d.Running = true
+	case err != nil:
+		d.Damage = err.Error()
+	}
+	for _, f := range report.Findings {
+		if f.State == doctor.StateWrong {
+			d.Damage = f.Check + ": " + f.Wrong
+			return
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
+)
+
+const exitCodes = `The exit code is 0 if there is nothing above a note, 1 for warnings, 2 for errors and for
+what cannot be read.`
+
+// judgeOptions are the flags of commands that judge files.
+type judgeOptions struct {
+	lint.Options
+	format string
+}
+
+func (o *judgeOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "text", "text, json or sarif")
+	f.StringSliceVar(&o.Ignore, "ignore", nil, "rules to leave out, such as TK111,TK124")
+	f.StringVar(&o.Cluster, "cluster", "", "Envoy's cluster or Istio's provider for Tollkeeper, where others are asked too")
+	f.StringVar(&o.EnvoyVersion, "envoy-version", "", "version of the Envoy that will read the configuration, such as 1.40.0")
+	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "paths, prefixes or names of routes that are meant to be open")
+}
+
+func (c *cli) doctorFilesCmd(about lint.Subject, what string) *cobra.Command {
+	var o judgeOptions
+	cmd := &cobra.Command{
+		Use: string(about) + " FILE...", Short: "Check " + what,
+		Long: "Check " + what + ".\nFolders are read with all YAML and JSON in them, - is standard input.\n\n" + exitCodes,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			if len(paths) == 0 {
+				return usagef("%s: give files, folders, or - for standard input", cmd.CommandPath())
+			}
+			return c.judge(cmd, &o, about, paths)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func (c *cli) doctorEnvoyCmd() *cobra.Command {
+	var o judgeOptions
+	var adminAddress string
+	cmd := &cobra.Command{
+		Use: "envoy FILE...", Short: "Check a bootstrap or configuration dump of Envoy, or a running one",
+		Long: `Check a bootstrap, YAML or JSON, or what /config_dump of Envoy's admin port says. With
+--admin it is fetched from there, and the version with it.
+
+` + exitCodes,
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			if len(paths) == 0 && adminAddress == "" {
+				return usagef("%s: give files, - for standard input, or --admin http://127.0.0.1:9901", cmd.CommandPath())
+			}
+			var more []*lint.File
+			if adminAddress != "" {
+				var err error
+				if more, err = askEnvoy(cmd.Context(), adminAddress); err != nil {
+					return usagef("%v", err)
+				}
+			}
+			return c.judge(cmd, &o, lint.EnvoySubject, paths, more...)
+		},
+	}
+	o.flags(cmd)
+	// Takes the place of the flag for Tollkeeper's admin port, which this command does not ask.
+	cmd.Flags().StringVar(&adminAddress, "admin", "", "address of Envoy's admin port, such as http://127.0.0.1:9901 or unix:/run/envoy/admin.sock")
+	return cmd
+}
+
+// judge reads files, applies the rules and says what it found.
+func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, paths []string, more ...*lint.File) error {
+	if !cmd.Flags().Changed("format") && c.output == "json" {
+		o.format = "json"
+	}
+	if !slices.Contains([]string{"text", "json", "sarif"}, o.format) {
+		return usagef("--format %q: want text, json or sarif", o.format)
+	}
+	files, err := readFiles(cmd.InOrStdin(), about, paths)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	files = append(files, more...)
+	if !slices.ContainsFunc(files, (*lint.File).Known) {
+		return usagef("%s: nothing in there that doctor knows: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper", strings.Join(paths, ", "))
+	}
+	report, err := lint.Run(files, o.Options)
+	if err != nil {
+		return usagef("%v: see tollkeeper doctor rules", err)
+	}
+	if err := c.showReport(cmd, o.format, &report); err != nil {
+		return err
+	}
+	switch report.Worst() {
+	case lint.Error:
+		return &exitError{2}
+	case lint.Warning:
+		return &exitError{1}
+	}
+	return nil
+}
+
+func (c *cli) showReport(cmd *cobra.Command, format string, r *lint.Report) error {
+	switch format {
+	case "json":
+		as := cli{output: "json"}
+		return as.show(cmd, r, nil)
+	case "sarif":
+		return r.WriteSARIF(cmd.OutOrStdout(), buildVersion())
+	}
+	return r.WriteText(cmd.OutOrStdout())
+}
+
+// readFiles reads files, folders and standard input.
+func readFiles(stdin io.Reader, about lint.Subject, paths []string) ([]*lint.File, error) {
+	var out []*lint.File
+	for _, path := range paths {
+		if path == "-" {
+			raw, err := readAll(stdin)
+			if err != nil {
+				return nil, fmt.Errorf("standard input: %w", err)
+			}
+			out = append(out, lint.Parse("(standard input)", raw, about))
+			continue
+		}
+		names, err := filesIn(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			raw, err := readFile(name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, lint.Parse(name, raw, about))
+		}
+	}
+	return out, nil
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	raw, err := readAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return raw, nil
+}
+
+func readAll(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, lint.MaxBytes+1))
+	if err == nil && len(raw) > lint.MaxBytes {
+		err = fmt.Errorf("larger than %d MiB", lint.MaxBytes>>20)
+	}
+	return raw, err
+}
+
+// filesIn are a file itself, or all YAML and JSON in a folder, but for names that begin with a dot.
+func filesIn(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	var out []string
+	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name != path && strings.HasPrefix(d.Name(), "."):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case !d.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
+			out = append(out, name)
+		}
+		return nil
+	})
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("%s: there is no YAML or JSON in the folder", path)
+	}
+	return out, err
+}
+
+// askEnvoy fetches what a running Envoy says of itself.
+func askEnvoy(ctx context.Context, address string) ([]*lint.File, error) {
+	client := &http.Client{Timeout: 30 * time.Second}
+	base := strings.TrimSuffix(address, "/")
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}
+		base = "http://envoy"
+	} else if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	var out []*lint.File
+	for _, path := range []string{"/server_info", "/config_dump"} {
+		raw, err := get(ctx, client, base+path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lint.Parse(strings.TrimSuffix(address, "/")+path, raw, lint.EnvoySubject))
+	}
+	return out, nil
+}
+
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause
+		}
+		return nil, fmt.Errorf("no Envoy answers at %s: %w", url, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return readAll(resp.Body)
+	case http.StatusForbidden:
+		return nil, fmt.Errorf("%s: Envoy says 403: let admin.allow_paths take /config_dump and /server_info", url)
+	}
+	return nil, fmt.Errorf("%s: want an admin port of Envoy, which would not say %s", url, resp.Status)
+}
+
+func (c *cli) doctorRulesCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "rules [ID]", Short: "Print what doctor looks for in configurations, and how to mend it",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if len(ids) > 1 {
+				return usagef("%s: %q is one word too many", cmd.CommandPath(), ids[1])
+			}
+			if len(ids) == 0 {
+				return c.show(cmd, lint.Rules(), func(t *table) {
+					for _, r := range lint.Rules() {
+						t.row(r.ID, string(r.Severity), r.Title)
+					}
+				})
+			}
+			r, ok := lint.RuleByID(strings.ToUpper(ids[0]))
+			if !ok {
+				return usagef("there is no rule %q: see %s", ids[0], cmd.CommandPath())
+			}
+			return c.show(cmd, r, func(t *table) {
+				t.field("rule", r.ID)
+				t.field("severity", string(r.Severity))
+				t.field("wrong", r.Title)
+				t.field("why", r.Why)
+				t.field("mend", r.Mend)
+			})
+		},
+	}
+}
