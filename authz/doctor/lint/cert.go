@@ -9,24 +9,32 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
 // TLSFiles are the files with which the gRPC port is protected.
 type TLSFiles struct{ Cert, Key, ClientCA string }
 
-// tls are the files that a configuration names.
-func (o *Own) tls() TLSFiles {
+// tlsOf are the files that a configuration names, or the environment that it will have.
+func (in *Input) tlsOf(o *Own) TLSFiles {
 	if o.state != nil && o.state.TLS != (TLSFiles{}) {
 		return o.state.TLS
 	}
 	at := o.at("tls")
-	return TLSFiles{Cert: at.at("cert_file").text(), Key: at.at("key_file").text(), ClientCA: at.at("client_ca_file").text()}
+	files := TLSFiles{Cert: at.at("cert_file").text(), Key: at.at("key_file").text(), ClientCA: at.at("client_ca_file").text()}
+	for name, path := range map[string]*string{"CERT": &files.Cert, "KEY": &files.Key, "CLIENT_CA": &files.ClientCA} {
+		if value := in.podVariable(o, config.EnvPrefix+"TLS_"+name+"_FILE"); value != "" {
+			*path = value
+		}
+	}
+	return files
 }
 
 // certificates calls f with the TLS files of the configurations of this machine.
 func (in *Input) certificates(f func(o *Own, files TLSFiles)) {
 	in.ofHere(func(o *Own, _ *State) {
-		if files := o.tls(); files != (TLSFiles{}) {
+		if files := in.tlsOf(o); files != (TLSFiles{}) {
 			f(o, files)
 		}
 	})
@@ -141,8 +149,13 @@ func certNames(in *Input, report func(Finding)) {
 // certClients: any client is served, for it is not asked who it is.
 func certClients(in *Input, report func(Finding)) {
 	for _, o := range in.owns {
-		if files := o.tls(); files.Cert != "" && files.ClientCA == "" && exposed(o.Config.Listen.GRPC) {
-			report(o.at("tls", "client_ca_file").says("clients need no certificate: who reaches %s can try out keys and use up quotas", o.Config.Listen.GRPC))
+		if files := in.tlsOf(o); files.Cert != "" && files.ClientCA == "" && exposed(o.Config.Listen.GRPC) {
+			f := o.at("tls", "client_ca_file").says("clients need no certificate: who reaches %s can try out keys and use up quotas", o.Config.Listen.GRPC)
+			if in.fenced(o) {
+				f = o.at("tls", "client_ca_file").says("clients of %s need no certificate: only a NetworkPolicy says who they are", o.Config.Listen.GRPC)
+				f.Severity = Info
+			}
+			report(f)
 		}
 	}
 }

@@ -156,7 +156,11 @@ func (f *File) addObject(s spot, depth int) {
 			continue
 		}
 		if inner.root.isMap {
+			before := len(f.owns)
 			f.add(inner, AnySubject, depth+3)
+			for _, own := range f.owns[before:] {
+				own.namespace = o.namespace
+			}
 		}
 	}
 }

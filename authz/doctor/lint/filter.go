@@ -25,23 +25,29 @@ func unreadable(in *Input, report func(Finding)) {
 
 // asked: every way in has a filter that asks, before the router.
 func asked(in *Input, report func(Finding)) {
+	anybody := len(in.asks()) > 0
 	for _, e := range in.envoys {
-		asks := 0
+		asks, open := 0, false
 		for _, m := range e.managers {
 			asks += len(in.asksOf(m))
+			open = open || m.open()
 		}
 		switch {
+		case asks > 0:
+			for _, m := range e.managers {
+				askedOf(in, m, report)
+			}
 		case len(e.listeners) == 0 && !e.dump:
 			// a bootstrap that gets everything from a control plane
 			f := e.says("there are no listeners in here to be judged")
 			f.Severity, f.Mend = Info, "Give the configuration dump of the running Envoy instead: tollkeeper doctor envoy --admin http://127.0.0.1:9901."
 			report(f)
-		case asks == 0:
+		case !anybody:
 			report(e.says("no listener asks %s", in.authorizer()))
-		default:
-			for _, m := range e.managers {
-				askedOf(in, m, report)
-			}
+		case open: // it may be one that stands behind the other
+			f := e.says("no listener of this Envoy asks %s, though another Envoy does", in.authorizer())
+			f.Severity = Info
+			report(f)
 		}
 	}
 }

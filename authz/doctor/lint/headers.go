@@ -8,6 +8,7 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
@@ -75,14 +76,22 @@ func stripped(in *Input, report func(Finding)) {
 
 // strips reports whether forged headers are removed before a filter.
 func (m *manager) strips(before *authzFilter) bool {
-	for _, x := range m.msg.GetEarlyHeaderMutationExtensions() {
-		msg, _ := unpack(x.GetTypedConfig())
-		if early, ok := msg.(*earlyv3.HeaderMutation); ok && removesIdentity(early.GetMutations()) {
-			return true
-		}
+	if stripsEarly(m.msg) {
+		return true
 	}
 	for _, f := range m.filters[:before.index] {
 		if hm, ok := f.msg.(*headermutationv3.HeaderMutation); ok && !f.disabled && removesIdentity(hm.GetMutations().GetRequestMutations()) {
+			return true
+		}
+	}
+	return false
+}
+
+// stripsEarly reports whether forged headers are removed before routing.
+func stripsEarly(m *hcmv3.HttpConnectionManager) bool {
+	for _, x := range m.GetEarlyHeaderMutationExtensions() {
+		msg, _ := unpack(x.GetTypedConfig())
+		if early, ok := msg.(*earlyv3.HeaderMutation); ok && removesIdentity(early.GetMutations()) {
 			return true
 		}
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
-	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 )
 
@@ -262,62 +260,6 @@ func speaksGRPC(port spot) bool {
 		word, _, _ = strings.Cut(strings.ToLower(word), "-")
 		if slices.Contains([]string{"grpc", "http2", "kubernetes.io/h2c"}, word) {
 			return true
-		}
-	}
-	return false
-}
-
-// extAuthzPatches are the ext_authz filters that EnvoyFilters merge over those that istiod makes.
-func (in *Input) extAuthzPatches() []part[*extauthzv3.ExtAuthz] {
-	var out []part[*extauthzv3.ExtAuthz]
-	for _, o := range in.objectsOf("networking.istio.io", "EnvoyFilter") {
-		for _, p := range o.at("spec", "configPatches").items() {
-			s := p.at("patch", "value", "typed_config")
-			if !strings.HasSuffix(s.at("@type").text(), authzType) {
-				continue
-			}
-			if msg, _ := decode(s, &extauthzv3.ExtAuthz{}); msg != nil {
-				out = append(out, part[*extauthzv3.ExtAuthz]{s, msg})
-			}
-		}
-	}
-	return out
-}
-
-func patchFields(in *Input, report func(Finding)) {
-	for _, o := range in.objectsOf("networking.istio.io", "EnvoyFilter") {
-		for _, p := range o.at("spec", "configPatches").items() {
-			s := p.at("patch", "value", "typed_config")
-			var err error
-			switch t := s.at("@type").text(); {
-			case strings.HasSuffix(t, authzType):
-				_, err = decode(s, &extauthzv3.ExtAuthz{})
-			case strings.HasSuffix(t, headerMutationType):
-				_, err = decode(s, &headermutationv3.HeaderMutation{})
-			}
-			if err != nil {
-				where := s
-				if m := faultyField.FindStringSubmatch(err.Error()); m != nil {
-					where = find(s, m[1]+m[2])
-				}
-				report(where.says("cannot be read: %v", err))
-			}
-		}
-	}
-}
-
-const headerMutationType = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-
-// strippedByPatch reports whether an EnvoyFilter takes forged headers out.
-func (in *Input) strippedByPatch() bool {
-	for _, o := range in.objectsOf("networking.istio.io", "EnvoyFilter") {
-		for _, p := range o.at("spec", "configPatches").items() {
-			s := p.at("patch", "value", "typed_config")
-			if strings.HasSuffix(s.at("@type").text(), headerMutationType) {
-				if msg, _ := decode(s, &headermutationv3.HeaderMutation{}); removesIdentity(msg.GetMutations().GetRequestMutations()) {
-					return true
-				}
-			}
 		}
 	}
 	return false

@@ -20,6 +20,8 @@ type Own struct {
 	Config config.Config
 	fault  *Finding // why it cannot be used
 	state  *State   // nil if it is for another machine
+	// namespace is that of the ConfigMap in which it stands, "" for a file by itself.
+	namespace string
 }
 
 // State is what was seen on the machine that a configuration is for.
@@ -239,8 +241,13 @@ func ownAdmin(in *Input, report func(Finding)) {
 
 func ownClear(in *Input, report func(Finding)) {
 	for _, o := range in.owns {
-		if exposed(o.Config.Listen.GRPC) && o.tls() == (TLSFiles{}) && o.fault == nil {
-			report(o.at("listen", "grpc").says("checks come in on %s in the clear, and from anybody: who reaches it can try out keys and use up quotas", o.Config.Listen.GRPC))
+		if exposed(o.Config.Listen.GRPC) && in.tlsOf(o) == (TLSFiles{}) && !in.meshed(o) && o.fault == nil {
+			f := o.at("listen", "grpc").says("checks come in on %s in the clear, and from anybody: who reaches it can try out keys and use up quotas", o.Config.Listen.GRPC)
+			if in.fenced(o) {
+				f = o.at("listen", "grpc").says("checks come in on %s in the clear: only a NetworkPolicy says from whom", o.Config.Listen.GRPC)
+				f.Severity = Info
+			}
+			report(f)
 		}
 		if exposed(o.Config.Listen.Events) {
 			f := o.at("listen", "events").says("revocations come in on %s in the clear, secrets of clients included", o.Config.Listen.Events)

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"slices"
+	"strings"
 )
 
 // The rules of this file look at routes that are not checked, and at those that are though nobody expects it.
@@ -10,8 +11,7 @@ import (
 type gap struct {
 	spot
 	open  []string // what the routes match
-	exact bool     // each of them is one path, named one by one
-	deep  bool     // the place is a route, and not what is above it
+	meant bool     // it is one route, of some paths, that says so of itself
 	off   bool     // the place says so itself
 }
 
@@ -24,7 +24,7 @@ func unchecked(in *Input, report func(Finding)) {
 			case !g.off:
 				f.Wrong += ", since the filter is off here unless a route turns it on"
 				f.Severity = Warning
-			case g.exact && g.deep:
+			case g.meant:
 				f.Severity = Info
 			}
 			report(f)
@@ -42,12 +42,11 @@ func (in *Input) gaps(m *manager) []*gap {
 		}
 		g := byPath[s.path]
 		if g == nil {
-			g = &gap{spot: s, exact: true, off: off, deep: deep}
+			g = &gap{spot: s, off: off, meant: deep && w.narrow()}
 			byPath[s.path] = g
 			out = append(out, g)
 		}
 		g.open = append(g.open, w.matches())
-		g.exact = g.exact && w.route.GetMatch().GetPath() != ""
 	}
 	asks := in.asksOf(m)
 	for _, w := range m.ways() {
@@ -55,7 +54,7 @@ func (in *Input) gaps(m *manager) []*gap {
 			continue
 		}
 		if blame, off, ok := w.gap(asks); ok {
-			add(blame, &w, off, blame.path != "" && len(blame.path) > len(w.path))
+			add(blame, &w, off, strings.HasPrefix(blame.path, w.path))
 			continue
 		}
 		for i, c := range w.route.GetRoute().GetWeightedClusters().GetClusters() {
@@ -83,6 +82,12 @@ func (w *way) gap(asks []*authzFilter) (blame spot, isOff, ok bool) {
 		}
 	}
 	return blame, isOff, true
+}
+
+// narrow reports whether a route is for one path, or for those below one.
+func (w *way) narrow() bool {
+	m := w.route.GetMatch()
+	return m.GetPath() != "" || len(m.GetPrefix()) > 1 || m.GetPathSeparatedPrefix() != ""
 }
 
 // accepted reports whether a route is meant to be open.
