@@ -190,7 +190,8 @@ func breakers(in *Input, report func(Finding)) {
 
 func unhealthy(in *Input, report func(Finding)) {
 	for _, t := range in.targets() {
-		if len(t.msg.GetHealthChecks()) == 0 && t.msg.GetOutlierDetection() == nil && !t.local() {
+		eds := t.msg.GetType() == clusterv3.Cluster_EDS // whoever says which hosts there are takes those away that are not ready
+		if len(t.msg.GetHealthChecks()) == 0 && t.msg.GetOutlierDetection() == nil && !t.local() && !eds {
 			report(t.at("health_checks").says("replicas that are gone are asked until a connection to them fails"))
 		}
 	}

@@ -42,7 +42,7 @@ func (f *File) is() []string {
 	out := slices.Clone(f.kinds)
 	for _, o := range f.objects {
 		if o.ofInterest() {
-			out = append(out, o.kind+" "+o.fullName())
+			out = append(out, o.object)
 		}
 	}
 	if out == nil {
@@ -215,17 +215,23 @@ func readObject(s spot) *object {
 	if o.namespace == "" {
 		o.namespace = "default"
 	}
-	o.spot = s.called("%s %s", o.kind, o.fullName())
+	o.spot = s.called("%s", strings.TrimSuffix(o.kind+" "+o.fullName(), " "))
 	return o
 }
 
-func (o *object) fullName() string { return o.namespace + "/" + o.name }
+// fullName is "" for what is a file of its own and only looks like an object.
+func (o *object) fullName() string {
+	if o.name == "" {
+		return ""
+	}
+	return o.namespace + "/" + o.name
+}
 
 // kindsOfInterest are the kinds that rules look at, by group.
 var kindsOfInterest = map[string][]string{
 	"security.istio.io":         {"AuthorizationPolicy"},
 	"networking.istio.io":       {"DestinationRule", "EnvoyFilter"},
-	"gateway.envoyproxy.io":     {"SecurityPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "EnvoyPatchPolicy", "Backend"},
+	"gateway.envoyproxy.io":     {"SecurityPolicy", "ClientTrafficPolicy", "BackendTrafficPolicy", "EnvoyPatchPolicy", "Backend", "EnvoyGateway"},
 	"gateway.networking.k8s.io": {},
 	"":                          {},
 }

@@ -159,6 +159,17 @@ func egHardened(in *Input, report func(Finding)) {
 	}
 }
 
+// switchedOff: Envoy Gateway passes over kinds that are not switched on.
+func switchedOff(in *Input, report func(Finding)) {
+	for _, c := range in.objectsOf(egGroup, "EnvoyGateway") {
+		for kind, field := range map[string]string{"EnvoyPatchPolicy": "enableEnvoyPatchPolicy", "Backend": "enableBackend"} {
+			if at := c.at("extensionApis", field); len(in.objectsOf(egGroup, kind)) > 0 && !at.truthy() {
+				report(at.says("%s is not switched on: %s has no effect", kind, in.objectsOf(egGroup, kind)[0].object))
+			}
+		}
+	}
+}
+
 // egRuledOut: a patch forbids what Tollkeeper does.
 func egRuledOut(in *Input, report func(Finding)) {
 	headers, removed := in.credentials()

@@ -248,6 +248,10 @@ var meshRules = []Rule{
 		"Requests are answered with 500, or pass if the policy fails open.",
 		"Correct the name, or add a ReferenceGrant in the namespace of the backend.",
 		checks{unreachable}},
+	{"TK164", Error, "Envoy Gateway does not look at a kind of object that is used.",
+		"Patches that harden the filter are not there, or requests are answered with 500.",
+		"Set extensionApis: {enableEnvoyPatchPolicy: true, enableBackend: true} in the EnvoyGateway configuration, for the kinds in use.",
+		checks{switchedOff}},
 }
 
 var proxyRules = []Rule{
