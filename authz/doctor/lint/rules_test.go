@@ -20,8 +20,9 @@ type sample struct {
 	id, kind string
 	files    map[string]string
 	opt      lint.Options
-	line     string // file:line where a finding has to be; "" for anywhere
-	also     string // another rule that a bad sample breaks, where one cannot be broken alone
+	line     string        // file:line where a finding has to be; "" for anywhere
+	severity lint.Severity // of the findings of a bad sample, "" for any
+	also     string        // another rule that a bad sample breaks, where one cannot be broken alone
 }
 
 func TestRules(t *testing.T) {
@@ -93,6 +94,9 @@ func verify(t *testing.T, s *sample, files []*lint.File) {
 			t.Errorf("want %s only, with what is wrong and how to mend it:\n%s", s.id, text.String())
 			break
 		}
+		if s.severity != "" && f.Severity != s.severity {
+			t.Errorf("want severity %s:\n%s", s.severity, text.String())
+		}
 		placed = placed || fmt.Sprintf("%s:%d", f.File, f.Line) == s.line
 	}
 	if !placed {
@@ -140,6 +144,8 @@ func readSample(t *testing.T, id, title, edits string) sample {
 			s.opt.Unchecked = strings.Split(value, ",")
 		case "at":
 			s.line = value
+		case "severity":
+			s.severity = lint.Severity(value)
 		case "also":
 			s.also = value
 		default:

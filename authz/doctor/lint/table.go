@@ -32,7 +32,7 @@ var askRules = []Rule{
 	{"TK001", Error, "The configuration cannot be read, or breaks a constraint.",
 		"Envoy, istiod or Envoy Gateway refuses it, or drops what it does not know without a word.",
 		"Correct the field: the reference of the type names what it may hold.",
-		checks{unreadable, istioFields, patchFields, egFields}},
+		checks{unreadable, istioFields, patchFields, egFields, egPatchFields}},
 	{"TK002", Error, "Nobody is asked: there is no ext_authz filter, it stands behind the router, or two have the same name.",
 		"Requests get to the upstream unchecked.",
 		"Put one envoy.filters.http.ext_authz filter into http_filters before the router of every listener that takes requests.",
