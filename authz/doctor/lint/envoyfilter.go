@@ -80,3 +80,13 @@ func (in *Input) strippedByPatch() bool {
 	}
 	return false
 }
+
+// slashesMergedByPatch reports whether an EnvoyFilter does what path normalization of the mesh would.
+func (in *Input) slashesMergedByPatch() bool {
+	for _, p := range in.filterPatches() {
+		if msg, ok := p.msg.(*hcmv3.HttpConnectionManager); ok && msg.GetMergeSlashes() {
+			return true
+		}
+	}
+	return false
+}

@@ -257,6 +257,12 @@ func retries(in *Input, report func(Finding)) {
 		if g == nil {
 			continue
 		}
+		if g.GetGoogleGrpc() != nil {
+			f := a.at("grpc_service", "google_grpc").says("google_grpc takes no retry policy, and has no cluster whose TLS, limits and health could be judged")
+			f.Mend = "Use envoy_grpc with a cluster."
+			report(f)
+			continue
+		}
 		at := a.at("grpc_service", "retry_policy")
 		p := g.GetRetryPolicy()
 		if p == nil {

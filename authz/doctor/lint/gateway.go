@@ -202,6 +202,9 @@ func egStripped(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if !slices.ContainsFunc(in.objectsOf(egGroup, "ClientTrafficPolicy"), func(c *object) bool { return stripsHeaders(c) && in.shares(o, c) }) {
 			f := o.at("spec").says("no ClientTrafficPolicy of the gateway takes x-tollkeeper-* of clients away: on routes without a check your service believes them")
+			if len(in.objectsOf(egGroup, "ClientTrafficPolicy")) == 0 {
+				f.Severity = Warning // it may stand in files that are not here
+			}
 			f.Mend = "Add a ClientTrafficPolicy for the gateway with headers: {earlyRequestHeaders: {removeOnMatch: [{type: Prefix, value: x-tollkeeper-}]}}."
 			report(f)
 		}

@@ -157,6 +157,9 @@ func istioBody(in *Input, report func(Finding)) {
 }
 
 func istioPaths(in *Input, report func(Finding)) {
+	if in.slashesMergedByPatch() {
+		return
+	}
 	for _, m := range in.meshes {
 		if !slices.ContainsFunc(in.providers(), func(p provider) bool { return p.mesh == m }) {
 			continue
@@ -165,6 +168,9 @@ func istioPaths(in *Input, report func(Finding)) {
 		if v := at.text(); v != "MERGE_SLASHES" && v != "DECODE_AND_MERGE_SLASHES" {
 			f := at.says("//admin is not /admin to policies and routes, though it is to many services")
 			f.Severity, f.Mend = Warning, "Set pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}."
+			if !at.is {
+				f.Severity = Info // an EnvoyFilter may do it, or a part of the mesh configuration that is not here
+			}
 			report(f)
 		}
 	}
