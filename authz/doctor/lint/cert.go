@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
@@ -144,6 +146,52 @@ func certNames(in *Input, report func(Finding)) {
 			report(at.says("the certificate is not for servers: its extended key usage lacks serverAuth"))
 		}
 	})
+}
+
+// certUnwanted: Envoy wants another name than the certificate has.
+func certUnwanted(in *Input, report func(Finding)) {
+	in.certificates(func(_ *Own, files TLSFiles) {
+		certs, err := readCertificates(files.Cert)
+		if err != nil {
+			return
+		}
+		for _, t := range in.targets() {
+			msg, _ := unpack(t.msg.GetTransportSocket().GetTypedConfig())
+			ctx, ok := msg.(*tlsv3.UpstreamTlsContext)
+			if !ok {
+				continue
+			}
+			v, where, _ := validation(t.at("transport_socket", "typed_config"), ctx)
+			wanted := v.GetMatchTypedSubjectAltNames()
+			if len(wanted) == 0 || slices.ContainsFunc(wanted, func(m *tlsv3.SubjectAltNameMatcher) bool { return named(certs[0], m) }) {
+				continue
+			}
+			report(where.at("match_typed_subject_alt_names").says("Envoy wants another name than Tollkeeper's certificate has, which is for %s", some(sans(certs[0]))))
+		}
+	})
+}
+
+// named reports whether a certificate has a name that Envoy wants.
+func named(c *x509.Certificate, m *tlsv3.SubjectAltNameMatcher) bool {
+	var names []string
+	switch m.GetSanType() {
+	case tlsv3.SubjectAltNameMatcher_DNS:
+		if exact := m.GetMatcher().GetExact(); exact != "" && c.VerifyHostname(exact) == nil { // wildcards count
+			return true
+		}
+		names = c.DNSNames
+	case tlsv3.SubjectAltNameMatcher_URI:
+		for _, u := range c.URIs {
+			names = append(names, u.String())
+		}
+	case tlsv3.SubjectAltNameMatcher_IP_ADDRESS:
+		for _, ip := range c.IPAddresses {
+			names = append(names, ip.String())
+		}
+	default:
+		return true // cannot be judged
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return matches(m.GetMatcher(), name) })
 }
 
 // certClients: any client is served, for it is not asked who it is.

@@ -221,16 +221,9 @@ func unprotected(in *Input, report func(Finding)) {
 }
 
 func verifies(at spot, tls *tlsv3.UpstreamTlsContext, report func(Finding)) {
-	common := tls.GetCommonTlsContext()
-	at = at.at("common_tls_context")
-	v := common.GetValidationContext()
-	where := at.at("validation_context")
-	if combined := common.GetCombinedValidationContext(); combined != nil {
-		v, where = combined.GetDefaultValidationContext(), at.at("combined_validation_context", "default_validation_context")
-	} else if common.GetValidationContextSdsSecretConfig() != nil {
-		return // what is verified stands in the secret
-	}
+	v, where, hidden := validation(at, tls)
 	switch {
+	case hidden:
 	case v == nil:
 		report(where.says("whoever answers is believed: no certificate is verified"))
 	case v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED:
@@ -240,4 +233,14 @@ func verifies(at spot, tls *tlsv3.UpstreamTlsContext, report func(Finding)) {
 		f.Severity = Warning
 		report(f)
 	}
+}
+
+// validation is how the certificate of a server is verified. It is hidden if it stands in a secret.
+func validation(at spot, tls *tlsv3.UpstreamTlsContext) (v *tlsv3.CertificateValidationContext, where spot, hidden bool) {
+	common := tls.GetCommonTlsContext()
+	at = at.at("common_tls_context")
+	if combined := common.GetCombinedValidationContext(); combined != nil {
+		return combined.GetDefaultValidationContext(), at.at("combined_validation_context", "default_validation_context"), false
+	}
+	return common.GetValidationContext(), at.at("validation_context"), common.GetValidationContextSdsSecretConfig() != nil
 }

@@ -121,6 +121,23 @@ func TestTLSOfTheFile(t *testing.T) {
 	}
 }
 
+// TestNameThatEnvoyWants: where both ends are there, the names are compared.
+func TestNameThatEnvoyWants(t *testing.T) {
+	envoy := read(t, "testdata/base/envoy.yaml")
+	for dns, good := range map[string]bool{"tollkeeper.tollkeeper.svc": true, "*.tollkeeper.svc": true, "tollkeeper": false} {
+		cfg := config.Default()
+		files := certOptions{dns: dns, ca: true, usage: x509.ExtKeyUsageServerAuth}.write(t)
+		own := lint.OwnFile("tollkeeper.yaml", nil, cfg, nil, &lint.State{Memo: "on", TLS: files})
+		r, err := lint.Run([]*lint.File{own, lint.Parse("envoy.yaml", []byte(envoy), "")}, lint.Options{Now: today, Ignore: []string{"TK240"}})
+		if err != nil || (len(r.Findings) == 0) != good {
+			t.Errorf("%s: %v, %+v", dns, err, r.Findings)
+		}
+		if !good && (len(r.Findings) != 1 || r.Findings[0].Rule != "TK222" || r.Findings[0].File != "envoy.yaml") {
+			t.Errorf("%s: %+v", dns, r.Findings)
+		}
+	}
+}
+
 // certOptions is a certificate to be made.
 type certOptions struct {
 	dns             string
