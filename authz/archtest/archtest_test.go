@@ -37,7 +37,7 @@ var law = map[string]struct {
 	"authz/signals":     {[]string{"authz", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},
 	"authz/decisionlog": {[]string{"authz", "authz/check"}, "writes down what the request path records"},
 	"authz/telemetry":   {[]string{"authz", "authz/check"}, "counts what the request path records"},
-	"authz/config":      {nil, "the file, which nobody but the server reads"},
+	"authz/config":      {nil, "the file: the server starts with it, and doctor looks at it"},
 	"authz/tlsfiles":    {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":      {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/doctor/lint": {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},

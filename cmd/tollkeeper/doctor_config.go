@@ -58,7 +58,10 @@ func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 	if cmd.Flags().Changed("data-dir") {
 		cfg.DataDir = c.dataDir
 	}
-	state := &lint.State{Data: dataState(cmd.Context(), cfg)}
+	state := &lint.State{
+		Data: dataState(cmd.Context(), cfg),
+		TLS:  lint.TLSFiles{Cert: cfg.TLS.CertFile, Key: cfg.TLS.KeyFile, ClientCA: cfg.TLS.ClientCAFile},
+	}
 	policyState(cmd.Context(), cfg.Policy, state)
 	return lint.OwnFile(path, raw, cfg, nil, state), nil
 }
