@@ -64,12 +64,29 @@ func IsOurs(text string) bool { return strings.HasPrefix(text, prefix) }
 
 func ours(text string) bool {
 	env, rest, ok := strings.Cut(text[len(prefix):], "_")
-	if !ok || CheckEnvironment(env) != nil || len(rest) != randomLen+checksumLen || strings.Trim(rest, alphabet) != "" {
+	if !ok || CheckEnvironment(env) != nil || len(rest) != randomLen+checksumLen || !isBase62(rest) {
 		return false
 	}
 	cut := len(text) - checksumLen
 	sum := sumOf(text[:cut])
 	return string(sum[:]) == text[cut:]
+}
+
+// base62 says which bytes are in the alphabet.
+var base62 = func() (in [256]bool) {
+	for _, c := range []byte(alphabet) {
+		in[c] = true
+	}
+	return in
+}()
+
+func isBase62(s string) bool {
+	for i := range len(s) {
+		if !base62[s[i]] {
+			return false
+		}
+	}
+	return true
 }
 
 func checksum(s string) string {

@@ -99,7 +99,7 @@ func New(k Keys, r Revocations, m Meter, rec Recorder, opt Options) *Checker {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, replays: newReplays(opt.Now), opt: opt}
+	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, replays: newReplays(), opt: opt}
 }
 
 // Use makes later checks follow these rules. They must not be changed afterwards.
@@ -242,12 +242,9 @@ func (a *attempt) quotaFacts() []authz.QuotaFact {
 // patient bounds a wait for what is not in memory: the ledger, or the server of a token. Each step of the check has its
 // own: nothing may be written over one that somebody may still look at.
 func (a *attempt) patient(ctx context.Context) context.Context {
-	at, _ := ctx.Deadline() // bound has set one
-	now := time.Now()
-	left := at.Sub(now)
 	b := &a.waits[a.waiting]
 	a.waiting++
-	b.start(ctx, now.Add(left-time.Duration(policyShare*float64(left))))
+	b.share(ctx) // bound has set a deadline
 	return b
 }
 
@@ -292,7 +289,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 func (a *attempt) take(ctx context.Context, charge authz.Charge) taken {
 	ctx = a.patient(ctx)
 	if s, ok := a.replays.streamOf(a.request); ok {
-		return a.replays.enter(s).reserve(ctx, a, charge)
+		return a.replays.enter(s, a.began).reserve(ctx, a, charge)
 	}
 	return a.takeAlone(ctx, charge)
 }

@@ -21,7 +21,7 @@ type Explanation struct {
 // Explain decides a request on the same path as Check, with these differences: the policy's steps are traced, nothing is
 // charged or recorded, and what a dry run would let through is shown denied, for that is what somebody wants explained.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
-	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(c.opt.Now), opt: c.opt}
+	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(), opt: c.opt}
 	dry.opt.DryRun = false
 	dry.rules.Store(c.rules.Load())
 	a := &attempt{Checker: dry, request: r, began: c.opt.Now(), trace: &authz.Trace{}}

@@ -45,7 +45,6 @@ const (
 // concurrently; streams share a lock only with those that hash alike, and never during I/O.
 type replays struct {
 	seeds  [2]maphash.Seed
-	now    func() time.Time
 	shards [replayShards]replayShard
 }
 
@@ -66,8 +65,8 @@ type charged struct {
 	kept        int64 // when the latest check began that was answered with it, in Unix nanoseconds; 0: none was
 }
 
-func newReplays(now func() time.Time) *replays {
-	return &replays{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, now: now}
+func newReplays() *replays {
+	return &replays{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}
 }
 
 // whatOf is a hash of a charge, in which the order of its limits plays no part.
@@ -87,11 +86,11 @@ func (r *replays) shard(s stream) *replayShard {
 }
 
 // enter returns what is known of the stream, made if there was nothing.
-func (r *replays) enter(s stream) *charged {
+func (r *replays) enter(s stream, now time.Time) *charged {
 	sh := r.shard(s)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if now := r.now(); sh.young == nil || len(sh.young) >= replayLimit || now.Sub(sh.turnedAt) > replayMemory {
+	if sh.young == nil || len(sh.young) >= replayLimit || now.Sub(sh.turnedAt) > replayMemory {
 		sh.old, sh.young, sh.turnedAt = sh.young, make(map[stream]*charged), now
 	}
 	c := sh.find(s)

@@ -25,9 +25,6 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 			v, err = authz.Verdict{}, &EvalError{Code: codePanic, Text: fmt.Sprintf("panic: %v", x)}
 		}
 	}()
-	if err := ended(ctx); err != nil {
-		return authz.Verdict{}, err
-	}
 	if r == nil {
 		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "there is no request"}
 	}
@@ -57,6 +54,9 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 
 // decide evaluates the policy. The verdict is steady if the same input will give it again.
 func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (_ authz.Verdict, steady bool, err error) {
+	if err := ended(ctx); err != nil {
+		return authz.Verdict{}, false, err
+	}
 	want := p.reads
 	if tr != nil {
 		want = everything() // people who ask why want to see what the policy could have read
