@@ -211,6 +211,7 @@ func TestRoutesOfTheEdge(t *testing.T) {
 	for path, want := range map[string]int{
 		"/assets/logo.png": 200, "/assets": 200, "/healthz": 200,
 		"/assetsx": 403, "/assets/../v1": 403, "/assets/%2e%2e/v1": 403, "/x/assets/logo.png": 403, "/Assets/logo.png": 403,
+		"/assets/logo.png?v=%31;a": 200, "/assets/%2e%2e;/v1/orders": 403, "/assets/..%3b/v1/orders": 403, "/assets/%2E%2E;a=b/v1/orders": 403,
 	} {
 		e.Reset()
 		r := exchange(t, e.addr, "GET "+path+" HTTP/1.1", "x-tollkeeper-account: evil")

@@ -222,6 +222,7 @@ type socket struct {
 	net.Listener
 	path string
 	file os.FileInfo
+	gone sync.Once
 }
 
 // listenUnix listens on a socket file, in the place of one on which nobody listens any more. The file appears with its
@@ -281,8 +282,10 @@ func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix
 
 // Close takes the file away too, unless somebody else has put his own there.
 func (s *socket) Close() error {
-	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.file) {
-		_ = os.Remove(s.path)
-	}
+	s.gone.Do(func() { // once: a successor's file may have got the number of ours
+		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.file) {
+			_ = os.Remove(s.path)
+		}
+	})
 	return s.Listener.Close()
 }

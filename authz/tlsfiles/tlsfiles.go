@@ -7,6 +7,7 @@
 package tlsfiles
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -140,7 +141,7 @@ func (f *Files) Poll() {
 		sum = sha256.Sum256([]byte(err.Error()))
 	}
 	changed := sum != f.seen
-	if !changed && f.settled {
+	if !changed && f.settled && f.status.Fault == "" {
 		return
 	}
 	f.seen = sum
@@ -158,6 +159,7 @@ func (f *Files) Poll() {
 		f.o.Log.Info("tls files reloaded", "certificate_ends", m.certificate, "cert_file", f.o.CertFile)
 	case changed:
 		f.settled = false
+	case f.settled: // said already; but a certificate that is not valid yet will be
 	default:
 		f.settled = true
 		f.status.Fault = err.Error()
@@ -301,6 +303,9 @@ func certificates(raw []byte) ([]*x509.Certificate, error) {
 	}
 	if len(out) == 0 {
 		return nil, errors.New("there is no PEM certificate in it")
+	}
+	if n := bytes.Count(raw, []byte("-----BEGIN CERTIFICATE-----")); n != len(out) { // the decoder passes over what it cannot read
+		return nil, fmt.Errorf("%d of its %d certificates are damaged", n-len(out), n)
 	}
 	return out, nil
 }

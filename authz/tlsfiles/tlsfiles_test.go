@@ -192,17 +192,20 @@ func TestMistakes(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"no certificate":         {func(o *Options) { o.CertFile = "" }, "cert_file: want the file"},
-		"no key":                 {func(o *Options) { o.KeyFile = "" }, "key_file: want the file"},
-		"missing certificate":    {func(o *Options) { o.CertFile = "nowhere" }, "cert_file: open nowhere: no such file"},
-		"missing key":            {func(o *Options) { o.KeyFile = "nowhere" }, "key_file: open nowhere: no such file"},
-		"missing CA":             {func(o *Options) { o.ClientCAFile = "nowhere" }, "client_ca_file: open nowhere: no such file"},
-		"another's key":          {func(o *Options) { o.KeyFile = other.Key }, "key_file: " + other.Key + ": private key does not match public key"},
-		"certificate as key":     {func(o *Options) { o.KeyFile = o.CertFile }, "key_file: "},
-		"empty certificate":      {func(o *Options) { o.CertFile = file("c", "") }, "there is no PEM certificate in it"},
-		"empty CA":               {func(o *Options) { o.ClientCAFile = file("c", "") }, "client_ca_file: "},
-		"key as CA":              {func(o *Options) { o.ClientCAFile = o.KeyFile }, "there is no PEM certificate in it"},
-		"broken CA":              {func(o *Options) { o.ClientCAFile = file("c", strings.Replace(string(w.edges.PEM), "MII", "MIJ", 1)) }, "certificate 1: "},
+		"no certificate":      {func(o *Options) { o.CertFile = "" }, "cert_file: want the file"},
+		"no key":              {func(o *Options) { o.KeyFile = "" }, "key_file: want the file"},
+		"missing certificate": {func(o *Options) { o.CertFile = "nowhere" }, "cert_file: open nowhere: no such file"},
+		"missing key":         {func(o *Options) { o.KeyFile = "nowhere" }, "key_file: open nowhere: no such file"},
+		"missing CA":          {func(o *Options) { o.ClientCAFile = "nowhere" }, "client_ca_file: open nowhere: no such file"},
+		"another's key":       {func(o *Options) { o.KeyFile = other.Key }, "key_file: " + other.Key + ": private key does not match public key"},
+		"certificate as key":  {func(o *Options) { o.KeyFile = o.CertFile }, "key_file: "},
+		"empty certificate":   {func(o *Options) { o.CertFile = file("c", "") }, "there is no PEM certificate in it"},
+		"empty CA":            {func(o *Options) { o.ClientCAFile = file("c", "") }, "client_ca_file: "},
+		"key as CA":           {func(o *Options) { o.ClientCAFile = o.KeyFile }, "there is no PEM certificate in it"},
+		"broken CA":           {func(o *Options) { o.ClientCAFile = file("c", strings.Replace(string(w.edges.PEM), "MII", "MIJ", 1)) }, "certificate 1: "},
+		"a broken CA beside a good one": {func(o *Options) {
+			o.ClientCAFile = file("c", string(w.edges.PEM)+strings.Replace(string(w.ours.PEM), "MII", "!!!", 1))
+		}, "1 of its 2 certificates are damaged"},
 		"expired":                {func(o *Options) { o.CertFile, o.KeyFile = expired.Cert, expired.Key }, "the certificate expired on "},
 		"not yet valid":          {func(o *Options) { o.Now = func() time.Time { return time.Now().Add(-48 * time.Hour) } }, "valid only from "},
 		"expired CA":             {func(o *Options) { o.ClientCAFile = expired.Cert }, "client_ca_file: " + expired.Cert + ": the certificate expired on "},
@@ -315,6 +318,30 @@ func TestBrokenFilesAreReportedOnceAndTheOldOnesStay(t *testing.T) {
 	f.Poll()
 	if s := f.Status(); s.Fault != "" || s.Reloads != 1 {
 		t.Errorf("mended: %+v", s)
+	}
+}
+
+// The issuer's clock may be ahead of ours.
+func TestACertificateIsUsedOnceItIsValid(t *testing.T) {
+	w := newWorld(t)
+	o, late := w.options(), time.Duration(0)
+	o.Now = func() time.Time { return time.Now().Add(late) }
+	f := w.open(o)
+	late = -48 * time.Hour
+	_ = w.ours.Write(t, w.files.Dir, w.edges, time.Hour, "localhost")
+	for range 5 {
+		f.Poll()
+	}
+	if s := f.Status(); s.Faults != 1 || !strings.Contains(s.Fault, "valid only from") || s.Reloads != 0 {
+		t.Errorf("too early: %+v", s)
+	}
+	if n := strings.Count(w.log.String(), "not reloaded"); n != 1 {
+		t.Errorf("it was said %d times", n)
+	}
+	late = 0
+	f.Poll()
+	if s := f.Status(); s.Fault != "" || s.Reloads != 1 {
+		t.Errorf("in time: %+v", s)
 	}
 }
 
