@@ -55,7 +55,8 @@ func (s *Server) serveGRPC(registry *prometheus.Registry) error {
 			return fmt.Errorf("request.proto_descriptor: %s: %w", path, err)
 		}
 	}
-	options := grpcOptions(s.cfg.Listen.MaxConnectionAge.Duration)
+	s.leaving = newLeaving()
+	options := append(grpcOptions(s.cfg.Listen.MaxConnectionAge.Duration), grpc.StreamInterceptor(s.leaving.interceptor))
 	if s.tls != nil {
 		options = append(options, grpc.Creds(s.credentials(registry)))
 	}

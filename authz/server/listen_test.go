@@ -269,6 +269,27 @@ func TestHealthAndMetricsPortsDoNothingElse(t *testing.T) {
 	}
 }
 
+// Whoever watches its health is told that it leaves, and does not keep it.
+func TestWatchersOfHealthDoNotHoldUpTheEnd(t *testing.T) {
+	r := start(t, configFor(t.TempDir()))
+	watch, err := r.health.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("it was told %v, %v", resp, err)
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.Canceled { // and not Unavailable: nobody had to cut it off
+		t.Errorf("its end: %v", err)
+	}
+}
+
 // While it leaves it says so, and goes on answering those who have not heard it yet.
 func TestLeavingServerAnswersUntilTheDelayIsOver(t *testing.T) {
 	cfg := configFor(t.TempDir())

@@ -89,6 +89,7 @@ type Server struct {
 	events  *http.Server // nil: nobody else may revoke
 	probes  *grpc.Server // nil: health is asked for where checks are
 	metrics *http.Server // nil: metrics are read through admin
+	leaving leaving
 
 	grpcL, adminL, eventsL, healthL, metricsL net.Listener
 }
@@ -425,6 +426,7 @@ func (s *Server) drain() {
 		})
 	}
 	wg.Go(func() {
+		s.leaving.begin()
 		stop := context.AfterFunc(ctx, s.grpc.Stop)
 		defer stop()
 		s.grpc.GracefulStop()
