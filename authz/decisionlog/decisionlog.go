@@ -123,6 +123,7 @@ type writer struct {
 	l       *Log
 	spare   *batch // the one that is not pending, sealed
 	failing bool
+	torn    bool // the last thing written is half a line
 }
 
 func newWriter(w io.Writer, l *Log) *writer {
@@ -140,9 +141,9 @@ func (o *writer) flush() {
 	if len(text) == 0 {
 		return
 	}
-	_, err := o.w.Write(text)
+	n, err := o.write(text)
 	if err != nil {
-		l.dropped.Add(uint64(bytes.Count(text, []byte{'\n'})))
+		l.dropped.Add(uint64(bytes.Count(text[n:], []byte{'\n'})))
 		if !o.failing {
 			l.log.Error("decision log cannot be written: decisions are dropped and counted until it can", "error", err)
 		}
@@ -150,6 +151,19 @@ func (o *writer) flush() {
 		l.log.Info("decision log can be written again", "dropped", l.Dropped())
 	}
 	o.failing = err != nil
+}
+
+// write writes lines, after the end of one that was cut off before. It returns how much of them was written.
+func (o *writer) write(text []byte) (n int, err error) {
+	if o.torn {
+		if _, err := o.w.Write([]byte{'\n'}); err != nil {
+			return 0, err
+		}
+		o.torn = false
+	}
+	n, err = o.w.Write(text)
+	o.torn = n > 0 && text[n-1] != '\n'
+	return n, err
 }
 
 func lineOf(e *check.Entry) Line {

@@ -83,6 +83,53 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// brim is a disk with room for some bytes.
+type brim struct {
+	room int
+	bytes.Buffer
+}
+
+func (b *brim) Write(p []byte) (int, error) {
+	n := min(len(p), b.room)
+	b.room -= n
+	_, _ = b.Buffer.Write(p[:n])
+	if n < len(p) {
+		return n, errors.New("disk full")
+	}
+	return n, nil
+}
+
+// TestALineThatIsCutOffSpoilsNoOther fills the disk in the middle of the second of three lines.
+func TestALineThatIsCutOffSpoilsNoOther(t *testing.T) {
+	l := &Log{log: slog.New(slog.DiscardHandler), some: make(chan struct{}, 1)}
+	l.pending.Store(newBatch(pendingMax))
+	d := &brim{}
+	out := newWriter(d, l)
+	three := func() {
+		for range 3 {
+			l.Record(entry())
+		}
+		out.flush()
+	}
+	d.room = 1 << 20
+	three()
+	size := d.Len() / 3
+	d.room = size + size/2
+	three()
+	three() // no room at all
+	d.room = 1 << 20
+	three()
+	whole := 0
+	for line := range strings.Lines(d.String()) {
+		if json.Valid([]byte(line)) {
+			whole++
+		}
+	}
+	if lines := strings.Count(d.String(), "\n"); whole != 7 || lines != 8 || l.Dropped() != 5 {
+		t.Errorf("%d whole lines of %d, %d dropped, want 7 of 8 and 5", whole, lines, l.Dropped())
+	}
+}
+
 // TestLinesAreWhatJSONWouldWrite compares lines with those that encoding/json makes of the same values.
 func TestLinesAreWhatJSONWouldWrite(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
