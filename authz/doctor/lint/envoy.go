@@ -23,6 +23,7 @@ type envoy struct {
 	clusters  []part[*clusterv3.Cluster]
 	routes    []part[*routev3.RouteConfiguration]
 	managers  []*manager
+	tcp       []tcpProxy
 	faults    []Finding // that it could not be read as it should be
 }
 

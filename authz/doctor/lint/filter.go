@@ -6,6 +6,8 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 )
 
@@ -21,79 +23,6 @@ func unreadable(in *Input, report func(Finding)) {
 			report(f)
 		}
 	}
-}
-
-// asked: every way in has a filter that asks, before the router.
-func asked(in *Input, report func(Finding)) {
-	anybody := len(in.asks()) > 0
-	for _, e := range in.envoys {
-		asks, open := 0, false
-		for _, m := range e.managers {
-			asks += len(in.asksOf(m))
-			open = open || m.open()
-		}
-		switch {
-		case asks > 0:
-			for _, m := range e.managers {
-				askedOf(in, m, report)
-			}
-		case len(e.listeners) == 0 && !e.dump:
-			// a bootstrap that gets everything from a control plane
-			f := e.says("there are no listeners in here to be judged")
-			f.Severity, f.Mend = Info, "Give the configuration dump of the running Envoy instead: tollkeeper doctor envoy --admin http://127.0.0.1:9901."
-			report(f)
-		case !anybody:
-			report(e.says("no listener asks %s", in.authorizer()))
-		case open: // it may be one that stands behind the other
-			f := e.says("no listener of this Envoy asks %s, though another Envoy does", in.authorizer())
-			f.Severity = Info
-			report(f)
-		}
-	}
-}
-
-func (in *Input) authorizer() string {
-	if in.opt.Cluster != "" {
-		return "the cluster " + in.opt.Cluster + ": no ext_authz filter names it"
-	}
-	return "an authorizer: there is no ext_authz filter"
-}
-
-func askedOf(in *Input, m *manager, report func(Finding)) {
-	asks := in.asksOf(m)
-	if len(asks) == 0 {
-		if m.open() && !m.outbound() {
-			f := m.at("http_filters").says("requests come in here and go to an upstream, and nobody is asked, though another listener asks")
-			f.Severity = Warning
-			report(f)
-		}
-		return
-	}
-	names := make(map[string]bool)
-	for _, a := range asks {
-		if names[a.name] {
-			report(a.says("there are several filters called %q: what a route says of one it says of all", a.name))
-		}
-		names[a.name] = true
-		for _, before := range m.filters[:a.index] {
-			if strings.HasSuffix(before.typeName, "filters.http.router.v3.Router") {
-				report(a.says("the filter %q stands behind the router, which ends the chain: it is never asked", a.name))
-			}
-		}
-	}
-}
-
-// open reports whether requests to any path get to an upstream.
-func (m *manager) open() bool {
-	if m.hidden {
-		return true
-	}
-	for _, w := range m.ways() {
-		if w.upstream() && w.route.GetMatch().GetPrefix() == "/" {
-			return true
-		}
-	}
-	return false
 }
 
 // spoken: gRPC, of the version that is answered.
@@ -182,26 +111,46 @@ func onError(in *Input, report func(Finding)) {
 	}
 }
 
-// sometimes: the filter runs for some requests only.
+// sometimes: the filter runs for some requests only. Those for which it does not run pass, unless they are denied for good:
+// a runtime key may change that at any time.
 func sometimes(in *Input, report func(Finding)) {
 	for _, a := range in.asks() {
-		e := a.authz.GetFilterEnabled()
-		if e == nil || a.authz.GetDenyAtDisable().GetDefaultValue().GetValue() {
+		if d := a.authz.GetDenyAtDisable(); d.GetDefaultValue().GetValue() && d.GetRuntimeKey() == "" {
 			continue
 		}
-		d := e.GetDefaultValue()
-		whole := map[typev3.FractionalPercent_DenominatorType]uint32{
-			typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
-		}[d.GetDenominator()]
-		at := a.at("filter_enabled")
-		switch {
-		case d.GetNumerator() < whole:
-			report(at.says("only %d of %d requests are checked, and the others pass", d.GetNumerator(), whole))
-		case e.GetRuntimeKey() != "":
-			report(at.says("the runtime key %q can switch checks off, and then all requests pass", e.GetRuntimeKey()))
+		sometimesOf(part[*extauthzv3.ExtAuthz]{a.spot, a.authz}, report)
+		if by := a.authz.GetFilterEnabledMetadata(); by != nil && !a.chosenByIstio() {
+			report(a.at("filter_enabled_metadata").says("only requests with certain metadata of %q are checked, and the others pass", by.GetFilter()))
 		}
 	}
 }
+
+func sometimesOf(c part[*extauthzv3.ExtAuthz], report func(Finding)) {
+	e := c.msg.GetFilterEnabled()
+	d := e.GetDefaultValue()
+	whole := map[typev3.FractionalPercent_DenominatorType]uint32{
+		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
+	}[d.GetDenominator()]
+	at := c.at("filter_enabled")
+	switch {
+	case e == nil:
+	case d.GetNumerator() < whole:
+		report(at.says("only %d of %d requests are checked, and the others pass", d.GetNumerator(), whole))
+	case e.GetRuntimeKey() != "":
+		report(at.says("the runtime key %q can switch checks off, and then all requests pass", e.GetRuntimeKey()))
+	}
+}
+
+// chosenByIstio reports whether the metadata by which requests are chosen come from rules that istiod makes of CUSTOM
+// policies, in an RBAC filter before the check.
+func (a *authzFilter) chosenByIstio() bool {
+	return a.authz.GetFilterEnabledMetadata().GetFilter() == rbacName && slices.ContainsFunc(a.manager.filters, func(f httpFilter) bool {
+		r, ok := f.msg.(*rbacv3.RBAC)
+		return ok && f.name == rbacName && (r.GetShadowRules() != nil || r.GetShadowMatcher() != nil)
+	})
+}
+
+const rbacName = "envoy.filters.http.rbac"
 
 func shadow(in *Input, report func(Finding)) {
 	for _, c := range in.configs() {

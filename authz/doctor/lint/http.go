@@ -64,7 +64,7 @@ func unlimited(in *Input, report func(Finding)) {
 		var unlimited []string
 		var first spot
 		for _, w := range m.ways() {
-			if _, _, open := w.gap(in.asksOf(m)); !open && w.route.GetRoute() != nil && w.route.GetRoute().GetMaxStreamDuration() == nil {
+			if !in.unasked(m, &w) && w.route.GetRoute() != nil && w.route.GetRoute().GetMaxStreamDuration() == nil {
 				if unlimited = append(unlimited, w.matches()); len(unlimited) == 1 {
 					first = w.at("route", "max_stream_duration")
 				}

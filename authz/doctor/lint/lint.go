@@ -59,7 +59,8 @@ type Options struct {
 	Cluster string
 	// EnvoyVersion is the version of the Envoy that will read a bootstrap, such as 1.40.0. "": what a dump says, or unknown.
 	EnvoyVersion string
-	// Unchecked are routes that are meant to be open: the path, prefix or name of a route, or the name of a virtual host.
+	// Unchecked are routes that are meant to be open: the path, prefix or name of a route, or the name of a virtual host or
+	// listener.
 	Unchecked []string
 	// Ignore are ids of rules that are not applied.
 	Ignore []string
@@ -199,14 +200,20 @@ func (in *Input) asks() []*authzFilter {
 	for _, e := range in.envoys {
 		for _, m := range e.managers {
 			out = append(out, in.asksOf(m)...)
+			for _, u := range m.upgrades {
+				out = append(out, in.ours(u.asks)...)
+			}
 		}
 	}
 	return out
 }
 
-func (in *Input) asksOf(m *manager) []*authzFilter {
+func (in *Input) asksOf(m *manager) []*authzFilter { return in.ours(m.asks) }
+
+// ours are those of some filters that ask Tollkeeper.
+func (in *Input) ours(asks []*authzFilter) []*authzFilter {
 	var out []*authzFilter
-	for _, f := range m.asks {
+	for _, f := range asks {
 		if in.opt.Cluster == "" || f.cluster == in.opt.Cluster {
 			out = append(out, f)
 		}

@@ -1,6 +1,9 @@
 package lint
 
 import (
+	"cmp"
+	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -9,85 +12,161 @@ import (
 
 // gap is a place that leaves routes unchecked.
 type gap struct {
-	spot
-	open  []string // what the routes match
-	meant bool     // it is one route, of some paths, that says so of itself
-	off   bool     // the place says so itself
+	setting
+	open    []string // what the routes match
+	exempts *way     // the route that says so of itself, nil if it is said of more than one route
 }
 
 // unchecked: routes to an upstream for which nobody is asked.
 func unchecked(in *Input, report func(Finding)) {
 	for _, m := range in.managers() {
-		for _, g := range in.gaps(m) {
-			f := g.says("%s: requests go to your service unchecked", some(g.open))
-			switch {
-			case !g.off:
-				f.Wrong += ", since the filter is off here unless a route turns it on"
-				f.Severity = Warning
-			case g.meant:
-				f.Severity = Info
-			}
+		if m.hidden {
+			f := m.says("routes come from elsewhere and are not in here to be judged")
+			f.Severity, f.Mend = Info, askRunning
 			report(f)
+		}
+		gaps, used := in.gaps(m)
+		for _, g := range gaps {
+			report(g.finding(used))
 		}
 	}
 }
 
-// gaps gathers the routes that are not checked by the places that are to blame.
-func (in *Input) gaps(m *manager) []*gap {
-	var out []*gap
+// finding says what a gap is. Used: the filter is on for some route.
+func (g *gap) finding(used bool) Finding {
+	f := g.says("%s: requests go to your service unchecked", some(g.open))
+	switch {
+	case g.state == elsewhere:
+		f.Wrong += ": " + cmp.Or(g.asked, "another authorizer") + " is asked instead"
+		f.Mend = "Remove the service from check_settings, or name the route with --unchecked if it is meant."
+	case g.state == unset:
+		f.Wrong += ", since the filter is off here unless a route turns it on"
+		if used {
+			f.Severity = Warning
+		}
+	case g.exempts != nil:
+		g.exempts.grade(&f)
+	}
+	return f
+}
+
+// gaps gathers the routes that are not checked by the places that are to blame, and says whether there are others.
+func (in *Input) gaps(m *manager) (gaps []*gap, used bool) {
 	byPath := make(map[string]*gap)
-	add := func(s spot, w *way, off, deep bool) {
+	asks := in.asksOf(m)
+	add := func(s setting, w *way, alone bool) {
 		if in.accepted(w) {
 			return
 		}
 		g := byPath[s.path]
 		if g == nil {
-			g = &gap{spot: s, off: off, meant: deep && w.narrow()}
+			g = &gap{setting: s}
 			byPath[s.path] = g
-			out = append(out, g)
+			gaps = append(gaps, g)
+			if alone {
+				g.exempts = w
+			}
 		}
 		g.open = append(g.open, w.matches())
 	}
-	asks := in.asksOf(m)
 	for _, w := range m.ways() {
 		if !w.upstream() {
 			continue
 		}
-		if blame, off, ok := w.gap(asks); ok {
-			add(blame, &w, off, strings.HasPrefix(blame.path, w.path))
+		if s, ok := in.gap(asks, w.tiers(), w.above[1]); ok {
+			add(s, &w, strings.HasPrefix(s.path, w.path))
 			continue
 		}
+		used = true
 		for i, c := range w.route.GetRoute().GetWeightedClusters().GetClusters() {
-			for _, a := range asks {
-				if settingOf(c.GetTypedPerFilterConfig(), a.name) == off {
-					at := w.at("route", "weighted_clusters", "clusters").index(i).at("typed_per_filter_config").key(a.name)
-					add(at, &w, true, false)
-				}
+			own := tier{w.at("route", "weighted_clusters", "clusters").index(i), c.GetTypedPerFilterConfig()}
+			if s, ok := in.gap(asks, append([]tier{own}, w.tiers()...), w.above[1]); ok {
+				add(s, &w, false)
 			}
 		}
 	}
-	return out
+	return gaps, used
 }
 
-// gap says what leaves a route unchecked, if no filter is on for it.
-func (w *way) gap(asks []*authzFilter) (blame spot, isOff, ok bool) {
+// gap says what leaves a route unchecked, if no filter is on for it. If nothing is said anywhere, it is put down to fallback.
+func (in *Input) gap(asks []*authzFilter, tiers []tier, fallback spot) (blame setting, ok bool) {
 	for _, a := range asks {
-		switch s, at := w.setting(a.name); {
-		case s == on, s == unset && !a.disabled:
-			return spot{}, false, false
-		case s == off:
-			blame, isOff = at, true
-		case !isOff:
-			blame = w.above[1]
+		s := settingOf(tiers, a.name)
+		switch {
+		case s.state == on, s.state == unset && !a.disabled, s.state == elsewhere && in.asked(s.asked):
+			return setting{}, false
+		case s.state != unset:
+			blame = s
+		case blame.state == unset:
+			blame = setting{spot: fallback}
 		}
 	}
-	return blame, isOff, true
+	return blame, true
 }
 
-// narrow reports whether a route is for one path, or for those below one.
-func (w *way) narrow() bool {
+// asked reports whether a cluster is one that is taken to be Tollkeeper.
+func (in *Input) asked(cluster string) bool {
+	return slices.ContainsFunc(in.asks(), func(a *authzFilter) bool { return cluster != "" && a.cluster == cluster })
+}
+
+// unasked reports whether nobody is asked on a route.
+func (in *Input) unasked(m *manager, w *way) bool {
+	_, ok := in.gap(in.asksOf(m), w.tiers(), w.spot)
+	return ok
+}
+
+// wide are prefixes below which there is, by their name, not some corner but what is to be protected.
+var wide = regexp.MustCompile(`^/(.|api|graphql|grpc|rest|rpc|v[0-9]+)(/v[0-9]+)?/?$`)
+
+// grade says how bad it is that a route is exempt. A single path is meant to be.
+func (w *way) grade(f *Finding) {
 	m := w.route.GetMatch()
-	return m.GetPath() != "" || len(m.GetPrefix()) > 1 || m.GetPathSeparatedPrefix() != ""
+	prefix, closed := cmp.Or(m.GetPrefix(), m.GetPathSeparatedPrefix()), false
+	if r := m.GetSafeRegex(); r != nil {
+		prefix, closed = judgeRegex(r.GetRegex())
+	}
+	switch {
+	case m.GetPath() != "":
+		f.Severity = Info
+	case len(prefix) <= 1, wide.MatchString(prefix):
+	case closed:
+		f.Severity = Info
+	default:
+		below := strings.TrimSuffix(prefix, "/")
+		f.Severity = Warning
+		f.Wrong += ", and " + below + "/%2e%2e;/other, which is not below it to many services, goes with them"
+		f.Mend = "Exempt single paths, or safe_regex: {regex: \"" + regexp.QuoteMeta(below) + "(/[^;%]*)?\"}, or name the prefix with --unchecked."
+	}
+}
+
+// judgeRegex returns how all paths begin that a regular expression takes, and whether they are plain: without % and ;, by
+// which a path says one thing to Envoy and another to a service.
+func judgeRegex(text string) (prefix string, plain bool) {
+	text = strings.TrimPrefix(text, "^")
+	re, err := regexp.Compile(text)
+	if err != nil {
+		return "", false
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	prefix, _ = re.LiteralPrefix()
+	return prefix, err == nil && !admits(parsed, '%') && !admits(parsed, ';')
+}
+
+// admits reports whether a character may be part of what a regular expression takes.
+func admits(re *syntax.Regexp, char rune) bool {
+	switch re.Op {
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		return true
+	case syntax.OpLiteral:
+		return slices.Contains(re.Rune, char)
+	case syntax.OpCharClass: // pairs of the first and the last of a range
+		for i := 0; i+1 < len(re.Rune); i += 2 {
+			if re.Rune[i] <= char && char <= re.Rune[i+1] {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return admits(sub, char) })
 }
 
 // accepted reports whether a route is meant to be open.
@@ -108,7 +187,7 @@ func answersChecked(in *Input, report func(Finding)) {
 			if w.upstream() {
 				continue
 			}
-			if _, _, open := w.gap(in.asksOf(m)); open {
+			if in.unasked(m, &w) {
 				continue
 			}
 			what, at := "redirect", w.at("redirect")
