@@ -7,7 +7,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 )
 
@@ -195,52 +194,4 @@ func unhealthy(in *Input, report func(Finding)) {
 			report(t.at("health_checks").says("replicas that are gone are asked until a connection to them fails"))
 		}
 	}
-}
-
-// encrypted reports whether TLS, or what a mesh puts in its place, is spoken.
-func (t *target) encrypted() bool {
-	return t.msg.GetTransportSocket() != nil || len(t.msg.GetTransportSocketMatches()) > 0
-}
-
-// unprotected: who listens, or who answers, is not known.
-func unprotected(in *Input, report func(Finding)) {
-	for _, t := range in.targets() {
-		if t.local() {
-			continue
-		}
-		at := t.at("transport_socket")
-		if !t.encrypted() {
-			report(at.says("checks, with the credentials in them, cross the network in the clear, and whoever answers is believed"))
-			continue
-		}
-		msg, _ := unpack(t.msg.GetTransportSocket().GetTypedConfig())
-		if tls, ok := msg.(*tlsv3.UpstreamTlsContext); ok {
-			verifies(at.at("typed_config"), tls, report)
-		}
-	}
-}
-
-func verifies(at spot, tls *tlsv3.UpstreamTlsContext, report func(Finding)) {
-	v, where, hidden := validation(at, tls)
-	switch {
-	case hidden:
-	case v == nil:
-		report(where.says("whoever answers is believed: no certificate is verified"))
-	case v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED:
-		report(where.at("trust_chain_verification").says("certificates that cannot be verified are accepted"))
-	case len(v.GetMatchTypedSubjectAltNames()) == 0 && len(v.GetVerifyCertificateHash()) == 0 && len(v.GetVerifyCertificateSpki()) == 0 && !tls.GetAutoSniSanValidation():
-		f := where.at("match_typed_subject_alt_names").says("any certificate of the CA is good, whoever it was made out to")
-		f.Severity = Warning
-		report(f)
-	}
-}
-
-// validation is how the certificate of a server is verified. It is hidden if it stands in a secret.
-func validation(at spot, tls *tlsv3.UpstreamTlsContext) (v *tlsv3.CertificateValidationContext, where spot, hidden bool) {
-	common := tls.GetCommonTlsContext()
-	at = at.at("common_tls_context")
-	if combined := common.GetCombinedValidationContext(); combined != nil {
-		return combined.GetDefaultValidationContext(), at.at("combined_validation_context", "default_validation_context"), false
-	}
-	return common.GetValidationContext(), at.at("validation_context"), common.GetValidationContextSdsSecretConfig() != nil
 }
