@@ -90,7 +90,7 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	if !slices.Contains([]string{"text", "json", "sarif"}, o.format) {
 		return usagef("--format %q: want text, json or sarif", o.format)
 	}
-	files, err := readFiles(cmd.InOrStdin(), about, paths)
+	files, err := readInTime(cmd.Context(), cmd.InOrStdin(), about, paths)
 	if err != nil {
 		return usagef("%v", err)
 	}
@@ -123,6 +123,25 @@ func (c *cli) showReport(cmd *cobra.Command, format string, r *lint.Report) erro
 		return r.WriteSARIF(cmd.OutOrStdout(), buildVersion())
 	}
 	return r.WriteText(cmd.OutOrStdout())
+}
+
+// readInTime is readFiles, given up when the command is told to end: a pipe may never say anything.
+func readInTime(ctx context.Context, stdin io.Reader, about lint.Subject, paths []string) ([]*lint.File, error) {
+	type result struct {
+		files []*lint.File
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		files, err := readFiles(stdin, about, paths)
+		done <- result{files, err}
+	}()
+	select {
+	case r := <-done:
+		return r.files, r.err
+	case <-ctx.Done():
+		return nil, errors.New("told to end while reading")
+	}
 }
 
 // readFiles reads files, folders and standard input.
@@ -173,7 +192,8 @@ func readAll(r io.Reader) ([]byte, error) {
 	return raw, err
 }
 
-// filesIn are a file itself, or all YAML and JSON in a folder, but for names that begin with a dot.
+// filesIn are a file itself, or all YAML and JSON in a folder, but for names that begin with a dot and for what is no file:
+// a pipe, from which reading may never end.
 func filesIn(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
@@ -189,10 +209,14 @@ func filesIn(path string) ([]string, error) {
 				return fs.SkipDir
 			}
 			return nil
-		case !d.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
+		case d.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
+			return nil
+		}
+		info, err := os.Stat(name) // of what a link leads to, as in a mounted ConfigMap
+		if err == nil && info.Mode().IsRegular() {
 			out = append(out, name)
 		}
-		return nil
+		return err
 	})
 	if err == nil && len(out) == 0 {
 		err = fmt.Errorf("%s: there is no YAML or JSON in the folder", path)
