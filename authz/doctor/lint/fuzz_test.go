@@ -1,9 +1,11 @@
 package lint_test
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
@@ -65,5 +67,30 @@ func TestBoundedWork(t *testing.T) {
 	}
 	if f := lint.Parse("large.yaml", make([]byte, lint.MaxBytes+1), lint.AnySubject); !f.Known() {
 		t.Error("a file that is too large is passed over in silence")
+	}
+}
+
+// TestBoundedReport: many faults of one kind do not make a report that nobody can read, and do not hide what is worse.
+func TestBoundedReport(t *testing.T) {
+	var text strings.Builder
+	for i := range 50 { // 1225 pairs
+		fmt.Fprintf(&text, "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p%d, namespace: app}\n"+
+			"spec: {action: CUSTOM, provider: {name: q%d}, rules: [{}]}\n", i, i)
+	}
+	r, err := lint.Run([]*lint.File{lint.Parse("many.yaml", []byte(text.String()), lint.AnySubject)}, lint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed, last := 0, ""
+	for _, f := range r.Findings {
+		if f.Rule == "TK151" {
+			listed++
+			if strings.HasPrefix(f.Wrong, "only ") {
+				last = f.Wrong
+			}
+		}
+	}
+	if listed != 501 || !strings.HasPrefix(last, "only 500 ") || r.Worst() != lint.Error {
+		t.Errorf("%d findings, the last is %q", listed, last)
 	}
 }

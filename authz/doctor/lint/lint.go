@@ -127,26 +127,37 @@ func Run(files []*File, opt Options) (Report, error) {
 		in.take(f)
 		r.Files = append(r.Files, Seen{f.Name, f.is()})
 	}
-	seen := make(map[Finding]bool)
 	for i := range Rules() {
-		rule := &table[i]
-		if slices.Contains(opt.Ignore, rule.ID) {
-			continue
-		}
-		for _, check := range rule.checks {
-			check(in, func(f Finding) {
-				f.Rule = rule.ID
-				f.Severity = cmp.Or(f.Severity, rule.Severity)
-				f.Mend = cmp.Or(f.Mend, rule.Mend)
-				if !seen[f] {
-					seen[f] = true
-					r.add(f)
-				}
-			})
+		if rule := &table[i]; !slices.Contains(opt.Ignore, rule.ID) {
+			r.apply(in, rule)
 		}
 	}
 	r.sort()
 	return r, nil
+}
+
+// maxFindings bounds what is listed of one rule and severity. Nobody reads more, and files from anywhere may hold millions.
+const maxFindings = 500
+
+// apply notes what breaks a rule, each thing once.
+func (r *Report) apply(in *Input, rule *Rule) {
+	seen := make(map[Finding]bool)
+	listed := make(map[Severity]int)
+	for _, check := range rule.checks {
+		check(in, func(f Finding) {
+			f.Rule = rule.ID
+			f.Severity = cmp.Or(f.Severity, rule.Severity)
+			f.Mend = cmp.Or(f.Mend, rule.Mend)
+			if listed[f.Severity] > maxFindings || seen[f] {
+				return
+			}
+			seen[f] = true
+			if listed[f.Severity]++; listed[f.Severity] > maxFindings {
+				f.Wrong = fmt.Sprintf("only %d findings like this are listed, and there are more", maxFindings)
+			}
+			r.add(f)
+		})
+	}
 }
 
 func (r *Report) add(f Finding) {
