@@ -22,10 +22,11 @@ func asked(in *Input, report func(Finding)) {
 		}
 		switch {
 		case asks > 0:
+			guarded := in.guarded(e)
 			for _, m := range e.managers {
-				askedOf(in, m, report)
+				askedOf(in, m, guarded, report)
 			}
-			in.aroundOf(e, report)
+			in.aroundOf(e, guarded, report)
 		case len(e.listeners) == 0 && !e.dump:
 			// a bootstrap that gets everything from a control plane
 			f := e.says("there are no listeners in here to be judged")
@@ -48,33 +49,40 @@ func (in *Input) authorizer() string {
 	return "an authorizer: there is no ext_authz filter"
 }
 
-func askedOf(in *Input, m *manager, report func(Finding)) {
+func askedOf(in *Input, m *manager, guarded upstreams, report func(Finding)) {
 	asks := in.asksOf(m)
 	if len(asks) == 0 {
-		in.unaskedOf(m, report)
+		in.unaskedOf(m, guarded, report)
 		return
 	}
+	inOrder(m.chain, asks, report)
+	for _, u := range m.upgrades {
+		if asks := in.ours(u.asks); len(asks) > 0 {
+			inOrder(u.chain, asks, report)
+		} else if m.upgradable(u.kind) {
+			report(u.says("requests to upgrade to %s go through filters of their own, and nobody is asked there", u.kind))
+		}
+	}
+}
+
+// inOrder: the filters of a chain that ask have names of their own, and stand before the router.
+func inOrder(c chain, asks []*authzFilter, report func(Finding)) {
 	names := make(map[string]bool)
 	for _, a := range asks {
 		if names[a.name] {
 			report(a.says("there are several filters called %q: what a route says of one it says of all", a.name))
 		}
 		names[a.name] = true
-		for _, before := range m.filters[:a.index] {
+		for _, before := range c.filters[:a.index] {
 			if strings.HasSuffix(before.typeName, "filters.http.router.v3.Router") {
 				report(a.says("the filter %q stands behind the router, which ends the chain: it is never asked", a.name))
 			}
 		}
 	}
-	for _, u := range m.upgrades {
-		if len(in.ours(u.asks)) == 0 && m.upgradable(u.kind) {
-			report(u.says("requests to upgrade to %s go through filters of their own, and nobody is asked there", u.kind))
-		}
-	}
 }
 
 // unaskedOf judges a manager that asks nobody, in an Envoy that asks elsewhere.
-func (in *Input) unaskedOf(m *manager, report func(Finding)) {
+func (in *Input) unaskedOf(m *manager, guarded upstreams, report func(Finding)) {
 	if m.outbound() || slices.Contains(in.opt.Unchecked, m.listener.GetName()) {
 		return
 	}
@@ -84,20 +92,19 @@ func (in *Input) unaskedOf(m *manager, report func(Finding)) {
 		report(f)
 		return
 	}
-	worst := Finding{Severity: Info}
-	guarded := in.guarded(m.envoy)
+	worst := Info
 	var open []string
 	for _, w := range m.ways() {
 		if !w.upstream() || in.accepted(&w) {
 			continue
 		}
 		open = append(open, w.matches())
-		if s := w.unaskedSeverity(guarded, m.listener); s.rank() > worst.Severity.rank() {
-			worst.Severity = s
+		if s := m.unaskedSeverity(&w, guarded); s.rank() > worst.rank() {
+			worst = s
 		}
 	}
 	if len(open) > 0 {
-		f.Severity = worst.Severity
+		f.Severity = worst
 		f.Wrong += ": " + some(open)
 		report(f)
 	}
@@ -105,13 +112,13 @@ func (in *Input) unaskedOf(m *manager, report func(Finding)) {
 
 // unaskedSeverity is how bad it is that a route leads to an upstream of a listener that asks nobody. It may be meant if
 // clients from outside cannot get there, or if no upstream is reached that is behind a check elsewhere.
-func (w *way) unaskedSeverity(guarded map[string]bool, l *listenerv3.Listener) Severity {
+func (m *manager) unaskedSeverity(w *way, guarded upstreams) Severity {
 	var f Finding
 	w.grade(&f)
 	switch {
 	case f.Severity == Info:
 		return Info
-	case inside(l), !slices.ContainsFunc(w.clusters(), func(name string) bool { return name == "" || guarded[name] }):
+	case inside(m.listener), !slices.ContainsFunc(w.clusters(), func(name string) bool { return name == "" || guarded.has(m.envoy, name) }):
 		return Warning
 	}
 	return Error
@@ -123,19 +130,45 @@ func inside(l *listenerv3.Listener) bool {
 	return l.GetInternalListener() != nil || a.GetPipe() != nil || a.GetEnvoyInternalAddress() != nil || loopback(a.GetSocketAddress().GetAddress())
 }
 
-// guarded are the clusters of an Envoy to which routes lead on which Tollkeeper is asked.
-func (in *Input) guarded(e *envoy) map[string]bool {
-	out := make(map[string]bool)
+// upstreams are names of clusters and addresses of hosts: two clusters may have the same hosts.
+type upstreams map[string]bool
+
+// guarded are the upstreams of an Envoy to which routes lead on which Tollkeeper is asked.
+func (in *Input) guarded(e *envoy) upstreams {
+	out := make(upstreams)
 	for _, m := range e.managers {
 		if len(in.asksOf(m)) == 0 {
 			continue
 		}
 		for _, w := range m.ways() {
-			if !w.upstream() {
+			if !w.upstream() || in.unasked(m, &w) {
 				continue
 			}
 			for _, name := range w.clusters() {
-				out[name] = true
+				if out[name] {
+					continue
+				}
+				for _, known := range e.knownAs(name) {
+					out[known] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (u upstreams) has(e *envoy, name string) bool {
+	return slices.ContainsFunc(e.knownAs(name), func(known string) bool { return u[known] })
+}
+
+// knownAs are the name of a cluster and the addresses of its hosts.
+func (e *envoy) knownAs(name string) []string {
+	out := []string{name}
+	c, _ := e.cluster(name)
+	for _, l := range c.msg.GetLoadAssignment().GetEndpoints() {
+		for _, host := range l.GetLbEndpoints() {
+			if a := host.GetEndpoint().GetAddress(); a != nil {
+				out = append(out, a.String())
 			}
 		}
 	}
@@ -173,11 +206,10 @@ func (m *manager) upgradable(kind string) bool {
 }
 
 // aroundOf finds listeners that pass bytes on to an upstream that is behind a check elsewhere.
-func (in *Input) aroundOf(e *envoy, report func(Finding)) {
-	guarded := in.guarded(e)
+func (in *Input) aroundOf(e *envoy, guarded upstreams, report func(Finding)) {
 	for _, p := range e.tcp {
 		for _, name := range p.clusters {
-			if name != "" && guarded[name] && isEdge(p.listener) && !slices.Contains(in.opt.Unchecked, p.listener.GetName()) {
+			if name != "" && guarded.has(e, name) && isEdge(p.listener) && !slices.Contains(in.opt.Unchecked, p.listener.GetName()) {
 				f := p.says("connections are passed on to %s whatever they carry, and nobody is asked, though another listener asks", name)
 				f.Severity = Warning
 				report(f)

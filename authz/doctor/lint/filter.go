@@ -115,7 +115,10 @@ func onError(in *Input, report func(Finding)) {
 // a runtime key may change that at any time.
 func sometimes(in *Input, report func(Finding)) {
 	for _, a := range in.asks() {
-		if d := a.authz.GetDenyAtDisable(); d.GetDefaultValue().GetValue() && d.GetRuntimeKey() == "" {
+		if d := a.authz.GetDenyAtDisable(); d.GetDefaultValue().GetValue() {
+			if d.GetRuntimeKey() != "" && (a.authz.GetFilterEnabled() != nil || a.authz.GetFilterEnabledMetadata() != nil) {
+				report(a.at("deny_at_disable").says("the runtime key %q can let those pass that are not checked", d.GetRuntimeKey()))
+			}
 			continue
 		}
 		sometimesOf(part[*extauthzv3.ExtAuthz]{a.spot, a.authz}, report)

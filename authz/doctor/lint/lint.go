@@ -104,7 +104,8 @@ type Input struct {
 	meshes  []*mesh
 	objects []*object
 	owns    []*Own
-	broken  []Finding // what could not be read at all
+	broken  []Finding       // what could not be read at all
+	taken   map[string]bool // the clusters that are asked, once somebody wants to know
 }
 
 // Run applies all rules but those to ignore. The error says what is wrong with the options.

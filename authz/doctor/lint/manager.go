@@ -177,6 +177,7 @@ func (m *manager) ways() []way { return m.found }
 
 func (m *manager) linkWays() {
 	for _, t := range m.tables {
+		m.hidden = m.hidden || t.msg.GetVhds() != nil
 		for i, vh := range t.msg.GetVirtualHosts() {
 			host := t.at("virtual_hosts").index(i)
 			add := func(s spot, r *routev3.Route) {

@@ -25,10 +25,19 @@ func unchecked(in *Input, report func(Finding)) {
 			f.Severity, f.Mend = Info, askRunning
 			report(f)
 		}
-		gaps, used := in.gaps(m)
-		for _, g := range gaps {
-			report(g.finding(used))
+		in.uncheckedBy(m, in.asksOf(m), report)
+		for _, u := range m.upgrades {
+			if asks := in.ours(u.asks); len(asks) > 0 && m.upgradable(u.kind) {
+				in.uncheckedBy(m, asks, report)
+			}
 		}
+	}
+}
+
+func (in *Input) uncheckedBy(m *manager, asks []*authzFilter, report func(Finding)) {
+	gaps, used := in.gaps(m, asks)
+	for _, g := range gaps {
+		report(g.finding(used))
 	}
 }
 
@@ -51,9 +60,8 @@ func (g *gap) finding(used bool) Finding {
 }
 
 // gaps gathers the routes that are not checked by the places that are to blame, and says whether there are others.
-func (in *Input) gaps(m *manager) (gaps []*gap, used bool) {
+func (in *Input) gaps(m *manager, asks []*authzFilter) (gaps []*gap, used bool) {
 	byPath := make(map[string]*gap)
-	asks := in.asksOf(m)
 	add := func(s setting, w *way, alone bool) {
 		if in.accepted(w) {
 			return
@@ -106,7 +114,13 @@ func (in *Input) gap(asks []*authzFilter, tiers []tier, fallback spot) (blame se
 
 // asked reports whether a cluster is one that is taken to be Tollkeeper.
 func (in *Input) asked(cluster string) bool {
-	return slices.ContainsFunc(in.asks(), func(a *authzFilter) bool { return cluster != "" && a.cluster == cluster })
+	if in.taken == nil {
+		in.taken = make(map[string]bool)
+		for _, a := range in.asks() {
+			in.taken[a.cluster] = true
+		}
+	}
+	return cluster != "" && in.taken[cluster]
 }
 
 // unasked reports whether nobody is asked on a route.
@@ -135,7 +149,7 @@ func (w *way) grade(f *Finding) {
 		below := strings.TrimSuffix(prefix, "/")
 		f.Severity = Warning
 		f.Wrong += ", and " + below + "/%2e%2e;/other, which is not below it to many services, goes with them"
-		f.Mend = "Exempt single paths, or safe_regex: {regex: \"" + regexp.QuoteMeta(below) + "(/[^;%]*)?\"}, or name the prefix with --unchecked."
+		f.Mend = "Exempt single paths, or safe_regex: {regex: '" + regexp.QuoteMeta(below) + "(/[^;%]*)?'}, or name the prefix with --unchecked."
 	}
 }
 
