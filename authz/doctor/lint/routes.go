@@ -75,21 +75,20 @@ func (in *Input) gaps(m *manager, asks []*authzFilter) (gaps []*gap, used bool) 
 				g.exempts = w
 			}
 		}
-		g.open = append(g.open, w.matches())
+		what := w.matches()
+		if last := len(g.open) - 1; last < 0 || g.open[last] != what { // several clusters of one route
+			g.open = append(g.open, what)
+		}
 	}
 	for _, w := range m.ways() {
 		if !w.upstream() {
 			continue
 		}
-		if s, ok := in.gap(asks, w.tiers(), w.above[1]); ok {
-			add(s, &w, strings.HasPrefix(s.path, w.path))
-			continue
-		}
-		used = true
-		for i, c := range w.route.GetRoute().GetWeightedClusters().GetClusters() {
-			own := tier{w.at("route", "weighted_clusters", "clusters").index(i), c.GetTypedPerFilterConfig()}
-			if s, ok := in.gap(asks, append([]tier{own}, w.tiers()...), w.above[1]); ok {
-				add(s, &w, false)
+		for _, tiers := range w.branches() {
+			if s, ok := in.gap(asks, tiers, w.above[1]); ok {
+				add(s, &w, strings.HasPrefix(s.path, w.path))
+			} else {
+				used = true
 			}
 		}
 	}
@@ -125,8 +124,11 @@ func (in *Input) asked(cluster string) bool {
 
 // unasked reports whether nobody is asked on a route.
 func (in *Input) unasked(m *manager, w *way) bool {
-	_, ok := in.gap(in.asksOf(m), w.tiers(), w.spot)
-	return ok
+	asks := in.asksOf(m)
+	return !slices.ContainsFunc(w.branches(), func(tiers []tier) bool {
+		_, open := in.gap(asks, tiers, w.spot)
+		return !open
+	})
 }
 
 // wide are prefixes below which there is, by their name, not some corner but what is to be protected.

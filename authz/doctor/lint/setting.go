@@ -37,6 +37,20 @@ func (w *way) tiers() []tier {
 	}
 }
 
+// branches are the tiers of what becomes of a route: each of its weighted clusters may say something of its own.
+func (w *way) branches() [][]tier {
+	clusters := w.route.GetRoute().GetWeightedClusters().GetClusters()
+	if len(clusters) == 0 {
+		return [][]tier{w.tiers()}
+	}
+	at := w.at("route", "weighted_clusters", "clusters")
+	out := make([][]tier, len(clusters))
+	for i, c := range clusters {
+		out[i] = append([]tier{{at.index(i), c.GetTypedPerFilterConfig()}}, w.tiers()...)
+	}
+	return out
+}
+
 // settingOf is what counts for a filter. The most specific tier that names it says whether it is in the chain. What it
 // does there is said by the most specific tier that has a configuration: an empty one switches the filter on, and leaves
 // in force that it is disabled further up.

@@ -15,8 +15,9 @@ func TestShippedEnvoyConfigurations(t *testing.T) {
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no configurations found: %v", err)
 	}
+	names = append(names, "../../../k8s/standalone/envoy.yaml")
 	for _, name := range names {
-		t.Run(filepath.Base(name), func(t *testing.T) {
+		t.Run(strings.TrimPrefix(name, "../../../"), func(t *testing.T) {
 			raw, err := os.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)
