@@ -176,7 +176,7 @@ var clusterRules = []Rule{
 	{"TK143", Error, "Checks are sent to whoever answers.",
 		"Credentials can be read on the way, and who answers in Tollkeeper's place lets everybody in.",
 		"Use a TLS transport socket with a validation context that names Tollkeeper's certificate.",
-		checks{unprotected, istioClear, egClear}},
+		checks{unprotected, unprotectedGoogle, istioClear, egClear}},
 	{"TK146", Warning, "Connecting may take longer than a check.",
 		"One host that does not answer uses up the time of every check that is sent to it.",
 		"Set connect_timeout well below the timeout of the check, such as 0.1s.",

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"cmp"
+	"net"
 	"slices"
 	"strings"
 
@@ -114,6 +115,27 @@ func unprotected(in *Input, report func(Finding)) {
 			}
 		}
 	}
+}
+
+// unprotectedGoogle: the same where gRPC's own library asks, which has no cluster.
+func unprotectedGoogle(in *Input, report func(Finding)) {
+	for _, a := range in.asks() {
+		g := a.authz.GetGrpcService().GetGoogleGrpc()
+		if g == nil || g.GetChannelCredentials().GetCredentialSpecifier() != nil || len(g.GetChannelCredentialsPlugin()) > 0 || localTarget(g.GetTargetUri()) {
+			continue
+		}
+		report(a.at("grpc_service", "google_grpc", "channel_credentials").says(
+			"checks, with the credentials in them, cross the network in the clear, and whoever answers is believed"))
+	}
+}
+
+// localTarget reports whether an address as gRPC writes them does not leave the machine.
+func localTarget(uri string) bool {
+	if strings.HasPrefix(uri, "unix") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(uri[strings.LastIndex(uri, "/")+1:])
+	return err == nil && loopback(host)
 }
 
 func verifies(at spot, tls *tlsv3.UpstreamTlsContext, report func(Finding)) {
