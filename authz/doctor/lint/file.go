@@ -159,7 +159,7 @@ func (f *File) addObject(s spot, depth int) {
 			before := len(f.owns)
 			f.add(inner, AnySubject, depth+3)
 			for _, own := range f.owns[before:] {
-				own.namespace = o.namespace
+				own.namespace, own.configMap = o.namespace, o.name
 			}
 		}
 	}

@@ -126,6 +126,7 @@ func Run(files []*File, opt Options) (Report, error) {
 		in.take(f)
 		r.Files = append(r.Files, Seen{f.Name, f.is()})
 	}
+	in.complete()
 	seen := make(map[Finding]bool)
 	for i := range Rules() {
 		rule := &table[i]
