@@ -79,7 +79,7 @@ func (in *Input) complete() {
 	for _, w := range in.objects {
 		t := w.template()
 		o := &Own{spot: w.spot, pod: t, namespace: w.namespace, variables: variables(t)}
-		if len(o.variables) == 0 || slices.Contains(covered, t.doc.file+t.path+t.object) {
+		if len(o.variables) == 0 || !whole(t) || slices.Contains(covered, t.doc.file+t.path+t.object) {
 			continue
 		}
 		o.read()
@@ -87,6 +87,11 @@ func (in *Input) complete() {
 			in.owns = append(in.owns, o)
 		}
 	}
+}
+
+// whole reports whether a template is one of pods, and not a patch for one.
+func whole(template spot) bool {
+	return slices.ContainsFunc(template.at("spec", "containers").items(), func(c spot) bool { return c.at("image").is })
 }
 
 // everyPod reports whether something holds for the pods of a configuration. Of pods that are not in the files it is asked
