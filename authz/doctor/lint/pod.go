@@ -79,7 +79,7 @@ func (in *Input) complete() {
 	for _, w := range in.objects {
 		t := w.template()
 		o := &Own{spot: w.spot, pod: t, namespace: w.namespace, variables: variables(t)}
-		if len(o.variables) == 0 || !whole(t) || slices.Contains(covered, t.doc.file+t.path+t.object) {
+		if len(o.variables) == 0 || !ofPods(t) || slices.Contains(covered, t.doc.file+t.path+t.object) {
 			continue
 		}
 		o.read()
@@ -89,8 +89,8 @@ func (in *Input) complete() {
 	}
 }
 
-// whole reports whether a template is one of pods, and not a patch for one.
-func whole(template spot) bool {
+// ofPods reports whether a template is one of pods, and not a patch for one.
+func ofPods(template spot) bool {
 	return slices.ContainsFunc(template.at("spec", "containers").items(), func(c spot) bool { return c.at("image").is })
 }
 
