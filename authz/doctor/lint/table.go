@@ -232,7 +232,7 @@ var meshRules = []Rule{
 		"Answers are not validated, any header may be changed, duplicate headers are joined, and denials count as faults of your service.",
 		"Merge validate_mutations, encode_raw_headers and decoder_header_mutation_rules into it, by an EnvoyFilter or EnvoyPatchPolicy.",
 		checks{istioHardened, egHardened}},
-	{"TK160", Error, "A route's own SecurityPolicy takes the check away.",
+	{"TK160", Error, "A route's own SecurityPolicy takes the check away, or asks somebody else.",
 		"It takes the place of the gateway's as a whole: requests to the route pass unchecked.",
 		"Set mergeType: StrategicMerge in the route's policy, or repeat extAuth there.",
 		checks{overridden}},
