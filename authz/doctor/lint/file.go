@@ -138,7 +138,7 @@ func (f *File) addObject(s spot, depth int) {
 	}
 	o := readObject(s)
 	f.objects = append(f.objects, o)
-	if len(variables(o.template())) > 0 {
+	if len((&Input{objects: f.objects}).variables(o.template(), o.namespace)) > 0 {
 		f.kinds = append(f.kinds, "environment of Tollkeeper in "+o.object)
 	}
 	if o.kind == "IstioOperator" {

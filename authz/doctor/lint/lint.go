@@ -59,7 +59,8 @@ type Options struct {
 	Cluster string
 	// EnvoyVersion is the version of the Envoy that will read a bootstrap, such as 1.40.0. "": what a dump says, or unknown.
 	EnvoyVersion string
-	// Unchecked are routes that are meant to be open: the path, prefix or name of a route, or the name of a virtual host.
+	// Unchecked is what is meant to be open: the path, prefix or name of a route, the name of a virtual host, what a policy
+	// of Istio leaves out, or the name of the policy or patch.
 	Unchecked []string
 	// Ignore are ids of rules that are not applied.
 	Ignore []string

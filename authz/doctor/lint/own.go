@@ -100,6 +100,9 @@ func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State
 func (o *Own) fail(err error) {
 	f := o.says("")
 	text := strings.TrimPrefix(err.Error(), o.doc.file+":")
+	if name, _, _ := strings.Cut(text, ":"); o.variables[name].is {
+		f = o.variables[name].says("")
+	}
 	if line, rest, ok := strings.Cut(text, ":"); ok && number(line) > 0 {
 		_, text, _ = strings.Cut(rest, ": ") // the column
 		f.Line = number(line)
@@ -109,6 +112,11 @@ func (o *Own) fail(err error) {
 	}
 	f.Wrong = strings.TrimSpace(text)
 	o.fault = &f
+}
+
+// byVariable reports whether the fault is in the environment.
+func (o *Own) byVariable() bool {
+	return strings.HasPrefix(o.fault.Wrong, config.EnvPrefix) || strings.HasPrefix(o.fault.Wrong, "environment:")
 }
 
 // isOwn reports whether a document looks like a configuration of Tollkeeper.

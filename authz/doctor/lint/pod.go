@@ -46,18 +46,37 @@ func (in *Input) pods(o *Own) []spot {
 	return all
 }
 
-// variables are those of a pod that Tollkeeper looks at, with their values.
-func variables(pod spot) map[string]spot {
+// variables are those of a pod that Tollkeeper looks at, with their values. Those of a container itself count more than
+// those of the ConfigMaps that it takes in.
+func (in *Input) variables(pod spot, namespace string) map[string]spot {
 	out := make(map[string]spot)
+	add := func(name string, value spot) {
+		if strings.HasPrefix(name, config.EnvPrefix) && value.is {
+			out[name] = value.called("%s, variable %s", pod.object, name)
+		}
+	}
 	for _, c := range pod.at("spec", "containers").items() {
-		for _, v := range c.at("env").items() {
-			name := v.at("name").text()
-			if strings.HasPrefix(name, config.EnvPrefix) && v.at("value").is {
-				out[name] = v.at("value").called("%s, variable %s", pod.object, name)
+		for _, from := range c.at("envFrom").items() {
+			data := in.dataOf(from.at("configMapRef"), namespace)
+			for _, k := range data.keys() {
+				add(from.at("prefix").text()+k, data.key(k))
 			}
+		}
+		for _, v := range c.at("env").items() {
+			ref := v.at("valueFrom", "configMapKeyRef")
+			add(v.at("name").text(), in.dataOf(ref, namespace).key(ref.at("key").text()))
+			add(v.at("name").text(), v.at("value"))
 		}
 	}
 	return out
+}
+
+// dataOf is what a ConfigMap holds that is referred to by name, as far as it is in the files.
+func (in *Input) dataOf(ref spot, namespace string) spot {
+	if o := in.objectCalled("", "ConfigMap", namespace, ref.at("name").text()); ref.is && o != nil {
+		return o.at("data")
+	}
+	return spot{doc: ref.doc}
 }
 
 // complete puts the environment of the pods over the configurations. One of pods that have nothing but an environment is
@@ -69,7 +88,7 @@ func (in *Input) complete() {
 		full.variables = make(map[string]spot)
 		for _, p := range in.pods(o) {
 			covered = append(covered, p.doc.file+p.path+p.object)
-			maps.Copy(full.variables, variables(p))
+			maps.Copy(full.variables, in.variables(p, o.namespace))
 		}
 		if len(full.variables) > 0 {
 			full.read()
@@ -78,11 +97,14 @@ func (in *Input) complete() {
 	}
 	for _, w := range in.objects {
 		t := w.template()
-		o := &Own{spot: w.spot, pod: t, namespace: w.namespace, variables: variables(t)}
+		o := &Own{spot: w.spot, pod: t, namespace: w.namespace, variables: in.variables(t, w.namespace)}
 		if len(o.variables) == 0 || !ofPods(t) || slices.Contains(covered, t.doc.file+t.path+t.object) {
 			continue
 		}
 		o.read()
+		if o.fault != nil && !o.byVariable() {
+			continue // of a file that is not here, if it is one
+		}
 		if o.fault != nil || !reflect.DeepEqual(o.Config, config.Default()) {
 			in.owns = append(in.owns, o)
 		}
