@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+const managerType = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
 // patch is a typed configuration in an EnvoyFilter, of a type that rules look into.
 type patch struct {
 	spot
@@ -18,19 +20,38 @@ type patch struct {
 	err error
 }
 
+// typed is a typed configuration, or what is inside if it is written as a TypedStruct.
+func typed(s spot) spot {
+	if strings.HasSuffix(s.at(typeKey).text(), ".TypedStruct") && s.at("value").is {
+		inner := s.at("value")
+		inner.near = &node{isMap: true, line: inner.near.line, keys: []string{typeKey}, items: []*node{s.at("type_url").near}, at: []int{inner.seen}}
+		if v := s.at("value").near; v.isMap {
+			inner.near.keys, inner.near.items, inner.near.at = append(inner.near.keys, v.keys...), append(inner.near.items, v.items...), append(inner.near.at, v.at...)
+		}
+		return inner
+	}
+	return s
+}
+
+// typeName is the name of the type of a typed configuration.
+func typeName(s spot) string {
+	url := typed(s).at(typeKey).text()
+	return url[strings.LastIndex(url, "/")+1:]
+}
+
 // filterPatches are those of all EnvoyFilters.
 func (in *Input) filterPatches() []patch {
 	var out []patch
 	for _, o := range in.objectsOf("networking.istio.io", "EnvoyFilter") {
 		for _, p := range o.at("spec", "configPatches").items() {
-			s := p.at("patch", "value", "typed_config")
+			s := typed(p.at("patch", "value", "typed_config"))
 			var into proto.Message
-			switch url := s.at(typeKey).text(); url[strings.LastIndex(url, "/")+1:] {
+			switch typeName(s) {
 			case authzType:
 				into = &extauthzv3.ExtAuthz{}
 			case "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":
 				into = &headermutationv3.HeaderMutation{}
-			case "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager":
+			case managerType:
 				into = &hcmv3.HttpConnectionManager{}
 			default:
 				continue
@@ -106,10 +127,12 @@ func removedByPatch(in *Input, report func(Finding)) {
 	for _, o := range in.objectsOf("networking.istio.io", "EnvoyFilter") {
 		for _, p := range o.at("spec", "configPatches").items() {
 			op, value := p.at("patch", "operation"), p.at("patch", "value")
-			kind := value.at("typed_config", typeKey).text()
+			replaced := op.text() == "REPLACE" && len(extAuthzIn(value, 0)) == 0
 			switch {
+			case replaced && p.at("applyTo").text() == "NETWORK_FILTER" && typeName(value.at("typed_config")) == managerType:
+				report(mended(op.says("it puts a chain of filters without one that asks in the place of that which istiod makes"), "Merge what you need instead."))
 			case !ofExtAuthz(p):
-			case op.text() == "REMOVE", op.text() == "REPLACE" && kind[strings.LastIndex(kind, "/")+1:] != authzType:
+			case op.text() == "REMOVE", replaced:
 				report(mended(op.says("it takes away the filter that asks: requests pass unchecked"), "Remove the patch."))
 			case value.at("disabled").truthy():
 				report(mended(value.at("disabled").says("it switches off the filter that asks: requests pass unchecked"), "Remove the patch."))

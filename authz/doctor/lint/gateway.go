@@ -136,7 +136,7 @@ func overridden(in *Input, report func(Finding)) {
 		}
 		for _, ref := range in.refs(o) {
 			above := in.gatewayPolicyOf(o, ref)
-			if above == nil || above == o {
+			if above == nil {
 				continue
 			}
 			where := fmt.Sprintf("%s %q", ref.at("kind").text(), ref.at("name").text())
@@ -178,7 +178,7 @@ func asksAnother(o, above *object, where string, report func(Finding)) {
 func (in *Input) gatewayPolicyOf(o *object, ref spot) *object {
 	for _, above := range in.asking() {
 		for _, to := range in.refs(above) {
-			if to.at("kind").text() != "Gateway" {
+			if above == o || to.at("kind").text() != "Gateway" {
 				continue
 			}
 			gateway := to.at("name").text()

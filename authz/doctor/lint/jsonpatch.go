@@ -69,8 +69,8 @@ func (in *Input) jsonExtAuthz() []patch {
 
 // extAuthzIn finds whole configurations of the filter in a value.
 func extAuthzIn(s spot, depth int) []spot {
-	if kind := s.at(typeKey).text(); kind[strings.LastIndex(kind, "/")+1:] == authzType {
-		return []spot{s}
+	if typeName(s) == authzType {
+		return []spot{typed(s)}
 	}
 	var out []spot
 	if depth < maxDepth {

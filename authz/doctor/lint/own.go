@@ -2,6 +2,7 @@ package lint
 
 import (
 	"cmp"
+	"errors"
 	"net"
 	"net/url"
 	"os"
@@ -48,7 +49,11 @@ type DataDir struct {
 
 // readOwn reads a configuration that stands in a file, for whichever machine it is.
 func readOwn(doc *document) *Own {
-	o := &Own{spot: doc.spot().called("configuration")}
+	o := &Own{spot: doc.spot().called("configuration"), Config: config.Default()}
+	if doc.raw == nil {
+		o.fail(errors.New("it stands in a file with other documents, which the server does not take"))
+		return o
+	}
 	o.read()
 	return o
 }
