@@ -19,7 +19,7 @@ const (
 func (in *Input) asking() []*object {
 	var out []*object
 	for _, o := range in.objectsOf(egGroup, "SecurityPolicy") {
-		if len(o.extAuth().keys()) > 0 { // null takes it away
+		if o.extAuth().is && !o.dropsCheck() {
 			out = append(out, o)
 		}
 	}
@@ -130,7 +130,8 @@ func egWithheld(in *Input, report func(Finding)) {
 // overridden: a route has a policy of its own, which takes the place of the gateway's, check and all.
 func overridden(in *Input, report func(Finding)) {
 	for _, o := range in.objectsOf(egGroup, "SecurityPolicy") {
-		merges, asks, drops := o.at("spec", "mergeType").is, len(o.extAuth().keys()) > 0, o.dropsCheck()
+		merges, drops := o.at("spec", "mergeType").is, o.dropsCheck()
+		asks := o.extAuth().is && !drops
 		if merges && !asks && !drops || in.named(o.name) {
 			continue
 		}
@@ -142,7 +143,7 @@ func overridden(in *Input, report func(Finding)) {
 			where := fmt.Sprintf("%s %q", ref.at("kind").text(), ref.at("name").text())
 			switch {
 			case merges && drops:
-				report(o.extAuth().says("it takes the check of %s away: %s is open", above.object, where))
+				report(mended(o.extAuth().says("it takes the check of %s away: %s is open", above.object, where), "Leave extAuth out, so that the gateway's is kept."))
 			case !asks:
 				report(ref.says("it takes the place of %s, and asks nobody: %s is open", above.object, where))
 			default:
