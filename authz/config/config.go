@@ -169,7 +169,8 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
 	}
 	if at, err := cfg.validate(); err != nil {
-		return Config{}, fmt.Errorf("%s%w", place(path, raw, at), err)
+		_, set := os.LookupEnv(variable(at))
+		return Config{}, fmt.Errorf("%s%w", place(path, raw, at, set), err)
 	}
 	return cfg, nil
 }
@@ -194,11 +195,15 @@ func Parse(raw []byte, cfg *Config) error {
 	return errors.New(strings.NewReplacer("[", "", "] ", ": ").Replace(text))
 }
 
+// variable is the name of the variable for a field.
+func variable(field string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(field, ".", "_"))
+}
+
 // place says where a field stands in the file, or which variable set it.
-func place(path string, raw []byte, field string) string {
-	name := EnvPrefix + strings.ToUpper(strings.ReplaceAll(field, ".", "_"))
-	if _, set := os.LookupEnv(name); set || path == "" {
-		return name + ": "
+func place(path string, raw []byte, field string, byVariable bool) string {
+	if byVariable || path == "" {
+		return variable(field) + ": "
 	}
 	if p, err := yaml.PathString("$." + field); err == nil {
 		if file, err := parser.ParseBytes(raw, 0); err == nil {

@@ -1,16 +1,26 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
 
-// Read reads a document as Load reads a file, but without the environment: for those who judge a file that is not to be
-// used here. The error begins with the name, and line and column where they are known.
-func Read(name string, raw []byte) (Config, error) {
+	"github.com/caarlos0/env/v11"
+)
+
+// Read reads a document as Load reads a file, with the variables of an environment over it that is not that of this
+// process: for those who judge a file that is not to be used here. The error begins with the name, and line and column
+// where they are known.
+func Read(name string, raw []byte, environment map[string]string) (Config, error) {
 	cfg := Default()
 	if err := Parse(raw, &cfg); err != nil {
 		return Config{}, fmt.Errorf("%s:%w", name, err)
 	}
+	if err := env.ParseWithOptions(&cfg, env.Options{Prefix: EnvPrefix, Environment: environment}); err != nil {
+		return Config{}, fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+	}
 	if at, err := cfg.validate(); err != nil {
-		return Config{}, fmt.Errorf("%s%w", place(name, raw, at), err)
+		_, set := environment[variable(at)]
+		return Config{}, fmt.Errorf("%s%w", place(name, raw, at, set), err)
 	}
 	return cfg, nil
 }

@@ -34,7 +34,7 @@ func (o *judgeOptions) flags(cmd *cobra.Command) {
 	f.StringSliceVar(&o.Ignore, "ignore", nil, "rules to leave out, such as TK111,TK124")
 	f.StringVar(&o.Cluster, "cluster", "", "Envoy's cluster or Istio's provider for Tollkeeper, where others are asked too")
 	f.StringVar(&o.EnvoyVersion, "envoy-version", "", "version of the Envoy that will read the configuration, such as 1.40.0")
-	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "paths, prefixes or names of routes, or names of listeners, that are meant to be open")
+	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "paths, prefixes or names of routes, or names of listeners or policies, that are meant to be open")
 }
 
 func (c *cli) doctorFilesCmd(about lint.Subject, what string) *cobra.Command {

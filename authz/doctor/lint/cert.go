@@ -26,8 +26,8 @@ func (in *Input) tlsOf(o *Own) TLSFiles {
 	at := o.at("tls")
 	files := TLSFiles{Cert: at.at("cert_file").text(), Key: at.at("key_file").text(), ClientCA: at.at("client_ca_file").text()}
 	for name, path := range map[string]*string{"CERT": &files.Cert, "KEY": &files.Key, "CLIENT_CA": &files.ClientCA} {
-		if value := in.podVariable(o, config.EnvPrefix+"TLS_"+name+"_FILE"); value != "" {
-			*path = value
+		if value, ok := o.variables[config.EnvPrefix+"TLS_"+name+"_FILE"]; ok {
+			*path = value.text()
 		}
 	}
 	return files
@@ -194,17 +194,27 @@ func named(c *x509.Certificate, m *tlsv3.SubjectAltNameMatcher) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return matches(m.GetMatcher(), name) })
 }
 
-// certClients: any client is served, for it is not asked who it is.
+// certClients: any client is served, for it is not asked who it is, or anybody with a certificate will do.
 func certClients(in *Input, report func(Finding)) {
 	for _, o := range in.owns {
-		if files := in.tlsOf(o); files.Cert != "" && files.ClientCA == "" && exposed(o.Config.Listen.GRPC) {
-			f := o.at("tls", "client_ca_file").says("clients need no certificate: who reaches %s can try out keys and use up quotas", o.Config.Listen.GRPC)
-			if in.fenced(o) {
-				f = o.at("tls", "client_ca_file").says("clients of %s need no certificate: only a NetworkPolicy says who they are", o.Config.Listen.GRPC)
-				f.Severity = Info
-			}
-			report(f)
+		files := in.tlsOf(o)
+		if files.Cert == "" || !exposed(o.Config.Listen.GRPC) {
+			continue
 		}
+		f, fence := o.at("tls", "client_ca_file").says("clients need no certificate: who reaches %s can try out keys and use up quotas", o.Config.Listen.GRPC),
+			"clients of %s need no certificate: only a NetworkPolicy says who they are"
+		if files.ClientCA != "" {
+			if len(o.Config.TLS.ClientNames) > 0 {
+				continue
+			}
+			f, fence = o.at("tls", "client_names").says("every client with a certificate of the CA may ask on %s, whatever it was issued for", o.Config.Listen.GRPC),
+				"every client of %s with a certificate of the CA may ask: only a NetworkPolicy says who they are"
+			f.Mend = "Name the certificates of your Envoys in tls.client_names."
+		}
+		if in.fenced(o) {
+			f.Wrong, f.Severity = fmt.Sprintf(fence, o.Config.Listen.GRPC), Info
+		}
+		report(f)
 	}
 }
 

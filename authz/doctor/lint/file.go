@@ -33,8 +33,7 @@ type File struct {
 
 // Known reports whether there is anything in the file that rules look at.
 func (f *File) Known() bool {
-	return len(f.envoys)+len(f.meshes)+len(f.owns)+len(f.broken) > 0 || f.version.known() ||
-		slices.ContainsFunc(f.objects, func(o *object) bool { return o.ofInterest() })
+	return len(f.kinds)+len(f.broken) > 0 || slices.ContainsFunc(f.objects, func(o *object) bool { return o.ofInterest() })
 }
 
 // is lists what was found in the file.
@@ -139,6 +138,9 @@ func (f *File) addObject(s spot, depth int) {
 	}
 	o := readObject(s)
 	f.objects = append(f.objects, o)
+	if len((&Input{objects: f.objects}).variables(o.template(), o.namespace)) > 0 {
+		f.kinds = append(f.kinds, "environment of Tollkeeper in "+o.object)
+	}
 	if o.kind == "IstioOperator" {
 		f.addMesh(o.at("spec", "meshConfig"))
 	}
@@ -159,7 +161,7 @@ func (f *File) addObject(s spot, depth int) {
 			before := len(f.owns)
 			f.add(inner, AnySubject, depth+3)
 			for _, own := range f.owns[before:] {
-				own.namespace = o.namespace
+				own.namespace, own.configMap = o.namespace, o.name
 			}
 		}
 	}

@@ -35,6 +35,7 @@ func TestForms(t *testing.T) {
 		"said to be our own":    {"lisen: {}", "config", []string{"Tollkeeper configuration"}},
 		"objects in a List":     {"{apiVersion: v1, kind: List, items: [{" + policy + "}, {apiVersion: v1, kind: Secret}]}", "", []string{"SecurityPolicy n/p"}},
 		"several documents":     {"{" + policy + "}\n---\n---\n" + mesh, "", []string{"Istio mesh configuration", "SecurityPolicy n/p"}},
+		"environment of pods":   {"{apiVersion: apps/v1, kind: Deployment, metadata: {name: t, namespace: n}, spec: {template: {spec: {containers: [{env: [{name: TOLLKEEPER_STORE, value: bolt}]}]}}}}", "", []string{"environment of Tollkeeper in Deployment n/t"}},
 		"egctl, to xds":         {`xds: {a/b: {configs: [{"@type": type.googleapis.com/envoy.admin.v3.BootstrapConfigDump}]}}`, "", []string{"Envoy of gateway a/b"}},
 		"egctl, to gateway-api": {"gatewayClass: {kind: GatewayClass, metadata: {name: eg}}\nsecurityPolicies: [{" + policy + "}]", "", []string{"SecurityPolicy n/p"}},
 	} {

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ const (
 func (in *Input) asking() []*object {
 	var out []*object
 	for _, o := range in.objectsOf(egGroup, "SecurityPolicy") {
-		if o.at("spec", "extAuth").is {
+		if o.extAuth().is && !o.dropsCheck() {
 			out = append(out, o)
 		}
 	}
@@ -129,27 +130,61 @@ func egWithheld(in *Input, report func(Finding)) {
 // overridden: a route has a policy of its own, which takes the place of the gateway's, check and all.
 func overridden(in *Input, report func(Finding)) {
 	for _, o := range in.objectsOf(egGroup, "SecurityPolicy") {
-		if o.extAuth().is || o.at("spec", "mergeType").is {
+		merges, drops := o.at("spec", "mergeType").is, o.dropsCheck()
+		asks := o.extAuth().is && !drops
+		if merges && !asks && !drops || in.named(o.name) {
 			continue
 		}
-		for _, ref := range targets(o) {
-			if above := in.gatewayPolicyOf(o, ref); above != nil {
-				report(ref.says("it takes the place of %s, and asks nobody: %s %q is open", above.object, ref.at("kind").text(), ref.at("name").text()))
+		for _, ref := range in.refs(o) {
+			above := in.gatewayPolicyOf(o, ref)
+			if above == nil {
+				continue
+			}
+			where := fmt.Sprintf("%s %q", ref.at("kind").text(), ref.at("name").text())
+			switch {
+			case merges && drops:
+				report(mended(o.extAuth().says("it takes the check of %s away: %s is open", above.object, where), "Leave extAuth out, so that the gateway's is kept."))
+			case !asks:
+				report(ref.says("it takes the place of %s, and asks nobody: %s is open", above.object, where))
+			default:
+				asksAnother(o, above, where, report)
 			}
 		}
+	}
+}
+
+// dropsCheck reports whether a policy that is merged into another takes its check out.
+func (o *object) dropsCheck() bool {
+	at := o.extAuth()
+	return at.is && len(at.keys()) == 0 || at.key("$patch").text() == "delete"
+}
+
+// asksAnother: the policy of a route asks, though not who is asked above it. One that goes by our name is Tollkeeper.
+func asksAnother(o, above *object, where string, report func(Finding)) {
+	here, there := backendsOf(o), backendsOf(above)
+	ours := func(b backend) bool { return strings.Contains(b.name, "tollkeeper") }
+	for _, b := range here {
+		if ours(b) || slices.ContainsFunc(there, func(x backend) bool { return x.kind == b.kind && x.namespace == b.namespace && x.name == b.name }) {
+			continue
+		}
+		f := b.says("it takes the place of %s, and asks %s %s/%s, for %s", above.object, b.kind, b.namespace, b.name, where)
+		if !slices.ContainsFunc(there, ours) {
+			f.Severity = Warning // which of the two is Tollkeeper?
+		}
+		report(f)
 	}
 }
 
 // gatewayPolicyOf is a policy that asks and that another one overrides at what it is attached to, nil if none is here.
 func (in *Input) gatewayPolicyOf(o *object, ref spot) *object {
 	for _, above := range in.asking() {
-		for _, to := range targets(above) {
-			if to.at("kind").text() != "Gateway" {
+		for _, to := range in.refs(above) {
+			if above == o || to.at("kind").text() != "Gateway" {
 				continue
 			}
 			gateway := to.at("name").text()
 			if ref.at("kind").text() == "Gateway" {
-				if above.namespace == o.namespace && ref.at("name").text() == gateway && ref.at("sectionName").is && !to.at("sectionName").is {
+				if above.namespace == o.namespace && (gateway == "" || ref.at("name").text() == gateway) && ref.at("sectionName").is && !to.at("sectionName").is {
 					return above
 				}
 				continue
@@ -163,14 +198,43 @@ func (in *Input) gatewayPolicyOf(o *object, ref spot) *object {
 	return nil
 }
 
-// attached reports whether a route belongs to a gateway.
+// refs are what a policy of Envoy Gateway is attached to, by name or by labels. One that chooses Gateways which are not in
+// the files may mean any of its namespace, and has no name.
+func (in *Input) refs(o *object) []spot {
+	out := targets(o)
+	for _, s := range o.at("spec", "targetSelectors").items() {
+		group, kind := s.at("group").text(), s.at("kind").text()
+		if group == "" {
+			group = gatewayGroup
+		}
+		found := false
+		for _, x := range in.objectsOf(group, kind) {
+			if found = found || x.namespace == o.namespace; x.namespace == o.namespace && selects(s, x.at("metadata", "labels")) {
+				out = append(out, s.standsFor(kind, x.name))
+			}
+		}
+		if !found && kind == "Gateway" {
+			out = append(out, s.standsFor(kind, ""))
+		}
+	}
+	return out
+}
+
+// standsFor is the spot as a reference to an object by its name.
+func (s spot) standsFor(kind, name string) spot {
+	text := func(value string) *node { return &node{line: s.seen, scalar: value} }
+	s.near = &node{isMap: true, line: s.seen, keys: []string{"kind", "name"}, items: []*node{text(kind), text(name)}, at: []int{s.seen, s.seen}}
+	return s
+}
+
+// attached reports whether a route belongs to a gateway, or to any of a namespace if that has no name.
 func attached(route *object, namespace, gateway string) bool {
 	return slices.ContainsFunc(route.at("spec", "parentRefs").items(), func(p spot) bool {
 		ns := p.at("namespace").text()
 		if ns == "" {
 			ns = route.namespace
 		}
-		return ns == namespace && p.at("name").text() == gateway
+		return ns == namespace && (gateway == "" || p.at("name").text() == gateway)
 	})
 }
 
@@ -223,8 +287,11 @@ func stripsHeaders(o *object) bool {
 // and different ones, it is not.
 func (in *Input) shares(o, c *object) bool {
 	gateways := func(o *object) (names []string, certain bool) {
-		refs := targets(o)
+		refs := in.refs(o)
 		for _, r := range refs {
+			if r.at("name").text() == "" {
+				return nil, false
+			}
 			if r.at("kind").text() == "Gateway" {
 				names = append(names, o.namespace+"/"+r.at("name").text())
 				continue

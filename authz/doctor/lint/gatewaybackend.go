@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 )
 
 // The rules of this file look at how Envoy Gateway reaches Tollkeeper, and at patches of what it makes.
@@ -21,20 +19,26 @@ type backend struct {
 func (in *Input) backends() []backend {
 	var out []backend
 	for _, o := range in.asking() {
-		refs := o.extAuth("grpc", "backendRefs").items()
-		if one := o.extAuth("grpc", "backendRef"); one.is {
-			refs = append(refs, one)
+		out = append(out, backendsOf(o)...)
+	}
+	return out
+}
+
+func backendsOf(o *object) []backend {
+	var out []backend
+	refs := o.extAuth("grpc", "backendRefs").items()
+	if one := o.extAuth("grpc", "backendRef"); one.is {
+		refs = append(refs, one)
+	}
+	for _, r := range refs {
+		b := backend{spot: r, policy: o, group: r.at("group").text(), kind: r.at("kind").text(), namespace: r.at("namespace").text(), name: r.at("name").text()}
+		if b.kind == "" {
+			b.kind = "Service"
 		}
-		for _, r := range refs {
-			b := backend{spot: r, policy: o, group: r.at("group").text(), kind: r.at("kind").text(), namespace: r.at("namespace").text(), name: r.at("name").text()}
-			if b.kind == "" {
-				b.kind = "Service"
-			}
-			if b.namespace == "" {
-				b.namespace = o.namespace
-			}
-			out = append(out, b)
+		if b.namespace == "" {
+			b.namespace = o.namespace
 		}
+		out = append(out, b)
 	}
 	return out
 }
@@ -150,15 +154,6 @@ func (in *Input) patches(suffix string) []spot {
 	return out
 }
 
-// egPatchFields: a patch that Envoy Gateway, or Envoy, cannot make sense of.
-func egPatchFields(in *Input, report func(Finding)) {
-	for _, s := range in.patches("/decoder_header_mutation_rules") {
-		if _, err := decode(s, &mutationv3.HeaderMutationRules{}); err != nil {
-			report(s.says("cannot be read: %v", err))
-		}
-	}
-}
-
 func egHardened(in *Input, report func(Finding)) {
 	if len(in.patches("/validate_mutations"))+len(in.patches("/decoder_header_mutation_rules")) > 0 {
 		return
@@ -175,21 +170,6 @@ func switchedOff(in *Input, report func(Finding)) {
 			if at := c.at("extensionApis", field); len(in.objectsOf(egGroup, kind)) > 0 && !at.truthy() {
 				report(at.says("%s is not switched on: %s has no effect", kind, in.objectsOf(egGroup, kind)[0].object))
 			}
-		}
-	}
-}
-
-// egRuledOut: a patch forbids what Tollkeeper does.
-func egRuledOut(in *Input, report func(Finding)) {
-	headers, removed := in.credentials()
-	wanted := slices.Clone(identity)
-	if removed {
-		wanted = append(wanted, headers...)
-	}
-	for _, s := range in.patches("/decoder_header_mutation_rules") {
-		rules, _ := decode(s, &mutationv3.HeaderMutationRules{})
-		if no := refusedBy(rules, wanted); no != "" {
-			report(s.says("%s", no))
 		}
 	}
 }

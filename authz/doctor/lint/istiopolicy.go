@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 )
 
 // The rules of this file look at Istio's authorization policies, and at how the mesh reaches Tollkeeper.
@@ -34,16 +36,23 @@ func targets(o *object) []spot {
 }
 
 func istioStripped(in *Input, report func(Finding)) {
-	if in.strippedByPatch() {
-		return
-	}
-	for _, o := range in.customs() {
-		if in.waypoint(o) || slices.ContainsFunc(o.at("spec", "rules").items(), coversAll) {
-			continue // nothing can be done, or Tollkeeper sees every request and does it
+	byPatch, policies := in.strippedByPatch(), in.inForce()
+	for _, o := range policies {
+		if slices.ContainsFunc(o.at("spec", "rules").items(), coversAll) {
+			continue // Tollkeeper sees every request and does it
 		}
 		f := o.at("spec").says("no EnvoyFilter takes x-tollkeeper-* of clients away: on paths that the policy leaves out your service believes them")
 		f.Severity = Warning
 		f.Mend = "Add an EnvoyFilter that inserts a header_mutation filter before ext_authz with remove_on_match for the prefix x-tollkeeper-."
+		if in.waypoint(o.object) {
+			if open, judged := in.holesOf(o, policies); len(open) == 0 && judged {
+				continue
+			}
+			f.Wrong = "no EnvoyFilter reaches a waypoint to take x-tollkeeper-* of clients away: on what the policy leaves out your service believes them"
+			f.Mend = "Check every request with rules: [{}], and let policies of Tollkeeper allow what is public."
+		} else if byPatch {
+			continue
+		}
 		report(f)
 	}
 }
@@ -54,7 +63,7 @@ func coversAll(rule spot) bool {
 }
 
 func istioHardened(in *Input, report func(Finding)) {
-	if len(in.extAuthzPatches()) > 0 {
+	if slices.ContainsFunc(in.filterPatches(), func(p patch) bool { _, ok := p.msg.(*extauthzv3.ExtAuthz); return ok }) {
 		return
 	}
 	for _, o := range in.customs() {

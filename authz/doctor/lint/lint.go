@@ -59,8 +59,8 @@ type Options struct {
 	Cluster string
 	// EnvoyVersion is the version of the Envoy that will read a bootstrap, such as 1.40.0. "": what a dump says, or unknown.
 	EnvoyVersion string
-	// Unchecked are routes that are meant to be open: the path, prefix or name of a route, or the name of a virtual host or
-	// listener.
+	// Unchecked is what is meant to be open: the path, prefix or name of a route, the name of a virtual host or listener,
+	// what a policy of Istio leaves out, or the name of the policy or patch.
 	Unchecked []string
 	// Ignore are ids of rules that are not applied.
 	Ignore []string
@@ -128,6 +128,7 @@ func Run(files []*File, opt Options) (Report, error) {
 		in.take(f)
 		r.Files = append(r.Files, Seen{f.Name, f.is()})
 	}
+	in.complete()
 	for i := range Rules() {
 		if rule := &table[i]; !slices.Contains(opt.Ignore, rule.ID) {
 			r.apply(in, rule)

@@ -2,9 +2,11 @@ package lint
 
 import (
 	"cmp"
+	"errors"
 	"net"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +23,9 @@ type Own struct {
 	fault  *Finding // why it cannot be used
 	state  *State   // nil if it is for another machine
 	// namespace is that of the ConfigMap in which it stands, "" for a file by itself.
-	namespace string
+	namespace, configMap string
+	pod                  spot            // whose environment is all there is of it
+	variables            map[string]spot // that count more than the file
 }
 
 // State is what was seen on the machine that a configuration is for.
@@ -46,13 +50,39 @@ type DataDir struct {
 // readOwn reads a configuration that stands in a file, for whichever machine it is.
 func readOwn(doc *document) *Own {
 	o := &Own{spot: doc.spot().called("configuration"), Config: config.Default()}
-	cfg, err := config.Read(doc.file, doc.raw)
-	if err != nil {
-		o.fail(err)
+	if doc.raw == nil {
+		o.fail(errors.New("it stands in a file with other documents, which the server does not take"))
 		return o
 	}
-	o.Config = cfg
+	o.read()
 	return o
+}
+
+// read reads the file and what is set over it.
+func (o *Own) read() {
+	environment := make(map[string]string, len(o.variables))
+	for name, value := range o.variables {
+		environment[name] = value.text()
+	}
+	raw := o.doc.raw
+	if o.pod.is {
+		raw = nil
+	}
+	o.Config, o.fault = config.Default(), nil
+	cfg, err := config.Read(o.doc.file, raw, environment)
+	if err != nil {
+		o.fail(err)
+		return
+	}
+	o.Config = cfg
+}
+
+// at is where a field is set: in the file, or by a variable of the pods.
+func (o *Own) at(names ...string) spot {
+	if s, ok := o.variables[config.EnvPrefix+strings.ToUpper(strings.Join(names, "_"))]; ok {
+		return s
+	}
+	return o.spot.at(names...)
 }
 
 // OwnFile is the configuration of this machine as it was loaded, with what was seen here. The error is that of loading it.
@@ -75,6 +105,9 @@ func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State
 func (o *Own) fail(err error) {
 	f := o.says("")
 	text := strings.TrimPrefix(err.Error(), o.doc.file+":")
+	if name, _, _ := strings.Cut(text, ":"); o.variables[name].is {
+		f = o.variables[name].says("")
+	}
 	if line, rest, ok := strings.Cut(text, ":"); ok && number(line) > 0 {
 		_, text, _ = strings.Cut(rest, ": ") // the column
 		f.Line = number(line)
@@ -86,12 +119,26 @@ func (o *Own) fail(err error) {
 	o.fault = &f
 }
 
+// byVariable reports whether the fault is in the environment.
+func (o *Own) byVariable() bool {
+	return strings.HasPrefix(o.fault.Wrong, config.EnvPrefix) || strings.HasPrefix(o.fault.Wrong, "environment:")
+}
+
 // isOwn reports whether a document looks like a configuration of Tollkeeper.
 func isOwn(s spot) bool {
-	known := []string{"listen", "policy", "data_dir", "store", "request", "credentials", "keys", "tokens", "answers", "revocation", "log", "tls"}
 	keys := s.keys()
-	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(known, k) })
+	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(ownFields, k) })
 }
+
+// ownFields are the fields of a configuration.
+var ownFields = func() (names []string) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.Config]()) {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" && len(f.Index) == 1 {
+			names = append(names, name)
+		}
+	}
+	return names
+}()
 
 func ownUnreadable(in *Input, report func(Finding)) {
 	for _, o := range in.owns {
@@ -259,7 +306,7 @@ func ownClear(in *Input, report func(Finding)) {
 
 func ownPepper(in *Input, report func(Finding)) {
 	for _, o := range in.owns {
-		if o.fault == nil && o.Config.Keys.PepperFile == "" {
+		if o.fault == nil && o.Config.Keys.PepperFile == "" && !o.pod.is { // else it may be in a file that is not here
 			report(o.at("keys", "pepper_file").says("keys are hashed without a pepper: whoever gets a copy of the data can test whether a key is in it"))
 		}
 	}

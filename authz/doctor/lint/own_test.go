@@ -48,7 +48,7 @@ func stateSamples(t *testing.T) []stateSample {
 	tls := func(o certOptions) func(*config.Config, *lint.State) {
 		files := o.write(t)
 		return func(c *config.Config, s *lint.State) {
-			c.Listen.GRPC, s.TLS = "0.0.0.0:9001", files
+			c.Listen.GRPC, s.TLS, c.TLS.ClientNames = "0.0.0.0:9001", files, []string{"envoy.edge.svc"}
 		}
 	}
 	good := certOptions{dns: "tollkeeper.tollkeeper.svc", ca: true, usage: x509.ExtKeyUsageServerAuth}
@@ -94,6 +94,7 @@ func stateSamples(t *testing.T) []stateSample {
 		{"TK222", "bad", with(func(o *certOptions) { o.usage = x509.ExtKeyUsageClientAuth })},
 		{"TK222", "good", tls(good)},
 		{"TK223", "bad", with(func(o *certOptions) { o.ca = false })},
+		{"TK223", "bad", func(c *config.Config, s *lint.State) { tls(good)(c, s); c.TLS.ClientNames = nil }},
 		{"TK223", "good", tls(good)},
 		{"TK224", "bad", with(func(o *certOptions) { o.mode = 0o644 })},
 		{"TK224", "good", with(func(o *certOptions) { o.mode = 0o640 })},
