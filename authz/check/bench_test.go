@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -72,6 +73,27 @@ func TestAllocationBudget(t *testing.T) {
 	})
 	if n > allocations+raceAllocations {
 		t.Errorf("%v allocations a check, want at most %d", n, allocations)
+	}
+}
+
+// TestARememberedVerdictIsForThoseWhoWait has a caller leave before a verdict that need not be worked out.
+func TestARememberedVerdictIsForThoseWhoWait(t *testing.T) {
+	c, r := quick(t, 100)
+	left := func() string {
+		d := c.Check(t.Context(), r)
+		return d.ResponseHeaders.Get("ratelimit")
+	}
+	r.HTTP.ID, r.Time = "1", time.Unix(1700000000, 0)
+	before := left()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.HTTP.ID = "2"
+	if d := c.Check(ctx, r); d.Allowed() || d.DeniedFor() != authz.ReasonDecisionTimeout {
+		t.Errorf("allowed: %t, %s", d.Allowed(), d.DeniedFor())
+	}
+	r.HTTP.ID = "1" // the stream that was charged before: it looks, and pays nothing
+	if after := left(); after != before || after == "" {
+		t.Errorf("%q was left, and %q is", before, after)
 	}
 }
 

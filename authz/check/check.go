@@ -154,7 +154,7 @@ type attempt struct {
 	quotas      [4]authz.QuotaFact // memory for facts.Quota
 	entry       Entry
 	whole       budget    // of the check
-	waits       [4]budget // for what is not in memory: the token, the look at the limits, and two tries to reserve
+	waits       [5]budget // for what is not in memory: the key, the token, the look at the limits, and two tries to reserve
 	waiting     int       // how many of them were begun
 	cause       string
 	would       authz.Reason
@@ -207,8 +207,8 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 	return a.seal()
 }
 
-// policyShare is the part of the time left that a check keeps for the policy when it waits for the ledger: a policy that is
-// told in time that the ledger cannot say chooses the reason, where one that is not told is late.
+// policyShare is the part of the time left that a check keeps for the policy when it waits for a store: a policy that is
+// told in time that the store cannot say chooses the reason, where one that is not told is late.
 const policyShare = 1.0 / 5
 
 // bound gives the check its deadline.
@@ -239,7 +239,7 @@ func (a *attempt) quotaFacts() []authz.QuotaFact {
 	return make([]authz.QuotaFact, len(a.limits))
 }
 
-// patient bounds a wait for what is not in memory: the ledger, or the server of a token. Each step of the check has its
+// patient bounds a wait for what is not in memory: the key, the ledger, or the server of a token. Each step of the check has its
 // own: nothing may be written over one that somebody may still look at.
 func (a *attempt) patient(ctx context.Context) context.Context {
 	b := &a.waits[a.waiting]

@@ -462,6 +462,25 @@ func (hung) Lease(ctx context.Context, _ quota.LeaseRequest) (quota.Lease, error
 	return quota.Lease{}, ctx.Err()
 }
 
+// TestAKeyStoreThatHangsIsAFact has a store of keys that never answers: the policy is told, in time.
+func TestAKeyStoreThatHangsIsAFact(t *testing.T) {
+	b := newBench(t, nil, check.Options{})
+	b.Checker = check.New(apikey.NewIdentifier(hungKeys{b.keys}, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{
+		Timeout: 200 * time.Millisecond, Credentials: check.Sources{Headers: []string{"x-api-key"}},
+	})
+	b.Use(&check.Rules{Plans: map[string][]authz.Limit{"small": limits}, Policy: rule(func(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+		return authz.Verdict{Reason: authz.Reason("key_" + string(f.Key.Status))}, nil
+	})})
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), "key_unavailable")
+}
+
+type hungKeys struct{ apikey.Store }
+
+func (hungKeys) Find(ctx context.Context, _ apikey.Digest) (*apikey.Key, error) {
+	<-ctx.Done()
+	return nil, authz.Errorf(authz.KindUnavailable, "hung: %w", ctx.Err())
+}
+
 // TestAShortDeadlineLeavesTheLedgerItsShare has a caller in a hurry, and a ledger that needs a moment.
 func TestAShortDeadlineLeavesTheLedgerItsShare(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{})

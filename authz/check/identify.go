@@ -47,7 +47,7 @@ func (a *attempt) identify(ctx context.Context) {
 	case a.credential.text == "":
 		key.Status = authz.KeyMissing
 	default:
-		a.facts.Key, a.facts.Account = a.keys.Identify(ctx, a.credential.text, a.began)
+		a.facts.Key, a.facts.Account = a.keys.Identify(a.patient(ctx), a.credential.text, a.began)
 		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
 			key.Status = authz.KeyRevoked
 		}
