@@ -19,9 +19,6 @@ type reads struct {
 	parts []*reads // what is read of each of them, in that order
 }
 
-// fewNames are found faster by looking at each than in a map.
-const fewNames = 8
-
 // everything reads the whole input.
 func everything() *reads { return &reads{all: true} }
 
@@ -125,16 +122,8 @@ func (r *reads) field(name string) *reads {
 	if r == nil || r.all {
 		return r
 	}
-	if len(r.order) > fewNames {
-		if next := r.names[name]; next != nil {
-			return next
-		}
-		return r.any
-	}
-	for i := range r.order {
-		if r.order[i] == name {
-			return r.parts[i]
-		}
+	if i, ok := slices.BinarySearch(r.order, name); ok { // most have few names, among which this beats the map
+		return r.parts[i]
 	}
 	return r.any
 }

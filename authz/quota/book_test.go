@@ -72,7 +72,7 @@ func TestNeverOverGranted(t *testing.T) {
 			},
 			"settle": func(t *rapid.T) {
 				if len(charged) == 0 {
-					t.Skip("nothing to settle")
+					return
 				}
 				estimate := charged[0]
 				charged = charged[1:]

@@ -203,33 +203,29 @@ func TestSocketOfASuccessorStays(t *testing.T) {
 	if len(path) > 100 {
 		t.Fatalf("%q is too long for a socket", path)
 	}
-	first, err := listenUnix(path)
-	if err != nil {
-		t.Fatal(err)
+	next := func() net.Listener {
+		l, err := listenUnix(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l
 	}
+	closed := func(l net.Listener) {
+		_ = l.Close()
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("the successor's socket: %v", err)
+		}
+	}
+	first := next()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := listenUnix(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = second.Close() }()
-	_ = first.Close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the second one's socket: %v", err)
-	}
-	// A file system may give the number of a file that is gone to the next one.
-	_ = second.Close()
-	third, err := listenUnix(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = third.Close() }()
-	_ = second.Close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the third one's socket: %v", err)
-	}
+	second := next()
+	closed(first)
+	_ = second.Close() // and once more, when a file system may have given the number of its file to the next one
+	next()
+	closed(second)
 }
 
 func TestHealthAndMetricsPortsDoNothingElse(t *testing.T) {

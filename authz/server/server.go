@@ -359,7 +359,7 @@ func (s *Server) startServing(wg *sync.WaitGroup) <-chan error {
 func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { tuneGC(ctx) })
 	if s.tls != nil {
-		wg.Go(func() { s.tls.Watch(ctx, tlsPollEvery) })
+		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
 	}
 	wg.Go(func() { every(ctx, quota.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
 	wg.Go(func() {

@@ -8,7 +8,6 @@ package tlsfiles
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -114,20 +113,6 @@ func (f *Files) Status() Status {
 	s, m := f.status, f.current.Load()
 	s.CertificateEnds, s.ClientCAEnds = m.certificate, m.ca
 	return s
-}
-
-// Watch reads the files again and again until ctx ends.
-func (f *Files) Watch(ctx context.Context, interval time.Duration) {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			f.Poll()
-		}
-	}
 }
 
 // Poll looks at the files once. Files that are new and can be used are used from now on. Files that cannot be are given

@@ -261,16 +261,6 @@ func TestProc(t *testing.T) {
 	if _, err := field(status, "VmRS"); err == nil {
 		t.Error("a field that is not there was found")
 	}
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("there is no /proc here")
-	}
-	used, err := cpuTime(os.Getpid())
-	if err != nil || used <= 0 {
-		t.Errorf("this process has used %v, %v", used, err)
-	}
-	if held, err := residentBytes(os.Getpid()); err != nil || held < 1<<20 {
-		t.Errorf("this process holds %d bytes, %v", held, err)
-	}
 }
 
 func TestWithoutAuthorizer(t *testing.T) {
