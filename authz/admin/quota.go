@@ -64,7 +64,7 @@ func (s *Service) quotas(ctx context.Context, keyID, accountID string) ([]Quota,
 // quota reports one limit, after this node has told the ledger what it spent.
 func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, error) {
 	b := quota.BucketOf(l, h.Holder)
-	if err := s.Dispenser.Report(ctx, b); err != nil {
+	if err := s.Dispenser.Report(ctx, b, l); err != nil {
 		return Quota{}, err
 	}
 	balance, err := s.Ledger.Balance(ctx, b, *l)
@@ -118,7 +118,7 @@ func (s *Service) change(ctx context.Context, in QuotaChange, do func(quota.Buck
 	}
 	l := h.limits[i]
 	b := quota.BucketOf(&l, h.Holder)
-	if err := s.Dispenser.Report(ctx, b); err != nil {
+	if err := s.Dispenser.Report(ctx, b, &l); err != nil {
 		return Quota{}, err
 	}
 	if _, err := do(b, l); err != nil {

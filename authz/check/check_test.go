@@ -116,7 +116,7 @@ func request(headers ...string) *authz.Request {
 func (b *bench) spent(t *testing.T) int64 {
 	t.Helper()
 	bucket := quota.BucketOf(&limits[0], authz.Holder{Key: "key_1", Account: "acme"})
-	if err := b.meter.Report(t.Context(), bucket); err != nil {
+	if err := b.meter.Report(t.Context(), bucket, &limits[0]); err != nil {
 		t.Fatal(err)
 	}
 	got, err := b.ledger.Balance(t.Context(), bucket, limits[0])

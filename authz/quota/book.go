@@ -69,8 +69,8 @@ func (b *Book) Lease(r LeaseRequest, now time.Time) (Lease, error) {
 	p.grant(got, &r.Limit)
 	p.hold(r.Node, got, now.Add(LeaseTerm))
 	lease := Lease{
-		Period: p.Period, Granted: got, Held: p.Held[r.Node].Units, Free: p.free(&r.Limit),
-		Elsewhere: p.elsewhere(r.Node, now), Nodes: b.sharing(r.Node, now), Allowance: p.allowance(&r.Limit), Now: now, Until: LeaseTerm,
+		Period: p.Period, Granted: got, Held: p.Held[r.Node].Units, Counted: p.counted(), Credited: p.Credited,
+		Elsewhere: p.elsewhere(r.Node, now), Nodes: b.sharing(r.Node, now), Now: now, Until: LeaseTerm,
 	}
 	b.remember(r.Node, Seen{Seq: r.Seq, At: now, Lease: lease})
 	return lease, nil
@@ -195,6 +195,61 @@ func checkLimit(l *authz.Limit) error {
 	return nil
 }
 
+// Forgettable reports whether a new book would say the same as this one: every period of it is over, and with it the time
+// in which something may be settled or asked again, and nothing was ever granted or credited that stays.
+func (b *Book) Forgettable(now time.Time) bool {
+	for _, p := range []*Page{b.Current, b.Previous} {
+		if p != nil && !p.Period.End.Add(SettleMemory).Before(now) {
+			return false
+		}
+	}
+	for _, seen := range b.Seen {
+		if now.Sub(seen.At) <= seenMemory {
+			return false
+		}
+	}
+	p := b.Prepaid
+	return p == nil || len(p.Held) == 0 && p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Excess == 0
+}
+
+// Split takes that count out of a book in which the counts of all limits of that name stood together, as they did before
+// Bucket told them apart. It returns nil if the book has no such count.
+func (b *Book) Split(bucket Bucket) *Book {
+	if bucket.Window == authz.WindowNone {
+		if b.Prepaid == nil {
+			return nil
+		}
+		out := &Book{Prepaid: b.Prepaid, Seen: b.Seen}
+		b.Prepaid = nil
+		return out
+	}
+	if b.Current == nil {
+		return nil
+	}
+	l := authz.Limit{Window: bucket.Window, Anchor: bucket.Anchor + 1}
+	if bucket.Zone != "" {
+		var err error
+		if l.Zone, err = time.LoadLocation(bucket.Zone); err != nil {
+			return nil
+		}
+	}
+	if p := PeriodAt(&l, b.Current.Period.Start); !p.Same(b.Current.Period) || !p.End.Equal(b.Current.Period.End) {
+		return nil
+	}
+	out := &Book{Current: b.Current, Previous: b.Previous, Seen: b.Seen}
+	b.Current, b.Previous = nil, nil
+	return out
+}
+
+// Empty reports whether the book has no counts.
+func (b *Book) Empty() bool { return b.Current == nil && b.Previous == nil && b.Prepaid == nil }
+
+// Early reports whether the book's period begins later than a clock can be off: the clock was wrong when it was opened. The
+// next verb puts it right.
+func (b *Book) Early(now time.Time) bool {
+	return b.Current != nil && now.Before(b.Current.Period.Start.Add(-ClockJump))
+}
+
 // Check returns an error that names the first broken invariant of the book.
 func (b *Book) Check() error {
 	for _, p := range []*Page{b.Current, b.Previous, b.Prepaid} {
@@ -224,10 +279,23 @@ func (b *Book) Check() error {
 	return nil
 }
 
-// turn makes the page of the period that is running the current one and returns it. A clock that goes back does not
-// open a period again. Where the limit's window was changed, the page in hand becomes the page of the new period as
+// ClockJump is how far a clock may go back before the periods that it opened meanwhile are taken for a mistake.
+const ClockJump = time.Minute
+
+// turn makes the page of the period that is running the current one and returns it. A clock that goes back a little does
+// not open a period again. Where the limit's window was changed, the page in hand becomes the page of the new period as
 // long as the two overlap, and so the usage is carried over.
 func (b *Book) turn(l *authz.Limit, now time.Time) *Page {
+	p := b.running(l, now)
+	for node, h := range p.Held { // no lease runs longer from now, unless the clock was wrong when it was granted
+		if last := now.Add(LeaseTerm); h.Until.After(last) {
+			p.Held[node] = Holding{Units: h.Units, Until: last}
+		}
+	}
+	return p
+}
+
+func (b *Book) running(l *authz.Limit, now time.Time) *Page {
 	if l.Window == authz.WindowNone {
 		if b.Prepaid == nil {
 			b.Prepaid = &Page{}
@@ -237,6 +305,8 @@ func (b *Book) turn(l *authz.Limit, now time.Time) *Page {
 	switch next := PeriodAt(l, now); {
 	case b.Current == nil:
 		b.Current = &Page{Period: next}
+	case b.Early(now):
+		b.retime(next)
 	case now.Before(b.Current.Period.Start):
 	case next.Start.Before(b.Current.Period.End):
 		b.Current.Period = next
@@ -246,13 +316,34 @@ func (b *Book) turn(l *authz.Limit, now time.Time) *Page {
 	return b.Current
 }
 
+// retime puts the current page, which a wrong clock opened in the future, into the period that is really running. What was
+// used on it was used now, and so were the units of the page that it replaced.
+func (b *Book) retime(next Period) {
+	p, q := b.Current, b.Previous
+	p.Period = next
+	if q == nil || !q.Period.overlaps(next) {
+		return
+	}
+	b.Previous = nil
+	p.Credited += q.Credited
+	p.Forgiven += q.Forgiven
+	p.Granted += q.Granted
+	p.Spent += q.Spent
+	p.Returned += q.Returned
+	p.Ceiling += q.Ceiling
+	p.exceed(q.Excess)
+	for node, h := range q.Held {
+		p.hold(node, h.Units, h.Until)
+	}
+}
+
 // pageOf returns the page on which something that happened in that period is booked, nil if it was dropped already.
 func (b *Book) pageOf(held Period) *Page {
 	if held.Forever() { // what was leased of prepaid credits is theirs, even if the limit has a period now
 		return b.Prepaid
 	}
 	for _, p := range []*Page{b.Current, b.Previous} {
-		if p != nil && held.Start.Before(p.Period.End) && p.Period.Start.Before(held.End) {
+		if p != nil && held.overlaps(p.Period) {
 			return p
 		}
 	}
@@ -294,7 +385,11 @@ func (b *Book) remember(node NodeID, s Seen) {
 	}
 	b.Seen[node] = s
 	for n, old := range b.Seen {
-		if s.At.Sub(old.At) > seenMemory && !b.holds(n) {
+		switch {
+		case old.At.After(s.At): // by a clock that was wrong
+			old.At = s.At
+			b.Seen[n] = old
+		case s.At.Sub(old.At) > seenMemory && !b.holds(n):
 			delete(b.Seen, n)
 		}
 	}
@@ -347,10 +442,11 @@ func (p *Page) exceed(units int64) { p.Excess = min(p.Excess+units, MaxUnits) }
 
 func (p *Page) allowance(l *authz.Limit) int64 { return l.Units + p.Credited }
 
+// counted is what counts against the limit's units. It is below 0 where more was credited than granted.
+func (p *Page) counted() int64 { return p.Granted - p.Returned - p.Forgiven - p.Credited }
+
 // free is what can still be granted. It is 0 when a change of plan lowered the allowance below what is granted.
-func (p *Page) free(l *authz.Limit) int64 {
-	return max(0, p.allowance(l)+p.Forgiven-(p.Granted-p.Returned))
-}
+func (p *Page) free(l *authz.Limit) int64 { return max(0, l.Units-p.counted()) }
 
 // hold adds units to a node's holding, or takes them away, and forgets the node when it holds nothing.
 func (p *Page) hold(node NodeID, units int64, until time.Time) {

@@ -235,6 +235,7 @@ func TestCheckFinds(t *testing.T) {
 
 // FuzzBucketKey looks for two buckets of one key.
 func FuzzBucketKey(f *testing.F) {
+	f.Add("key", "a", "\x01b\x00\x00\x00\x00", "key", "a", "b")
 	f.Add("key", "a", "b", "key", "ab", "")
 	f.Add("key", "a_b", "c", "key", "a", "b_c")
 	f.Add("", "\x03key", "", "key", "", "")
@@ -243,8 +244,11 @@ func FuzzBucketKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, per1, holder1, limit1, per2, holder2, limit2 string) {
 		a := quota.Bucket{Per: authz.Per(per1), Holder: holder1, Limit: limit1}
 		b := quota.Bucket{Per: authz.Per(per2), Holder: holder2, Limit: limit2}
-		if (a == b) != (a.Key() == b.Key()) {
-			t.Fatalf("%q has key %q, %q has key %q", a, a.Key(), b, b.Key())
+		if b.Unit = limit1; a.Key() == b.Key() {
+			t.Fatalf("%+v has the key of %+v", a, b)
+		}
+		if b.Unit = ""; (a == b) != (a.Key() == b.Key()) {
+			t.Fatalf("%+v has key %q, %+v has key %q", a, a.Key(), b, b.Key())
 		}
 	})
 }

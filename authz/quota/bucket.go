@@ -4,6 +4,7 @@ package quota
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
@@ -11,6 +12,22 @@ import (
 // Key is the bucket's name in a store. Each part but the last is preceded by its length, so that no two buckets have
 // the same key, whatever their holders and limits are called.
 func (b Bucket) Key() string {
+	parts := [...]string{string(b.Per), b.Holder, b.Limit, b.Unit, string(b.Window), b.Zone}
+	size := 1
+	for _, part := range parts {
+		size += len(part) + 2
+	}
+	out := make([]byte, 0, size)
+	for _, part := range parts {
+		out = binary.AppendUvarint(out, uint64(len(part)))
+		out = append(out, part...)
+	}
+	return string(append(out, byte(b.Anchor)))
+}
+
+// LegacyKey is what Key was before counts were told apart by unit and period. No bucket has such a key now: what follows
+// the holder was the name alone, and is a length and a name.
+func (b Bucket) LegacyKey() string {
 	out := make([]byte, 0, len(b.Per)+len(b.Holder)+len(b.Limit)+4)
 	for _, part := range []string{string(b.Per), b.Holder} {
 		out = binary.AppendUvarint(out, uint64(len(part)))
@@ -21,9 +38,23 @@ func (b Bucket) Key() string {
 
 // BucketOf is the bucket in which the holder's use of the limit is counted.
 func BucketOf(l *authz.Limit, h authz.Holder) Bucket {
-	holder := h.Key
+	b := Bucket{Per: l.Per, Holder: h.Key, Limit: l.Name, Unit: l.Unit, Window: l.Window}
 	if l.Per == authz.PerAccount {
-		holder = h.Account
+		b.Holder = h.Account
 	}
-	return Bucket{Per: l.Per, Holder: holder, Limit: l.Name}
+	switch l.Window {
+	case authz.WindowMonth:
+		b.Zone, b.Anchor = zoneName(l), max(l.Anchor, 1)-1
+	case authz.WindowDay:
+		b.Zone = zoneName(l)
+	}
+	return b
+}
+
+// zoneName is the name of the limit's zone, "" for UTC.
+func zoneName(l *authz.Limit) string {
+	if l.Zone == nil || l.Zone == time.UTC {
+		return ""
+	}
+	return l.Zone.String()
 }

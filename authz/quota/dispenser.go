@@ -83,7 +83,7 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 		return
 	}
 	for i := range limits {
-		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) { return t.peek(ctx) })
+		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) { return t.peek(ctx, &limits[i]) })
 	}
 }
 
@@ -91,11 +91,11 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 // asked.
 func (d *Dispenser) glance(h authz.Holder, l *authz.Limit, now time.Time) (fact authz.QuotaFact, known bool) {
 	fact = d.withTap(h, l, func(t *tap) (authz.QuotaFact, bool) {
-		known = t.known(now)
-		if known {
-			return t.hand.Load().fact(0), true
+		var f authz.QuotaFact
+		if f, known = t.glance(l, now); known {
+			return f, true
 		}
-		return authz.QuotaFact{}, t.warm()
+		return f, t.warm(l)
 	})
 	return fact, known
 }
@@ -109,9 +109,9 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 		units := c[limits[i].Name]
 		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) {
 			if units == 0 || short {
-				return t.peek(ctx)
+				return t.peek(ctx, &limits[i])
 			}
-			from, fact, alive := t.take(ctx, units)
+			from, fact, alive := t.take(ctx, &limits[i], units)
 			if from != nil {
 				r.Add(from, units)
 			}
@@ -153,13 +153,13 @@ func (d *Dispenser) forget(b Bucket, t *tap) {
 }
 
 // Report tells the ledger what was spent of that bucket, so that its balance is up to date, and learns what changed
-// there, such as a credit. It does nothing for a bucket that is not in use here.
-func (d *Dispenser) Report(ctx context.Context, b Bucket) error {
+// there, such as a credit, and what the limit grants now. It does nothing for a bucket that is not in use here.
+func (d *Dispenser) Report(ctx context.Context, b Bucket, l *authz.Limit) error {
 	t, ok := d.taps.Load(b)
 	if !ok {
 		return nil
 	}
-	return t.report(ctx)
+	return t.report(ctx, l)
 }
 
 // Sweep renews the leases in use, gives back those that were not used since the last sweep, and repeats refunds that did

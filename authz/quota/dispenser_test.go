@@ -32,7 +32,7 @@ func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*quota.Di
 	t.Helper()
 	b := quota.BucketOf(&limit, acme)
 	for _, d := range nodes {
-		if err := d.Report(t.Context(), b); err != nil {
+		if err := d.Report(t.Context(), b, &limit); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,7 +182,7 @@ func TestCreditIsSeenAfterReport(t *testing.T) {
 	if _, err := ledger.Credit(t.Context(), quota.CreditRequest{ID: "c1", Bucket: b, Limit: limit, Units: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Report(t.Context(), b); err != nil {
+	if err := d.Report(t.Context(), b, &limit); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 {
@@ -361,7 +361,7 @@ func TestEveryDenialIsRefunded(t *testing.T) {
 	d := quota.NewDispenser(ledger, "n", time.Now)
 	wide, narrow := daily(100), authz.Limit{Name: "minute", Units: 2, Window: authz.WindowMonth, Per: authz.PerAccount}
 	bucket := quota.BucketOf(&wide, acme)
-	reporting := &reportsOnLease{Ledger: ledger, report: func() { _ = d.Report(context.Background(), bucket) }}
+	reporting := &reportsOnLease{Ledger: ledger, report: func() { _ = d.Report(context.Background(), bucket, &wide) }}
 	d2 := quota.NewDispenser(reporting, "m", time.Now)
 	var wg sync.WaitGroup
 	var admitted atomic.Int64
@@ -371,7 +371,7 @@ func TestEveryDenialIsRefunded(t *testing.T) {
 				if r, _ := reserve(t, x, authz.Charge{"daily": 1, "minute": 1}, wide, narrow); r != nil {
 					admitted.Add(1)
 				}
-				_ = x.Report(t.Context(), bucket)
+				_ = x.Report(t.Context(), bucket, &wide)
 			}
 		})
 	}
@@ -570,63 +570,12 @@ type counting struct {
 
 func (c *counting) Lease(_ context.Context, r quota.LeaseRequest) (quota.Lease, error) {
 	c.held.Add(r.Want - r.Spent)
-	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Free: 1000, Until: time.Hour}, nil
+	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Counted: r.Want, Until: time.Hour}, nil
 }
 
 func (c *counting) Return(_ context.Context, r quota.ReturnRequest) error {
 	c.held.Add(-r.Units - r.Spent)
 	return nil
-}
-
-// TestAPlanThatChangesCarriesTheUsageOver changes the plan under a node that has units in hand.
-func TestAPlanThatChangesCarriesTheUsageOver(t *testing.T) {
-	use := func(t *testing.T, d *quota.Dispenser, l authz.Limit) (n int) {
-		for ; ; n++ {
-			if r, _ := reserve(t, d, authz.Charge{"daily": 1}, l); r == nil {
-				return n
-			}
-		}
-	}
-	t.Run("units", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			ledger := memory.NewLedger(time.Now)
-			d := quota.NewDispenser(ledger, "n", time.Now)
-			if n := use(t, d, daily(10)); n != 10 {
-				t.Fatalf("%d of 10", n)
-			}
-			time.Sleep(time.Second) // "nothing is left" is believed that long
-			if n := use(t, d, daily(25)); n != 15 {
-				t.Errorf("%d after an upgrade from 10 to 25, want 15", n)
-			}
-			time.Sleep(time.Second)
-			if n := use(t, d, daily(20)); n != 0 {
-				t.Errorf("%d after a downgrade below what was used", n)
-			}
-			_ = d.Close(t.Context())
-			lower := daily(20)
-			if got, err := ledger.Balance(t.Context(), quota.BucketOf(&lower, acme), lower); err != nil || got.Spent != 25 || got.Free != 0 {
-				t.Errorf("%+v, %v", got, err)
-			}
-		})
-	})
-	t.Run("window", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			ledger := memory.NewLedger(time.Now)
-			d := quota.NewDispenser(ledger, "n", time.Now)
-			for range 4 {
-				reserve(t, d, authz.Charge{"daily": 1}, daily(10))
-			}
-			monthly := daily(30)
-			monthly.Window = authz.WindowMonth
-			if n := use(t, d, monthly); n != 26 {
-				t.Errorf("%d of the month's 30 after 4 of the day's, want 26", n)
-			}
-			if got := balance(t, ledger, monthly, d); got.Spent != 30 {
-				t.Errorf("%+v", got)
-			}
-			_ = d.Close(t.Context())
-		})
-	})
 }
 
 // TestATermCountsFromTheFirstSending has an answer that is lost, and a repetition that gets through after the term: the
@@ -656,23 +605,6 @@ func TestATermCountsFromTheFirstSending(t *testing.T) {
 		}
 		_, _ = da.Close(t.Context()), db.Close(t.Context())
 	})
-}
-
-// TestPlansThatDifferInUnitsDoNotAskEveryTime has two keys of one account on plans that give it more and less.
-func TestPlansThatDifferInUnitsDoNotAskEveryTime(t *testing.T) {
-	ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
-	d := quota.NewDispenser(ledger, "n", time.Now)
-	small, large := daily(1000), daily(100_000)
-	for range 500 {
-		for _, l := range []authz.Limit{small, large} {
-			if r, _ := reserve(t, d, authz.Charge{"daily": 1}, l); r == nil {
-				t.Fatal("refused")
-			}
-		}
-	}
-	if n := ledger.calls.Load(); n > 60 {
-		t.Errorf("%d calls for 1000 reservations", n)
-	}
 }
 
 func TestOneAccountLimitHasOnePeriod(t *testing.T) {

@@ -7,11 +7,17 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Bucket names one count: one limit of one holder.
+// Bucket names one count: one limit of one holder. How many units the limit grants is no part of it: whoever is moved to a
+// smaller plan keeps what was used. What is counted and over which periods is: two limits of one name that differ in
+// these have a count each.
 type Bucket struct {
-	Per    authz.Per `json:"per"`
-	Holder string    `json:"holder"` // the key's lineage, or the account
-	Limit  string    `json:"limit"`  // the limit's name
+	Per    authz.Per    `json:"per"`
+	Holder string       `json:"holder"` // the key's lineage, or the account
+	Limit  string       `json:"limit"`  // the limit's name
+	Unit   string       `json:"unit,omitempty"`
+	Window authz.Window `json:"window,omitempty"`
+	Zone   string       `json:"zone,omitempty"`   // of days and months, "" for UTC
+	Anchor int          `json:"anchor,omitempty"` // of months: days after the first on which they begin
 }
 
 // NodeID names one run of one process. A process that starts again is another node, so that what it held before it
@@ -43,14 +49,15 @@ type Lease struct {
 	Granted int64 `json:"granted"`
 	// Held is what the node holds now, Granted included.
 	Held int64 `json:"held"`
-	// Free is what the ledger could still grant to anybody.
-	Free int64 `json:"free"`
+	// Counted is what counts against the limit, whoever has it: all that was granted and did not come back, without
+	// what was credited or forgiven. Under a limit of n units the ledger could still grant n - Counted.
+	Counted int64 `json:"counted"`
+	// Credited is what was credited on top of the limit's units.
+	Credited int64 `json:"credited,omitempty"`
 	// Elsewhere is what other nodes hold and could give back, and Nodes how many share the bucket: those that hold
 	// units or asked for some within LeaseTerm, the asking one included.
 	Elsewhere int64 `json:"elsewhere,omitempty"`
 	Nodes     int64 `json:"nodes,omitempty"`
-	// Allowance is all that the period grants: the limit's units and credits.
-	Allowance int64 `json:"allowance"`
 	// Now is the ledger's clock, and Until how long the lease is good: the node MUST NOT serve from it later than
 	// Until after it *sent* the request. From then on the ledger counts what is left of it as stranded.
 	Now   time.Time     `json:"now"`
@@ -79,6 +86,9 @@ type SettleRequest struct {
 	// Estimate is what was reserved and Actual what the request really cost.
 	Estimate, Actual int64
 }
+
+// Free is what the ledger could still grant under a limit of that many units.
+func (l *Lease) Free(units int64) int64 { return max(0, units-l.Counted) }
 
 // LeaseTerm is how long a ledger lets a node serve from a lease before it has to hear from it again.
 const LeaseTerm = time.Minute
@@ -122,8 +132,8 @@ type ResetRequest struct {
 //
 // Spent may be below 0 for a while, when a refund was booked before the node reported the units as spent.
 //
-// An Allowance that was lowered by a change of plan is the one exception to the second line: what was granted before
-// stays granted.
+// An Allowance that was lowered by a change of plan is the one exception to the second line: what was spent before
+// stays spent.
 type Balance struct {
 	Bucket      Bucket           `json:"bucket"`
 	Period      Period           `json:"period"`
@@ -167,4 +177,12 @@ type Recaller interface {
 	Recall(ctx context.Context, node NodeID, b Bucket) error
 	// OnRecall has f called whenever another node recalls a bucket. It is called once for each node, before any Recall.
 	OnRecall(node NodeID, f func(ctx context.Context, b Bucket))
+}
+
+// Forgetter is a ledger that can forget counts that nothing depends on any more, so that callers who came once do not
+// fill the disk. It is optional.
+type Forgetter interface {
+	// Forget forgets every book of which Book.Forgettable says so, and returns how many. It MAY stop when ctx ends, and goes
+	// on where it stopped when it is called again.
+	Forget(ctx context.Context) (int, error)
 }

@@ -18,6 +18,9 @@ func (p Period) Forever() bool { return p.End.IsZero() }
 // Same reports whether the two are one period. A period is known by its start.
 func (p Period) Same(q Period) bool { return p.Start.Equal(q.Start) && p.Forever() == q.Forever() }
 
+// overlaps reports whether the two periods, neither of which is for ever, have an instant in common.
+func (p Period) overlaps(q Period) bool { return p.Start.Before(q.End) && q.Start.Before(p.End) }
+
 // PeriodAt returns the period of the limit that is running at t. It is pure: the same arguments give the same answer.
 //
 // Seconds, minutes and hours are cut from the Unix epoch in UTC, so that a clock that is put back for winter does not

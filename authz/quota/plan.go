@@ -54,8 +54,8 @@ func ParsePlans(data any) (map[string][]authz.Limit, error) {
 }
 
 // checkShared refuses plans in which one limit of an account has different periods. Keys of one account may be on
-// different plans and share the count of a limit by its name; counted in two periods at once it would be in neither.
-// Units may differ: the count is one, and each key is held to the units of its own plan.
+// different plans, and would have a count for each where one was meant. Units may differ: the count is one, and each
+// key is held to the units of its own plan.
 func checkShared(plans map[string][]authz.Limit) error {
 	first := make(map[string]string) // limit -> plan
 	for _, plan := range slices.Sorted(maps.Keys(plans)) {

@@ -34,11 +34,12 @@ type world struct {
 	book   Book
 	nodes  []*simNode
 	faulty bool
-	// Two ways to break dispensers, which the simulation has to notice: they believe that a lease has no term, or that
-	// nobody else holds any units.
-	forgetful, alone bool
-	fault            string    // the first property that did not hold
-	dryAt            time.Time // when the ledger last had nothing to grant
+	// Three ways to break dispensers, which the simulation has to notice: they believe that a lease has no term, that
+	// no other node holds any units, or that everything in hand may be spent after the limit was lowered.
+	forgetful, alone, lavish bool
+	lowered                  bool      // the plan was changed, to fewer units
+	fault                    string    // the first property that did not hold
+	dryAt                    time.Time // when the ledger last had nothing to grant
 
 	asked, admitted, refused, timedOut, calls, crashes int
 	lost                                               int64             // units that nodes held when they crashed
@@ -124,7 +125,7 @@ func (n *simNode) inHand() int64 {
 		return 0
 	}
 	if h := t.hand.Load(); h.good(n.d.now()) {
-		return h.left.Load()
+		return max(0, h.left.Load()-max(0, h.floor(n.w.limit.Units)))
 	}
 	return 0
 }
@@ -197,6 +198,9 @@ func (l link) Lease(_ context.Context, r LeaseRequest) (out Lease, err error) {
 	}
 	if l.alone {
 		out.Elsewhere = 0
+	}
+	if l.lavish {
+		out.Counted = 0
 	}
 	return out, err
 }
@@ -328,6 +332,10 @@ func (w *world) step() {
 	case p < 9970 && len(w.old) > 0: // a copy that was on its way for long
 		r := w.old[w.rng.IntN(len(w.old))]
 		_, _ = w.book.Lease(r, w.now)
+	case p < 9971 && !w.lowered: // every node follows from here on
+		w.lowered, w.limit.Units = true, w.rng.Int64N(w.limit.Units+1)
+	case p < 9972 && w.lowered:
+		w.limit.Units += w.rng.Int64N(w.limit.Units + 100)
 	case p < 9975:
 		w.now = w.now.Add(time.Duration(w.rng.IntN(150)) * time.Second)
 	}
@@ -393,18 +401,23 @@ func (w *world) add(o *world) {
 	w.lost += o.lost
 }
 
-// TestSimulationNoticesABrokenDispenser has dispensers that go on serving when their lease has run out, and dispensers
-// that never ask others for what they hold.
+// TestSimulationNoticesABrokenDispenser has dispensers that go on serving when their lease has run out, that never ask
+// others for what they hold, and that spend what a lowered limit does not grant.
 func TestSimulationNoticesABrokenDispenser(t *testing.T) {
-	l := authz.Limit{Name: "refunded", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
-	for name, breakIt := range map[string]func(*world){
-		"forgetful": func(w *world) { w.forgetful = true },
-		"alone":     func(w *world) { w.alone = true },
+	refunded := authz.Limit{Name: "refunded", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
+	daily := authz.Limit{Name: "daily", Units: 50_000, Window: authz.WindowDay, Per: authz.PerAccount}
+	for name, c := range map[string]struct {
+		limit   authz.Limit
+		breakIt func(*world)
+	}{
+		"forgetful": {refunded, func(w *world) { w.forgetful = true }},
+		"alone":     {refunded, func(w *world) { w.alone = true }},
+		"lavish":    {daily, func(w *world) { w.lavish = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 50; seed++ {
-				w := newWorld(seed, 5, l, true)
-				breakIt(w)
+				w := newWorld(seed, 5, c.limit, true)
+				c.breakIt(w)
 				if w.run(20_000); w.fault != "" {
 					t.Logf("noticed: %s", w.fault)
 					return

@@ -21,20 +21,22 @@ type tap struct {
 	hand   atomic.Pointer[hand]
 	used   atomic.Bool // since the last sweep
 
-	mu        sync.Mutex
-	size      int64 // how many units to lease at once
-	nodes     int64 // how many nodes share the bucket, this one included
-	elsewhere int64 // what others hold
-	waiting   int64 // units that takers wait for
-	recalled  time.Time
-	queue     []request // made and not answered; the first is the one that is sent
-	flight    *flight   // the call that is under way
-	dead      bool      // retired: use another tap
+	mu                    sync.Mutex
+	size                  int64     // how many units to lease at once
+	nodes                 int64     // how many nodes share the bucket, this one included
+	elsewhere             int64     // what others hold
+	waiting               int64     // units that takers wait for
+	recalled, surrendered time.Time // when that was last done
+	queue                 []request // made and not answered; the first is the one that is sent
+	flight                *flight   // the call that is under way
+	dead                  bool      // retired: use another tap
 }
 
 // request is one call to the ledger: a lease, or the return of units.
 type request struct {
 	LeaseRequest
+	hand     *hand // whose units it is about
+	low      int64 // with fewer in hand it is time to ask again
 	isReturn bool
 	back     int64
 	// made is when the request was made, before it was first sent. The term of the lease counts from then, also when
@@ -71,64 +73,88 @@ func newTap(d *Dispenser, b Bucket, l *authz.Limit) *tap {
 	return t
 }
 
-// adopt takes over a limit that was changed with the plan. Other periods begin at once. More or fewer units count when
-// the ledger is asked next: keys of one account may be on plans that differ in them, and must not ask on every request.
+// adopt notes under which limit the bucket was used last: the calls that no request waits for are made under it.
 func (t *tap) adopt(l *authz.Limit) {
 	if old := t.limit.Load(); old != l && *old != *l {
 		t.limit.Store(l)
-		if !samePeriods(old, l) {
-			t.hand.Load().asked.Store(0)
-		}
 	}
 	if !t.used.Load() {
 		t.used.Store(true)
 	}
 }
 
-// peek reports the state of the bucket, and false if the tap is dead.
-func (t *tap) peek(ctx context.Context) (authz.QuotaFact, bool) {
-	if t.known(t.d.now()) {
-		return t.hand.Load().fact(0), true
+// glance reports the state of the bucket under a limit, and false if the ledger has to be asked for it.
+func (t *tap) glance(l *authz.Limit, now time.Time) (f authz.QuotaFact, known bool) {
+	if !t.known(l, now) {
+		return f, false
+	}
+	if f = t.hand.Load().fact(l, 0); f.State == authz.QuotaOK {
+		return f, true
+	}
+	t.mu.Lock() // "nothing is left" may be an answer of the ledger that is half taken over
+	defer t.mu.Unlock()
+	return t.hand.Load().fact(l, 0), t.known(l, now)
+}
+
+// peek reports the state of the bucket under a limit, and false if the tap is dead.
+func (t *tap) peek(ctx context.Context, l *authz.Limit) (authz.QuotaFact, bool) {
+	if f, known := t.glance(l, t.d.now()); known {
+		return f, true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case t.dead:
-		return authz.QuotaFact{}, false
-	case t.known(t.d.now()): // the answer came while we waited for the lock
-		return t.hand.Load().fact(0), true
-	}
-	if err := t.callLocked(ctx, 0); err != nil {
-		if h := t.hand.Load(); h.left.Load() == 0 || !h.good(t.d.now()) {
-			return t.unavailable(), !t.dead
+	for asked := false; ; asked = true {
+		h := t.hand.Load()
+		switch {
+		case t.dead:
+			return authz.QuotaFact{}, false
+		case t.known(l, t.d.now()), asked && h.under.Load() <= l.Units: // the answer came while we waited
+			return h.fact(l, 0), true
+		}
+		if err := t.callLocked(ctx, l, 0); err != nil {
+			if h := t.hand.Load(); !h.open(l.Units) || h.under.Load() > l.Units || !h.good(t.d.now()) {
+				return unavailable(l), !t.dead
+			}
+			return h.fact(l, 0), !t.dead
 		}
 	}
-	return t.hand.Load().fact(0), !t.dead
 }
 
-// known reports whether the state of the bucket can be told without asking the ledger.
-func (t *tap) known(now time.Time) bool {
+// known reports whether the state of the bucket under a limit can be told without asking the ledger.
+func (t *tap) known(l *authz.Limit, now time.Time) bool {
 	h := t.hand.Load()
-	return h.good(now) && h.asked.Load() != 0 && (h.left.Load() > 0 || !t.outdated(h, now))
+	return t.answered(h, l, now) && (h.open(l.Units) || h.floor(l.Units) >= 0 && !t.outdated(h, now))
+}
+
+// answered reports whether the ledger has said what the hand has under such a limit.
+func (t *tap) answered(h *hand, l *authz.Limit, now time.Time) bool {
+	return h.asked.Load() != 0 && h.under.Load() <= l.Units && h.good(now)
+}
+
+// outdated reports whether others may have returned units, or paid, since the ledger was asked.
+func (t *tap) outdated(h *hand, now time.Time) bool {
+	since := now.UnixNano() - h.asked.Load()
+	return since >= int64(recheck) || since < 0 // the clock was put back
 }
 
 // warm has the ledger asked and does not wait. It returns false if the tap is dead.
-func (t *tap) warm() bool {
+func (t *tap) warm(l *authz.Limit) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.dead {
-		t.startLocked()
+		t.startLocked(l)
 	}
 	return !t.dead
 }
 
-// take takes units, and returns the hand that they came from. It is nil if there were too few, and the fact then says why.
-func (t *tap) take(ctx context.Context, units int64) (*hand, authz.QuotaFact, bool) {
-	if h := t.hand.Load(); h.take(units, t.d.now) {
-		if h.left.Load() < h.low.Load() && h.free.Load() > 0 {
-			t.ahead()
+// take takes units under a limit, and returns the hand that they came from. It is nil if there were too few, and the fact
+// then says why.
+func (t *tap) take(ctx context.Context, l *authz.Limit, units int64) (*hand, authz.QuotaFact, bool) {
+	if h := t.hand.Load(); h.take(units, l.Units, t.d.now) {
+		if h.left.Load() < h.low.Load() && h.floor(l.Units) < 0 {
+			t.ahead(l)
 		}
-		return h, h.taken(), true
+		return h, h.taken(l), true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,14 +163,21 @@ func (t *tap) take(ctx context.Context, units int64) (*hand, authz.QuotaFact, bo
 			return nil, authz.QuotaFact{}, false
 		}
 		h := t.hand.Load()
-		if h.take(units, t.d.now) {
-			return h, h.taken(), true
+		if h.take(units, l.Units, t.d.now) {
+			return h, h.taken(l), true
 		}
-		if now := t.d.now(); h.good(now) && h.asked.Load() != 0 && h.left.Load() < units && !t.outdated(h, now) && !t.recallLocked(ctx, now) {
-			return nil, h.fact(units), true
+		now := t.d.now()
+		answered := t.answered(h, l, now)
+		short := answered && h.remaining(l.Units) < units
+		if short && !t.outdated(h, now) && !t.recallLocked(ctx, now) {
+			return nil, h.fact(l, units), true
 		}
-		if err := t.callLocked(ctx, units); err != nil {
-			return nil, t.unavailable(), !t.dead
+		want := units
+		if short || !answered && units > firstLease { // nothing is leased for a request that may cost more than there is
+			want = 0
+		}
+		if err := t.callLocked(ctx, l, want); err != nil {
+			return nil, unavailable(l), !t.dead
 		}
 	}
 }
@@ -156,51 +189,22 @@ func (t *tap) undo(h *hand, units int64) bool {
 	return !t.dead && t.hand.Load() == h && h.restore(units)
 }
 
-// outdated reports whether the ledger may have more than it said.
-func (t *tap) outdated(h *hand, now time.Time) bool {
-	return h.free.Load() > 0 || now.UnixNano()-h.asked.Load() >= int64(recheck)
-}
-
-// fact describes what is in hand to somebody who wants that many units.
-func (h *hand) fact(want int64) authz.QuotaFact {
-	f := authz.QuotaFact{
-		State: authz.QuotaOK, Limit: h.allowance.Load(), Remaining: h.left.Load() + h.free.Load(), ResetsAt: h.period.End,
-	}
-	if !h.period.Forever() {
-		f.Window = h.period.End.Sub(h.period.Start)
-	}
-	switch {
-	case f.Remaining == 0:
-		f.State = authz.QuotaExhausted
-	case f.Remaining < want:
-		f.State = authz.QuotaInsufficient
-	}
-	return f
-}
-
-// taken is the fact for who has just taken units, which is good even for the last one.
-func (h *hand) taken() authz.QuotaFact {
-	f := h.fact(0)
-	f.State = authz.QuotaOK
-	return f
-}
-
-func (t *tap) unavailable() authz.QuotaFact {
-	return authz.QuotaFact{State: authz.QuotaUnavailable, Limit: t.limit.Load().Units}
+func unavailable(l *authz.Limit) authz.QuotaFact {
+	return authz.QuotaFact{State: authz.QuotaUnavailable, Limit: l.Units}
 }
 
 // ahead asks for more before the last unit is taken. Nobody waits for it.
-func (t *tap) ahead() {
+func (t *tap) ahead(l *authz.Limit) {
 	if !t.mu.TryLock() {
-		return // somebody is at it
+		return // another call is about to be made
 	}
 	defer t.mu.Unlock()
 	if h := t.hand.Load(); !t.dead && t.flight == nil && h.left.Load() < h.low.Load() {
-		t.startLocked()
+		t.startLocked(l)
 	}
 }
 
-// recallLocked asks other nodes to give back what they hold, unless somebody did so within recheck, and reports whether
+// recallLocked asks other nodes to give back what they hold, unless that was done within recheck, and reports whether
 // there is a reason to ask the ledger again. It releases the lock while it waits.
 func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
 	r, ok := t.d.ledger.(Recaller)
@@ -214,11 +218,11 @@ func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
 	return err == nil
 }
 
-// callLocked has the ledger asked for that many units, or joins the call under way, and waits. It releases the lock
-// while it waits.
-func (t *tap) callLocked(ctx context.Context, units int64) error {
-	t.waiting += units
-	f := t.startLocked()
+// callLocked has the ledger asked for that many units under a limit, or joins the call under way, and waits. It releases
+// the lock while it waits.
+func (t *tap) callLocked(ctx context.Context, l *authz.Limit, units int64) error {
+	t.waiting = min(MaxUnits, t.waiting) + units
+	f := t.startLocked(l)
 	t.mu.Unlock()
 	var err error
 	select {
@@ -233,14 +237,14 @@ func (t *tap) callLocked(ctx context.Context, units int64) error {
 }
 
 // startLocked starts a call unless one is under way.
-func (t *tap) startLocked() *flight {
+func (t *tap) startLocked(l *authz.Limit) *flight {
 	if t.flight != nil {
 		return t.flight
 	}
 	f := &flight{done: make(chan struct{})}
 	t.flight = f
 	if len(t.queue) == 0 {
-		t.queue = append(t.queue, t.leaseLocked())
+		t.queue = append(t.queue, t.leaseLocked(l))
 	}
 	r := t.queue[0]
 	t.d.goCall(func(ctx context.Context) {
@@ -251,45 +255,46 @@ func (t *tap) startLocked() *flight {
 		t.flight, f.err = nil, err
 		close(f.done)
 		if err == nil && len(t.queue) > 0 {
-			t.startLocked()
+			t.startLocked(l)
 		}
 	})
 	return f
 }
 
 // leaseLocked makes a request for more that reports what was spent.
-func (t *tap) leaseLocked() request {
+func (t *tap) leaseLocked(l *authz.Limit) request {
 	h := t.hand.Load()
 	left := h.left.Load()
-	t.resizeLocked(h, left)
-	r := t.requestLocked(h)
-	r.Want = max(0, max(t.size, t.waiting)-left)
+	size := t.sizeLocked(h, left, l)
+	r := t.requestLocked(h, l)
+	r.Want, r.low = min(MaxUnits, max(0, max(size, t.waiting)-left)), size/4
 	return r
 }
 
-func (t *tap) requestLocked(h *hand) request {
-	return request{made: t.d.now(), LeaseRequest: LeaseRequest{
-		Node: t.d.node, Seq: t.d.seq.Add(1), Bucket: t.bucket, Limit: *t.limit.Load(), Held: h.period, Spent: h.unreported(),
+func (t *tap) requestLocked(h *hand, l *authz.Limit) request {
+	return request{hand: h, made: t.d.now(), LeaseRequest: LeaseRequest{
+		Node: t.d.node, Seq: t.d.seq.Add(1), Bucket: t.bucket, Limit: *l, Held: h.period, Spent: h.unreported(),
 	}}
 }
 
 // returnLocked makes a request that gives back everything in hand, nil if there is nothing to say.
 func (t *tap) returnLocked(h *hand) *request {
 	back := h.drain()
-	r := t.requestLocked(h)
+	r := t.requestLocked(h, t.limit.Load())
 	if r.isReturn, r.back = true, back; r.back == 0 && r.Spent == 0 {
 		return nil
 	}
+	h.asked.Store(0)
 	return &r
 }
 
-// resizeLocked fits the size of the lease to how fast the last one was used up, within this node's share of what is left,
-// so that the last units are leased in small change and a crash forfeits little. A node alone takes half. What others then
-// lack is recalled, where it can be.
-func (t *tap) resizeLocked(h *hand, left int64) {
-	room := t.limit.Load().Units
+// sizeLocked is how many units to have in hand: as many as fit to how fast the last ones were used up, within this node's
+// share of what is left, so that the last units are leased in small change and a crash forfeits little. A node alone takes
+// half. What others then lack is recalled, where it can be.
+func (t *tap) sizeLocked(h *hand, left int64, l *authz.Limit) int64 {
+	room := l.Units
 	if asked := h.asked.Load(); asked != 0 {
-		room = h.free.Load() + left
+		room = h.remaining(l.Units)
 		switch lasted := time.Duration(t.d.now().UnixNano() - asked); {
 		case left <= h.low.Load() && lasted < fastLease:
 			t.size *= 2
@@ -303,60 +308,86 @@ func (t *tap) resizeLocked(h *hand, left int64) {
 	if _, ok := t.d.ledger.(Recaller); ok {
 		least = leastShared
 	}
+	if room == 0 { // there may be units under another limit, for which the size has to stay
+		return least
+	}
 	t.size = max(least, min(t.size, room/max(2, t.nodes)))
+	return t.size
 }
 
 // answerLocked takes over the ledger's answer to the first request of the queue.
 func (t *tap) answerLocked(r request, lease Lease, err error) {
-	h := t.hand.Load()
-	if err != nil {
-		if k := authz.KindOf(err); k == authz.KindInvalid || k == authz.KindConflict {
-			t.queue = t.queue[1:] // refused, and so never happened: start afresh, for our counts do not agree
-			h.drain()
-			t.hand.Store(newHand(t, h.period))
-		}
-		return
+	if k := authz.KindOf(err); err != nil && k != authz.KindInvalid && k != authz.KindConflict {
+		return // unknown whether it took place: it is repeated
 	}
 	t.queue = t.queue[1:]
-	if r.isReturn {
-		h.asked.Store(0)
-		return
-	}
-	if !lease.Period.Same(h.period) {
-		if back := t.returnLocked(h); back != nil { // of the period that is over
-			t.queue = append(t.queue, *back)
+	switch h := t.hand.Load(); {
+	case err != nil: // it did not take place: what it would have said is said by the next one
+		r.hand.reported -= r.Spent
+		r.hand.restock(r.back)
+	case r.isReturn: // the hand knows
+	default:
+		if !lease.Period.Same(h.period) {
+			if back := t.returnLocked(h); back != nil { // of the period that is over
+				t.queue = append(t.queue, *back)
+			}
+			h = newHand(t, lease.Period)
 		}
-		h = newHand(t, lease.Period)
+		h.refill(lease, r.made, r.Limit.Units)
+		t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
+		h.low.Store(r.low)
+		t.hand.Store(h)
+		t.surrenderLocked(h, &r.Limit)
 	}
-	h.refill(lease, r.made)
-	t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
-	h.low.Store(t.size / 4)
-	t.hand.Store(h)
 }
 
-// report tells the ledger what was spent, and learns what changed there.
-func (t *tap) report(ctx context.Context) error {
+// surrenderLocked has units given back that the limit does not grant any more, as it was lowered. Where requests under
+// more units come as well, they lease them again: so this is done once within recheck.
+func (t *tap) surrenderLocked(h *hand, l *authz.Limit) {
+	now := t.d.now()
+	if h.floor(l.Units) <= 0 || now.Sub(t.surrendered) < recheck {
+		return
+	}
+	if back := h.giveUp(h.floor(l.Units)); back > 0 {
+		t.surrendered = now
+		r := t.requestLocked(h, l)
+		r.isReturn, r.back = true, back
+		t.queue = append(t.queue, r)
+	}
+}
+
+// report tells the ledger what was spent, and learns what changed there and what is left under that limit.
+func (t *tap) report(ctx context.Context, l *authz.Limit) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.dead {
 		return nil
 	}
 	for t.flight != nil || len(t.queue) > 0 { // what these carry is older than what we were asked to report
-		if err := t.callLocked(ctx, 0); err != nil {
+		if err := t.callLocked(ctx, l, 0); err != nil {
 			return err
 		}
 	}
-	return t.callLocked(ctx, 0)
+	if err := t.callLocked(ctx, l, 0); err != nil {
+		return err
+	}
+	for len(t.queue) > 0 { // units that the limit does not grant any more
+		if err := t.callLocked(ctx, l, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweep renews a lease that would run out before the next sweeps, reports what a crash would otherwise refund, and gives
-// back what nobody used since the last sweep.
+// back what was not used since the last sweep.
 func (t *tap) sweep(ctx context.Context) error {
 	if !t.used.Swap(false) {
 		return t.retire(ctx)
 	}
-	if soon := t.d.now().Add(2 * SweepEvery); t.limit.Load().RefundOnCrash || !t.hand.Load().good(soon) {
-		return t.report(ctx)
+	l := t.limit.Load()
+	if soon := t.d.now().Add(2 * SweepEvery); l.RefundOnCrash || !t.hand.Load().good(soon) {
+		return t.report(ctx, l)
 	}
 	return nil
 }
@@ -375,14 +406,14 @@ func (t *tap) returnAllLocked(ctx context.Context) error {
 		t.queue = append(t.queue, *r)
 	}
 	for t.flight != nil || len(t.queue) > 0 {
-		if err := t.callLocked(ctx, 0); err != nil {
+		if err := t.callLocked(ctx, t.limit.Load(), 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// retire gives everything back, after which the tap is dead and forgotten, unless somebody came and uses it again.
+// retire gives everything back, after which the tap is dead and forgotten, unless a request came and uses it again.
 func (t *tap) retire(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -11,13 +11,13 @@ func leaseGrants(f *fixture) {
 	l := tenAnHour()
 	period := quota.PeriodAt(&l, f.clock.Now())
 	f.same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
-		Period: period, Granted: 4, Held: 4, Free: 6, Nodes: 1, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 4, Held: 4, Counted: 4, Nodes: 1, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
-		Period: period, Granted: 6, Held: 6, Elsewhere: 4, Nodes: 2, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 6, Held: 6, Counted: 10, Elsewhere: 4, Nodes: 2, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
-		Period: period, Elsewhere: 10, Nodes: 3, Allowance: 10, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Counted: 10, Elsewhere: 10, Nodes: 3, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
 	f.same("the balance", f.balance(l), quota.Balance{
 		Bucket: bucketFor(l), Period: period, Allowance: 10, Granted: 10, Outstanding: map[quota.NodeID]int64{"a": 4, "b": 6},
@@ -27,7 +27,7 @@ func leaseGrants(f *fixture) {
 func leaseBooks(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
-	if got := f.lease("a", l, 3, 2); got.Granted != 2 || got.Held != 3 || got.Free != 4 {
+	if got := f.lease("a", l, 3, 2); got.Granted != 2 || got.Held != 3 || got.Free(l.Units) != 4 {
 		f.Fatalf("lease after 3 of 4 were spent: %+v", got)
 	}
 	if got := f.balance(l); got.Granted != 6 || got.Spent != 3 || got.Outstanding["a"] != 3 || got.Free != 4 {
@@ -193,19 +193,21 @@ func bucketsApart(f *fixture) {
 		{Per: "account", Holder: "a", Limit: "b"}, {Per: "key", Holder: "a", Limit: "B"}, {Per: "key", Holder: "a:b", Limit: "c"},
 		{Per: "key", Holder: "a", Limit: "b:c"}, {Per: "key", Holder: "a{b}", Limit: "c"}, {Per: "key", Holder: "a", Limit: "{b}c"},
 		{Per: "key", Holder: "\x01a", Limit: "b"}, {Per: "key", Holder: "\x00", Limit: ""}, {Per: "key", Holder: "", Limit: "\x00"},
-		{Per: "key", Holder: "ä/…\n", Limit: "%s"},
+		{Per: "key", Holder: "ä/…\n", Limit: "%s"}, {Per: "key", Holder: "a", Limit: "b", Unit: "tokens"},
+		{Per: "key", Holder: "a", Limit: "b", Window: "hour"}, {Per: "key", Holder: "a", Limit: "b", Zone: "hour"},
+		{Per: "key", Holder: "a", Limit: "b", Window: "month"}, {Per: "key", Holder: "a", Limit: "b", Window: "month", Anchor: 1},
 	}
 	l := tenAnHour()
 	for i, b := range buckets {
 		got, err := f.ledger.Lease(f.ctx(), quota.LeaseRequest{Node: "a", Seq: 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
 		if err != nil || got.Granted != int64(i%10)+1 || got.Held != got.Granted {
-			f.Fatalf("bucket %q: %+v, %v", b, got, err)
+			f.Fatalf("bucket %+v: %+v, %v", b, got, err)
 		}
 	}
 	for i, b := range buckets {
 		got, err := f.ledger.Balance(f.ctx(), b, l)
 		if err != nil || got.Granted != int64(i%10)+1 || got.Bucket != b {
-			f.Fatalf("bucket %q: %+v, %v", b, got, err)
+			f.Fatalf("bucket %+v: %+v, %v", b, got, err)
 		}
 	}
 }

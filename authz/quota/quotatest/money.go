@@ -14,7 +14,7 @@ func credits(f *fixture) {
 		f.Fatalf("balance after a credit: %+v", got)
 	}
 	f.credit("c2", l, 5)
-	if got := f.lease("a", l, 0, 100); got.Granted != 10 || got.Allowance != 20 {
+	if got := f.lease("a", l, 0, 100); got.Granted != 10 || got.Credited != 10 || got.Counted != 10 {
 		f.Fatalf("lease after two credits: %+v", got)
 	}
 }

@@ -33,7 +33,7 @@ func lateReport(f *fixture) {
 	f.clock.Advance(time.Hour)
 	r := f.request("a", l, 5, 2)
 	r.Held = held
-	if got := f.send(r); got.Granted != 2 || got.Held != 2 || got.Free != 8 {
+	if got := f.send(r); got.Granted != 2 || got.Held != 2 || got.Free(l.Units) != 8 {
 		f.Fatalf("lease with a late report: %+v", got)
 	}
 	if got := f.balance(l); got.Spent != 0 || got.Excess != 0 {
@@ -78,10 +78,79 @@ func clockBack(f *fixture) {
 	f.lease("a", l, 0, 10)
 	f.clock.Advance(time.Hour)
 	turned := f.lease("a", l, 0, 7).Period
-	f.clock.Advance(-time.Hour)
+	f.clock.Advance(-quota.ClockJump)
 	got := f.lease("a", l, 0, 10)
 	if got.Granted != 3 || !got.Period.Same(turned) {
 		f.Fatalf("lease after the clock went back: %+v", got)
+	}
+}
+
+func forgets(f *fixture) {
+	forget := func(want int) {
+		f.Helper()
+		if got, err := f.ledger.(quota.Forgetter).Forget(f.ctx()); err != nil || got != want {
+			f.Fatalf("%d forgotten, want %d: %v", got, want, err)
+		}
+	}
+	hour, nothing := tenAnHour(), prepaid()
+	nothing.Name = "nothing" // was only looked at
+	f.lease("a", hour, 0, 4)
+	f.lease("a", prepaid(), 0, 4)
+	f.giveBack("a", prepaid(), 1, 3)
+	f.lease("a", nothing, 0, 1)
+	f.giveBack("a", nothing, 0, 1)
+	credited := prepaid()
+	credited.Name = "credited"
+	f.credit("c", credited, 5)
+	forget(0)
+	f.clock.Advance(time.Hour) // is over, and may still be settled
+	forget(0)
+	f.clock.Advance(quota.SettleMemory + time.Second)
+	forget(2)
+	forget(0)
+	if got := f.balance(hour); got.Granted != 0 || got.Free != 10 {
+		f.Fatalf("balance of what was forgotten: %+v", got)
+	}
+	if got := f.balance(prepaid()); got.Spent != 1 {
+		f.Fatalf("prepaid use was forgotten: %+v", got)
+	}
+	if got := f.balance(credited); got.Allowance != credited.Units+5 {
+		f.Fatalf("a credit was forgotten: %+v", got)
+	}
+}
+
+// clockWrong has a lease taken while the clock is ten years ahead. What is used then is used of the real period.
+func clockWrong(f *fixture) {
+	const years = 10 * 365 * 24 * time.Hour
+	for _, l := range []authz.Limit{tenAnHour(), {Name: "minute", Units: 10, Window: authz.WindowMinute}, {Name: "day", Units: 10, Window: authz.WindowDay}} {
+		period := f.lease("a", l, 0, 2).Period
+		f.clock.Advance(years)
+		f.lease("b", l, 0, 3)
+		f.clock.Advance(-years)
+		got := f.lease("a", l, 2, 10)
+		if got.Granted != 5 || !got.Period.Same(period) {
+			f.Fatalf("%s: lease when the clock was put right: %+v", l.Name, got)
+		}
+		f.clock.Advance(quota.LeaseTerm)
+		if got := f.balance(l); l.Window != authz.WindowMinute && (got.Spent != 2 || got.Stranded != 8 || len(got.Outstanding) != 0) {
+			f.Fatalf("%s: balance a minute later: %+v", l.Name, got)
+		}
+		f.clock.Advance(24 * time.Hour)
+		if got := f.lease("a", l, 0, 10); got.Granted != 10 {
+			f.Fatalf("%s: lease of the next period: %+v", l.Name, got)
+		}
+	}
+	l := prepaid()
+	l.RefundOnCrash = true
+	f.clock.Advance(years)
+	f.lease("a", l, 0, 10)
+	f.clock.Advance(-years)
+	if got := f.lease("b", l, 0, 10); got.Granted != 0 {
+		f.Fatalf("leased twice: %+v", got)
+	}
+	f.clock.Advance(quota.LeaseTerm)
+	if got := f.lease("b", l, 0, 10); got.Granted != 10 {
+		f.Fatalf("what a crashed node held comes back: %+v", got)
 	}
 }
 
@@ -152,7 +221,7 @@ func planLowered(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 8)
 	l.Units = 5
-	if got := f.lease("a", l, 2, 3); got.Granted != 0 || got.Held != 6 || got.Free != 0 || got.Allowance != 5 {
+	if got := f.lease("a", l, 2, 3); got.Granted != 0 || got.Held != 6 || got.Counted != 8 || got.Free(l.Units) != 0 {
 		f.Fatalf("lease after the plan was lowered: %+v", got)
 	}
 	f.giveBack("a", l, 0, 6)

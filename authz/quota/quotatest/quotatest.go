@@ -32,6 +32,8 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"period before the running one takes late reports", lateReport},
 		{"period older than that is dropped", droppedReport},
 		{"clock that goes back opens no period again", clockBack},
+		{"books are forgotten when nothing depends on them", forgets},
+		{"clock that was far ahead leaves nothing behind", clockWrong},
 		{"lease that runs out is stranded", strands},
 		{"node that comes back has its lease again", comesBack},
 		{"prepaid leases that run out are refunded if the limit says so", refundsOnCrash},

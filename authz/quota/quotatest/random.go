@@ -25,7 +25,7 @@ func random(f *fixture) {
 		t.Repeat(map[string]func(*rapid.T){
 			"lease": m.lease, "return": m.giveBack, "settle": m.settle, "credit": m.credit, "reset": m.reset,
 			"wait": func(t *rapid.T) {
-				f.clock.Advance(time.Duration(rapid.SampledFrom([]int{1, 20, 61, 600, 3600}).Draw(t, "seconds")) * time.Second)
+				f.clock.Advance(time.Duration(rapid.SampledFrom([]int{1, 20, 61, 600, 3600, 86_400}).Draw(t, "seconds")) * time.Second)
 			},
 			"": m.compareBalances,
 		})

@@ -1,6 +1,8 @@
 package bolt
 
 import (
+	"bytes"
+	"context"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,11 +26,14 @@ func (w *write) book(bucket quota.Bucket) (*quota.Book, error) {
 	if s := w.books[key]; s != nil {
 		return s.book, nil
 	}
-	b, err := loadBook(w.tx, key)
+	b, old, err := loadBook(w.tx, bucket)
 	if err != nil {
 		return nil, err
 	}
-	w.books[key] = &shelved{book: b}
+	w.books[key] = &shelved{book: b, changed: old != nil}
+	if old != nil { // another count may follow in this transaction: it must not find what this one took
+		return b, w.putLegacy(bucket, old)
+	}
 	return b, nil
 }
 
@@ -66,12 +71,91 @@ func (s shelf) putBack(tx *bbolt.Tx) error {
 	return nil
 }
 
-func loadBook(tx *bbolt.Tx, key string) (*quota.Book, error) {
-	b, err := decode[quota.Book](tx.Bucket([]byte(bucketBooks)).Get([]byte(key)))
-	if b == nil {
-		b = &quota.Book{}
+// loadBook returns the bucket's book, a new one if there is none. If it was still in a book of an older version, old is
+// what is left of that one.
+func loadBook(tx *bbolt.Tx, bucket quota.Bucket) (b, old *quota.Book, err error) {
+	books := tx.Bucket([]byte(bucketBooks))
+	if b, err = decode[quota.Book](books.Get([]byte(bucket.Key()))); b != nil || err != nil {
+		return b, nil, err
 	}
-	return b, err
+	if old, err = decode[quota.Book](books.Get([]byte(bucket.LegacyKey()))); old == nil || err != nil {
+		return &quota.Book{}, nil, err
+	}
+	if b = old.Split(bucket); b == nil {
+		return &quota.Book{}, nil, nil
+	}
+	return b, old, nil
+}
+
+// putLegacy writes what a bucket left of a book of an older version.
+func (w *write) putLegacy(bucket quota.Bucket, old *quota.Book) error {
+	key := []byte(bucket.LegacyKey())
+	if old.Empty() {
+		return w.delete(bucketBooks, key)
+	}
+	_, err := keep(w, bucketBooks, key, old)
+	return err
+}
+
+// forgetChunk is how many books are looked at in one transaction.
+const forgetChunk = 2000
+
+// Forget is quota.Forgetter. It looks at a part of the books at a time, so that no write waits for it long.
+func (s *Ledger) Forget(ctx context.Context) (int, error) {
+	n, from := 0, []byte(nil)
+	for {
+		next, old, err := s.forgettable(ctx, from)
+		if err == nil && len(old) > 0 {
+			var gone int
+			gone, err = s.forget(ctx, old)
+			n += gone
+		}
+		if err != nil || next == nil {
+			return n, err
+		}
+		from = next
+	}
+}
+
+// forgettable returns the keys of books that can be forgotten, and where to go on, nil at the end.
+func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old [][]byte, err error) {
+	err = s.db.view(ctx, func(tx *bbolt.Tx) error {
+		now, seen := s.clock(), 0
+		c := tx.Bucket([]byte(bucketBooks)).Cursor()
+		for k, text := c.Seek(from); k != nil; k, text = c.Next() {
+			if seen++; seen > forgetChunk {
+				next = bytes.Clone(k)
+				break
+			}
+			b, err := decode[quota.Book](text)
+			if err != nil {
+				return err
+			}
+			if b.Forgettable(now) {
+				old = append(old, bytes.Clone(k))
+			}
+		}
+		return nil
+	})
+	return next, old, err
+}
+
+// forget deletes those of the books that can still be forgotten.
+func (s *Ledger) forget(ctx context.Context, keys [][]byte) (int, error) {
+	return mutate(ctx, s.db.commits, func(w *write) (n int, err error) {
+		now := s.clock()
+		for _, key := range keys {
+			b, err := decode[quota.Book](w.get(bucketBooks, key))
+			if w.books[string(key)] != nil || err != nil || b == nil || !b.Forgettable(now) {
+				continue // is in use in this very transaction, or was since we looked
+			}
+			if err := w.delete(bucketBooks, key); err != nil {
+				return n, err
+			}
+			n++
+		}
+		return n, nil
+	})
 }
 
 // balance asks a copy: to tell a balance turns the book to the period that is running.

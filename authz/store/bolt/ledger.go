@@ -15,7 +15,10 @@ import (
 // Ledger is a quota.Ledger. The arithmetic is that of quota.Book; this file loads books, keeps them, and remembers ids.
 type Ledger struct{ db *DB }
 
-var _ quota.Ledger = (*Ledger)(nil)
+var (
+	_ quota.Ledger    = (*Ledger)(nil)
+	_ quota.Forgetter = (*Ledger)(nil)
+)
 
 // Ledger returns the quotas of the file.
 func (db *DB) Ledger() *Ledger { return &Ledger{db: db} }
@@ -153,7 +156,7 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 			if _, err := keep(w, bucketJournal, []byte(id), &record); err != nil {
 				return quota.Balance{}, err
 			}
-		case old.Verb != e.Verb || old.Bucket != e.Bucket || old.Units != e.Units:
+		case old.Verb != e.Verb || !sameBucket(old.Bucket, e.Bucket) || old.Units != e.Units:
 			return quota.Balance{}, authz.Errorf(authz.KindConflict, "id %q was used for a %s of something else", id, old.Verb)
 		}
 		b, err := w.book(e.Bucket)
@@ -164,11 +167,16 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 	})
 }
 
+// sameBucket compares with the bucket of an entry, of which older versions wrote only the name.
+func sameBucket(old, b quota.Bucket) bool {
+	return old == b || old == quota.Bucket{Per: b.Per, Holder: b.Holder, Limit: b.Limit}
+}
+
 // Balance is quota.Ledger.Balance.
 func (s *Ledger) Balance(ctx context.Context, bucket quota.Bucket, l authz.Limit) (quota.Balance, error) {
 	var out quota.Balance
 	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
-		b, err := loadBook(tx, bucket.Key())
+		b, _, err := loadBook(tx, bucket)
 		if err == nil {
 			out = b.Balance(bucket, l, s.clock())
 		}

@@ -35,8 +35,9 @@ type settled struct {
 }
 
 var (
-	_ quota.Ledger   = (*Ledger)(nil)
-	_ quota.Recaller = (*Ledger)(nil)
+	_ quota.Ledger    = (*Ledger)(nil)
+	_ quota.Recaller  = (*Ledger)(nil)
+	_ quota.Forgetter = (*Ledger)(nil)
 )
 
 // NewLedger makes an empty ledger with that clock.
@@ -160,6 +161,15 @@ func (s *Ledger) Balance(_ context.Context, b quota.Bucket, l authz.Limit) (quot
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bookLocked(b).Balance(b, l, s.clock()), nil
+}
+
+// Forget is quota.Forgetter.
+func (s *Ledger) Forget(context.Context) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, now := len(s.books), s.clock()
+	maps.DeleteFunc(s.books, func(_ quota.Bucket, b *quota.Book) bool { return b.Forgettable(now) })
+	return before - len(s.books), nil
 }
 
 // Check returns an error that names the first broken invariant of any book.

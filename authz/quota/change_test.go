@@ -1,0 +1,286 @@
+package quota_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// takeAll reserves one unit after the other until one is refused, and returns how many were not.
+func takeAll(t *testing.T, d *quota.Dispenser, l authz.Limit) (n int64) {
+	t.Helper()
+	for ; ; n++ {
+		if r, _ := reserve(t, d, authz.Charge{l.Name: 1}, l); r == nil {
+			return n
+		}
+	}
+}
+
+// takeSome reserves that many units one after the other and fails the test if one is refused.
+func takeSome(t *testing.T, d *quota.Dispenser, l authz.Limit, n int) {
+	t.Helper()
+	for i := range n {
+		if r, facts := reserve(t, d, authz.Charge{l.Name: 1}, l); r == nil {
+			t.Fatalf("refused after %d of %d: %+v", i, n, facts)
+		}
+	}
+}
+
+// TestDispenser_LimitChanged moves a caller who has units in hand to a plan that grants fewer or more, and asks at once.
+func TestDispenser_LimitChanged(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		before, after  int64
+		used, wantMore int64
+	}{
+		{"lowered below what was used", 100_000, 3, 3000, 0},
+		{"lowered above what was used", 100_000, 3100, 3000, 100},
+		{"lowered to what was used", 100_000, 3000, 3000, 0},
+		{"lowered to nothing", 1000, 0, 1, 0},
+		{"raised while units are left", 10, 25, 5, 20},
+		{"raised when exhausted", 10, 25, 10, 15},
+		{"raised from nothing", 0, 7, 0, 7},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ledger := memory.NewLedger(time.Now)
+			d := quota.NewDispenser(ledger, "n", time.Now)
+			takeSome(t, d, daily(c.before), int(c.used))
+			if c.used == c.before {
+				takeAll(t, d, daily(c.before)) // which is 0, and is believed for a second
+			}
+			after := daily(c.after)
+			facts := make([]authz.QuotaFact, 1)
+			if d.Peek(t.Context(), acme, []authz.Limit{after}, facts); facts[0].Limit != c.after || facts[0].Remaining != c.wantMore {
+				t.Errorf("the caller is told %+v, want %d of %d", facts[0], c.wantMore, c.after)
+			}
+			if more := takeAll(t, d, after); more != c.wantMore {
+				t.Errorf("%d more after a change from %d to %d with %d used, want %d", more, c.before, c.after, c.used, c.wantMore)
+			}
+			b := quota.BucketOf(&after, acme)
+			if err := d.Report(t.Context(), b, &after); err != nil { // which waits for what is on its way back
+				t.Fatal(err)
+			}
+			got, err := ledger.Balance(t.Context(), b, after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if held := got.Outstanding["n"]; got.Granted-got.Returned > max(c.after, c.used) {
+				t.Errorf("the node holds %d beyond the new limit: %+v", held, got)
+			}
+			if err := d.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := ledger.Balance(t.Context(), quota.BucketOf(&after, acme), after); err != nil || got.Spent != c.used+c.wantMore || got.Excess != 0 {
+				t.Errorf("%+v, want %d spent", got, c.used+c.wantMore)
+			}
+		})
+	}
+}
+
+// TestDispenser_LimitLoweredOnTwoNodes has the units used on another node than the one that is asked after the change.
+func TestDispenser_LimitLoweredOnTwoNodes(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	a, b := quota.NewDispenser(ledger, "a", time.Now), quota.NewDispenser(ledger, "b", time.Now)
+	takeSome(t, a, daily(100_000), 1)
+	takeSome(t, b, daily(100_000), 3000)
+	if more := takeAll(t, a, daily(1000)) + takeAll(t, b, daily(1000)); more != 0 {
+		t.Errorf("%d more under 1000 after 3001", more)
+	}
+	if more := takeAll(t, a, daily(3011)) + takeAll(t, b, daily(3011)); more != 10 {
+		t.Errorf("%d more under 3011 after 3001, want 10", more)
+	}
+}
+
+// TestDispenser_LimitLoweredUnderLoad lowers the limit while many ask.
+func TestDispenser_LimitLoweredUnderLoad(t *testing.T) {
+	const lowered = 2000
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(ledger, "n", time.Now)
+	var admitted, late atomic.Int64
+	var limit atomic.Pointer[authz.Limit]
+	first := daily(1_000_000)
+	limit.Store(&first)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 2000 {
+				l := limit.Load()
+				if r, _ := reserve(t, d, authz.Charge{"daily": 1}, *l); r == nil {
+					continue
+				}
+				if n := admitted.Add(1); n == lowered/2 {
+					second := daily(lowered)
+					limit.Store(&second)
+				}
+				if l.Units == lowered {
+					late.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	// Those who had the first limit in hand when it changed are done with one request each.
+	if n := admitted.Load(); n < lowered || n > lowered+8 || late.Load() == 0 {
+		t.Errorf("%d admitted, %d of them under the new limit of %d", n, late.Load(), lowered)
+	}
+}
+
+// TestDispenser_TwoPlansOneLimit has keys of one account on plans that give it more and less. The count is one, and each
+// key is held to the units of its own plan.
+func TestDispenser_TwoPlansOneLimit(t *testing.T) {
+	small, large := daily(10), daily(5000)
+	for _, c := range []struct {
+		name                 string
+		smallEach, largeEach int
+		wantSmall, wantLarge int64
+	}{
+		{"in turns", 1, 1, 5, 4995},
+		{"mostly the small plan", 9, 1, 9, 4991},
+		{"mostly the large plan", 1, 7, 2, 4998},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+			d := quota.NewDispenser(ledger, "n", time.Now)
+			var gotSmall, gotLarge int64
+			for gotLarge+gotSmall < large.Units {
+				for range c.smallEach {
+					if r, facts := reserve(t, d, authz.Charge{"daily": 1}, small); r != nil {
+						gotSmall++
+					} else if facts[0].Limit != 10 || facts[0].State != authz.QuotaExhausted {
+						t.Fatalf("the small plan is told %+v", facts[0])
+					}
+				}
+				for range c.largeEach {
+					r, facts := reserve(t, d, authz.Charge{"daily": 1}, large)
+					if r == nil && gotLarge+gotSmall < large.Units {
+						t.Fatalf("the large plan was refused after %d and %d: %+v", gotSmall, gotLarge, facts)
+					}
+					if r != nil {
+						gotLarge++
+					}
+				}
+			}
+			if gotSmall != c.wantSmall || gotLarge != c.wantLarge {
+				t.Errorf("%d and %d, want %d and %d", gotSmall, gotLarge, c.wantSmall, c.wantLarge)
+			}
+			if n := ledger.calls.Load(); n > 200 {
+				t.Errorf("%d ledger calls for %d reservations", n, large.Units)
+			}
+			if got := balance(t, ledger, large, d); got.Spent != large.Units || got.Excess != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// TestDispenser_OneNameTwoCounts has two limits of one name and holder that count something else, or over other periods:
+// neither takes anything from the other, however they alternate.
+func TestDispenser_OneNameTwoCounts(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	month := authz.Limit{Name: "use", Units: 10, Unit: authz.UnitRequests, Window: authz.WindowMonth, Per: authz.PerKey}
+	for name, change := range map[string]func(*authz.Limit){
+		"window": func(l *authz.Limit) { l.Window = authz.WindowMinute },
+		"unit":   func(l *authz.Limit) { l.Unit = "tokens" },
+		"zone":   func(l *authz.Limit) { l.Zone = berlin },
+		"anchor": func(l *authz.Limit) { l.Anchor = 15 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+				other := month
+				change(&other)
+				var got int
+				for range 5 { // minutes
+					for range 20 {
+						if r, _ := reserve(t, d, authz.Charge{"use": 1}, month); r != nil {
+							got++
+						}
+						reserve(t, d, authz.Charge{"use": 1}, other)
+					}
+					time.Sleep(time.Minute)
+				}
+				if got != 10 {
+					t.Errorf("%d of 10 a month", got)
+				}
+				_ = d.Close(t.Context())
+			})
+		})
+	}
+}
+
+// TestDispenser_AbsurdCharges has callers who want more than can be counted beside one who pays for what he uses.
+func TestDispenser_AbsurdCharges(t *testing.T) {
+	for _, refund := range []bool{false, true} {
+		ledger := memory.NewLedger(time.Now)
+		d := quota.NewDispenser(ledger, "n", time.Now)
+		limit := credits()
+		limit.RefundOnCrash = refund
+		b := quota.BucketOf(&limit, acme)
+		if _, err := ledger.Credit(t.Context(), quota.CreditRequest{ID: "c", Bucket: b, Limit: limit, Units: 1000}); err != nil {
+			t.Fatal(err)
+		}
+		var served atomic.Int64
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 200 {
+					if r, _ := reserve(t, d, authz.Charge{"credits": 1}, limit); r != nil {
+						served.Add(1)
+					}
+					if r, facts := reserve(t, d, authz.Charge{"credits": quota.MaxUnits}, limit); r != nil || facts[0].State == authz.QuotaUnavailable {
+						t.Errorf("a charge of everything: %v, %+v", r, facts)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if err := d.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := balance(t, ledger, limit); served.Load() != 1000 || got.Spent != 1000 || got.Excess != 0 || got.Stranded != 0 {
+			t.Errorf("refund %v: %d of 1000 served, %+v", refund, served.Load(), got)
+		}
+	}
+}
+
+// refusing refuses every third lease as invalid.
+type refusing struct {
+	quota.Ledger
+	calls atomic.Int64
+}
+
+func (r *refusing) Lease(ctx context.Context, q quota.LeaseRequest) (quota.Lease, error) {
+	if r.calls.Add(1)%3 == 0 {
+		return quota.Lease{}, authz.Errorf(authz.KindInvalid, "for no good reason")
+	}
+	return r.Ledger.Lease(ctx, q)
+}
+
+// TestDispenser_RefusedLease reports again what a lease that was refused would have reported.
+func TestDispenser_RefusedLease(t *testing.T) {
+	ledger := memory.NewLedger(time.Now)
+	d := quota.NewDispenser(&refusing{Ledger: ledger}, "n", time.Now)
+	limit := daily(1000)
+	var served int64
+	for range 2000 {
+		if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r != nil {
+			served++
+		}
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := balance(t, ledger, limit); served != 1000 || got.Spent != 1000 || got.Excess != 0 {
+		t.Errorf("%d served, %+v", served, got)
+	}
+}
