@@ -209,6 +209,7 @@ type Status struct {
 	Version     string   `json:"version"`
 	Policy      string   `json:"policy"`
 	PolicyFault string   `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
+	ClockFault  string   `json:"clock_fault,omitempty" doc:"Why quotas do not count by the clock of the machine."`
 	Plans       []string `json:"plans"`
 	Node        string   `json:"node"`
 	Revocations int      `json:"revocations"`

@@ -34,14 +34,14 @@ type stores struct {
 	file        doctor.LedgerFile // nil where there is none
 }
 
-func openStores(cfg config.Config, hasher apikey.Hasher, log *slog.Logger) (stores, error) {
+func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
 	if cfg.Store == "memory" {
-		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(time.Now), nothing{}, nil}, nil
+		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(now), nothing{}, nil}, nil
 	}
-	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: time.Now, Logger: log})
+	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: now, Logger: log})
 	if err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}

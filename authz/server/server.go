@@ -61,6 +61,7 @@ const (
 	leaseGrace    = 5 * time.Second
 	syncEvery     = time.Second
 	pruneEvery    = time.Minute
+	forgetEvery   = 10 * time.Minute
 )
 
 // Server is a Tollkeeper that listens.
@@ -70,6 +71,7 @@ type Server struct {
 	version string
 	node    quota.NodeID
 
+	clock       *quota.Clock // of the ledger and of leases
 	stores      stores
 	revocations *revocation.Set
 	dispenser   *quota.Dispenser
@@ -114,7 +116,8 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.openTLS(); err != nil {
 		return nil, err
 	}
-	if s.stores, err = openStores(cfg, hasher, log); err != nil {
+	s.clock = quota.NewClock(s.clockJumped)
+	if s.stores, err = openStores(cfg, hasher, s.clock.Now, log); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.stores.closer)
@@ -163,7 +166,7 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	if err := s.openTokens(ctx); err != nil {
 		return err
 	}
-	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, time.Now)
+	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
 	opt := check.Options{
 		Timeout: s.cfg.Request.Timeout.Duration,
 		DryRun:  s.cfg.Request.DryRun,
@@ -181,7 +184,8 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
-		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
+		ClockDoubted: func() bool { return s.clock.Doubt() != "" },
+		Issuers:      s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
 	})
 	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
 	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))
@@ -191,6 +195,18 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	s.rules.accept(rules, p)
 	s.fingerprint = p.Fingerprint()
 	return nil
+}
+
+// clockJumped reports what the clock of quotas thinks of the clock of the machine.
+func (s *Server) clockJumped(jump time.Duration, believed bool) {
+	switch {
+	case believed:
+		s.log.Warn("the clock is believed: quotas count by it", "jump", jump)
+	case jump != 0:
+		s.log.Error("the clock jumped: quotas count as if it had not", "jump", jump)
+	default:
+		s.log.Info("the clock is back")
+	}
 }
 
 // recorders give each entry to the decision log and to the metrics.
@@ -274,7 +290,7 @@ func addressOf(l net.Listener) string {
 func (s *Server) status() admin.Status {
 	rules := s.checker.Rules()
 	out := admin.Status{
-		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), Node: string(s.node),
+		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), Node: string(s.node),
 		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
 	}
 	for name := range rules.Plans {
@@ -376,6 +392,15 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 			}
 		})
 	})
+	if ledger, ok := s.stores.ledger.(quota.Forgetter); ok {
+		wg.Go(func() {
+			every(ctx, forgetEvery, func() {
+				if _, err := ledger.Forget(ctx); err != nil && ctx.Err() == nil {
+					s.log.Error("counts that are over not forgotten", "error", err)
+				}
+			})
+		})
+	}
 	interval := s.cfg.Policy.ReloadInterval.Duration
 	if interval == 0 || len(s.cfg.Policy.Paths) == 0 {
 		interval = 1 << 62 // never: only when told to

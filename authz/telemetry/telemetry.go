@@ -99,6 +99,7 @@ type Gauges struct {
 	RevocationAge   func() time.Duration
 	RevocationCount func() int
 	LogDropped      func() uint64
+	ClockDoubted    func() bool
 	Issuers         func() []Issuer
 	Memo            func() Memo
 }
@@ -251,5 +252,13 @@ func Watch(reg prometheus.Registerer, g Gauges) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tollkeeper_decision_log_dropped_total", Help: "Decisions that were not logged because the writer could not keep up.",
 		}, func() float64 { return float64(g.LogDropped()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollkeeper_clock_doubted", Help: "1 while the clock has jumped and quotas count as if it had not.",
+		}, func() float64 {
+			if g.ClockDoubted() {
+				return 1
+			}
+			return 0
+		}),
 	)
 }

@@ -203,6 +203,7 @@ func (c *cli) statusCmd() *cobra.Command {
 				t.field("node", s.Node)
 				t.field("policy", s.Policy)
 				t.field("policy fault", s.PolicyFault)
+				t.field("clock fault", s.ClockFault)
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("revocations", fmt.Sprint(s.Revocations))
 			})
