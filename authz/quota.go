@@ -1,6 +1,9 @@
 package authz
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Window is the kind of period over which a limit counts.
 type Window string
@@ -47,6 +50,17 @@ type Limit struct {
 type Holder struct {
 	Key     string // the key's lineage
 	Account string
+}
+
+// BearerHolder names whose use of a limit per key is counted together where there is no key: that of one subject, or of one
+// client that acts for no subject, at one issuer and on one account. A token that names neither is counted with all others
+// like it. No key's lineage is called like that.
+func BearerHolder(account, issuer, subject, client string) string {
+	who := "sub:" + subject
+	if subject == "" {
+		who = "client:" + client
+	}
+	return "token:" + strconv.Itoa(len(account)) + ":" + account + strconv.Itoa(len(issuer)) + ":" + issuer + who
 }
 
 // Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts

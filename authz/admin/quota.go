@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -19,36 +18,69 @@ type holder struct {
 	limits []authz.Limit
 }
 
-// holderOf finds the holder for a key's id or an account's. For an account only the limits that its keys share are
-// counted, so those per key are left out.
-func (s *Service) holderOf(ctx context.Context, keyID, accountID string) (holder, error) {
-	if (keyID == "") == (accountID == "") {
+// holderOf finds the holder that is meant. For an account alone only the limits that all its callers share are counted, so
+// those per key are left out.
+func (s *Service) holderOf(ctx context.Context, in QuotaHolder) (holder, error) {
+	bearer := in.Issuer != "" || in.Subject != "" || in.Client != ""
+	switch {
+	case (in.Key == "") == (in.Account == ""):
 		return holder{}, authz.Errorf(authz.KindInvalid, "give either a key or an account")
+	case in.Key != "" && (bearer || in.Plan != ""):
+		return holder{}, authz.Errorf(authz.KindInvalid, "a key has its own plan, and no issuer, subject or client")
+	case bearer && (in.Issuer == "" || (in.Subject == "") == (in.Client == "")):
+		return holder{}, authz.Errorf(authz.KindInvalid, "give an issuer with a subject, or with the client of tokens that name no subject")
+	case in.Key != "":
+		return s.holderOfKey(ctx, in.Key)
 	}
-	var h holder
-	if keyID != "" {
-		k, err := s.Keys.Key(ctx, keyID)
+	h := holder{Holder: authz.Holder{Account: in.Account}, plan: in.Plan}
+	if bearer {
+		h.Key = authz.BearerHolder(in.Account, in.Issuer, in.Subject, in.Client)
+	}
+	if h.plan == "" {
+		a, err := s.Keys.Account(ctx, in.Account)
+		if authz.KindOf(err) == authz.KindNotFound {
+			return holder{}, authz.Errorf(authz.KindNotFound, "there is no account %q: if tokens name it, give the plan that they name", in.Account)
+		}
 		if err != nil {
 			return holder{}, err
 		}
-		h.Key, accountID, h.plan = k.Lineage, k.Account, k.Plan
+		h.plan = a.Plan
 	}
-	a, err := s.Keys.Account(ctx, accountID)
+	return h, s.limit(&h)
+}
+
+func (s *Service) holderOfKey(ctx context.Context, id string) (holder, error) {
+	k, err := s.Keys.Key(ctx, id)
 	if err != nil {
 		return holder{}, err
 	}
-	h.Account, h.plan = a.ID, cmp.Or(h.plan, a.Plan)
+	h := holder{Holder: authz.Holder{Key: k.Lineage, Account: k.Account}, plan: k.Plan}
+	if h.plan == "" {
+		a, err := s.Keys.Account(ctx, k.Account)
+		if err != nil {
+			return holder{}, err
+		}
+		h.plan = a.Plan
+	}
+	return h, s.limit(&h)
+}
+
+// limit finds the limits of the holder's plan.
+func (s *Service) limit(h *holder) error {
+	if err := s.checkPlan(h.plan); err != nil {
+		return err
+	}
 	for _, l := range s.Plans()[h.plan] {
 		if h.Key != "" || l.Per == authz.PerAccount {
 			h.limits = append(h.limits, l)
 		}
 	}
-	return h, nil
+	return nil
 }
 
-// quotas reports every limit of a key or an account.
-func (s *Service) quotas(ctx context.Context, keyID, accountID string) ([]Quota, error) {
-	h, err := s.holderOf(ctx, keyID, accountID)
+// quotas reports every limit of a holder.
+func (s *Service) quotas(ctx context.Context, in QuotaHolder) ([]Quota, error) {
+	h, err := s.holderOf(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +136,7 @@ func (s *Service) reset(ctx context.Context, in QuotaChange) (Quota, error) {
 }
 
 func (s *Service) change(ctx context.Context, in QuotaChange, do func(quota.Bucket, authz.Limit) (quota.Balance, error)) (Quota, error) {
-	h, err := s.holderOf(ctx, in.Key, in.Account)
+	h, err := s.holderOf(ctx, in.QuotaHolder)
 	if err != nil {
 		return Quota{}, err
 	}

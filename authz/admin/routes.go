@@ -73,8 +73,8 @@ func (s *Service) accountRoutes(r registrar) {
 	add(r, "PATCH /v1/accounts/{id}", "Change an account", func(ctx context.Context, in withID[AccountUpdate]) (Account, error) {
 		return s.updateAccount(ctx, in.ID, in.Body)
 	})
-	add(r, "POST /v1/accounts/{id}/revoke", "Revoke all keys that an account has now", func(ctx context.Context, in withID[cause]) (Revoked, error) {
-		return s.revokeAccount(ctx, in.ID, in.Body.Cause)
+	add(r, "POST /v1/accounts/{id}/revoke", "Revoke all keys and tokens that an account has now", func(ctx context.Context, in withID[accountRevoke]) (Revoked, error) {
+		return s.revokeAccount(ctx, in.ID, in.Body)
 	})
 }
 
@@ -117,11 +117,15 @@ func (s *Service) tokenRoutes(r registrar) {
 }
 
 func (s *Service) quotaRoutes(r registrar) {
-	add(r, "GET /v1/quota", "Show the quotas of a key or an account", func(ctx context.Context, in struct {
+	add(r, "GET /v1/quota", "Show the quotas of a key, an account, or a subject of an issuer", func(ctx context.Context, in struct {
 		Key     string `query:"key"`
 		Account string `query:"account"`
+		Plan    string `query:"plan"`
+		Issuer  string `query:"issuer"`
+		Subject string `query:"subject"`
+		Client  string `query:"client"`
 	}) ([]Quota, error) {
-		return s.quotas(ctx, in.Key, in.Account)
+		return s.quotas(ctx, QuotaHolder(in))
 	})
 	add(r, "POST /v1/quota/credit", "Add units to a limit", func(ctx context.Context, in body[QuotaChange]) (Quota, error) {
 		return s.credit(ctx, in.Body)
@@ -132,6 +136,10 @@ func (s *Service) quotaRoutes(r registrar) {
 }
 
 type (
+	accountRevoke struct {
+		Cause        string `json:"cause,omitempty"`
+		Unregistered bool   `json:"unregistered,omitempty" doc:"The account is known from tokens alone."`
+	}
 	importBatch struct {
 		Keys []ImportKey `json:"keys" minItems:"1" maxItems:"10000"`
 	}

@@ -99,13 +99,17 @@ func (s *Service) updateAccount(ctx context.Context, id string, in AccountUpdate
 	return s.viewAccount(ctx, a)
 }
 
-// revokeAccount cuts off every key that the account has now. Keys that are made later are good.
-func (s *Service) revokeAccount(ctx context.Context, id, cause string) (Revoked, error) {
-	if _, err := s.Keys.Account(ctx, id); err != nil {
+// revokeAccount cuts off every key and token that the account has now. Those that are made later are good.
+func (s *Service) revokeAccount(ctx context.Context, id string, in accountRevoke) (Revoked, error) {
+	_, err := s.Keys.Account(ctx, id)
+	switch missing := authz.KindOf(err) == authz.KindNotFound; {
+	case err != nil && !missing:
 		return Revoked{}, err
+	case missing && !in.Unregistered:
+		return Revoked{}, authz.Errorf(authz.KindNotFound, "there is no account %q: if tokens name it, revoke it as unregistered", id)
 	}
 	now := s.Now().UTC()
-	return s.revoke(ctx, revocation.Record{Kind: revocation.KindAccount, Value: id, Before: now, At: now, Cause: cause})
+	return s.revoke(ctx, revocation.Record{Kind: revocation.KindAccount, Value: id, Before: now, At: now, Cause: in.Cause})
 }
 
 // createKey makes a key. Its text is in the answer and nowhere else.

@@ -140,14 +140,24 @@ type Quota struct {
 	ResetsAt    time.Time              `json:"resets_at,omitzero"`
 }
 
-// QuotaChange credits or resets a limit of a key or of an account.
-type QuotaChange struct {
+// QuotaHolder says whose quotas are meant: a key's, an account's, or those that a subject or a client of a token issuer has on
+// an account.
+type QuotaHolder struct {
 	Key     string `json:"key,omitempty" doc:"The id of a key; or give an account."`
 	Account string `json:"account,omitempty"`
-	Limit   string `json:"limit"`
-	Units   int64  `json:"units,omitempty" doc:"To credit. Not for a reset."`
-	ID      string `json:"id,omitempty" doc:"Idempotency key: the same id twice is one change."`
-	Note    string `json:"note,omitempty"`
+	Plan    string `json:"plan,omitempty" doc:"The plan that tokens name, where it is not the account's."`
+	Issuer  string `json:"issuer,omitempty" doc:"The issuer of the tokens of a subject or a client."`
+	Subject string `json:"subject,omitempty"`
+	Client  string `json:"client,omitempty" doc:"The client of tokens that name no subject."`
+}
+
+// QuotaChange credits or resets a limit.
+type QuotaChange struct {
+	QuotaHolder
+	Limit string `json:"limit"`
+	Units int64  `json:"units,omitempty" doc:"To credit. Not for a reset."`
+	ID    string `json:"id,omitempty" doc:"Idempotency key: the same id twice is one change."`
+	Note  string `json:"note,omitempty"`
 }
 
 // Explanation says why a request was, or would be, decided as it is.

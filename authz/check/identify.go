@@ -2,7 +2,6 @@ package check
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -101,7 +100,9 @@ func (a *attempt) peek(ctx context.Context) {
 	case key.Status == authz.KeyActive:
 		a.plan, a.holder = key.Plan, authz.Holder{Key: key.Lineage, Account: key.Account}
 	case key.Status == authz.KeyMissing && token.Status == authz.TokenValid && account.ID != "":
-		a.plan, a.holder = account.Plan, authz.Holder{Key: bearerOf(token), Account: account.ID}
+		a.plan, a.holder = account.Plan, authz.Holder{
+			Key: authz.BearerHolder(account.ID, token.Issuer, token.Subject, token.Client), Account: account.ID,
+		}
 	default:
 		return
 	}
@@ -110,10 +111,4 @@ func (a *attempt) peek(ctx context.Context) {
 		a.facts.Quota = a.quotaFacts()
 		a.meter.Peek(a.patient(ctx), a.holder, a.limits, a.facts.Quota)
 	}
-}
-
-// bearerOf is whose use of a limit per key is counted together where there is no key: that of one subject. No key's
-// lineage, and no other issuer's subject, is called like that.
-func bearerOf(t *authz.TokenFact) string {
-	return "token:" + strconv.Itoa(len(t.Issuer)) + ":" + t.Issuer + t.Subject
 }

@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,43 @@ func TestATokenAlone(t *testing.T) {
 	}
 	if d := b.Check(t.Context(), request("x-api-key", b.text)); !d.Allowed() {
 		t.Errorf("a key of the account: %s", d.DeniedFor())
+	}
+}
+
+// TestHolder_TokenAlone has callers without a key who have three units a day each, and looks which of them are one caller.
+func TestHolder_TokenAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second map[string]any
+		same          bool
+	}{
+		"one subject, two tokens":                  {map[string]any{"sub": "alice", "jti": "1"}, map[string]any{"sub": "alice", "jti": "2"}, true},
+		"one subject, two clients":                 {map[string]any{"sub": "alice", "azp": "a"}, map[string]any{"sub": "alice", "azp": "b"}, true},
+		"two subjects":                             {map[string]any{"sub": "alice"}, map[string]any{"sub": "bob"}, false},
+		"one subject on two accounts":              {map[string]any{"sub": "alice", "org": "acme"}, map[string]any{"sub": "alice", "org": "beta"}, false},
+		"two clients without a subject":            {map[string]any{"sub": nil, "azp": "a"}, map[string]any{"sub": nil, "azp": "b"}, false},
+		"one client without a subject":             {map[string]any{"sub": nil, "azp": "a"}, map[string]any{"sub": nil, "azp": "a"}, true},
+		"a client called like a subject":           {map[string]any{"sub": nil, "azp": "alice"}, map[string]any{"sub": "alice"}, false},
+		"an account that ends like another":        {map[string]any{"sub": "x", "org": "a"}, map[string]any{"sub": "x", "org": "aa"}, false},
+		"neither subject nor client, one account":  {map[string]any{"sub": nil}, map[string]any{"sub": nil}, true},
+		"neither subject nor client, two accounts": {map[string]any{"sub": nil, "org": "acme"}, map[string]any{"sub": nil, "org": "beta"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, issuer := tokenBench(t, check.Answers{})
+			send := func(claims map[string]any) bool {
+				all := map[string]any{"org": "acme", "plan": "small"}
+				maps.Copy(all, claims)
+				d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(all)))
+				return d.Allowed()
+			}
+			for i := range 4 {
+				if got := send(c.first); got != (i < 3) {
+					t.Fatalf("request %d: allowed %v", i, got)
+				}
+			}
+			if got := send(c.second); got == c.same {
+				t.Errorf("the second caller is allowed: %v", got)
+			}
+		})
 	}
 }
 

@@ -123,7 +123,7 @@ func (c *clients) credit(ctx context.Context, a *account, units int64) {
 
 // repeat sends a credit, for the first time or not.
 func (c *clients) repeat(ctx context.Context, a *account, made *credit) bool {
-	change := admin.QuotaChange{Account: a.id, Limit: "credits", Units: made.units, ID: made.id}
+	change := admin.QuotaChange{QuotaHolder: admin.QuotaHolder{Account: a.id}, Limit: "credits", Units: made.units, ID: made.id}
 	acked := c.write(ctx, "/v1/quota/credit", change, nil)
 	c.w.locked(func() {
 		if acked && !made.acked {

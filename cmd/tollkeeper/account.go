@@ -113,21 +113,23 @@ func (c *cli) accountListCmd() *cobra.Command {
 
 func (c *cli) accountRevokeCmd() *cobra.Command {
 	var cause string
+	var unregistered bool
 	cmd := &cobra.Command{
-		Use: "revoke ID", Short: "Revoke every key that an account has now, for good",
-		Long: "Revoke every key that an account has now, for good. Keys that are made afterwards work.",
+		Use: "revoke ID", Short: "Revoke every key and token that an account has now, for good",
+		Long: "Revoke every key and token that an account has now, for good. Those that are made afterwards work.",
 		Args: args("the id of the account"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			var out admin.Revoked
-			if err := c.do(cmd, "POST", admin.Path("accounts", a[0], "revoke"), map[string]string{"cause": cause}, &out); err != nil {
+			if err := c.do(cmd, "POST", admin.Path("accounts", a[0], "revoke"), map[string]any{"cause": cause, "unregistered": unregistered}, &out); err != nil {
 				return err
 			}
 			return c.show(cmd, out, func(t *table) {
-				t.line(fmt.Sprintf("All keys that %s had at %s are revoked.", out.ID, when(out.At)))
+				t.line(fmt.Sprintf("All keys and tokens that %s had at %s are revoked.", out.ID, when(out.At)))
 			})
 		},
 	}
 	cmd.Flags().StringVar(&cause, "cause", "", "why, for the record")
+	cmd.Flags().BoolVar(&unregistered, "unregistered", false, "the account is known from tokens alone")
 	return cmd
 }
 

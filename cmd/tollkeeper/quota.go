@@ -17,22 +17,38 @@ func (c *cli) quotaCmd() *cobra.Command {
 	return group(cmd)
 }
 
-// holder is the pair of flags that names whose quota is meant.
-type holder struct{ key, account string }
+// holder is the flags that say whose quota is meant.
+type holder struct{ admin.QuotaHolder }
 
 func (h *holder) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.key, "key", "", "quotas of that key: its id, or the key itself")
-	cmd.Flags().StringVar(&h.account, "account", "", "quotas that all keys of that account share")
+	cmd.Flags().StringVar(&h.Key, "key", "", "quotas of that key: its id, or the key itself")
+	cmd.Flags().StringVar(&h.Account, "account", "", "quotas that all callers of that account share")
+	cmd.Flags().StringVar(&h.Plan, "plan", "", "with --account: the plan that its tokens name")
+	cmd.Flags().StringVar(&h.Issuer, "issuer", "", "with --account: the issuer of a subject, or of a client")
+	cmd.Flags().StringVar(&h.Subject, "subject", "", "with --account and --issuer: quotas of that subject of tokens")
+	cmd.Flags().StringVar(&h.Client, "client", "", "with --account and --issuer: quotas of that client, in tokens without a subject")
 }
 
 func (h *holder) resolve(c *cli, cmd *cobra.Command) (err error) {
-	if (h.key == "") == (h.account == "") {
+	if (h.Key == "") == (h.Account == "") {
 		return usagef("give --key or --account")
 	}
-	if h.key != "" {
-		h.key, err = c.keyID(cmd, h.key)
+	if h.Key != "" {
+		h.Key, err = c.keyID(cmd, h.Key)
 	}
 	return err
+}
+
+func (h *holder) query() url.Values {
+	query := url.Values{}
+	for name, value := range map[string]string{
+		"key": h.Key, "account": h.Account, "plan": h.Plan, "issuer": h.Issuer, "subject": h.Subject, "client": h.Client,
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return query
 }
 
 func (c *cli) quotaShowCmd() *cobra.Command {
@@ -43,14 +59,8 @@ func (c *cli) quotaShowCmd() *cobra.Command {
 			if err := h.resolve(c, cmd); err != nil {
 				return err
 			}
-			query := url.Values{}
-			if h.key != "" {
-				query.Set("key", h.key)
-			} else {
-				query.Set("account", h.account)
-			}
 			var list []admin.Quota
-			if err := c.do(cmd, "GET", admin.Path("quota")+"?"+query.Encode(), nil, &list); err != nil {
+			if err := c.do(cmd, "GET", admin.Path("quota")+"?"+h.query().Encode(), nil, &list); err != nil {
 				return err
 			}
 			return c.show(cmd, list, func(t *table) { quotas(t, list) })
@@ -120,7 +130,7 @@ func (c *cli) changeQuota(cmd *cobra.Command, verb string, h *holder, in admin.Q
 	if in.ID == "" {
 		in.ID = "cli-" + rand.Text()
 	}
-	in.Key, in.Account = h.key, h.account
+	in.QuotaHolder = h.QuotaHolder
 	var q admin.Quota
 	if err := c.do(cmd, "POST", admin.Path("quota", verb), in, &q); err != nil {
 		if refused := (*admin.Refused)(nil); !errors.As(err, &refused) || refused.Status >= 500 {
