@@ -2,6 +2,7 @@ package lint
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,11 +103,31 @@ func pinned(in *Input, report func(Finding)) {
 			continue
 		}
 		for _, host := range t.hosts() {
-			if svc := in.serviceOf(host); svc != nil && svc.at("spec", "clusterIP").text() != "None" && svc.at("spec", "type").text() != "ExternalName" {
+			if svc := in.serviceOf(host); svc != nil && svc.at("spec", "clusterIP").text() != "None" && svc.at("spec", "type").text() != "ExternalName" && !in.alone(svc) {
 				report(t.at("load_assignment").says("%s is the address of a Service that is not headless: all checks of a worker stay with the replica that it found first", host))
 			}
 		}
 	}
+}
+
+// alone reports whether a Service has one pod, by the only workload of its in the files. An autoscaler may make more.
+func (in *Input) alone(svc *object) bool {
+	var found []*object
+	for _, w := range in.objects {
+		if t := w.template(); t.is && len(svc.at("spec", "selector").keys()) > 0 && w.namespace == svc.namespace && labelled(svc.at("spec", "selector"), t.at("metadata", "labels")) {
+			found = append(found, w)
+		}
+	}
+	if len(found) != 1 || found[0].kind == "DaemonSet" {
+		return false
+	}
+	if n := found[0].at("spec", "replicas"); n.is && n.text() != "1" {
+		return false
+	}
+	return !slices.ContainsFunc(in.objectsOf("autoscaling", "HorizontalPodAutoscaler"), func(h *object) bool {
+		ref := h.at("spec", "scaleTargetRef")
+		return h.namespace == svc.namespace && ref.at("kind").text() == found[0].kind && ref.at("name").text() == found[0].name
+	})
 }
 
 // serviceOf finds the Service that a name in the cluster belongs to.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
 // The rules of this file look at what Envoy Gateway makes Envoys of. Its own types are a heavy dependency, so that the
@@ -278,8 +280,14 @@ func egStripped(in *Input, report func(Finding)) {
 func stripsHeaders(o *object) bool {
 	early := o.at("spec", "headers", "earlyRequestHeaders")
 	return slices.ContainsFunc(early.at("removeOnMatch").items(), func(s spot) bool {
-		value := strings.ToLower(s.at("value").text())
-		return s.at("type").text() == "Prefix" && value != "" && strings.HasPrefix("x-tollkeeper-", value)
+		value := s.at("value").text()
+		switch s.at("type").text() {
+		case "Prefix":
+			return value != "" && strings.HasPrefix("x-tollkeeper-", strings.ToLower(value))
+		case "RegularExpression":
+			return !slices.ContainsFunc(identity, func(h string) bool { return !matchesRegex(&matcherv3.RegexMatcher{Regex: value}, h) })
+		}
+		return false
 	})
 }
 

@@ -229,13 +229,7 @@ func namedPort(pod spot, name string) string {
 
 // selects reports whether a label selector takes labels. An empty one takes all.
 func selects(selector, labels spot) bool {
-	want := selector.at("matchLabels")
-	for _, k := range want.keys() {
-		if !labels.key(k).is || labels.key(k).text() != want.key(k).text() {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(selector.at("matchExpressions").items(), func(e spot) bool {
+	return labelled(selector.at("matchLabels"), labels) && !slices.ContainsFunc(selector.at("matchExpressions").items(), func(e spot) bool {
 		label := labels.key(e.at("key").text())
 		listed := slices.ContainsFunc(e.at("values").items(), func(v spot) bool { return v.text() == label.text() })
 		switch e.at("operator").text() {
@@ -249,5 +243,12 @@ func selects(selector, labels spot) bool {
 			return label.is
 		}
 		return true
+	})
+}
+
+// labelled reports whether labels have all those that are wanted.
+func labelled(want, labels spot) bool {
+	return !slices.ContainsFunc(want.keys(), func(k string) bool {
+		return !labels.key(k).is || labels.key(k).text() != want.key(k).text()
 	})
 }

@@ -171,7 +171,7 @@ var clusterRules = []Rule{
 		checks{pings}},
 	{"TK142", Warning, "All checks go to one replica.",
 		"The others are idle, and a new one gets nothing.",
-		"Use STRICT_DNS with the name of a headless Service.",
+		"Use STRICT_DNS with the name of a headless Service. One replica needs none.",
 		checks{pinned}},
 	{"TK143", Error, "Checks are sent to whoever answers.",
 		"Credentials can be read on the way, and who answers in Tollkeeper's place lets everybody in.",
