@@ -180,7 +180,7 @@ func TestRulesAskForMetricsThatAreThere(t *testing.T) {
 		served[metricName.FindString(line)] = true
 	}
 	// Those about faults and issuers come with the first of them.
-	served["tollkeeper_policy_fault"], served["tollkeeper_issuer_fault"] = true, true
+	served["tollkeeper_policy_fault"], served["tollkeeper_policy_kept"], served["tollkeeper_issuer_fault"] = true, true, true
 	for _, r := range all[promv1.PrometheusRule](w) {
 		for _, g := range r.v.Spec.Groups {
 			for _, rule := range g.Rules {
@@ -190,6 +190,23 @@ func TestRulesAskForMetricsThatAreThere(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// A policy that is not in force is worth waking somebody for: nothing that is changed has an effect.
+func TestRules_PolicyFaultsAreCritical(t *testing.T) {
+	severities := make(map[string]string)
+	for _, r := range all[promv1.PrometheusRule](mustBuild(t, "monitoring")) {
+		for _, rule := range r.v.Spec.Groups[0].Rules {
+			for _, name := range metricName.FindAllString(rule.Expr.String(), -1) {
+				severities[name] = rule.Labels["severity"]
+			}
+		}
+	}
+	for _, name := range []string{"tollkeeper_policy_fault", "tollkeeper_policy_kept"} {
+		if severities[name] != "critical" {
+			t.Errorf("the alert on %s is %q", name, severities[name])
 		}
 	}
 }
