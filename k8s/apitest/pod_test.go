@@ -4,15 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -188,51 +180,6 @@ func (p *pod) end(t *testing.T) error {
 		t.Fatal("it does not end")
 	}
 	return p.err
-}
-
-// issue does the work of cert-manager: a Secret for each Certificate, signed by one authority.
-func issue(t *testing.T, w world) material {
-	t.Helper()
-	made := make(material)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sign := func(c *x509.Certificate, key *ecdsa.PrivateKey) []byte {
-		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	}
-	caPEM := sign(ca, caKey)
-	usages := map[certv1.KeyUsage]x509.ExtKeyUsage{certv1.UsageServerAuth: x509.ExtKeyUsageServerAuth, certv1.UsageClientAuth: x509.ExtKeyUsageClientAuth}
-	for i, c := range all[certv1.Certificate](w) {
-		if c.v.Spec.IsCA {
-			continue
-		}
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), DNSNames: c.v.Spec.DNSNames, KeyUsage: x509.KeyUsageDigitalSignature,
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-		for _, u := range c.v.Spec.Usages {
-			if ext, ok := usages[u]; ok {
-				cert.ExtKeyUsage = append(cert.ExtKeyUsage, ext)
-			}
-		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		made[c.v.Spec.SecretName] = map[string][]byte{
-			"tls.crt": sign(cert, key), "tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), "ca.crt": caPEM,
-		}
-	}
-	return made
 }
 
 var _ io.Writer = (*pod)(nil)

@@ -1,0 +1,168 @@
+package apitest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// authority does the work of cert-manager: it is the CA, and signs for it.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	pem  []byte
+}
+
+// newAuthority makes one with that key, or with a new one.
+func newAuthority(key *ecdsa.PrivateKey) (*authority, error) {
+	a := &authority{key: key}
+	var err error
+	if a.key == nil {
+		if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	a.cert = &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: "tollkeeper-ca"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, a.key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	a.pem = pemOf("CERTIFICATE", der)
+	a.cert, err = x509.ParseCertificate(der)
+	return a, err
+}
+
+// renew makes it anew, as its Certificate says. Without a rotationPolicy cert-manager makes a new key.
+func (a *authority) renew(c *certv1.Certificate) (*authority, error) {
+	if p := c.Spec.PrivateKey; p != nil && p.RotationPolicy == certv1.RotationPolicyNever {
+		return newAuthority(a.key)
+	}
+	return newAuthority(nil)
+}
+
+// sign is the Secret of a Certificate.
+func (a *authority) sign(c *certv1.Certificate) (map[string][]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	leaf := &x509.Certificate{SerialNumber: serial(), DNSNames: c.Spec.DNSNames, KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	for _, u := range c.Spec.Usages {
+		if ext, ok := usages[u]; ok {
+			leaf.ExtKeyUsage = append(leaf.ExtKeyUsage, ext)
+		}
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return map[string][]byte{"tls.crt": pemOf("CERTIFICATE", cert), "tls.key": pemOf("PRIVATE KEY", der), "ca.crt": a.pem}, err
+}
+
+var usages = map[certv1.KeyUsage]x509.ExtKeyUsage{certv1.UsageServerAuth: x509.ExtKeyUsageServerAuth, certv1.UsageClientAuth: x509.ExtKeyUsageClientAuth}
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func serial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
+
+// issue makes a Secret for each Certificate, signed by a new authority.
+func issue(t *testing.T, w world) material {
+	t.Helper()
+	a, err := newAuthority(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issueBy(t, a, w)
+}
+
+func issueBy(t *testing.T, a *authority, w world) material {
+	t.Helper()
+	made := make(material)
+	for _, c := range all[certv1.Certificate](w) {
+		if c.v.Spec.IsCA {
+			continue
+		}
+		var err error
+		if made[c.v.Spec.SecretName], err = a.sign(c.v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return made
+}
+
+// A renewed authority breaks nothing, in whichever order the certificates that it signs are renewed after it: cert-manager
+// does not renew them along with it.
+func TestCertManager_RenewedAuthority(t *testing.T) {
+	certs := mustBuild(t, "standalone/cert-manager")
+	old, err := newAuthority(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := all[certv1.Certificate](certs)[slices.IndexFunc(all[certv1.Certificate](certs), func(c *named[certv1.Certificate]) bool { return c.v.Spec.IsCA })]
+	renewed, err := old.renew(ca.v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := issueBy(t, old, certs), issueBy(t, renewed, certs)
+	p, a := serve(t, mustBuild(t, "standalone"), maps.Clone(before))
+	asks := func(secret map[string][]byte) error {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(secret["ca.crt"])
+		cert, err := tls.X509KeyPair(secret["tls.crt"], secret["tls.key"])
+		if err != nil {
+			return err
+		}
+		cfg := &tls.Config{RootCAs: pool, ServerName: "tollkeeper.tollkeeper.svc", Certificates: []tls.Certificate{cert}}
+		conn, err := grpc.NewClient(a.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err
+	}
+	if err := asks(after["envoy-client"]); err != nil {
+		t.Errorf("Envoy's was renewed first: %v", err)
+	}
+	for name, content := range after["tollkeeper-tls"] {
+		if err := os.WriteFile(filepath.Join(p.at("/run/tollkeeper/tls"), name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, p, func() error { // until Tollkeeper shows the new one
+		conn, err := tls.Dial("tcp", a.GRPC, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if string(pemOf("CERTIFICATE", conn.ConnectionState().PeerCertificates[0].Raw)) != string(after["tollkeeper-tls"]["tls.crt"]) {
+			return fmt.Errorf("it shows the old certificate")
+		}
+		return nil
+	})
+	if err := asks(before["envoy-client"]); err != nil {
+		t.Errorf("Tollkeeper's was renewed first: %v", err)
+	}
+}
