@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +43,11 @@ var agreements = map[string]func(w world) faults{
 	"Istio":            istioAgrees,
 	"Envoy filters":    envoyFiltersAreValid,
 	"Envoy Gateway":    gatewayAgrees,
+	"labels":           labelsAgree,
+	"clients":          clientsAgree,
+	"addresses":        addressesAgree,
+	"footprint":        footprintAgrees,
+	"nodes":            spreadAgrees,
 }
 
 // namespacesAgree wants every object in a namespace that is there: ours, or one that the user has.
@@ -97,6 +103,9 @@ func servicesAgree(w world) (f faults) {
 					f.addf("%s: %s has no port %s", s, d, p.TargetPort.String())
 				}
 			}
+			if s.v.Spec.ClusterIP == corev1.ClusterIPNone && p.Name == "grpc" && s.Metadata.Name != "tollkeeper-pods" {
+				f.addf("%s: is headless, and the address of a pod changes with every restart", s)
+			}
 			if p.AppProtocol == nil || p.Name == "grpc" && *p.AppProtocol != "grpc" {
 				f.addf("%s: port %s does not say what it speaks", s, p.Name)
 			}
@@ -119,6 +128,9 @@ func probesAgree(w world) (f faults) {
 		for _, c := range d.v.Spec.Template.Spec.Containers {
 			if c.ReadinessProbe == nil {
 				f.addf("%s: not probed", d)
+			}
+			if live := c.LivenessProbe; live == nil || live.HTTPGet != nil && reflect.DeepEqual(live.HTTPGet, c.ReadinessProbe.HTTPGet) {
+				f.addf("%s: is not ended when it hangs, or is ended when it drains", d)
 			}
 			for _, p := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 				switch {
@@ -152,6 +164,15 @@ func secrets() map[string][]string {
 	return known
 }
 
+// kept is what is applied before an overlay, and stays when that is removed.
+func kept() world {
+	w, err := build(fromDisk(), "namespace")
+	if err != nil {
+		panic(err)
+	}
+	return w
+}
+
 // volumesAgree wants each volume to be there and mounted, and each file that is named by a variable or an argument to be
 // in one.
 func volumesAgree(w world) (f faults) {
@@ -173,7 +194,7 @@ func volumesAgree(w world) (f faults) {
 					f.addf("%s: nobody makes the Secret %s", d, v.Secret.SecretName)
 				}
 			case v.PersistentVolumeClaim != nil:
-				if one[corev1.PersistentVolumeClaim](w, d.Metadata.Namespace, v.PersistentVolumeClaim.ClaimName) == nil {
+				if one[corev1.PersistentVolumeClaim](kept(), d.Metadata.Namespace, v.PersistentVolumeClaim.ClaimName) == nil {
 					f.addf("%s: no claim %s", d, v.PersistentVolumeClaim.ClaimName)
 				}
 			}
@@ -268,7 +289,7 @@ func networkPoliciesAgree(w world) (f faults) {
 			denied = len(p.v.Spec.Ingress) == 0 && len(p.v.Spec.Egress) == 0 && len(p.v.Spec.PolicyTypes) == 2 && len(p.v.Spec.PodSelector.MatchLabels) == 0
 			continue
 		}
-		if len(pods) != 1 && len(all[appsv1.Deployment](w)) > 0 {
+		if len(pods) != 1 && len(all[appsv1.Deployment](w)) > 0 && p.Metadata.Name != "tollkeeper-clients" {
 			f.addf("%s: means no pods", p)
 		}
 		for _, in := range p.v.Spec.Ingress {
@@ -294,9 +315,6 @@ func networkPoliciesAgree(w world) (f faults) {
 	}
 	if ours := all[appsv1.Deployment](w); len(ours) > 0 && !denied {
 		f.addf("no policy denies what no other allows")
-	}
-	if envoy := one[appsv1.Deployment](w, "tollkeeper", "envoy"); envoy != nil && envoy.v.Spec.Template.Labels["tollkeeper-client"] != "true" {
-		f.addf("%s: is not let in to Tollkeeper", envoy)
 	}
 	return f
 }
@@ -331,10 +349,6 @@ func podsAreRestricted(w world) (f faults) {
 	return f
 }
 
-func keepsData(pod *corev1.PodSpec) bool {
-	return slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
-}
-
 // resourcesAgree wants the Go runtime to know what the pod may use.
 func resourcesAgree(w world) (f faults) {
 	for _, d := range all[appsv1.Deployment](w) {
@@ -357,34 +371,6 @@ func resourcesAgree(w world) (f faults) {
 		}
 	}
 	return f
-}
-
-// replicasAgree wants one process on the embedded store, and never two.
-func replicasAgree(w world) (f faults) {
-	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
-	if d == nil {
-		return nil
-	}
-	shared := variable(d, "TOLLKEEPER_STORE") == "redis"
-	scaled := len(all[autoscalingv2.HorizontalPodAutoscaler](w)) > 0
-	switch {
-	case !shared && (d.v.Spec.Replicas == nil || *d.v.Spec.Replicas != 1 || scaled):
-		f.addf("%s: more than one on the embedded store", d)
-	case !shared && d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType:
-		f.addf("%s: the new pod would wait for the file of the old one", d)
-	case shared && len(all[corev1.PersistentVolumeClaim](w)) > 0:
-		f.addf("%s: many pods on one volume", d)
-	}
-	return f
-}
-
-func variable(d *named[appsv1.Deployment], name string) string {
-	for _, e := range d.v.Spec.Template.Spec.Containers[0].Env {
-		if e.Name == name {
-			return e.Value
-		}
-	}
-	return ""
 }
 
 // monitorsAgree wants Prometheus to find a Service, and a port of it, and to be let in.

@@ -20,12 +20,13 @@ const repository = "../.."
 // overlays are the folders that a user may apply.
 var overlays = []string{
 	"base", "standalone", "istio", "istio/sidecar", "istio/waypoint", "istio-gateway-api", "envoy-gateway", "monitoring",
-	"cert-manager", "standalone/cert-manager",
+	"cert-manager", "standalone/cert-manager", "namespace", "istio/namespace",
 }
 
 // combinations are overlays as users may write them, with the components that no folder of ours uses.
 var combinations = map[string]string{
 	"replicas":             "resources: [../base]\ncomponents: [../components/replicas]\n",
+	"replicas, standalone": "resources: [../standalone, ../standalone/cert-manager]\ncomponents: [../components/replicas]\n",
 	"replicas, EG":         "resources: [../envoy-gateway]\ncomponents: [../components/replicas, ../components/monitoring]\n",
 	"issuers":              "resources: [../base]\ncomponents: [../components/issuers]\n",
 	"everything in Istio":  "resources: [../istio, ../istio/sidecar, ../istio/waypoint]\ncomponents: [../components/monitoring, ../components/issuers]\n",
@@ -86,16 +87,25 @@ func run(on filesys.FileSystem, dir string) (world, error) {
 		if err != nil {
 			return nil, err
 		}
-		o := &object{raw: raw}
-		if err := json.Unmarshal(raw, o); err != nil {
+		o, err := parse(raw)
+		if err != nil {
 			return nil, err
-		}
-		if o.value, err = decode(o.APIVersion, o.Kind, raw); err != nil {
-			return nil, fmt.Errorf("%s: %w", o, err)
 		}
 		w = append(w, o)
 	}
 	return w, nil
+}
+
+func parse(raw []byte) (*object, error) {
+	o := &object{raw: raw}
+	if err := json.Unmarshal(raw, o); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.value, err = decode(o.APIVersion, o.Kind, raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", o, err)
+	}
+	return o, nil
 }
 
 // object is one object of the API, and the value of the type that it has in Go.

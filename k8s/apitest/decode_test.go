@@ -31,6 +31,7 @@ var kinds = map[string]func() any{
 	"v1 Namespace":                            func() any { return new(corev1.Namespace) },
 	"v1 ServiceAccount":                       func() any { return new(corev1.ServiceAccount) },
 	"v1 ConfigMap":                            func() any { return new(corev1.ConfigMap) },
+	"v1 Secret":                               func() any { return new(corev1.Secret) },
 	"v1 Service":                              func() any { return new(corev1.Service) },
 	"v1 PersistentVolumeClaim":                func() any { return new(corev1.PersistentVolumeClaim) },
 	"apps/v1 Deployment":                      func() any { return new(appsv1.Deployment) },
@@ -118,9 +119,11 @@ func TestOverlaysHoldWhatTheyPromise(t *testing.T) {
 		"base": {
 			"Deployment tollkeeper/tollkeeper", "Service tollkeeper/tollkeeper", "ConfigMap tollkeeper/tollkeeper-policies",
 			"ServiceAccount tollkeeper/tollkeeper", "PodDisruptionBudget tollkeeper/tollkeeper", "NetworkPolicy tollkeeper/default-deny",
-			"NetworkPolicy tollkeeper/tollkeeper", "PersistentVolumeClaim tollkeeper/tollkeeper-data", "Namespace /tollkeeper",
+			"NetworkPolicy tollkeeper/tollkeeper",
 		},
-		"standalone": {"Deployment tollkeeper/envoy", "Deployment tollkeeper/upstream"},
+		"namespace":       {"PersistentVolumeClaim tollkeeper/tollkeeper-data", "Namespace /tollkeeper"},
+		"istio/namespace": {"PersistentVolumeClaim tollkeeper/tollkeeper-data", "Namespace /tollkeeper"},
+		"standalone":      {"Deployment tollkeeper/envoy", "Deployment tollkeeper/upstream"},
 		"standalone/cert-manager": {
 			"Issuer tollkeeper/tollkeeper-ca", "Certificate tollkeeper/tollkeeper", "Certificate tollkeeper/envoy-client",
 			"Certificate tollkeeper/envoy-public",

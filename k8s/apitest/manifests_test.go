@@ -38,13 +38,13 @@ func TestMistakesAreNoticed(t *testing.T) {
 		"a privilege":                   {"base", "base/deployment.yaml", "drop: [ALL]", "drop: [NET_RAW]", "unrestricted capabilities"},
 		"a group in the admin token":    {"base", "base/deployment.yaml", "fsGroupChangePolicy: OnRootMismatch", "fsGroupChangePolicy: Always", "others would be let into"},
 		"a token":                       {"base", "base/deployment.yaml", "automountServiceAccountToken: false", "automountServiceAccountToken: true", "token for the API"},
-		"memory that is not asked for":  {"base", "base/deployment.yaml", "memory: 512Mi}", "ephemeral-storage: 1Gi}", "asks for nothing"},
+		"memory that is not asked for":  {"base", "base/deployment.yaml", "memory: 512Mi, ", "", "asks for nothing"},
 		"a volume by another name":      {"base", "base/deployment.yaml", "configMap: {name: tollkeeper-policies}", "configMap: {name: policies}", "no ConfigMap policies"},
 		"a file that is nowhere":        {"base", "base/tollkeeper.yaml", "secrets/pepper", "secrets/salt", "/run/tollkeeper/secrets/salt"},
 		"a Secret that nobody makes":    {"standalone", "standalone/envoy-deployment.yaml", "secretName: envoy-client", "secretName: client", "the Secret client"},
 		"a certificate elsewhere":       {"standalone", "standalone/client.yaml", "/run/envoy/client/tls.crt", "/run/envoy/certs/tls.crt", "/run/envoy/certs/tls.crt"},
 		"an Envoy that is not let in":   {"standalone", "standalone/envoy-deployment.yaml", "tollkeeper-client: \"true\"", "tollkeeper-client: \"no\"", "not let in"},
-		"a way to nowhere":              {"standalone", "standalone/envoy-policy.yaml", "port: 9001", "port: 9000", "leads to no pods"},
+		"a way to nowhere":              {"standalone", "standalone/envoy-policy.yaml", "port: 8080", "port: 8081", "leads to no pods"},
 		"no default deny":               {"base", "base/networkpolicy.yaml", "policyTypes: [Ingress, Egress]\n---", "policyTypes: [Egress]\n---", "no policy denies"},
 		"a policy for a missing port":   {"base", "base/networkpolicy.yaml", "{port: grpc", "{port: http", "no port http"},
 		"a budget that stops drains":    {"base", "base/pdb.yaml", "maxUnavailable: 1", "maxUnavailable: 0", "no node could be drained"},
@@ -54,9 +54,23 @@ func TestMistakesAreNoticed(t *testing.T) {
 		"plaintext in the mesh":         {"istio", "istio/destinationrule.yaml", "ISTIO_MUTUAL", "DISABLE", "no mTLS"},
 		"callers of another port":       {"istio", "istio/authorizationpolicy.yaml", `ports: ["9001"]`, `ports: ["9002"]`, "no port 9002"},
 		"callers of other pods":         {"istio", "istio/authorizationpolicy.yaml", "name: tollkeeper}}", "name: envoy}}", "AuthorizationPolicy tollkeeper/tollkeeper-callers: means no pods"},
-		"a headless Service in Istio":   {"istio", "istio/kustomization.yaml", "- {op: remove, path: /spec/clusterIP}", "- {op: test, path: /spec/clusterIP, value: None}", "original destination"},
+		"a headless Service":            {"base", "base/service.yaml", "  selector:", "  clusterIP: None\n  selector:", "is headless"},
+		"a headless Service in Istio":   {"istio", "base/service.yaml", "  selector:", "  clusterIP: None\n  selector:", "original destination"},
+		"a Service of one family":       {"base", "base/service.yaml", "ipFamilyPolicy: PreferDualStack", "ipFamilyPolicy: SingleStack", "one kind of address"},
+		"a listener of one family":      {"standalone", "standalone/envoy.yaml", `"::", ipv4_compat: true, port_value: 8443`, "0.0.0.0, port_value: 8443", "on IPv4 only"},
+		"a cluster without a Service":   {"standalone", "standalone/envoy.yaml", "address: tollkeeper.tollkeeper.svc", "address: tollgate.tollkeeper.svc", "is no Service"},
+		"issuers over one family":       {"issuers", "components/issuers/networkpolicy.yaml", "::/0", "0.0.0.0/0", "over one kind of address"},
+		"pods without the label":        {"base", "base/kustomization.yaml", "includeTemplates: true", "includeTemplates: false", "its pods are part of"},
+		"objects without the label":     {"istio/waypoint", "istio/waypoint/kustomization.yaml", "part-of: tollkeeper", "part-of: istio", `is part of "istio"`},
+		"a volume for two pods":         {"namespace", "namespace/pvc.yaml", "ReadWriteOncePod", "ReadWriteOnce", "two pods of one node"},
+		"a volume that is pruned":       {"namespace", "namespace/kustomization.yaml", "part-of: tollkeeper-data", "part-of: tollkeeper", "is part of"},
+		"an Envoy that is never ended":  {"standalone", "standalone/envoy-deployment.yaml", "path: /live", "path: /ready", "when it drains"},
+		"Envoys in one zone":            {"standalone", "standalone/envoy-deployment.yaml", "topology.kubernetes.io/zone", "topology.kubernetes.io/region", "not spread by topology.kubernetes.io/zone"},
+		"an update that does not fit":   {"standalone", "standalone/envoy-deployment.yaml", "cpu: 100m", "cpu: 500m", "does not fit"},
+		"disk that is not asked for":    {"base", "base/deployment.yaml", ", ephemeral-storage: 64Mi", "", "of a node's disk"},
+		"a client that is not let out":  {"base", "base/networkpolicy.yaml", "  policyTypes: [Egress]\n  egress:\n  - to: [{podSelector: {matchLabels: {app.kubernetes.io/name: tollkeeper}}}]", "  policyTypes: [Egress]\n  egress:\n  - to: [{podSelector: {matchLabels: {app.kubernetes.io/name: envoy}}}]", "not let out"},
 		"a misspelt setting of Envoy":   {"istio", "istio/gateway/envoyfilter.yaml", "validate_mutations", "validate_mutation", "validate_mutation"},
-		"a value that Envoy refuses":    {"istio", "istio/gateway/envoyfilter.yaml", "prefix: x-tollkeeper-", "prefix: ''", "Prefix"},
+		"a value that Envoy refuses":    {"istio", "istio/gateway/envoyfilter.yaml", "regex: \"(?i)x[^a-z0-9]tollkeeper[^a-z0-9].*\"", "regex: ''", "Regex"},
 		"a policy that fails open":      {"envoy-gateway", "envoy-gateway/securitypolicy.yaml", "failOpen: false", "failOpen: true", "and closed"},
 		"a grant for others":            {"envoy-gateway", "envoy-gateway/referencegrant.yaml", "namespace: default", "namespace: edge", "no ReferenceGrant"},
 		"a name that is not certified":  {"envoy-gateway", "envoy-gateway/backendtlspolicy.yaml", "hostname: tollkeeper.tollkeeper.svc", "hostname: tollkeeper.svc", "is not for"},
@@ -65,7 +79,7 @@ func TestMistakesAreNoticed(t *testing.T) {
 		"two Gateways":                  {"envoy-gateway", "envoy-gateway/clienttrafficpolicy.yaml", "name: eg}", "name: edge}", "several Gateways"},
 		"metrics that nobody serves":    {"monitoring", "components/monitoring/deployment.yaml", "TOLLKEEPER_LISTEN_METRICS", "TOLLKEEPER_METRICS", "nothing serves"},
 		"a monitor that finds nothing":  {"monitoring", "components/monitoring/servicemonitor.yaml", "port: metrics", "port: admin", "finds no port"},
-		"an autoscaler beside a number": {"mine", "components/replicas/deployment.yaml", "replicas: null", "replicas: 3", "would undo it"},
+		"an autoscaler beside a number": {"replicas", "components/replicas/deployment.yaml", "replicas: null", "replicas: 3", "would undo it"},
 	} {
 		t.Run(name, func(t *testing.T) { notice(t, c.overlay, c.file, c.old, c.new, c.noticed) })
 	}
@@ -84,8 +98,8 @@ func notice(t *testing.T, overlay, file, old, with, noticed string) {
 		t.Fatal(err)
 	}
 	w, err := build(on, overlay)
-	if overlay == "mine" {
-		w, err = buildWith(on, combinations["replicas"])
+	if text, ok := combinations[overlay]; ok {
+		w, err = buildWith(on, text)
 	}
 	var said faults
 	if err != nil {

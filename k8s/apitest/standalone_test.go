@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // stack is the standalone overlay, running.
@@ -38,28 +39,36 @@ func startStandalone(t *testing.T) *stack {
 
 	free := ports(t, 4)
 	upstream := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "upstream"), envoy(t), nil,
-		"address: 0.0.0.0, port_value: 8080", loopback(free[0]))
+		onAny(8080), onAny(free[0]))
 	awaitPort(t, upstream, free[0])
 	s.envoy = runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "envoy"), envoy(t), s.secrets,
 		"address: 127.0.0.1, port_value: 9901", loopback(free[1]),
-		"address: 0.0.0.0, port_value: 8443", loopback(free[2]),
-		"address: 0.0.0.0, port_value: 9902", loopback(free[3]),
+		onAny(8443), onAny(free[2]),
+		onAny(9902), onAny(free[3]),
 		"address: tollkeeper.tollkeeper.svc.cluster.local, port_value: 9001", loopback(portOf(t, a.GRPC)),
 		"address: upstream.tollkeeper.svc.cluster.local, port_value: 8080", loopback(free[0]))
 	awaitPort(t, s.envoy, free[3])
-	await(t, s.envoy, func() error { // as the kubelet asks
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/ready", free[3]))
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("not ready: %s", resp.Status)
-		}
-		return nil
-	})
+	probes := one[appsv1.Deployment](w, "tollkeeper", "envoy").v.Spec.Template.Spec.Containers[0]
+	for _, probe := range []*corev1.Probe{probes.StartupProbe, probes.ReadinessProbe, probes.LivenessProbe} {
+		await(t, s.envoy, func() error { // as the kubelet asks
+			resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", free[3], probe.HTTPGet.Path))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("%s: %s", probe.HTTPGet.Path, resp.Status)
+			}
+			return nil
+		})
+	}
 	s.addr = fmt.Sprintf("127.0.0.1:%d", free[2])
 	return s
+}
+
+// onAny is how a listener says that it takes IPv6 and IPv4.
+func onAny(port int) string {
+	return fmt.Sprintf(`address: "::", ipv4_compat: true, port_value: %d`, port)
 }
 
 func loopback(port int) string { return fmt.Sprintf("address: 127.0.0.1, port_value: %d", port) }
@@ -147,7 +156,7 @@ func TestStandaloneEndToEnd(t *testing.T) {
 		}
 		return nil
 	})
-	forged := []string{"X-Tollkeeper-Account", "evil", "x-tollkeeper-plan", "evil", "x-tollkeeper-key-id", "evil"}
+	forged := []string{"X-Tollkeeper-Account", "evil", "x-tollkeeper-plan", "evil", "x-tollkeeper-key-id", "evil", "x.tollkeeper.account", "evil"}
 	good := s.get(t, "//v1/../orders", append(forged, "x-api-key", key.Key)...)
 	if good.status != http.StatusOK || good.body["account"] != "acme" || good.body["plan"] != "free" || good.body["key_id"] != key.ID ||
 		good.body["api_key"] != nil || good.body["path"] != "/orders" {
