@@ -58,6 +58,12 @@ func (a *authority) renew(c *certv1.Certificate) (*authority, error) {
 	return newAuthority(nil)
 }
 
+// secret is that of the authority itself.
+func (a *authority) secret() (map[string][]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	return map[string][]byte{"tls.crt": a.pem, "tls.key": pemOf("PRIVATE KEY", der), "ca.crt": a.pem}, err
+}
+
 // sign is the Secret of a Certificate.
 func (a *authority) sign(c *certv1.Certificate) (map[string][]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -32,55 +32,47 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// block is the example of the README that begins with that line.
-func block(t *testing.T, first string) string {
+// example is the block of the README that begins with that line and has that in it.
+func example(t *testing.T, first, with string) string {
 	t.Helper()
-	_, rest, ok := strings.Cut(readme(t), "```yaml\n"+first+"\n")
-	text, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatalf("no example that begins with %q", first)
+	for _, m := range fence.FindAllStringSubmatch(readme(t), -1) {
+		if strings.HasPrefix(m[2], first+"\n") && strings.Contains(m[2], with) {
+			return m[2]
+		}
 	}
-	return text
+	t.Fatalf("no example that begins with %q and has %q", first, with)
+	return ""
 }
 
 // The folder of a user's own that the README shows builds, with every overlay in it, and does what is said.
 func TestReadmeFolder(t *testing.T) {
-	text := block(t, "# kustomization.yaml")
+	p := openPage(t)
+	p.sh(t, "git clone")
+	p.write(t, "kustomization.yaml", example(t, "# kustomization.yaml", "images"), false)
+	p.write(t, "kustomization.yaml", example(t, "# kustomization.yaml, with", "configMapGenerator"), true)
+	p.write(t, "plans.yaml", "# mine", false)
+	p.write(t, "tollkeeper.yaml", "# mine too", false)
+	p.write(t, "namespace/kustomization.yaml", example(t, "# namespace/kustomization.yaml", ""), false)
+	w, err := run(filesys.MakeFsOnDisk(), filepath.Join(p.folder, "namespace"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := all[corev1.PersistentVolumeClaim](w); len(w) != 2 || len(c) != 1 || !slices.Equal(c[0].v.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}) {
+		t.Errorf("the other volume: %v", w)
+	}
 	for _, overlay := range []string{"standalone", "istio", "envoy-gateway", "base"} {
-		on := filesys.MakeFsInMemory()
-		repo := fromDisk()
-		err := repo.Walk("/", func(name string, info os.FileInfo, err error) error {
-			if err != nil || info.IsDir() {
-				return err
-			}
-			b, err := repo.ReadFile(name)
-			if err != nil {
-				return err
-			}
-			return on.WriteFile(path.Join("/mine/tollkeeper", name), b)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, content := range map[string]string{
-			"kustomization.yaml": strings.Replace(text, "tollkeeper/k8s/standalone", "tollkeeper/k8s/"+overlay, 1),
-			"plans.yaml":         "# mine", "custom.rego": "package tollkeeper.custom", "tollkeeper.yaml": "# mine too",
-		} {
-			if err := on.WriteFile(path.Join("/mine", name), []byte(content)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		w, err := run(on, "/mine")
+		p.write(t, "kustomization.yaml", "resources: [tollkeeper/k8s/"+overlay+"]", true)
+		w, err := run(filesys.MakeFsOnDisk(), p.folder)
 		if err != nil {
 			t.Fatalf("%s: %v", overlay, err)
 		}
-		for _, agree := range []func(world) faults{servicesAgree, networkPoliciesAgree, monitorsAgree, probesAgree} {
+		for _, agree := range []func(world) faults{servicesAgree, networkPoliciesAgree, monitorsAgree, probesAgree, labelsAgree} {
 			for _, fault := range agree(w) {
 				t.Errorf("%s: %s", overlay, fault)
 			}
 		}
 		policies := one[corev1.ConfigMap](w, "tollkeeper", "tollkeeper-policies").v.Data
-		if policies["plans.yaml"] != "# mine" || policies["custom.rego"] == "" || policies["authz.rego"] == "" {
+		if policies["plans.yaml"] != "# mine" || policies["authz.rego"] == "" {
 			t.Errorf("%s: policies are not merged", overlay)
 		}
 		pod := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper").v.Spec.Template.Spec
@@ -96,7 +88,7 @@ func TestReadmeFolder(t *testing.T) {
 
 // The rules that exempt requests are rules.
 func TestReadmeRules(t *testing.T) {
-	raw, err := yaml.YAMLToJSON([]byte(block(t, "# rules of the AuthorizationPolicy")))
+	raw, err := yaml.YAMLToJSON([]byte(example(t, "# rules of the AuthorizationPolicy", "")))
 	if err != nil {
 		t.Fatal(err)
 	}
