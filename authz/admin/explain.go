@@ -2,12 +2,28 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
+
+// findPatience bounds the wait for decisions that are still on their way to the log.
+const findPatience = time.Second
+
+func (s *Service) decision(ctx context.Context, id string) (Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, findPatience)
+	defer cancel()
+	d, ok := s.Decision(ctx, id)
+	if !ok {
+		return Decision{}, authz.Errorf(authz.KindNotFound,
+			"decision %q: this server remembers only its own latest decisions; look for the id in the decision logs", id)
+	}
+	return d, nil
+}
 
 // viewExplanation shapes an explanation for people: first the fact, the rule and the remedy, then all the rest.
 func viewExplanation(e *check.Explanation) Explanation {

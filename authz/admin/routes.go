@@ -53,6 +53,9 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	s.quotaRoutes(r)
 	add(r, "GET /v1/status", "Show the server's state", func(context.Context, struct{}) (Status, error) { return s.Status(), nil })
 	add(r, "GET /v1/doctor/ledger", "Check the data file", func(ctx context.Context, _ struct{}) (doctor.Report, error) { return s.CheckLedger(ctx) })
+	add(r, "GET /v1/decisions/{id}", "Show a recent decision, by its id or by the x-request-id of the request", func(ctx context.Context, in byID) (Decision, error) {
+		return s.decision(ctx, in.ID)
+	})
 	add(r, "POST /v1/explain", "Say how a CheckRequest would be decided, and why", func(ctx context.Context, in struct{ RawBody []byte }) (Explanation, error) {
 		e, err := s.Explain(ctx, in.RawBody)
 		if err != nil {

@@ -37,6 +37,8 @@ type Service struct {
 	Status     func() Status
 	// Explain decides a CheckRequest that is given as JSON.
 	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
+	// Decision finds a recent decision by its id or by the x-request-id of its request.
+	Decision func(ctx context.Context, id string) (Decision, bool)
 	// CheckLedger looks over the data file. The error says why it could not be looked at.
 	CheckLedger func(ctx context.Context) (doctor.Report, error)
 	Now         func() time.Time

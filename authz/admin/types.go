@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
@@ -182,6 +183,9 @@ type Explanation struct {
 	Body     string           `json:"body,omitempty"`
 	Decision string           `json:"decision_id"`
 }
+
+// Decision is a recent decision as it stands in the decision log.
+type Decision = decisionlog.Line
 
 // Rule is a rule that took part in a decision.
 type Rule struct {

@@ -41,7 +41,8 @@ var law = map[string]struct {
 	"authz/tlsfiles":    {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":      {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/doctor/lint": {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
-	"authz/admin":       {[]string{"authz", "authz/apikey", "authz/check", "authz/doctor", "authz/quota", "authz/revocation"}, "operators work on the domain, through its contracts"},
+	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
+		"operators work on the domain, through its contracts, and look at recent decisions"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
 		"authz/policy",

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +22,10 @@ const (
 	headerPlan     = identityPrefix + "plan"
 	headerSubject  = identityPrefix + "subject"
 
-	// HeaderReason carries the reason of every denial.
-	HeaderReason = "x-authz-reason"
+	// HeaderReason carries the reason of every denial, HeaderDecision its id, and headerRequest the proxy's id of the request.
+	HeaderReason   = "x-authz-reason"
+	HeaderDecision = "x-authz-decision-id"
+	headerRequest  = "x-request-id"
 )
 
 // Answers are the settings that shape what callers see.
@@ -143,17 +146,19 @@ func (a *attempt) dropForgeries(out *authz.Answer) {
 // denial is what goes with a deny: what the policy said, and what every denial carries.
 func (a *attempt) denial() authz.Answer {
 	info := a.info()
-	out := authz.Answer{ID: a.id, Status: a.verdict.Status, Reason: a.verdict.Reason, Headers: ours(a.verdict.Headers, 8),
+	out := authz.Answer{ID: a.id, Status: a.verdict.Status, Reason: a.verdict.Reason, Headers: ours(a.verdict.Headers, 10),
 		Metadata: a.verdict.Metadata, Notes: a.notes(a.verdict.Reason)}
 	if out.Status == 0 {
 		out.Status = info.Status
 	}
-	out.Headers = append(without(out.Headers, HeaderReason), authz.Header{Name: HeaderReason, Value: string(out.Reason)})
+	out.Headers = append(without(without(out.Headers, HeaderReason), HeaderDecision),
+		authz.Header{Name: HeaderReason, Value: string(out.Reason)}, authz.Header{Name: HeaderDecision, Value: a.id})
 	offer := func(name, value string) {
 		if value != "" && !out.Headers.Has(name) {
 			out.Headers = append(out.Headers, authz.Header{Name: name, Value: value})
 		}
 	}
+	offer(headerRequest, a.requestID())
 	offer("cache-control", "no-store")
 	offer("retry-after", a.retryAfter(info.Retry))
 	offer("www-authenticate", a.challenge(out.Status))
@@ -209,7 +214,7 @@ func (a *attempt) problem(status int, info authz.ReasonInfo) string {
 		ResetAt  string   `json:"reset_at,omitempty"`
 	}{
 		Type: a.opt.Answers.ProblemBase + string(a.verdict.Reason), Title: info.Title, Status: status, Detail: a.verdict.Detail,
-		Instance: "urn:uuid:" + a.id, Code: string(a.verdict.Reason), Remedy: info.Remedy,
+		Instance: a.instance(), Code: string(a.verdict.Reason), Remedy: info.Remedy,
 	}
 	if aboutQuota(a.verdict.Reason) {
 		for i := range a.facts.Quota {
@@ -226,6 +231,30 @@ func (a *attempt) problem(status int, info authz.ReasonInfo) string {
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(doc) // texts and numbers always encode
 	return strings.TrimSuffix(buf.String(), "\n")
+}
+
+// instance names this denial by the decision's id and, as a component that does not count when names are compared
+// (RFC 8141 section 2.3.2), the proxy's id of the request.
+func (a *attempt) instance() string {
+	out := "urn:uuid:" + a.id
+	if id := a.requestID(); id != "" {
+		out += "?=" + headerRequest + "=" + url.QueryEscape(id)
+	}
+	return out
+}
+
+// maxRequestID is the longest request id that is repeated to the caller, who may have made it.
+const maxRequestID = 256
+
+func (a *attempt) requestID() string {
+	if a.request.HTTP == nil {
+		return ""
+	}
+	id := a.request.HTTP.Headers.Get(headerRequest)
+	if len(id) > maxRequestID {
+		return ""
+	}
+	return id
 }
 
 func aboutQuota(r authz.Reason) bool {

@@ -6,6 +6,7 @@ package check
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -49,6 +50,9 @@ type Entry struct {
 	Revision string       // of the policy
 	// Cause says what broke, for the operator; it never reaches the caller.
 	Cause string
+	// KeyHint names a key that is malformed or unknown without revealing it, "" for all others: a prefix that many share,
+	// and a hash under Options.HintKey.
+	KeyHint string
 	// Would is the reason of a denial that a dry run let through.
 	Would authz.Reason
 }
@@ -70,6 +74,8 @@ type Options struct {
 	Answers Answers
 	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
 	DryRun bool
+	// HintKey is the secret under which unknown keys are hashed for the log. Empty: one that ends with the process.
+	HintKey []byte
 	// Now is the clock, nil for time.Now.
 	Now func() time.Time
 }
@@ -98,6 +104,9 @@ func New(k Keys, r Revocations, m Meter, rec Recorder, opt Options) *Checker {
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
+	}
+	if len(opt.HintKey) == 0 {
+		opt.HintKey = []byte(rand.Text())
 	}
 	return &Checker{keys: k, revocations: r, meter: m, recorder: rec, replays: newReplays(), opt: opt}
 }
@@ -422,7 +431,7 @@ func (c *Checker) record(a *attempt, d *authz.Decision) {
 	defer func() { _ = recover() }()
 	a.entry = Entry{
 		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
-		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would,
+		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would, KeyHint: a.hint(),
 	}
 	if a.rules != nil {
 		a.entry.Revision = a.rules.Policy.Revision()

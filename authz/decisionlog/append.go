@@ -25,7 +25,8 @@ func (l *Line) append(b []byte) []byte {
 	}
 	for _, f := range [...]struct{ name, value string }{
 		{`,"reason":`, string(l.Reason)}, {`,"dry_run_reason":`, string(l.DryRun)}, {`,"cause":`, l.Cause},
-		{`,"key_status":`, l.KeyStatus}, {`,"key_id":`, l.KeyID}, {`,"token_status":`, l.Token}, {`,"token_fault":`, l.TokenFault},
+		{`,"key_status":`, l.KeyStatus}, {`,"key_id":`, l.KeyID}, {`,"key_hint":`, l.KeyHint},
+		{`,"token_status":`, l.Token}, {`,"token_fault":`, l.TokenFault},
 		{`,"token_id":`, l.TokenID}, {`,"issuer":`, l.Issuer}, {`,"subject":`, l.Subject}, {`,"account":`, l.Account}, {`,"plan":`, l.Plan},
 	} {
 		b = appendField(b, f.name, f.value)
@@ -43,7 +44,8 @@ func (l *Line) append(b []byte) []byte {
 		b = append(b, '}')
 	}
 	for _, f := range [...]struct{ name, value string }{
-		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},
+		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"peer":`, l.Peer},
+		{`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},
 	} {
 		b = appendField(b, f.name, f.value)
 	}

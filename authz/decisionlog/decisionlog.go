@@ -28,6 +28,7 @@ type Line struct {
 	Cause      string       `json:"cause,omitempty"`
 	KeyStatus  string       `json:"key_status,omitempty"`
 	KeyID      string       `json:"key_id,omitempty"`
+	KeyHint    string       `json:"key_hint,omitempty"` // see check.Entry
 	Token      string       `json:"token_status,omitempty"`
 	TokenFault string       `json:"token_fault,omitempty"`
 	TokenID    string       `json:"token_id,omitempty"`
@@ -39,6 +40,7 @@ type Line struct {
 	Method     string       `json:"method,omitempty"`
 	Host       string       `json:"host,omitempty"`
 	Path       string       `json:"path,omitempty"`
+	Peer       string       `json:"peer,omitempty"` // who spoke to the proxy: an IP address, or the path of a socket
 	RequestID  string       `json:"request_id,omitempty"`
 	Policy     string       `json:"policy,omitempty"`
 }
@@ -56,14 +58,16 @@ type Log struct {
 	some    chan struct{} // has something in it while lines wait
 	closing chan struct{}
 	done    chan struct{}
+	asked   chan chan struct{} // somebody who waits for what was recorded to be among the recent decisions
 	dropped atomic.Uint64
 	log     *slog.Logger
 	pending atomic.Pointer[batch]
+	recent  recent
 }
 
 // New starts a log that writes to w until Close.
 func New(w io.Writer, log *slog.Logger) *Log {
-	l := &Log{some: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), log: log}
+	l := &Log{some: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}), asked: make(chan chan struct{}), log: log}
 	l.pending.Store(newBatch(pendingMax))
 	go l.run(newWriter(w, l))
 	return l
@@ -103,17 +107,25 @@ func (l *Log) Close() {
 func (l *Log) run(out *writer) {
 	defer close(l.done)
 	for {
+		var asked chan struct{}
 		select {
 		case <-l.some:
+		case asked = <-l.asked:
 		case <-l.closing:
 			out.flush()
 			return
 		}
-		select {
-		case <-time.After(gather):
-		case <-l.closing:
+		if asked == nil {
+			select {
+			case <-time.After(gather):
+			case asked = <-l.asked:
+			case <-l.closing:
+			}
 		}
 		out.flush()
+		if asked != nil {
+			close(asked)
+		}
 	}
 }
 
@@ -141,6 +153,7 @@ func (o *writer) flush() {
 	if len(text) == 0 {
 		return
 	}
+	l.recent.add(text)
 	n, err := o.write(text)
 	if err != nil {
 		l.dropped.Add(uint64(bytes.Count(text[n:], []byte{'\n'})))
@@ -170,15 +183,32 @@ func lineOf(e *check.Entry) Line {
 	line := Line{
 		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
 		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.Would, Cause: e.Cause,
-		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, Account: e.Facts.Account.ID, Plan: e.Plan,
+		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, KeyHint: e.KeyHint, Account: e.Facts.Account.ID, Plan: e.Plan,
 		Charge: e.Charge, Policy: e.Revision,
 	}
 	if t := &e.Facts.Token; t.Status != authz.TokenMissing {
 		line.Token, line.TokenFault, line.TokenID, line.Issuer, line.Subject = string(t.Status), t.Fault, t.ID, t.Issuer, t.Subject
 	}
+	line.Peer = peerOf(e.Request)
 	if h := e.Request.HTTP; h != nil {
 		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")
 		line.Path, _, _ = strings.Cut(h.Path, "?")
 	}
 	return line
+}
+
+// peerOf is the address of the client as the proxy saw it, "" if it did not say.
+func peerOf(r *authz.Request) string {
+	if r.Source == nil || r.Source.Address == nil {
+		return ""
+	}
+	switch a := r.Source.Address; {
+	case a.Socket != nil:
+		return a.Socket.Address
+	case a.Pipe != nil:
+		return a.Pipe.Path
+	case a.Internal != nil:
+		return a.Internal.ServerListenerName
+	}
+	return ""
 }

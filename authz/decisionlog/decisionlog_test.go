@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -141,7 +142,7 @@ func TestLinesAreWhatJSONWouldWrite(t *testing.T) {
 			TookUS: rapid.Int64().Draw(t, "took"), Allowed: rapid.Bool().Draw(t, "allowed"), Status: rapid.IntRange(0, 599).Draw(t, "status"),
 			Reason: authz.Reason(text()), DryRun: authz.Reason(text()), Cause: text(), KeyStatus: text(), KeyID: text(), Token: text(),
 			TokenFault: text(), TokenID: text(), Issuer: text(), Subject: text(), Account: text(), Plan: text(), Method: text(), Host: text(),
-			Path: text(), RequestID: text(), Policy: text(),
+			Path: text(), RequestID: text(), Policy: text(), Peer: text(), KeyHint: text(),
 			Charge: rapid.MapOfN(rapid.String(), rapid.Int64(), 0, 3).Draw(t, "charge"),
 		}
 		var want bytes.Buffer
@@ -176,6 +177,57 @@ func TestRecordNeverBlocks(t *testing.T) {
 	if n := strings.Count(said.String(), "\n"); n != 1 {
 		t.Errorf("a full disk was reported %d times", n)
 	}
+}
+
+// TestFind_SeesWhatWasRecordedBefore finds decisions at once, keeps the few denials that a stream of allows would drive out,
+// and keeps no more than it may.
+func TestFind_SeesWhatWasRecordedBefore(t *testing.T) {
+	l := New(io.Discard, slog.New(slog.DiscardHandler))
+	defer l.Close()
+	l.Record(entry())
+	if line, ok := l.Find(t.Context(), "d1"); !ok || line.RequestID != "r1" || line.Status != 402 {
+		t.Fatalf("%+v, %v", line, ok)
+	}
+	allow := entry()
+	*allow.Decision = authz.Allow(authz.Answer{ID: "a1"})
+	allow.Request.HTTP.Host = strings.Repeat("h", 900)
+	for range 4 * keptBytes / 1000 {
+		l.Record(allow)
+		if l.pending.Load().asked.Load() > pendingMax/2 { // let the writer catch up: nothing may be dropped here
+			l.Find(t.Context(), "a1")
+		}
+	}
+	if _, ok := l.Find(t.Context(), "a1"); !ok {
+		t.Error("the last allow is not found")
+	}
+	if _, ok := l.Find(t.Context(), "d1"); !ok {
+		t.Error("allows drove out a denial")
+	}
+	if r := &l.recent; len(r.allowed.young)+len(r.allowed.old) > 2*keptBytes || l.Dropped() > 0 {
+		t.Errorf("%d and %d bytes are kept, %d dropped", len(r.allowed.young), len(r.allowed.old), l.Dropped())
+	}
+	allow.Request.HTTP.Host = `x","request_id":"forged","decision_id":"d1`
+	l.Record(allow)
+	if line, ok := l.Find(t.Context(), "forged"); ok {
+		t.Errorf("a caller's text is taken for a member: %+v", line)
+	}
+}
+
+// TestFind_DoesNotWaitForAStuckWriter finds what was written before, as soon as whoever asks gives up waiting.
+func TestFind_DoesNotWaitForAStuckWriter(t *testing.T) {
+	w := make(stuck)
+	l := New(w, slog.New(slog.DiscardHandler))
+	l.Record(entry())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, ok := l.Find(ctx, "nothing"); ok {
+		t.Error("found")
+	}
+	if _, ok := l.Find(ctx, "d1"); !ok {
+		t.Error("a decision that is stuck on its way to the disk is not found")
+	}
+	close(w)
+	l.Close()
 }
 
 func BenchmarkRecord(b *testing.B) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -65,6 +66,26 @@ func readPepper(path string) (apikey.Hasher, error) {
 		return apikey.Hasher{}, fmt.Errorf("keys.pepper_file: %s holds %d bytes: want %d or more", path, len(raw), minPepper)
 	}
 	return apikey.NewHasher(raw), nil
+}
+
+// hintFile is the name, in the data directory, of the secret under which unknown keys are hashed for the decision log.
+const hintFile = "hint.key"
+
+// readHintKey reads that secret, and makes it if there is none. Without it the hints of before mean nothing, and nothing
+// else depends on it.
+func readHintKey(dir string) ([]byte, error) {
+	path := filepath.Join(dir, hintFile)
+	if raw, err := os.ReadFile(path); err == nil && len(raw) >= minPepper {
+		return raw, nil
+	}
+	key := []byte(rand.Text())
+	if err := os.WriteFile(path+".new", key, 0o600); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	return key, nil
 }
 
 // announce leaves word of where the server listens: in the data directory, and for the user who started it, so that the

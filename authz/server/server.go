@@ -167,7 +167,12 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 		return err
 	}
 	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
+	hintKey, err := readHintKey(s.cfg.DataDir)
+	if err != nil {
+		return err
+	}
 	opt := check.Options{
+		HintKey: hintKey,
 		Timeout: s.cfg.Request.Timeout.Duration,
 		DryRun:  s.cfg.Request.DryRun,
 		Credentials: check.Sources{
@@ -258,6 +263,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 			}
 			return s.checker.Explain(ctx, r), nil
 		},
+		Decision:    s.decisions.Find,
 		CheckLedger: s.stores.checkLedger, RecordLife: s.recordLife(),
 	}
 	if s.tokens != nil {
