@@ -49,6 +49,15 @@ const (
 	ReasonDecisionTimeout  Reason = "decision_timeout"
 )
 
+// Undecided reports whether the reason says that we could not decide, which is a fault of ours and no judgement of the caller.
+func (r Reason) Undecided() bool {
+	switch r {
+	case ReasonPolicyError, ReasonStoreUnavailable, ReasonStateStale, ReasonDecisionTimeout, ReasonTokenStatusUnknown:
+		return true
+	}
+	return false
+}
+
 // ValidReason reports whether s can stand in a header and in a metric label: ^[a-z][a-z0-9_]{2,63}$.
 func ValidReason(s string) bool {
 	if len(s) < 3 || len(s) > 64 || s[0] < 'a' || s[0] > 'z' {

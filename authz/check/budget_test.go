@@ -58,3 +58,24 @@ func TestBudgetIsAContext(t *testing.T) {
 		})
 	}
 }
+
+// TestPatience_LastsForAnyNumberOfWaits waits more often than there is memory for.
+func TestPatience_LastsForAnyNumberOfWaits(t *testing.T) {
+	a := &attempt{Checker: &Checker{opt: Options{Timeout: time.Minute}}}
+	ctx := a.bound(t.Context())
+	seen := make(map[context.Context]bool)
+	for range 4 * len(a.waits) {
+		wait := a.patient(ctx)
+		if seen[wait] || wait.Err() != nil {
+			t.Fatal("a wait is another one's, or over")
+		}
+		seen[wait] = true
+		wait.Done()
+	}
+	a.stop()
+	for wait := range seen {
+		if <-wait.Done(); wait.Err() == nil {
+			t.Error("a wait goes on after the check")
+		}
+	}
+}

@@ -72,7 +72,7 @@ type Options struct {
 	// Tokens says what bearer tokens are worth, nil where they are left to the upstream.
 	Tokens  Tokens
 	Answers Answers
-	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
+	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied, whoever says so.
 	DryRun bool
 	// HintKey is the secret under which unknown keys are hashed for the log. Empty: one that ends with the process.
 	HintKey []byte
@@ -132,7 +132,7 @@ var attempts = sync.Pool{New: func() any { return new(attempt) }}
 
 // release gives the attempt back, unless somebody waited for one of its ends and may still look at it.
 func (a *attempt) release() {
-	if a.whole.waited != nil {
+	if a.whole.waited != nil || a.more != nil {
 		return
 	}
 	for i := range a.waits {
@@ -163,8 +163,9 @@ type attempt struct {
 	quotas      [4]authz.QuotaFact // memory for facts.Quota
 	entry       Entry
 	whole       budget    // of the check
-	waits       [5]budget // for what is not in memory: the key, the token, the look at the limits, and two tries to reserve
+	waits       [5]budget // memory for the waits for what is not in memory, as many as a check usually has
 	waiting     int       // how many of them were begun
+	more        []*budget // those for which that was not enough
 	cause       string
 	would       authz.Reason
 	trace       *authz.Trace // not nil when somebody wants to know why
@@ -237,6 +238,9 @@ func (a *attempt) stop() {
 	for i := range a.waits {
 		a.waits[i].stop()
 	}
+	for _, b := range a.more {
+		b.stop()
+	}
 	a.whole.stop()
 }
 
@@ -251,8 +255,14 @@ func (a *attempt) quotaFacts() []authz.QuotaFact {
 // patient bounds a wait for what is not in memory: the key, the ledger, or the server of a token. Each step of the check has its
 // own: nothing may be written over one that somebody may still look at.
 func (a *attempt) patient(ctx context.Context) context.Context {
-	b := &a.waits[a.waiting]
-	a.waiting++
+	var b *budget
+	if a.waiting < len(a.waits) {
+		b = &a.waits[a.waiting]
+		a.waiting++
+	} else {
+		b = new(budget)
+		a.more = append(a.more, b)
+	}
 	b.share(ctx) // bound has set a deadline
 	return b
 }
@@ -388,12 +398,19 @@ func (a *attempt) seal() authz.Decision {
 	if a.verdict.Reason == "" {
 		a.verdict.Reason = authz.ReasonPolicyDenied
 	}
-	if a.opt.DryRun {
+	if a.opt.DryRun && !a.undecided() {
 		a.would = a.verdict.Reason
 		a.verdict = authz.Verdict{Allowed: true, Metadata: a.verdict.Metadata}
 		return authz.Allow(a.allowance())
 	}
 	return authz.Deny(a.denial())
+}
+
+// undecided reports whether the denial, whoever gave its reason, comes from something that could not be found out.
+func (a *attempt) undecided() bool {
+	f := &a.facts
+	return a.verdict.Reason.Undecided() || a.verdict.Reason == authz.ReasonRequestMalformed ||
+		f.Key.Status == authz.KeyUnavailable || f.Account.Status == authz.AccountUnavailable || f.Token.Status == authz.TokenUnavailable
 }
 
 // failed is the decision when the policy, or what it needs, gave an error.

@@ -404,6 +404,37 @@ func TestDryRun(t *testing.T) {
 	b.wantDeny(t, b.Check(t.Context(), r), authz.ReasonRequestMalformed)
 }
 
+// TestDryRun_DeniesWhatCouldNotBeDecided has the policy itself give the reasons of faults that are ours, and judge a caller
+// of whom a store could not say anything.
+func TestDryRun_DeniesWhatCouldNotBeDecided(t *testing.T) {
+	for _, reason := range []authz.Reason{
+		authz.ReasonPolicyError, authz.ReasonStoreUnavailable, authz.ReasonStateStale, authz.ReasonDecisionTimeout, authz.ReasonTokenStatusUnknown,
+		authz.ReasonRequestMalformed,
+	} {
+		b := newBench(t, always(authz.Verdict{Reason: reason}), check.Options{DryRun: true})
+		b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), reason)
+	}
+	b := newBench(t, always(authz.Verdict{Reason: "no_key"}), check.Options{DryRun: true})
+	b.Checker = check.New(lost{}, b.revoked, b.meter, b.book, check.Options{DryRun: true, Credentials: check.Sources{Headers: []string{"x-api-key"}}})
+	b.Use(&check.Rules{Policy: always(authz.Verdict{Reason: "no_key"})})
+	b.wantDeny(t, b.Check(t.Context(), request("x-api-key", b.text)), "no_key")
+	b.book.entries = nil
+	if d := b.Check(t.Context(), request()); !d.Allowed() {
+		t.Errorf("without a key the store has nothing to say: %s", d.DeniedFor())
+	}
+}
+
+// lost is a key store that cannot say anything.
+type lost struct{}
+
+func (lost) Identify(context.Context, string, time.Time) (authz.KeyFact, authz.AccountFact) {
+	return authz.KeyFact{Status: authz.KeyUnavailable}, authz.AccountFact{Status: authz.AccountUnavailable}
+}
+
+func (lost) Account(context.Context, string) authz.AccountFact {
+	return authz.AccountFact{Status: authz.AccountUnavailable}
+}
+
 func TestExplainTakesNothing(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{})
 	for range 5 {

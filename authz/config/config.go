@@ -60,7 +60,8 @@ type Policy struct {
 type Request struct {
 	// Timeout bounds a decision; Envoy's own deadline wins if it is earlier.
 	Timeout Duration `yaml:"timeout" env:"TIMEOUT"`
-	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied.
+	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied, also where the
+	// policy itself says so: policy_error, store_unavailable, state_stale, decision_timeout, token_status_unknown.
 	DryRun bool `yaml:"dry_run" env:"DRY_RUN"`
 	// SkipBodyParse leaves request bodies alone.
 	SkipBodyParse bool `yaml:"skip_body_parse" env:"SKIP_BODY_PARSE"`

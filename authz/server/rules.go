@@ -79,11 +79,6 @@ func shippedReasons(ctx context.Context, profile string) (map[authz.Reason]authz
 	return parseReasons(p)
 }
 
-// couldNotDecide are the reasons of faults that are ours: no table may tell a caller to pay for them.
-var couldNotDecide = []authz.Reason{
-	authz.ReasonPolicyError, authz.ReasonStoreUnavailable, authz.ReasonStateStale, authz.ReasonDecisionTimeout, authz.ReasonTokenStatusUnknown,
-}
-
 // parseReasons reads data.tollkeeper.reasons in the profile that is in force.
 func parseReasons(p *policy.Policy) (map[authz.Reason]authz.ReasonInfo, error) {
 	data, ok := p.Data("tollkeeper", "reasons")
@@ -106,7 +101,7 @@ func parseReasons(p *policy.Policy) (map[authz.Reason]authz.ReasonInfo, error) {
 		if err == nil && !authz.ValidReason(code) {
 			err = errors.New("want 3 to 64 lower-case letters, digits and _ as a code")
 		}
-		if err == nil && info.Status == 402 && slices.Contains(couldNotDecide, authz.Reason(code)) {
+		if err == nil && info.Status == 402 && authz.Reason(code).Undecided() {
 			err = errors.New("402 would ask the caller to pay for a fault of ours")
 		}
 		if err != nil {
