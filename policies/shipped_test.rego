@@ -33,10 +33,15 @@ test_other_routes_cost_one if {
 	decide("GET", "/v1/other", "payg", []).charge == {"rate": 1, "credits": 1}
 }
 
-test_public_is_public if {
-	decide("GET", "/public", "", []) == {"allowed": true, "charge": {}}
-	decide("GET", "/public/a/b", "", []) == {"allowed": true, "charge": {}}
-	decide("GET", "/publicity", "", []).allowed == false
+test_nothing_public_ships if {
+	every route in data.tollkeeper.routes { object.get(route, "public", false) == false }
+	every path in ["/", "/public/logo.png", "/v1/render"] { without_key(path).reason == "key_missing" }
+}
+
+without_key(path) := decision if {
+	nobody := {"key": {"status": "missing"}, "account": {"status": "unknown"}}
+	decision := data.envoy.authz.allow with data.tollkeeper.custom as {}
+		with input as fixtures.changed(object.union(fixtures.to("GET", path), nobody))
 }
 
 test_routes_are_written_well if {
