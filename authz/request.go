@@ -21,7 +21,9 @@ type Request struct {
 	Destination *Peer
 	// Time is when the proxy saw the first byte of the request, by the proxy's clock. Zero if it was not sent.
 	// It identifies a retried check and is never used to decide whether something has expired.
-	Time              time.Time
+	Time time.Time
+	// Described reports that the proxy sent something about the request, even if neither Time nor HTTP.
+	Described         bool
 	HTTP              *HTTP
 	ContextExtensions map[string]string
 	Metadata          *Metadata
@@ -79,7 +81,7 @@ type Peer struct {
 	Certificate string
 }
 
-// Address is where a peer is. Exactly one of Socket, Pipe and Internal is set.
+// Address is where a peer is. One of Socket, Pipe and Internal is set, or none if the proxy sent an empty address.
 type Address struct {
 	Socket   *SocketAddress
 	Pipe     *PipeAddress
@@ -88,11 +90,12 @@ type Address struct {
 
 // SocketAddress is an IP address and a port.
 type SocketAddress struct {
-	Protocol     string // "" for TCP, else the name of the protocol
+	Protocol     int32 // 0 for TCP, 1 for UDP, or what the proxy sent
 	Address      string
 	Port         uint32
 	HasPort      bool // a port of 0 was sent, as opposed to none
 	NamedPort    string
+	HasNamedPort bool // a name was sent, even an empty one
 	ResolverName string
 	IPv4Compat   bool
 }
@@ -106,6 +109,7 @@ type PipeAddress struct {
 // InternalAddress is a listener inside the proxy.
 type InternalAddress struct {
 	ServerListenerName string
+	HasListenerName    bool // it was sent, even empty
 	EndpointID         string
 }
 

@@ -33,6 +33,9 @@ func readBody(r *authz.Request, opt Options) (authz.Body, string) {
 	if r.HTTP == nil {
 		return authz.Body{}, ""
 	}
+	if r.HTTP.Headers.Get("x-envoy-auth-partial-body") == "true" { // the proxy says so itself, whatever the body is
+		return authz.Body{Truncated: true}, ""
+	}
 	kind := kindOf(r.HTTP.Headers.Get("content-type"))
 	if kind == "" {
 		return authz.Body{}, ""
@@ -58,7 +61,7 @@ func readBody(r *authz.Request, opt Options) (authz.Body, string) {
 // a header leniently, so one that is malformed does not keep a body from the policy.
 func kindOf(contentType string) string {
 	contentType = strings.ToLower(contentType)
-	for _, kind := range []string{"application/json", "application/x-www-form-urlencoded", "multipart/form-data", "application/grpc"} {
+	for _, kind := range []string{kindJSON, "application/x-www-form-urlencoded", "multipart/form-data", "application/grpc"} {
 		if strings.Contains(contentType, kind) {
 			return kind
 		}
@@ -66,9 +69,11 @@ func kindOf(contentType string) string {
 	return ""
 }
 
+const kindJSON = "application/json"
+
 func parse(kind, contentType string, content []byte) (any, error) {
 	switch kind {
-	case "application/json":
+	case kindJSON:
 		return readJSON(content)
 	case "application/x-www-form-urlencoded":
 		return readForm(string(content))
@@ -77,15 +82,15 @@ func parse(kind, contentType string, content []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if params["boundary"] == "" { // no part of it can be told from another
+		return nil, nil
+	}
 	return readMultipart(content, params["boundary"])
 }
 
-// isTruncated reports whether the proxy sent only the beginning of a body: it says so itself, or the length that the
-// client announced is above what came.
+// isTruncated reports whether the proxy sent only the beginning of a body: the length that the client announced is above
+// what came.
 func isTruncated(h authz.Headers, have int) (bool, string) {
-	if h.Get("x-envoy-auth-partial-body") == "true" {
-		return true, ""
-	}
 	length := h.Get("content-length")
 	if length == "" || have == 0 {
 		return false, ""
@@ -154,7 +159,7 @@ func readMultipart(b []byte, boundary string) (any, error) {
 			continue
 		}
 		var v any = string(content)
-		if media, _, err := mime.ParseMediaType(part.Header.Get("Content-Type")); err == nil && media == "application/json" {
+		if kindOf(part.Header.Get("Content-Type")) == kindJSON {
 			if v, err = readJSON(content); err != nil {
 				return nil, err
 			}

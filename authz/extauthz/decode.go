@@ -106,6 +106,7 @@ func (d *decoder) tls(s string) {
 }
 
 func (d *decoder) requestOf(s string) {
+	d.request.Described = true
 	for s != "" {
 		var f field
 		switch f, s = d.cut(s); f.tag {

@@ -1,13 +1,12 @@
 package extauthz
 
 import (
+	"encoding/base64"
 	"math"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
@@ -151,13 +150,14 @@ func (r *reader) any(a *anypb.Any, s string) {
 	}
 }
 
-// typed is a message as JSON where its type is known here, and its bare type where it is not.
+// typed is a message as OPA's Envoy plugin shows it: packed, whether or not its type is known.
 func typed(a *anypb.Any) any {
-	if raw, err := protojson.Marshal(a); err == nil {
-		var v structpb.Value
-		if protojson.Unmarshal(raw, &v) == nil {
-			return v.AsInterface()
-		}
+	out := make(map[string]any, 2)
+	if a.TypeUrl != "" {
+		out["typeUrl"] = a.TypeUrl
 	}
-	return map[string]any{"@type": a.GetTypeUrl()}
+	if len(a.Value) > 0 {
+		out["value"] = base64.StdEncoding.EncodeToString(a.Value)
+	}
+	return out
 }

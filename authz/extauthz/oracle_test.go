@@ -13,7 +13,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -37,6 +36,7 @@ func oracleDecode(req *authv3.CheckRequest, opt Options) *authz.Request {
 	if t := attrs.GetRequest().GetTime(); t != nil {
 		out.Time = t.AsTime()
 	}
+	out.Described = attrs.GetRequest() != nil
 	if s := attrs.GetTlsSession(); s != nil {
 		out.TLS = &authz.TLSSession{SNI: s.GetSni()}
 	}
@@ -119,18 +119,20 @@ func oracleAddress(a *corev3.Address) *authz.Address {
 			ResolverName: s.GetResolverName(), IPv4Compat: s.GetIpv4Compat(),
 		}
 		_, out.HasPort = s.GetPortSpecifier().(*corev3.SocketAddress_PortValue)
-		if s.GetProtocol() != corev3.SocketAddress_TCP {
-			out.Protocol = s.GetProtocol().String()
-		}
+		_, out.HasNamedPort = s.GetPortSpecifier().(*corev3.SocketAddress_NamedPort)
+		out.Protocol = int32(s.GetProtocol())
 		return &authz.Address{Socket: out}
 	}
 	if p := a.GetPipe(); p != nil {
 		return &authz.Address{Pipe: &authz.PipeAddress{Path: p.GetPath(), Mode: p.GetMode()}}
 	}
 	if i := a.GetEnvoyInternalAddress(); i != nil {
-		return &authz.Address{Internal: &authz.InternalAddress{
-			ServerListenerName: i.GetServerListenerName(), EndpointID: i.GetEndpointId(),
-		}}
+		out := &authz.InternalAddress{ServerListenerName: i.GetServerListenerName(), EndpointID: i.GetEndpointId()}
+		_, out.HasListenerName = i.GetAddressNameSpecifier().(*corev3.EnvoyInternalAddress_ServerListenerName)
+		return &authz.Address{Internal: out}
+	}
+	if a != nil {
+		return &authz.Address{}
 	}
 	return nil
 }
@@ -153,13 +155,13 @@ func oracleMetadata(m *corev3.Metadata) *authz.Metadata {
 }
 
 func oracleTyped(a *anypb.Any) any {
-	if raw, err := protojson.Marshal(a); err == nil {
-		var v structpb.Value
-		if protojson.Unmarshal(raw, &v) == nil {
-			return v.AsInterface()
-		}
-	}
-	return map[string]any{"@type": a.GetTypeUrl()}
+	var out map[string]any
+	raw, _ := json.Marshal(struct {
+		TypeURL string `json:"typeUrl,omitempty"`
+		Value   []byte `json:"value,omitempty"`
+	}{a.GetTypeUrl(), a.GetValue()})
+	_ = json.Unmarshal(raw, &out)
+	return out
 }
 
 // oracleEncode makes a CheckResponse.

@@ -1,10 +1,6 @@
 package extauthz
 
-import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-
-	"github.com/tollkeeper-authz/tollkeeper/authz"
-)
+import "github.com/tollkeeper-authz/tollkeeper/authz"
 
 // peerMemory is what a peer needs that has an IP address.
 type peerMemory struct {
@@ -35,6 +31,7 @@ func (d *decoder) peer(m *peerMemory, s string) {
 // address reads an address, which is of one kind: one of another kind replaces it, one of the same is read over it.
 func (d *decoder) address(m *peerMemory, s string) {
 	a := &m.address
+	m.peer.Address = a
 	for s != "" {
 		var f field
 		switch f, s = d.cut(s); f.tag {
@@ -54,10 +51,7 @@ func (d *decoder) address(m *peerMemory, s string) {
 				*a = authz.Address{Internal: &authz.InternalAddress{}}
 			}
 			d.internal(a.Internal, f.text)
-		default:
-			continue
 		}
-		m.peer.Address = a
 	}
 }
 
@@ -67,16 +61,13 @@ func (d *decoder) socket(a *authz.SocketAddress, s string) {
 		var f field
 		switch f, s = d.cut(s); f.tag {
 		case 1<<3 | aNumber:
-			a.Protocol = ""
-			if p := corev3.SocketAddress_Protocol(f.number); p != corev3.SocketAddress_TCP {
-				a.Protocol = p.String()
-			}
+			a.Protocol = int32(f.number)
 		case 2<<3 | aText:
 			a.Address = d.utf8(f.text)
 		case 3<<3 | aNumber:
-			a.Port, a.HasPort, a.NamedPort = uint32(f.number), true, ""
+			a.Port, a.HasPort, a.NamedPort, a.HasNamedPort = uint32(f.number), true, "", false
 		case 4<<3 | aText:
-			a.Port, a.HasPort, a.NamedPort = 0, false, d.utf8(f.text)
+			a.Port, a.HasPort, a.NamedPort, a.HasNamedPort = 0, false, d.utf8(f.text), true
 		case 5<<3 | aText:
 			a.ResolverName = d.utf8(f.text)
 		case 6<<3 | aNumber:
@@ -104,7 +95,7 @@ func (d *decoder) internal(a *authz.InternalAddress, s string) {
 		var f field
 		switch f, s = d.cut(s); f.tag {
 		case 1<<3 | aText:
-			a.ServerListenerName = d.utf8(f.text)
+			a.ServerListenerName, a.HasListenerName = d.utf8(f.text), true
 		case 2<<3 | aText:
 			a.EndpointID = d.utf8(f.text)
 		}

@@ -17,8 +17,8 @@ import (
 func checkRequests(t testing.TB) map[string][]byte {
 	t.Helper()
 	must := func(m proto.Message) *anypb.Any {
-		out, err := anypb.New(m)
-		if err != nil {
+		out := new(anypb.Any)
+		if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil { // what JSON is packed as
 			t.Fatal(err)
 		}
 		return out

@@ -148,7 +148,9 @@ func putAddress(peer *object, a *authz.Address) {
 		}
 	case a.Internal != nil:
 		if internal, ok := o.child("envoyInternalAddress", 2); ok {
-			internal.text("serverListenerName", a.Internal.ServerListenerName)
+			if a.Internal.HasListenerName || a.Internal.ServerListenerName != "" {
+				internal.string("serverListenerName", a.Internal.ServerListenerName)
+			}
 			internal.text("endpointId", a.Internal.EndpointID)
 			o.putChild("envoyInternalAddress", internal)
 		}
@@ -161,12 +163,14 @@ func putSocket(address *object, s *authz.SocketAddress) {
 	if !ok {
 		return
 	}
-	o.text("protocol", s.Protocol)
+	o.number("protocol", int64(s.Protocol))
 	o.text("address", s.Address)
 	if s.HasPort || s.Port != 0 {
 		o.integer("portValue", int64(s.Port))
 	}
-	o.text("namedPort", s.NamedPort)
+	if s.HasNamedPort || s.NamedPort != "" {
+		o.string("namedPort", s.NamedPort)
+	}
 	o.text("resolverName", s.ResolverName)
 	if s.IPv4Compat {
 		o.boolean("ipv4Compat", true)
@@ -175,7 +179,7 @@ func putSocket(address *object, s *authz.SocketAddress) {
 }
 
 func putRequest(o *object, r *authz.Request) {
-	if r.HTTP == nil && r.Time.IsZero() {
+	if r.HTTP == nil && r.Time.IsZero() && !r.Described {
 		return
 	}
 	request, ok := o.child("request", 2)

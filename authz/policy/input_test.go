@@ -44,7 +44,7 @@ func TestInputOfNothing(t *testing.T) {
 func TestInputAttributes(t *testing.T) {
 	r := &authz.Request{
 		Source: &authz.Peer{
-			Address:   &authz.Address{Socket: &authz.SocketAddress{Protocol: "UDP", Address: "10.1.2.3", HasPort: true, IPv4Compat: true}},
+			Address:   &authz.Address{Socket: &authz.SocketAddress{Protocol: 1, Address: "10.1.2.3", HasPort: true, IPv4Compat: true}},
 			Service:   "web",
 			Labels:    map[string]string{"a": "b"},
 			Principal: "spiffe://x/y", Certificate: "pem",
@@ -71,7 +71,7 @@ func TestInputAttributes(t *testing.T) {
 			`"request":{"http":{"body":"hello","fragment":"f","headers":{"x-a":"1","x-empty":""},"host":"h","id":"7","method":"POST",`+
 			`"path":"/a?b=c","protocol":"HTTP/2","query":"q","rawBody":"AP8=","scheme":"https","size":5},"time":{"seconds":1700000000}},`+
 			`"routeMetadataContext":{},`+
-			`"source":{"address":{"socketAddress":{"address":"10.1.2.3","ipv4Compat":true,"portValue":0,"protocol":"UDP"}},`+
+			`"source":{"address":{"socketAddress":{"address":"10.1.2.3","ipv4Compat":true,"portValue":0,"protocol":1}},`+
 			`"certificate":"pem","labels":{"a":"b"},"principal":"spiffe://x/y","service":"web"},`+
 			`"tlsSession":{"sni":"sni.example"}}`)
 	wantJSON(t, "source_principal", m["source_principal"], `"spiffe://x/y"`)
