@@ -24,10 +24,11 @@ default allow := {"allowed": false, "http_status": 403, "reason": "policy_error"
 
 allow := {"allowed": true, "charge": cost} if {
 	objection == []
-} else := object.union(
+} else := object.union_n([
 	{"allowed": false, "http_status": status(code), "reason": code},
 	{"detail": text | text := objection[1][code]},
-) if {
+	{"charge": units | units := objection[2]},
+]) if {
 	code := first(objection[0])
 }
 
@@ -53,7 +54,7 @@ else := [payment.deny, payment.details] if some _ in payment.deny
 
 else := [charge.deny, {}] if some _ in charge.deny
 
-else := [quota.deny, quota.details] if some _ in quota.deny
+else := [quota.deny, quota.details, charge.units] if some _ in quota.deny
 
 else := []
 

@@ -52,9 +52,12 @@ func (a *attempt) allowance() authz.Answer {
 		Metadata:              a.verdict.Metadata,
 		Notes:                 a.notes(a.would),
 	}
-	if q := a.nearest(false); q != nil {
-		policy, state := a.rateLimit(q)
-		out.ResponseHeaders = append(out.ResponseHeaders, policy, state)
+	if q := a.nearest(); q != nil {
+		var room [2][160]byte
+		f := limitFields{room[0][:0], room[1][:0]}
+		f.add(q, a.began)
+		out.ResponseHeaders = append(out.ResponseHeaders,
+			authz.Header{Name: headerPolicy, Value: string(f.policy)}, authz.Header{Name: headerLimit, Value: string(f.state)})
 	}
 	if a.facts.Key.Status == authz.KeyActive || a.facts.Token.Status == authz.TokenValid {
 		a.identityHeaders(&out)
@@ -165,9 +168,14 @@ func (a *attempt) denial() authz.Answer {
 	if out.Status == 402 && a.opt.Answers.BillingURL != "" {
 		offer("link", "<"+a.opt.Answers.BillingURL+`>; rel="payment"`)
 	}
-	policy, state := a.rateLimit(a.nearest(true))
-	offer(policy.Name, policy.Value)
-	offer(state.Name, state.Value)
+	var limits limitFields
+	for i := range a.facts.Quota {
+		if a.violates(i) {
+			limits.add(&a.facts.Quota[i], a.began)
+		}
+	}
+	offer(headerPolicy, string(limits.policy))
+	offer(headerLimit, string(limits.state))
 	switch {
 	case a.request.IsGRPC():
 		// No content-type: Envoy makes the gRPC one, and the body becomes grpc-message.
@@ -216,15 +224,13 @@ func (a *attempt) problem(status int, info authz.ReasonInfo) string {
 		Type: a.opt.Answers.ProblemBase + string(a.verdict.Reason), Title: info.Title, Status: status, Detail: a.verdict.Detail,
 		Instance: a.instance(), Code: string(a.verdict.Reason), Remedy: info.Remedy,
 	}
-	if aboutQuota(a.verdict.Reason) {
-		for i := range a.facts.Quota {
-			if q := &a.facts.Quota[i]; q.State != authz.QuotaOK {
-				doc.Violated = append(doc.Violated, q.Name)
-				if !q.ResetsAt.IsZero() {
-					doc.ResetAt = q.ResetsAt.UTC().Format(time.RFC3339)
-				}
-			}
+	for i := range a.facts.Quota {
+		if a.violates(i) {
+			doc.Violated = append(doc.Violated, a.facts.Quota[i].Name)
 		}
+	}
+	if at := a.roomAgain(); !at.IsZero() {
+		doc.ResetAt = at.UTC().Format(time.RFC3339)
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -255,80 +261,6 @@ func (a *attempt) requestID() string {
 		return ""
 	}
 	return id
-}
-
-func aboutQuota(r authz.Reason) bool {
-	switch r {
-	case authz.ReasonQuotaExceeded, authz.ReasonCreditsExhausted, authz.ReasonCreditsInsufficient, authz.ReasonRateLimited:
-		return true
-	}
-	return false
-}
-
-// nearest is the limit that denied, or on an allow the one of which the smallest share is left. It is nil for a denial for
-// any other reason, which shows nobody's quota.
-func (a *attempt) nearest(denied bool) *authz.QuotaFact {
-	if denied && !aboutQuota(a.verdict.Reason) {
-		return nil
-	}
-	var q *authz.QuotaFact
-	for i := range a.facts.Quota {
-		f := &a.facts.Quota[i]
-		if f.State == authz.QuotaUnavailable || denied && f.State == authz.QuotaOK {
-			continue
-		}
-		if q == nil || nearer(f, q) {
-			q = f
-		}
-	}
-	return q
-}
-
-// rateLimit makes the RateLimit-Policy and RateLimit fields of a limit (draft-ietf-httpapi-ratelimit-headers), empty for none.
-func (a *attempt) rateLimit(q *authz.QuotaFact) (policy, state authz.Header) {
-	if q == nil {
-		return policy, state
-	}
-	var room [160]byte
-	b := append(strconv.AppendQuote(room[:0], q.Name), ";q="...)
-	b = strconv.AppendInt(b, q.Limit, 10)
-	if q.Window > 0 {
-		b = strconv.AppendInt(append(b, ";w="...), int64(q.Window/time.Second), 10)
-	}
-	policy = authz.Header{Name: "ratelimit-policy", Value: string(b)}
-	b = append(strconv.AppendQuote(room[:0], q.Name), ";r="...)
-	b = strconv.AppendInt(b, q.Remaining, 10)
-	if q.Window > 0 {
-		b = strconv.AppendInt(append(b, ";t="...), inSeconds(q.ResetsAt.Sub(a.began)), 10)
-	}
-	return policy, authz.Header{Name: "ratelimit", Value: string(b)}
-}
-
-// nearer reports whether a smaller share of f is left than of g.
-func nearer(f, g *authz.QuotaFact) bool {
-	return float64(f.Remaining)*float64(g.Limit) < float64(g.Remaining)*float64(f.Limit)
-}
-
-// retryAfter says how long to wait, where waiting helps.
-func (a *attempt) retryAfter(r authz.Retry) string {
-	switch {
-	case r == authz.RetrySoon:
-		return "1"
-	case r != authz.RetryReset:
-		return ""
-	case a.verdict.Reason == authz.ReasonKeyNotYetValid && !a.facts.Key.NotBefore.IsZero():
-		return seconds(a.facts.Key.NotBefore.Sub(a.began))
-	}
-	var latest time.Time
-	for i := range a.facts.Quota {
-		if q := &a.facts.Quota[i]; q.State != authz.QuotaOK && q.ResetsAt.After(latest) {
-			latest = q.ResetsAt
-		}
-	}
-	if latest.IsZero() || !aboutQuota(a.verdict.Reason) {
-		return ""
-	}
-	return seconds(latest.Sub(a.began))
 }
 
 // challenge is the www-authenticate field (RFC 9110 section 11.6.1, RFC 6750 section 3). A 401 must have one; on a 403

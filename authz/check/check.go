@@ -157,7 +157,8 @@ type attempt struct {
 	limits      []authz.Limit
 	verdict     authz.Verdict
 	charge      authz.Charge
-	reservation taken // nil: nothing is
+	wanted      authz.Charge // what could not be taken
+	reservation taken        // nil: nothing is
 	own         authz.Reservation
 	share       share
 	quotas      [4]authz.QuotaFact // memory for facts.Quota
@@ -291,6 +292,7 @@ func (a *attempt) reserve(ctx context.Context) error {
 			a.charge = charge
 			return nil
 		}
+		a.wanted = charge
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -373,6 +375,9 @@ func (a *attempt) limited(name string) bool {
 func (a *attempt) shortage() authz.Reason {
 	reason := authz.ReasonStoreUnavailable
 	for i := range a.facts.Quota {
+		if a.wanted[a.limits[i].Name] == 0 {
+			continue
+		}
 		switch prepaid := a.limits[i].Window == authz.WindowNone; a.facts.Quota[i].State {
 		case authz.QuotaUnavailable:
 			return authz.ReasonStoreUnavailable
