@@ -54,7 +54,9 @@ func TestLimits_AreThoseOfTheRequest(t *testing.T) {
 		fact("rate", 60, 0, 57*time.Second, time.Minute), fact("hourly", 100, 2, time.Hour, time.Hour),
 		fact("daily", 1000, 0, 28317*time.Second, 24*time.Hour), fact("credits", 10, 0, 0, 0),
 	}
-	deny := func(reason authz.Reason, charge authz.Charge) authz.Verdict { return authz.Verdict{Reason: reason, Charge: charge} }
+	deny := func(reason authz.Reason, charge authz.Charge) authz.Verdict {
+		return authz.Verdict{Reason: reason, Charge: charge}
+	}
 	cases := []struct {
 		name            string
 		verdict         authz.Verdict

@@ -49,8 +49,8 @@ type Policy struct {
 	Query string `yaml:"query" env:"QUERY"`
 	// Profile chooses the statuses of the shipped policies: strict, article or rfc. Empty: what the data says.
 	Profile string `yaml:"profile" env:"PROFILE"`
-	// Memo is how many verdicts are remembered. A verdict is asked for again only when something that the policy reads is
-	// another. 0: none is remembered.
+	// Memo is how many verdicts are remembered, in 64 MiB of memory at most. A verdict is asked for again only when
+	// something that the policy reads is another. 0: none is remembered.
 	Memo int `yaml:"memo" env:"MEMO"`
 	// ReloadInterval is how often Paths are looked at for changes. 0: only on SIGHUP.
 	ReloadInterval Duration `yaml:"reload_interval" env:"RELOAD_INTERVAL"`

@@ -22,8 +22,9 @@ import (
 // a policy that names one which OPA does not know to be is not remembered at all (unsteady). An evaluation in which no
 // such call was made makes none the next time either.
 //
-// It is bounded, and what it holds is used often: a stream of requests that are all different does not drive out what is
-// asked for again and again.
+// It is bounded in bytes, for callers choose what verdicts hold. Whatever it keeps is a copy: a text that is part of a request
+// would keep the whole message in memory. What it holds is used often: a stream of requests that are
+// all different does not drive out what is asked for again and again.
 type memo struct {
 	seeds    [2]maphash.Seed
 	verdicts *otter.Cache[digest, *remembered]
@@ -38,14 +39,26 @@ type digest [2]uint64
 type remembered struct {
 	key     string
 	verdict authz.Verdict
+	size    int
 }
+
+const (
+	// MemoBytes is how much memory remembered verdicts may take, by the sizes of what they hold.
+	MemoBytes = 64 << 20
+	// maxVerdict is the largest verdict that is remembered, with its key.
+	maxVerdict = 64 << 10
+)
 
 func newMemo(size int) *memo {
 	return &memo{
-		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		verdicts: otter.Must(&otter.Options[digest, *remembered]{MaximumSize: size}),
-		keys:     sync.Pool{New: func() any { return &key{buf: make([]byte, 0, 512)} }},
-		hits:     xsync.NewCounter(), misses: xsync.NewCounter(), bypasses: xsync.NewCounter(),
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		verdicts: otter.Must(&otter.Options[digest, *remembered]{
+			MaximumWeight: MemoBytes,
+			// None weighs less than its share, so that there are never more than that many.
+			Weigher: func(_ digest, v *remembered) uint32 { return uint32(max(v.size, MemoBytes/size)) },
+		}),
+		keys: sync.Pool{New: func() any { return &key{buf: make([]byte, 0, 512)} }},
+		hits: xsync.NewCounter(), misses: xsync.NewCounter(), bypasses: xsync.NewCounter(),
 	}
 }
 
@@ -77,19 +90,15 @@ func (m *memo) get(k *key) (authz.Verdict, bool) {
 	return v.verdict, true
 }
 
-// put remembers a verdict. Texts in it that came from the request are cut out of it, which would stay in memory else.
+// put remembers a copy of a verdict, unless it is large.
 func (m *memo) put(k *key, v authz.Verdict) {
-	for _, list := range [...][]authz.Header{v.Headers, v.ResponseHeaders, v.SetQueryParameters} {
-		for i := range list {
-			list[i].Value = strings.Clone(list[i].Value)
-		}
+	var c copier
+	kept := &remembered{key: string(k.buf), verdict: c.verdict(v)}
+	if kept.size = c.size + len(kept.key); kept.size > maxVerdict {
+		m.bypasses.Inc()
+		return
 	}
-	v.Detail = strings.Clone(v.Detail)
-	if v.Body != nil {
-		body := strings.Clone(*v.Body)
-		v.Body = &body
-	}
-	m.verdicts.Set(m.digest(k), &remembered{key: string(k.buf), verdict: v})
+	m.verdicts.Set(m.digest(k), kept)
 }
 
 // MemoStats is how the memo of a policy does. Bypasses are decisions that were not remembered, because something was

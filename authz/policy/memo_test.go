@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -428,5 +429,76 @@ func BenchmarkMemo(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestMemo_KeepsNoRequestInMemory floods the memo with verdicts that hold small parts of messages of a megabyte, in every
+// field in which a verdict can hold a text, and then with verdicts that are as large as is remembered.
+func TestMemo_KeepsNoRequestInMemory(t *testing.T) {
+	p := mustLoad(t, module(`id := input.attributes.request.http.path
+
+part(n) := v if { v := input.attributes.request.http.headers[n] }
+
+allow := {
+	"allowed": input.key.status == "active",
+	"headers": {part("name"): part("value")}, "response_headers_to_add": {part("name"): part("value")},
+	"request_headers_to_remove": [part("name")], "query_parameters_to_set": {part("name"): part("value")},
+	"query_parameters_to_remove": [part("name")], "body": part("value"), "detail": part("value"), "reason": part("reason"),
+	"dynamic_metadata": {part("name"): [part("value"), {part("value"): to_number(part("number"))}]},
+	"charge": {part("name"): 1}, "id": id,
+}`), Options{Memo: 20_000})
+	flood := func(n, size int, allow bool) {
+		for i := range n {
+			message := fmt.Sprintf("x-%07d,v-%07d,r_%07d,%07d,", i, i, i, i+1e6) + strings.Repeat("m", 1<<20)
+			parts := strings.SplitN(message, ",", 5)
+			r, f := get("/"), goodFacts()
+			if !allow {
+				f.Key.Status = authz.KeyRevoked
+			}
+			r.HTTP.Path = parts[3]
+			value := parts[1]
+			if size > 0 {
+				value = parts[4][:size] + value
+			}
+			r.HTTP.Headers = authz.Headers{{Name: "name", Value: parts[0]}, {Name: "value", Value: value}, {Name: "reason", Value: parts[2]}, {Name: "number", Value: parts[3]}}
+			mustDecide(t, p, r, f)
+		}
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for _, allow := range []bool{true, false} {
+		flood(100, 0, allow)
+	}
+	if s, grown := stats(t, p), heap()-before; s.Size < 150 || grown > 16<<20 {
+		t.Errorf("%d verdicts on messages of 1 MiB keep %d KiB", s.Size, grown>>10)
+	}
+	runtime.KeepAlive(p)
+}
+
+// TestMemo_IsBoundedInBytes floods it with verdicts that hold what callers send as often as they like.
+func TestMemo_IsBoundedInBytes(t *testing.T) {
+	p := mustLoad(t, module(`allow := {"allowed": true, "headers": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 60)}}`),
+		Options{Memo: 20_000})
+	for i := range 3000 {
+		mustDecide(t, p, get("/"+strings.Repeat("p", 900)+fmt.Sprint(i)), goodFacts())
+	}
+	p.memo.verdicts.CleanUp()
+	total := 0
+	for _, v := range p.memo.verdicts.All() {
+		total += v.size
+	}
+	if total > MemoBytes || total < MemoBytes/2 {
+		t.Errorf("%d verdicts take %d bytes, want up to %d", stats(t, p).Size, total, MemoBytes)
+	}
+	big := mustLoad(t, module(`allow := {"allowed": true, "headers": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 100)}}`),
+		Options{Memo: 20_000})
+	mustDecide(t, big, get("/"+strings.Repeat("p", 1000)), goodFacts())
+	if s := stats(t, big); s.Size != 0 || s.Bypasses != 1 {
+		t.Errorf("a verdict of more than %d bytes: %+v", maxVerdict, s)
 	}
 }

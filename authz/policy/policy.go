@@ -32,7 +32,7 @@ type Options struct {
 	Profile string
 	// Schema is a JSON schema of the input. Check type-checks the rules against it; Load does not look at it.
 	Schema []byte
-	// Memo is how many verdicts are remembered, 0 for none.
+	// Memo is how many verdicts are remembered, 0 for none. They never take more than MemoBytes.
 	Memo int
 
 	builtins []builtin
