@@ -482,7 +482,7 @@ allow := {
 
 // TestMemo_IsBoundedInBytes floods it with verdicts that hold what callers send as often as they like.
 func TestMemo_IsBoundedInBytes(t *testing.T) {
-	p := mustLoad(t, module(`allow := {"allowed": true, "headers": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 60)}}`),
+	p := mustLoad(t, module(`allow := {"allowed": true, "dynamic_metadata": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 50)}}`),
 		Options{Memo: 20_000})
 	for i := range 3000 {
 		mustDecide(t, p, get("/"+strings.Repeat("p", 900)+fmt.Sprint(i)), goodFacts())
@@ -495,7 +495,7 @@ func TestMemo_IsBoundedInBytes(t *testing.T) {
 	if total > MemoBytes || total < MemoBytes/2 {
 		t.Errorf("%d verdicts take %d bytes, want up to %d", stats(t, p).Size, total, MemoBytes)
 	}
-	big := mustLoad(t, module(`allow := {"allowed": true, "headers": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 100)}}`),
+	big := mustLoad(t, module(`allow := {"allowed": true, "dynamic_metadata": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 100)}}`),
 		Options{Memo: 20_000})
 	mustDecide(t, big, get("/"+strings.Repeat("p", 1000)), goodFacts())
 	if s := stats(t, big); s.Size != 0 || s.Bypasses != 1 {

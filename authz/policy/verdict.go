@@ -20,7 +20,7 @@ func verdictOf(v ast.Value) (authz.Verdict, error) {
 	case ast.Object:
 		r := reader{object: d}
 		out.Allowed = r.allowed()
-		out.Headers = r.headers("headers")
+		out.Headers = r.headers("headers", !out.Allowed)
 		out.Metadata = r.metadata("dynamic_metadata")
 		out.Charge = r.charge("charge")
 		if out.Allowed {
@@ -43,7 +43,8 @@ type reader struct {
 }
 
 func (r *reader) readAllow(v *authz.Verdict) {
-	v.ResponseHeaders = r.headers("response_headers_to_add")
+	v.Headers = joinCookies(v.Headers)
+	v.ResponseHeaders = r.headers("response_headers_to_add", true)
 	v.RemoveRequestHeaders = r.names("request_headers_to_remove")
 	v.SetQueryParameters = r.parameters("query_parameters_to_set")
 	v.RemoveQueryParameters = r.texts("query_parameters_to_remove")
@@ -201,7 +202,7 @@ func (r *reader) parameters(name string) []authz.Header {
 }
 
 // headers reads an object of headers, or a list of such objects.
-func (r *reader) headers(name string) authz.Headers {
+func (r *reader) headers(name string, toClient bool) authz.Headers {
 	var out authz.Headers
 	switch v := r.get(name).(type) {
 	case nil:
@@ -220,12 +221,54 @@ func (r *reader) headers(name string) authz.Headers {
 	default:
 		r.wrong(name, "an object or an array of objects", v)
 	}
+	size := 0
 	for i := range out {
-		if strings.ContainsAny(out[i].Value, "\r\n\x00") {
-			r.fail("the value of header %q has a line break or a zero byte", out[i].Name)
-		}
+		size += len(out[i].Name) + len(out[i].Value)
+		r.checkHeader(&out[i], toClient)
+	}
+	if size > maxHeaders {
+		r.fail("%s take %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
 	}
 	return out
+}
+
+// maxHeaders is how many bytes of headers a policy may hand out. With more than 60 KiB in all Envoy answers 500.
+const maxHeaders = 48 << 10
+
+// checkHeader refuses what would change where a message ends, or what Envoy answers with 500 when all has been decided
+// and charged.
+func (r *reader) checkHeader(h *authz.Header, toClient bool) {
+	if strings.ContainsAny(h.Value, "\r\n\x00") {
+		r.fail("the value of header %q has a line break or a zero byte", h.Name)
+	}
+	switch h.Name {
+	case "content-length", "transfer-encoding":
+		r.fail("header %q is not the policy's to set", h.Name)
+	case ":path", ":method", ":authority", ":scheme":
+		if toClient {
+			r.fail("header %q cannot go to a client", h.Name)
+		}
+		if h.Value == "" || strings.ContainsFunc(h.Value, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			r.fail("the value %q of header %q is not visible ASCII", h.Value, h.Name)
+		}
+		if h.Name == ":path" && (!strings.HasPrefix(h.Value, "/") || strings.Contains(h.Value, "#")) {
+			r.fail("%q is not a path", h.Value)
+		}
+	default:
+		if strings.HasPrefix(h.Name, ":") {
+			r.fail("%q is not a header", h.Name)
+		}
+	}
+}
+
+// joinCookies makes one field of several, as their pairs are joined by semicolons and not, as Envoy joins fields, by commas.
+func joinCookies(in authz.Headers) authz.Headers {
+	if in.Count("cookie") < 2 {
+		return in
+	}
+	whole := authz.Header{Name: "cookie", Value: strings.Join(in.Values("cookie"), "; ")}
+	rest := slices.DeleteFunc(slices.Clone(in), func(h authz.Header) bool { return h.Name == "cookie" })
+	return append(rest, whole)
 }
 
 // headerName is the name in lower case. A pseudo header such as :path is a name too.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -36,6 +37,8 @@ func TestVerdict(t *testing.T) {
 				RemoveRequestHeaders: []string{"x-d", "x-c"}}},
 		{"pseudo headers", `{"allowed": true, "headers": {":path": "/x"}}`,
 			authz.Verdict{Allowed: true, Headers: authz.Headers{{Name: ":path", Value: "/x"}}}},
+		{"cookies are one field", `{"allowed": true, "headers": {"cookie": ["a=1", "b=2"], "x-a": "1"}}`,
+			authz.Verdict{Allowed: true, Headers: authz.Headers{{Name: "x-a", Value: "1"}, {Name: "cookie", Value: "a=1; b=2"}}}},
 		{"allow", `{"allowed": true, "response_headers_to_add": {"x-r": "1"}, "request_headers_to_remove": ["a"],
 			"query_parameters_to_set": {"q": ["2", "1"], "A b": "&"}, "query_parameters_to_remove": ["T"]}`,
 			authz.Verdict{Allowed: true, ResponseHeaders: authz.Headers{{Name: "x-r", Value: "1"}}, RemoveRequestHeaders: []string{"a"},
@@ -94,6 +97,16 @@ func TestVerdictErrors(t *testing.T) {
 		{`{"allowed": true, "headers": {"x:y": "a"}}`, `"x:y" is not a header name`},
 		{`{"allowed": true, "headers": {"x\r\ny": "a"}}`, `"x\r\ny" is not a header name`},
 		{`{"allowed": true, "headers": {"x": "a\r\nset-cookie: b"}}`, `the value of header "x" has a line break or a zero byte`},
+		{`{"allowed": true, "headers": {"Content-Length": "0"}}`, `header "content-length" is not the policy's to set`},
+		{`{"allowed": false, "headers": {"transfer-encoding": "chunked"}}`, `header "transfer-encoding" is not the policy's to set`},
+		{`{"allowed": true, "headers": {":path": "/a b"}}`, `the value "/a b" of header ":path" is not visible ASCII`},
+		{`{"allowed": true, "headers": {":path": "/café"}}`, `the value "/café" of header ":path" is not visible ASCII`},
+		{`{"allowed": true, "headers": {":path": "/a#b"}}`, `"/a#b" is not a path`},
+		{`{"allowed": true, "headers": {":authority": ""}}`, `the value "" of header ":authority" is not visible ASCII`},
+		{`{"allowed": true, "headers": {":protocol": "websocket"}}`, `":protocol" is not a header`},
+		{`{"allowed": false, "headers": {":path": "/x"}}`, `header ":path" cannot go to a client`},
+		{`{"allowed": true, "response_headers_to_add": {":status": "200"}}`, `":status" is not a header`},
+		{`{"allowed": true, "headers": {"x": "` + strings.Repeat("x", maxHeaders) + `"}}`, "headers take 49153 bytes: Envoy would refuse more than 49152"},
 		{`{"allowed": true, "response_headers_to_add": 1}`, "response_headers_to_add must be an object or an array of objects, not number"},
 		{`{"allowed": true, "request_headers_to_remove": "x"}`, "request_headers_to_remove must be an array of strings, not string"},
 		{`{"allowed": true, "request_headers_to_remove": ["x y"]}`, `"x y" is not a header name`},
