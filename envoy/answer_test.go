@@ -57,7 +57,7 @@ func TestForbiddenMutationsAreRefused(t *testing.T) {
 	for name, ok := range map[string]*authv3.OkHttpResponse{
 		"a header of another name": {Headers: []*corev3.HeaderValueOption{set("x-user", "root")}},
 		"the host":                 {Headers: []*corev3.HeaderValueOption{set(":authority", "other")}},
-		"the path":                 {Headers: []*corev3.HeaderValueOption{set(":path", "/admin")}},
+		"the method":               {Headers: []*corev3.HeaderValueOption{set(":method", "DELETE")}},
 		"removing another header":  {HeadersToRemove: []string{"content-length"}},
 		"a line break in a value":  {Headers: broken},
 		"a line break in a reply":  {ResponseHeadersToAdd: broken},

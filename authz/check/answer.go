@@ -69,6 +69,7 @@ func (a *attempt) allowance() authz.Answer {
 		out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "authorization")
 	}
 	a.dropForgeries(&out)
+	a.rewriteQuery(&out)
 	out.Headers = safe(out.Headers)
 	out.ResponseHeaders = safe(out.ResponseHeaders)
 	return out
@@ -101,46 +102,6 @@ func (a *attempt) identityHeaders(out *authz.Answer) {
 		case h.Value != "":
 			out.Headers = append(out.Headers, h)
 		case h.Name != headerSubject || a.opt.Tokens != nil: // without tokens no upstream expects one
-			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
-		}
-	}
-}
-
-// dropCredential keeps the key from the upstream, unless the policy put something of its own in its place.
-func (a *attempt) dropCredential(out *authz.Answer) {
-	if a.opt.Answers.KeepCredentials {
-		return
-	}
-	var cookies []string
-	for _, p := range a.credential.places {
-		switch {
-		case p.in == "query":
-			out.RemoveQueryParameters = append(out.RemoveQueryParameters, p.name)
-		case p.in == "cookie":
-			cookies = append(cookies, p.name)
-		case p.in == "header" && !out.Headers.Has(p.name):
-			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, p.name)
-		}
-	}
-	if len(cookies) == 0 || out.Headers.Has("cookie") {
-		return
-	}
-	if rest := withoutCookies(a.request.HTTP.Headers, cookies); rest != "" {
-		out.Headers = append(out.Headers, authz.Header{Name: "cookie", Value: rest})
-	} else {
-		out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "cookie")
-	}
-}
-
-// dropForgeries removes headers in our name that the client sent and that are not overwritten, under every name that an
-// upstream may take for ours: to CGI and its heirs, x_tollkeeper_account is the same variable. Where Envoy is told not
-// to show us all headers we cannot see them all, which is why its configuration removes them before anybody looks.
-func (a *attempt) dropForgeries(out *authz.Answer) {
-	if a.request.HTTP == nil {
-		return
-	}
-	for _, h := range a.request.HTTP.Headers {
-		if strings.HasPrefix(strings.ReplaceAll(h.Name, "_", "-"), identityPrefix) && !out.Headers.Has(h.Name) {
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
 		}
 	}

@@ -205,6 +205,9 @@ func (c *Checker) run(ctx context.Context, a *attempt) (d authz.Decision) {
 		return a.broken(authz.ReasonRequestMalformed, a.request.Fault)
 	}
 	a.identify(ctx)
+	if cause := a.unmovable(); cause != "" {
+		return a.broken(authz.ReasonRequestMalformed, cause)
+	}
 	a.peek(ctx)
 	if err := a.decide(ctx); err != nil {
 		return a.failed(ctx, err)

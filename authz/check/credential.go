@@ -1,7 +1,6 @@
 package check
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -125,7 +124,7 @@ func cookies(h authz.Headers, name string) []string {
 	var out []string
 	for _, field := range h.Values("cookie") {
 		for pair := range strings.SplitSeq(field, ";") {
-			if n, v, ok := strings.Cut(strings.Trim(pair, " \t"), "="); ok && n == name {
+			if n, v, ok := cutCookie(pair); ok && n == name {
 				out = append(out, strings.Trim(v, `"`))
 			}
 		}
@@ -133,16 +132,8 @@ func cookies(h authz.Headers, name string) []string {
 	return out
 }
 
-// withoutCookies returns the Cookie field without those cookies.
-func withoutCookies(h authz.Headers, names []string) string {
-	var keep []string
-	for _, field := range h.Values("cookie") {
-		for pair := range strings.SplitSeq(field, ";") {
-			pair = strings.Trim(pair, " \t")
-			if n, _, _ := strings.Cut(pair, "="); !slices.Contains(names, n) && pair != "" {
-				keep = append(keep, pair)
-			}
-		}
-	}
-	return strings.Join(keep, "; ")
+// cutCookie cuts a pair at its first "=", without the spaces around the name and the value that servers leave out.
+func cutCookie(pair string) (name, value string, ok bool) {
+	name, value, ok = strings.Cut(pair, "=")
+	return strings.Trim(name, " \t"), strings.Trim(value, " \t"), ok
 }

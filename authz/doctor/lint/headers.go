@@ -131,6 +131,9 @@ func ruledOut(in *Input, report func(Finding)) {
 	wanted := slices.Clone(identity)
 	if removed {
 		wanted = append(wanted, headers...)
+		if len(in.owns) > 0 && len(in.owns[0].Config.Credentials.Query) > 0 {
+			wanted = append(wanted, ":path") // by which a key is taken out of the query
+		}
 	}
 	for _, c := range in.configs() {
 		if no := refusedBy(c.msg.GetDecoderHeaderMutationRules(), wanted); no != "" {

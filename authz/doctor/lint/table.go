@@ -97,7 +97,7 @@ var headerRules = []Rule{
 		checks{unruled}},
 	{"TK109", Error, "Headers that Tollkeeper sets or removes may not be changed.",
 		"Requests that are allowed fail, or reach the upstream with the credential and without who calls.",
-		"Let allow_expression match x-tollkeeper-.* and every header that may hold a credential.",
+		"Let allow_expression match x-tollkeeper-.*, every header that may hold a credential and, if keys may stand in the query, :path.",
 		checks{ruledOut}},
 	{"TK110", Error, "Clients can send the headers by which upstreams are told who calls.",
 		"On every route that is not checked, and whenever checks fail open, your service believes what a client says of itself.",

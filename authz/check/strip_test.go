@@ -1,0 +1,91 @@
+package check
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// TestRewritten_LeavesTheRest holds for any query: what is named goes in every spelling, the rest stays byte for byte and in
+// its order, and Envoy's way is said to do only where Envoy, which sorts and has "=" everywhere, comes to the same.
+func TestRewritten_LeavesTheRest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		parts := rapid.SliceOf(rapid.SampledFrom([]string{"key=K", "%6bey=K", "key", "a=1", "a=0", "b", "", "=", "c=%e9+", "d=x=y", "%61=2"})).Draw(t, "parts")
+		query := strings.Join(parts, "&")
+		got, plain := rewritten("/p?"+query, nil, []string{"key"})
+		keep := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool {
+			raw, _, _ := strings.Cut(p, "=")
+			name, _ := url.QueryUnescape(raw)
+			return name == "key"
+		})
+		want := "/p"
+		if len(keep) > 0 {
+			want += "?" + strings.Join(keep, "&")
+		}
+		if got != want {
+			t.Fatalf("%q became %q, want %q", query, got, want)
+		}
+		if plain && query != "" && envoys(query, "key") != want {
+			t.Fatalf("Envoy makes %q of %q, want %q", envoys(query, "key"), query, want)
+		}
+	})
+}
+
+// envoys is what Envoy makes of a query when a parameter is removed.
+func envoys(query, remove string) string {
+	values := make(map[string][]string)
+	var names []string
+	for rest := query; rest != ""; {
+		part, more, _ := strings.Cut(rest, "&")
+		rest = more
+		name, value, _ := strings.Cut(part, "=")
+		if name != remove {
+			if values[name] == nil {
+				names = append(names, name)
+			}
+			values[name] = append(values[name], value)
+		}
+	}
+	slices.Sort(names)
+	var out []string
+	for _, name := range names {
+		for _, v := range values[name] {
+			out = append(out, name+"="+v)
+		}
+	}
+	if len(out) == 0 {
+		return "/p"
+	}
+	return "/p?" + strings.Join(out, "&")
+}
+
+// TestInOurName_FoldsAsServersDo has names that become one variable, and names that do not.
+func TestInOurName_FoldsAsServersDo(t *testing.T) {
+	for name, want := range map[string]bool{
+		"x-tollkeeper-account": true, "x_tollkeeper_account": true, "x.tollkeeper.account": true, "x-tollkeeper_key.id": true,
+		"x~tollkeeper!": true, "x-authz-reason": true, "x_authz.decision-id": true,
+		"x-tollkeeper": false, "xtollkeeper-account": false, "x-tollkeepers-account": false, "x0tollkeeper-account": false, "x-authz-reasons": false,
+		"my-x-tollkeeper-account": false, "": false,
+	} {
+		if inOurName(name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
+	}
+}
+
+// TestKeyHeader_GoesInEverySpelling: to CGI the header beside the key is the key's.
+func TestKeyHeader_GoesInEverySpelling(t *testing.T) {
+	a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{Headers: authz.Headers{
+		{Name: "x-api-key", Value: "K"}, {Name: "x_api_key", Value: "L"}, {Name: "x.api-key", Value: "M"}, {Name: "x-api-keys", Value: "N"},
+	}}}, credential: credential{places: []place{{"header", "x-api-key"}}}}
+	var out authz.Answer
+	a.dropCredential(&out)
+	if got := strings.Join(out.RemoveRequestHeaders, " "); got != "x-api-key x_api_key x.api-key" {
+		t.Errorf("removes %q", got)
+	}
+}
