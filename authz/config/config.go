@@ -73,7 +73,8 @@ type Request struct {
 type Credentials struct {
 	Headers []string `yaml:"headers" env:"HEADERS"`
 	Bearer  bool     `yaml:"bearer" env:"BEARER"` // Authorization: Bearer
-	Query   []string `yaml:"query" env:"QUERY"`   // off by default: query strings end up in logs
+	// Off by default: query strings end up in logs. Envoy has to let :path be set, by which a key is taken out.
+	Query   []string `yaml:"query" env:"QUERY"`
 	Cookies []string `yaml:"cookies" env:"COOKIES"`
 	// Keep leaves the key in the request that goes to the upstream.
 	Keep bool `yaml:"keep" env:"KEEP"`
