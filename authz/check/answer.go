@@ -54,10 +54,9 @@ func (a *attempt) allowance() authz.Answer {
 	}
 	if q := a.nearest(); q != nil {
 		var room [2][160]byte
-		f := limitFields{room[0][:0], room[1][:0]}
-		f.add(q, a.began)
+		policy, state := appendLimit(room[0][:0], room[1][:0], q, a.began)
 		out.ResponseHeaders = append(out.ResponseHeaders,
-			authz.Header{Name: headerPolicy, Value: string(f.policy)}, authz.Header{Name: headerLimit, Value: string(f.state)})
+			authz.Header{Name: headerPolicy, Value: string(policy)}, authz.Header{Name: headerLimit, Value: string(state)})
 	}
 	if a.facts.Key.Status == authz.KeyActive || a.facts.Token.Status == authz.TokenValid {
 		a.identityHeaders(&out)
@@ -129,14 +128,14 @@ func (a *attempt) denial() authz.Answer {
 	if out.Status == 402 && a.opt.Answers.BillingURL != "" {
 		offer("link", "<"+a.opt.Answers.BillingURL+`>; rel="payment"`)
 	}
-	var limits limitFields
+	var policy, state []byte
 	for i := range a.facts.Quota {
 		if a.violates(i) {
-			limits.add(&a.facts.Quota[i], a.began)
+			policy, state = appendLimit(policy, state, &a.facts.Quota[i], a.began)
 		}
 	}
-	offer(headerPolicy, string(limits.policy))
-	offer(headerLimit, string(limits.state))
+	offer(headerPolicy, string(policy))
+	offer(headerLimit, string(state))
 	switch {
 	case a.request.IsGRPC():
 		// No content-type: Envoy makes the gRPC one, and the body becomes grpc-message.

@@ -81,21 +81,20 @@ func (a *attempt) roomAgain() (latest time.Time) {
 	return latest
 }
 
-// limitFields makes the values of the RateLimit-Policy and RateLimit fields, empty for no limit.
-type limitFields struct{ policy, state []byte }
-
-func (f *limitFields) add(q *authz.QuotaFact, now time.Time) {
-	if len(f.policy) > 0 {
-		f.policy, f.state = append(f.policy, ", "...), append(f.state, ", "...)
+// appendLimit appends a limit to the values of the RateLimit-Policy and RateLimit fields.
+func appendLimit(policy, state []byte, q *authz.QuotaFact, now time.Time) (p, s []byte) {
+	if len(policy) > 0 {
+		policy, state = append(policy, ", "...), append(state, ", "...)
 	}
-	f.policy = append(strconv.AppendQuote(f.policy, q.Name), ";q="...)
-	f.policy = strconv.AppendInt(f.policy, q.Limit, 10)
-	f.state = append(strconv.AppendQuote(f.state, q.Name), ";r="...)
-	f.state = strconv.AppendInt(f.state, q.Remaining, 10)
+	policy = append(strconv.AppendQuote(policy, q.Name), ";q="...)
+	policy = strconv.AppendInt(policy, q.Limit, 10)
+	state = append(strconv.AppendQuote(state, q.Name), ";r="...)
+	state = strconv.AppendInt(state, q.Remaining, 10)
 	if q.Window > 0 {
-		f.policy = strconv.AppendInt(append(f.policy, ";w="...), int64(q.Window/time.Second), 10)
-		f.state = strconv.AppendInt(append(f.state, ";t="...), inSeconds(q.ResetsAt.Sub(now)), 10)
+		policy = strconv.AppendInt(append(policy, ";w="...), int64(q.Window/time.Second), 10)
+		state = strconv.AppendInt(append(state, ";t="...), inSeconds(q.ResetsAt.Sub(now)), 10)
 	}
+	return policy, state
 }
 
 // retryAfter says how long to wait, where waiting helps.
