@@ -276,6 +276,9 @@ func (a *attempt) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(v.SetQueryParameters)+len(v.RemoveQueryParameters) > 0 && a.request.HTTP != nil && !a.canRewrite(v.SetQueryParameters, v.RemoveQueryParameters) {
+		return errors.New("the policy changes a query with bytes that have to be escaped")
+	}
 	a.verdict = v
 	return nil
 }

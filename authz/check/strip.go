@@ -21,7 +21,7 @@ func (a *attempt) unmovable() string {
 	for _, p := range a.credential.places {
 		switch p.in {
 		case "query":
-			if path := a.path(); !utf8.ValidString(path) || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			if !a.canRewrite(nil, []string{p.name}) {
 				return "the key cannot be taken out of a path with bytes that have to be escaped"
 			}
 		case "cookie":
@@ -33,6 +33,16 @@ func (a *attempt) unmovable() string {
 		}
 	}
 	return ""
+}
+
+// canRewrite reports whether the query can be changed like this, in Envoy's way or by setting the path.
+func (a *attempt) canRewrite(set []authz.Header, remove []string) bool {
+	path := a.path()
+	if utf8.ValidString(path) && !strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return true
+	}
+	_, plain := rewritten(path, set, remove)
+	return plain
 }
 
 // oddCookies says why a cookie cannot be taken out of a field, "" if it can. With a quote that is not closed, servers

@@ -64,6 +64,22 @@ func envoys(query, remove string) string {
 	return "/p?" + strings.Join(out, "&")
 }
 
+// TestKeyInQuery_StandsBesideAnything: an answer cannot carry bytes that are not UTF-8, so beside them Envoy has to take the
+// key out, and the request is refused where it would change something else.
+func TestKeyInQuery_StandsBesideAnything(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/p?a=\xe9&key=K": true, "/p?b=1&a=\xe9&key=K": false, "/p?a=\xe9&%6bey=K": false, "/p?b=1&a=\u00e9&key=K": true, "/p?b=1&a= &key=K": false,
+	} {
+		a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{
+			RawHeaders: true, Headers: authz.Headers{{Name: ":path", Value: path}},
+		}}, credential: credential{places: []place{{"query", "key"}}}}
+		a.facts.Key.ID = "key_1"
+		if cause := a.unmovable(); (cause == "") != want {
+			t.Errorf("%q: %q", path, cause)
+		}
+	}
+}
+
 // TestInOurName_FoldsAsServersDo has names that become one variable, and names that do not.
 func TestInOurName_FoldsAsServersDo(t *testing.T) {
 	for name, want := range map[string]bool{
