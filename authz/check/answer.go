@@ -148,6 +148,9 @@ func (a *attempt) denial() authz.Answer {
 	if a.verdict.Body != nil {
 		out.Body = *a.verdict.Body
 	}
+	if out.Status == 204 || out.Status == 304 { // a body would be taken for the beginning of the next response
+		out.Body = ""
+	}
 	out.Headers = safe(out.Headers)
 	return out
 }

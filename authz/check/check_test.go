@@ -371,6 +371,17 @@ func TestHeadersAreMadeSafe(t *testing.T) {
 	b.wantDeny(t, d, authz.ReasonPolicyDenied)
 }
 
+// TestDenial_WithoutContentHasNoBody has a policy give a body to statuses that cannot have one.
+func TestDenial_WithoutContentHasNoBody(t *testing.T) {
+	body := "HTTP/1.1 200 OK"
+	for status, want := range map[int]string{204: "", 304: "", 200: body, 404: body} {
+		b := newBench(t, always(authz.Verdict{Status: status, Body: &body}), check.Options{})
+		if d := b.Check(t.Context(), request()); d.Allowed() || d.Status != status || d.Body != want {
+			t.Errorf("%d: %+v", status, d)
+		}
+	}
+}
+
 func TestGRPCCallers(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{})
 	d := b.Check(t.Context(), request("content-type", "application/grpc"))

@@ -158,13 +158,14 @@ func (r *reader) list(name string, v ast.Value) []string {
 	return out
 }
 
-// names reads a list of header names.
+// names reads a list of header names that are to be removed. Envoy never removes the host or a pseudo header, and under rules
+// for mutations it answers 500 to the wish.
 func (r *reader) names(name string) []string {
 	list := r.texts(name)
 	for i := range list {
 		list[i] = r.headerName(list[i])
 	}
-	return list
+	return slices.DeleteFunc(list, func(s string) bool { return s == "host" || strings.HasPrefix(s, ":") })
 }
 
 // pairs reads an object whose values are strings or lists of strings. The result is sorted by name.

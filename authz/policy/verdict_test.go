@@ -37,6 +37,8 @@ func TestVerdict(t *testing.T) {
 				RemoveRequestHeaders: []string{"x-d", "x-c"}}},
 		{"pseudo headers", `{"allowed": true, "headers": {":path": "/x"}}`,
 			authz.Verdict{Allowed: true, Headers: authz.Headers{{Name: ":path", Value: "/x"}}}},
+		{"what cannot be removed is left out", `{"allowed": true, "request_headers_to_remove": ["Host", "x-a", ":path"]}`,
+			authz.Verdict{Allowed: true, RemoveRequestHeaders: []string{"x-a"}}},
 		{"cookies are one field", `{"allowed": true, "headers": {"cookie": ["a=1", "b=2"], "x-a": "1"}}`,
 			authz.Verdict{Allowed: true, Headers: authz.Headers{{Name: "x-a", Value: "1"}, {Name: "cookie", Value: "a=1; b=2"}}}},
 		{"allow", `{"allowed": true, "response_headers_to_add": {"x-r": "1"}, "request_headers_to_remove": ["a"],
