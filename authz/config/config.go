@@ -1,6 +1,7 @@
 // Package config is the server's configuration file: one strict YAML document in which every field has a default, so
 // that no file at all is a working configuration. Any field can be overridden by an environment variable whose name is
-// its path in capitals: TOLLKEEPER_LISTEN_GRPC for listen.grpc.
+// its path in capitals: TOLLKEEPER_LISTEN_GRPC for listen.grpc, TOLLKEEPER_TOKENS_ISSUERS_0_ISSUER for the first issuer.
+// A variable that begins so and is none of them is an error, but for those that Kubernetes makes of Services.
 package config
 
 import (
@@ -13,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caarlos0/env/v11"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -167,8 +167,8 @@ func Load(path string) (Config, error) {
 			return Config{}, fmt.Errorf("%s:%w", path, err)
 		}
 	}
-	if err := env.ParseWithOptions(&cfg, env.Options{Prefix: EnvPrefix}); err != nil {
-		return Config{}, fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+	if err := override(&cfg, environment()); err != nil {
+		return Config{}, err
 	}
 	if at, err := cfg.validate(); err != nil {
 		_, set := os.LookupEnv(variable(at))
@@ -199,7 +199,7 @@ func Parse(raw []byte, cfg *Config) error {
 
 // variable is the name of the variable for a field.
 func variable(field string) string {
-	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(field, ".", "_"))
+	return EnvPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "[", "_", "]", "").Replace(field))
 }
 
 // place says where a field stands in the file, or which variable set it.

@@ -1,11 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"strings"
-
-	"github.com/caarlos0/env/v11"
-)
+import "fmt"
 
 // Read reads a document as Load reads a file, with the variables of an environment over it that is not that of this
 // process: for those who judge a file that is not to be used here. The error begins with the name, and line and column
@@ -15,8 +10,8 @@ func Read(name string, raw []byte, environment map[string]string) (Config, error
 	if err := Parse(raw, &cfg); err != nil {
 		return Config{}, fmt.Errorf("%s:%w", name, err)
 	}
-	if err := env.ParseWithOptions(&cfg, env.Options{Prefix: EnvPrefix, Environment: environment}); err != nil {
-		return Config{}, fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+	if err := override(&cfg, environment); err != nil {
+		return Config{}, err
 	}
 	if at, err := cfg.validate(); err != nil {
 		_, set := environment[variable(at)]

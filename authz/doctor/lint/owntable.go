@@ -3,7 +3,7 @@ package lint
 var ownRules = []Rule{
 	{"TK201", Error, "Tollkeeper's configuration cannot be used.",
 		"The server does not start with it.",
-		"Correct the field: the README lists them all.",
+		"Correct the field or the variable: the files in authz/config say what each one means.",
 		checks{ownUnreadable}},
 	{"TK202", Error, "The policies cannot be used.",
 		"The server does not start with them, and one that runs keeps those it has.",

@@ -1,0 +1,126 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/caarlos0/env/v11"
+)
+
+// CommandVariables are those that the command line looks at, besides the fields of the file.
+var CommandVariables = []string{EnvPrefix + "CONFIG", EnvPrefix + "ADMIN", EnvPrefix + "TOKEN_FILE", EnvPrefix + "DATA_DIR"}
+
+// testPrefix begins the names of variables that only tests look at.
+const testPrefix = EnvPrefix + "TEST_"
+
+// fieldVariables are the variables of all fields. An index of a list stands there as 0.
+var fieldVariables = variablesOf(reflect.TypeFor[Config](), EnvPrefix)
+
+func variablesOf(t reflect.Type, prefix string) (names []string) {
+	for _, f := range reflect.VisibleFields(t) {
+		nested, isNested := f.Tag.Lookup("envPrefix")
+		name, isField := f.Tag.Lookup("env")
+		switch {
+		case isNested && f.Type.Kind() == reflect.Slice:
+			names = append(names, variablesOf(f.Type.Elem(), prefix+nested+"0_")...)
+		case isNested:
+			names = append(names, variablesOf(f.Type, prefix+nested)...)
+		case isField:
+			names = append(names, prefix+name)
+		}
+	}
+	return names
+}
+
+var (
+	index = regexp.MustCompile(`_(\d+)_`)
+	// injected are the names that Kubernetes gives to every container of a namespace with a Service called tollkeeper, or
+	// tollkeeper-something: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables.
+	injected = regexp.MustCompile(`^TOLLKEEPER(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+	// injectedPort is the one whose name could be a mistake too: its value is a URL, where a person writes a number.
+	injectedPort  = regexp.MustCompile(`^TOLLKEEPER(_[A-Z0-9_]+)?_PORT$`)
+	injectedValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+)
+
+// CheckEnvironment returns an error if the environment of this process has a variable that begins like ours and is none:
+// it would be ignored where somebody meant something by it.
+func CheckEnvironment() error { return checkVariables(environment()) }
+
+func environment() map[string]string {
+	out := make(map[string]string)
+	for _, pair := range os.Environ() {
+		if name, value, ok := strings.Cut(pair, "="); ok && strings.HasPrefix(name, EnvPrefix) {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+func checkVariables(environment map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(environment)) {
+		if !strings.HasPrefix(name, EnvPrefix) || knownVariable(name) || foreign(name, environment[name]) {
+			continue
+		}
+		return fmt.Errorf("%s: there is no such variable: the nearest is %s", name, nearest(name))
+	}
+	return nil
+}
+
+func knownVariable(name string) bool {
+	return slices.Contains(fieldVariables, index.ReplaceAllString(name, "_0_")) || slices.Contains(CommandVariables, name)
+}
+
+// foreign reports whether a variable is not for us, though its name begins so.
+func foreign(name, value string) bool {
+	return strings.HasPrefix(name, testPrefix) || injected.MatchString(name) ||
+		injectedPort.MatchString(name) && injectedValue.MatchString(value)
+}
+
+// nearest is the variable that was probably meant.
+func nearest(name string) string {
+	plain := index.ReplaceAllString(name, "_0_")
+	best, distance := "", len(plain)+1<<10
+	for _, known := range slices.Concat(fieldVariables, CommandVariables) {
+		d := levenshtein.ComputeDistance(plain, known)
+		if strings.HasSuffix(known, strings.TrimPrefix(plain, strings.TrimSuffix(EnvPrefix, "_"))) {
+			d = 0 // the section was left out
+		}
+		if d < distance {
+			best, distance = known, d
+		}
+	}
+	for _, at := range index.FindAllString(name, -1) { // the same place of the list
+		best = strings.Replace(best, "_0_", at, 1)
+	}
+	return best
+}
+
+// override reads the variables of an environment over cfg. The error begins with the variable, or with "environment".
+func override(cfg *Config, environment map[string]string) error {
+	if err := checkVariables(environment); err != nil {
+		return err
+	}
+	if err := env.ParseWithOptions(cfg, env.Options{Prefix: EnvPrefix, Environment: environment}); err != nil {
+		return fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+	}
+	for _, l := range []struct {
+		list string
+		n    int
+	}{{"TOKENS_ISSUERS_", len(cfg.Tokens.Issuers)}, {"REVOCATION_CLIENTS_", len(cfg.Revocation.Clients)}} {
+		for _, name := range slices.Sorted(maps.Keys(environment)) {
+			rest, ok := strings.CutPrefix(name, EnvPrefix+l.list)
+			at, _, _ := strings.Cut(rest, "_")
+			if i, err := strconv.Atoi(at); ok && err == nil && i >= l.n {
+				return fmt.Errorf("%s: the list has no place %d: count from 0, without a gap", name, i)
+			}
+		}
+	}
+	return nil
+}
