@@ -220,6 +220,8 @@ type QuotaState struct {
 
 // Status is the state of the server.
 type Status struct {
+	Address     string   `json:"address" doc:"Where operators reach it."`
+	DataDir     string   `json:"data_dir"`
 	Version     string   `json:"version"`
 	Policy      string   `json:"policy"`
 	PolicyFault string   `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`

@@ -90,25 +90,25 @@ func readHintKey(dir string) ([]byte, error) {
 
 // announce leaves word of where the server listens: in the data directory, and for the user who started it, so that the
 // CLI finds it without being told.
-func announce(dir, address string) error {
-	file := filepath.Join(dir, admin.AddressFile)
-	err := os.WriteFile(file+".new", []byte(address+"\n"), 0o600)
-	if err == nil {
-		err = os.Rename(file+".new", file) // who finds it finds all of it
-	}
+func announce(dir, address string) (*admin.Announcement, error) {
+	word, err := admin.Announce(dir, address)
 	if err != nil {
-		return fmt.Errorf("data_dir: %w", err)
-	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return fmt.Errorf("data_dir: %w", err)
+		return nil, fmt.Errorf("data_dir: %w", err)
 	}
 	pointer, err := admin.PointerFile()
 	if err != nil {
-		return nil // a user without a home, as in a container: the data directory has to be named
+		return word, nil // a user without a home, as in a container: the data directory has to be named
 	}
 	if os.MkdirAll(filepath.Dir(pointer), 0o700) == nil {
-		_ = os.WriteFile(pointer, []byte(abs+"\n"), 0o600) // a convenience: nothing depends on it
+		_ = os.WriteFile(pointer, []byte(absolute(dir)+"\n"), 0o600) // a convenience: nothing depends on it
 	}
-	return nil
+	return word, nil
+}
+
+// absolute is a path that means the same wherever it is read.
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
 }

@@ -26,7 +26,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -82,7 +81,7 @@ type Server struct {
 	decisions   *decisionlog.Log
 	closers     []io.Closer // in the order in which they were opened
 	reading     extauthz.Options
-	announced   bool
+	word        *admin.Announcement // of where it listens; nil before
 
 	tls     *tlsfiles.Files // nil: there is none
 	health  *health.Server
@@ -270,8 +269,8 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 		service.Tokens, service.Issuers, service.Signers = s.tokens, s.tokens.Names(), s.tokens.Signers()
 	}
 	s.admin = s.httpServer(admin.Handler(service, adminToken, s.version, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), s.log))
-	s.announced = true
-	return announce(s.cfg.DataDir, "http://"+s.adminL.Addr().String())
+	s.word, err = announce(s.cfg.DataDir, "http://"+s.AdminAddr())
+	return err
 }
 
 // GRPCAddr and AdminAddr are where the server listens, and EventsAddr, HealthAddr and MetricsAddr where it may, "" if it
@@ -296,6 +295,7 @@ func addressOf(l net.Listener) string {
 func (s *Server) status() admin.Status {
 	rules := s.checker.Rules()
 	out := admin.Status{
+		Address: "http://" + s.AdminAddr(), DataDir: absolute(s.cfg.DataDir),
 		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), Node: string(s.node),
 		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
 	}
@@ -483,8 +483,8 @@ func (s *Server) close() {
 	if s.decisions != nil {
 		s.decisions.Close()
 	}
-	if s.announced { // before the lock on the data directory goes
-		_ = os.Remove(filepath.Join(s.cfg.DataDir, admin.AddressFile))
+	if s.word != nil { // before the lock on the data directory goes
+		_ = s.word.Close()
 	}
 	for _, c := range slices.Backward(s.closers) {
 		if err := c.Close(); err != nil {

@@ -12,7 +12,7 @@ import (
 func (c *cli) accountCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Accounts: who pays for a set of keys"}
 	cmd.AddCommand(
-		c.accountCreateCmd(), c.accountListCmd(), c.accountShowCmd(), c.accountUpdateCmd(),
+		c.accountCreateCmd(), reading(c.accountListCmd()), reading(c.accountShowCmd()), c.accountUpdateCmd(),
 		c.accountStatusCmd("suspend", "suspended", "Refuse all keys of an account (403 account_suspended)"),
 		c.accountStatusCmd("overdue", "overdue", "Refuse all keys of an account until it pays (402 payment_overdue)"),
 		c.accountStatusCmd("resume", "active", "Let the keys of an account work again"),

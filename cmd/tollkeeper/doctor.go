@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,13 +81,11 @@ and no server can start on it meanwhile. The exit code is 1 if anything is wrong
 func (c *cli) checkLedger(cmd *cobra.Command) (report doctor.Report, err error) {
 	if c.address == "" {
 		if c.dataDir == "" {
-			c.dataDir = findDir(func(dir string) bool { return runs(dir) || server.HasLedger(dir) })
+			if c.dataDir = c.ledgerDir(cmd); c.dataDir == "" {
+				return report, errors.New("no data directory found: name one with --data-dir")
+			}
 		}
-		if c.dataDir == "" {
-			return report, errors.New("no data directory found: name one with --data-dir")
-		}
-		// The lock on the file tells, and not the address of the server, which one that crashed leaves behind. A server
-		// without a file keeps everything in memory, and says so.
+		// A server without a file keeps everything in memory, and says so.
 		if !runs(c.dataDir) || server.HasLedger(c.dataDir) {
 			if report, err = server.CheckLedger(cmd.Context(), c.dataDir); !errors.Is(err, server.ErrRunning) {
 				return report, err
@@ -96,12 +93,6 @@ func (c *cli) checkLedger(cmd *cobra.Command) (report doctor.Report, err error) 
 		}
 	}
 	return report, c.do(cmd, "GET", admin.Path("doctor", "ledger"), nil, &report)
-}
-
-// runs reports whether a server left word that it runs on a data directory. One that crashed leaves it too.
-func runs(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, admin.AddressFile))
-	return err == nil
 }
 
 func findings(t *table, r doctor.Report) {

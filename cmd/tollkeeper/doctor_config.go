@@ -22,7 +22,8 @@ func (c *cli) doctorConfigCmd() *cobra.Command {
 	var o judgeOptions
 	var file string
 	cmd := &cobra.Command{
-		Use: "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
+		Annotations: map[string]string{judgesEnvironment: ""},
+		Use:         "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
 		Long: `Check the configuration as tollkeeper serve would use it, environment included, and what
 it names on this machine: policies and their tests, the data directory, certificates and
 other files. Nothing is changed. Files of Envoy, Istio or Envoy Gateway beside it are

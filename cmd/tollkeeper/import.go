@@ -183,7 +183,7 @@ func jsonFault(err error) error {
 
 // sendImport imports batch after batch, and stops at the first that is refused.
 func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
-	client, err := c.client()
+	client, err := c.client(cmd)
 	if err != nil {
 		return err
 	}

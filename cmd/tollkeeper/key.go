@@ -17,7 +17,7 @@ func (c *cli) keyCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "API keys"}
 	yes, no := true, false
 	cmd.AddCommand(
-		c.keyCreateCmd(), c.importCmd(), c.keyListCmd(), c.keyShowCmd(), c.keyUpdateCmd(), c.keyRotateCmd(),
+		c.keyCreateCmd(), c.importCmd(), reading(c.keyListCmd()), reading(c.keyShowCmd()), c.keyUpdateCmd(), c.keyRotateCmd(),
 		c.keySwitchCmd("disable", "Switch a key off; it can be switched on again", &yes),
 		c.keySwitchCmd("enable", "Switch a key on again", &no),
 		c.keyRevokeCmd(),

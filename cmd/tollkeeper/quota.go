@@ -13,7 +13,7 @@ import (
 
 func (c *cli) quotaCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "quota", Short: "What keys and accounts have used and have left"}
-	cmd.AddCommand(c.quotaShowCmd(), c.quotaCreditCmd(), c.quotaResetCmd())
+	cmd.AddCommand(reading(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
 	return group(cmd)
 }
 

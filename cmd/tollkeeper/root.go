@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -14,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
 // usageError is a command line that cannot be understood.
@@ -66,20 +65,27 @@ been revoked, is there quota left? Rego policies decide.
   tollkeeper explain --path /v1/x --key KEY     why a request is allowed or denied`,
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.output != "table" && c.output != "json" {
 				return usagef("--output %q: want table or json", c.output)
 			}
-			return nil
+			c.preferFlags(cmd)
+			if _, ok := cmd.Annotations[judgesEnvironment]; ok {
+				return nil
+			}
+			return config.CheckEnvironment()
 		},
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&c.output, "output", "o", "table", "table or json")
 	f.StringVar(&c.address, "admin", os.Getenv("TOLLKEEPER_ADMIN"), "address of the server's admin port, such as http://127.0.0.1:9002")
 	f.StringVar(&c.tokenFile, "token-file", os.Getenv("TOLLKEEPER_TOKEN_FILE"), "file with the admin token")
-	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found")
+	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found; without it: ./data")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), c.policyCmd(), c.explainCmd(), c.doctorCmd(), c.statusCmd(), c.versionCmd())
+	root.AddCommand(
+		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), reading(c.policyCmd()), reading(c.explainCmd()),
+		reading(c.doctorCmd()), reading(c.statusCmd()), c.versionCmd(),
+	)
 	return group(root)
 }
 
@@ -130,57 +136,6 @@ func args(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// client finds the running server: what the flags say, else a data directory here, else that of the server that this
-// user started last.
-func (c *cli) client() (*admin.Client, error) {
-	dir := c.findDataDir()
-	address, tokenFile := c.address, c.tokenFile
-	if address == "" && dir != "" {
-		raw, err := os.ReadFile(filepath.Join(dir, admin.AddressFile))
-		if err != nil {
-			return nil, fmt.Errorf("no server runs on %s: start one with: tollkeeper serve", dir)
-		}
-		address = strings.TrimSpace(string(raw))
-	}
-	if tokenFile == "" && dir != "" {
-		tokenFile = filepath.Join(dir, admin.TokenFile)
-	}
-	if address == "" || tokenFile == "" {
-		return nil, errors.New("no running server found: start one with tollkeeper serve, or name one with --admin and --token-file")
-	}
-	token, err := admin.ReadToken(tokenFile)
-	if err != nil {
-		return nil, fmt.Errorf("admin token: %w", err)
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	return admin.NewClient(address, token), nil
-}
-
-func (c *cli) findDataDir() string {
-	if c.dataDir != "" {
-		return c.dataDir
-	}
-	return findDir(runs)
-}
-
-// findDir returns the first data directory that will do: one here, or that of the server that this user started last. It
-// is "" if none does.
-func findDir(good func(dir string) bool) string {
-	candidates := []string{"data"}
-	if pointer, err := admin.PointerFile(); err == nil {
-		if raw, err := os.ReadFile(pointer); err == nil {
-			candidates = append(candidates, strings.TrimSpace(string(raw)))
-		}
-	}
-	i := slices.IndexFunc(candidates, good)
-	if i < 0 {
-		return ""
-	}
-	return candidates[i]
-}
-
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(),
@@ -199,6 +154,8 @@ func (c *cli) statusCmd() *cobra.Command {
 				return err
 			}
 			return c.show(cmd, s, func(t *table) {
+				t.field("address", s.Address)
+				t.field("data directory", s.DataDir)
 				t.field("version", s.Version)
 				t.field("node", s.Node)
 				t.field("policy", s.Policy)
@@ -213,7 +170,7 @@ func (c *cli) statusCmd() *cobra.Command {
 
 // do calls the admin API.
 func (c *cli) do(cmd *cobra.Command, method, path string, in, out any) error {
-	client, err := c.client()
+	client, err := c.client(cmd)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 func (c *cli) tokenCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Bearer tokens: what they are worth, and who is cut off"}
-	cmd.AddCommand(c.tokenRevokeCmd(), c.tokenListCmd(), c.tokenInspectCmd())
+	cmd.AddCommand(c.tokenRevokeCmd(), reading(c.tokenListCmd()), reading(c.tokenInspectCmd()))
 	return group(cmd)
 }
 

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// TestWritingCommands_NeedANamedServer holds which commands may ask a server that the user did not name. Every other one, and
+// so every one to come, needs one.
+func TestWritingCommands_NeedANamedServer(t *testing.T) {
+	var free []string
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.HasSubCommands() {
+			for _, sub := range cmd.Commands() {
+				walk(sub)
+			}
+			return
+		}
+		if onlyReads(cmd) {
+			free = append(free, strings.TrimPrefix(cmd.CommandPath(), "tollkeeper "))
+		}
+	}
+	walk(newRoot())
+	want := []string{
+		"account list", "account show", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
+		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy test", "quota show", "status",
+		"token inspect", "token list",
+	}
+	slices.Sort(free)
+	if !slices.Equal(free, want) {
+		t.Errorf("got  %v\nwant %v", free, want)
+	}
+}
