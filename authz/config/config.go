@@ -116,7 +116,8 @@ type Client struct {
 // Log says what is logged.
 type Log struct {
 	Level string `yaml:"level" env:"LEVEL"` // debug, info, warn or error
-	// Decisions is where decisions are written, one JSON object a line: stdout, stderr, off or a file.
+	// Decisions is where decisions are written, one JSON object a line: stdout, stderr, off or a file. A file that is moved
+	// or removed is made anew, with the next decision or on SIGHUP, so that logrotate needs no more than that.
 	Decisions string `yaml:"decisions" env:"DECISIONS"`
 }
 

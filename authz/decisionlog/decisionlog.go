@@ -95,6 +95,14 @@ func (l *Log) Record(e *check.Entry) {
 	}
 }
 
+// Reopen has a file that was moved or removed opened anew, also if no decision is made meanwhile.
+func (l *Log) Reopen() {
+	select {
+	case l.some <- struct{}{}:
+	default: // the writer is about to look anyway
+	}
+}
+
 // Dropped is how many decisions were not written.
 func (l *Log) Dropped() uint64 { return l.dropped.Load() }
 
@@ -147,6 +155,7 @@ func newWriter(w io.Writer, l *Log) *writer {
 // flush writes what waits. A full disk is one event, however many lines it costs.
 func (o *writer) flush() {
 	l := o.l
+	o.follow()
 	o.spare.reopen()
 	o.spare = l.pending.Swap(o.spare)
 	text := o.spare.seal()
@@ -164,6 +173,17 @@ func (o *writer) flush() {
 		l.log.Info("decision log can be written again", "dropped", l.Dropped())
 	}
 	o.failing = err != nil
+}
+
+// follow makes sure that what is written goes to the file of that name, where it is a file.
+func (o *writer) follow() {
+	file, ok := o.w.(*File)
+	if !ok {
+		return
+	}
+	was := file.file
+	torn := file.follow()
+	o.torn = torn || o.torn && file.file == was // half a line stays in the file that was moved
 }
 
 // write writes lines, after the end of one that was cut off before. It returns how much of them was written.

@@ -234,9 +234,9 @@ func (s *Server) openDecisionLog() error {
 	case "stderr":
 		w = os.Stderr
 	default:
-		f, err := os.OpenFile(s.cfg.Log.Decisions, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		f, err := decisionlog.OpenFile(s.cfg.Log.Decisions, s.log)
 		if err != nil {
-			return fmt.Errorf("decision log: %w", err)
+			return fmt.Errorf("log.decisions: %w", err)
 		}
 		s.closers = append(s.closers, f)
 		w = f
@@ -423,6 +423,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 				return
 			case <-hup:
 				w.Poke()
+				s.decisions.Reopen()
 			}
 		}
 	})

@@ -17,7 +17,8 @@ func (c *cli) serveCmd() *cobra.Command {
 		Short: "Run the server",
 		Long: `Run the server until it gets SIGINT or SIGTERM. Without a configuration file it uses
 the shipped policies, keeps its data in ./data, answers Envoy on 127.0.0.1:9001 and
-operators on 127.0.0.1:9002. SIGHUP reads the policies again.
+operators on 127.0.0.1:9002. SIGHUP reads the policies again, and opens the file of the
+decision log anew if it was moved.
 
 Logs go to standard error, decisions to standard output, each as one JSON object a line.`,
 		Args: args(),
