@@ -31,9 +31,8 @@ type (
 		Body T
 	}
 	page struct {
-		Account string `query:"account"`
-		After   string `query:"after" doc:"The last id of the page before."`
-		Limit   int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+		After string `query:"after" doc:"The last id of the page before."`
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	}
 	cause struct {
 		Cause string `json:"cause,omitempty" doc:"Why, for the operator."`
@@ -83,11 +82,9 @@ func (s *Service) accountRoutes(r registrar) {
 
 func (s *Service) keyRoutes(r registrar) {
 	add(r, "POST /v1/keys", "Make a key", func(ctx context.Context, in body[KeyCreate]) (Key, error) { return s.createKey(ctx, in.Body) })
-	add(r, "GET /v1/keys", "List keys", func(ctx context.Context, in page) ([]Key, error) {
-		return s.keys(ctx, apikey.Page{Account: in.Account, After: in.After, Limit: in.Limit})
-	})
+	add(r, "GET /v1/keys", "List keys", func(ctx context.Context, in keyFilter) ([]Key, error) { return s.keys(ctx, &in) })
 	add(r, "POST /v1/keys/import", "Import keys, all or none", func(ctx context.Context, in body[importBatch]) (ImportResult, error) {
-		return s.importKeys(ctx, in.Body.Keys)
+		return s.importKeys(ctx, in.Body.Keys, in.Body.Force)
 	})
 	add(r, "POST /v1/keys/lookup", "Find a key by the SHA-256 of its text", func(ctx context.Context, in body[lookup]) (Key, error) {
 		return s.lookup(ctx, in.Body.SHA256)
@@ -144,7 +141,8 @@ type (
 		Unregistered bool   `json:"unregistered,omitempty" doc:"The account is known from tokens alone."`
 	}
 	importBatch struct {
-		Keys []ImportKey `json:"keys" minItems:"1" maxItems:"10000"`
+		Keys  []ImportKey `json:"keys" minItems:"1" maxItems:"10000"`
+		Force bool        `json:"force,omitempty" doc:"Also keys that have expired already."`
 	}
 	lookup struct {
 		SHA256 string `json:"sha256"`

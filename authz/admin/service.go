@@ -54,6 +54,9 @@ func (s *Service) createAccount(ctx context.Context, in AccountCreate) (Account,
 	if err := s.checkPlan(in.Plan); err != nil {
 		return Account{}, err
 	}
+	if err := apikey.CheckMeta(in.Meta); err != nil {
+		return Account{}, err
+	}
 	now := s.Now().UTC()
 	a, err := s.Keys.CreateAccount(ctx, apikey.Account{
 		ID: in.ID, Name: in.Name, Plan: in.Plan, Status: authz.AccountActive, Meta: in.Meta, CreatedAt: now, UpdatedAt: now, Version: 1,
@@ -90,15 +93,32 @@ func (s *Service) updateAccount(ctx context.Context, id string, in AccountUpdate
 			return Account{}, authz.Errorf(authz.KindInvalid, "an account that had a plan needs one: %s", s.planNames())
 		}
 	}
+	if err := apikey.CheckMeta(in.Meta); err != nil {
+		return Account{}, err
+	}
 	if in.Status != nil {
 		status := authz.AccountStatus(*in.Status)
 		change.Status = &status
+		if err := s.checkResume(ctx, id, status); err != nil {
+			return Account{}, err
+		}
 	}
 	a, err := s.Keys.AmendAccount(ctx, id, change)
 	if err != nil {
 		return Account{}, err
 	}
 	return s.viewAccount(ctx, a)
+}
+
+// checkResume refuses to make an account active that is: what keeps its keys from working is that they are revoked, which
+// stays so.
+func (s *Service) checkResume(ctx context.Context, id string, to authz.AccountStatus) error {
+	a, err := s.account(ctx, id)
+	if err == nil && to == authz.AccountActive && a.Status == string(authz.AccountActive) && !a.RevokedBefore.IsZero() {
+		return authz.Errorf(authz.KindConflict, "account %q is active, and the keys that it had at %s are revoked for good: make new ones with: tollkeeper key create --account %s",
+			id, a.RevokedBefore.UTC().Format(time.RFC3339), id)
+	}
+	return err
 }
 
 // revokeAccount cuts off every key and token that the account has now. Those that are made later are good.
@@ -133,6 +153,12 @@ func (s *Service) createKey(ctx context.Context, in KeyCreate) (Key, error) {
 	if err := s.checkKey(&k, a.Plan); err != nil {
 		return Key{}, err
 	}
+	if err := apikey.CheckMeta(in.Meta); err != nil {
+		return Key{}, err
+	}
+	if err := s.checkEnd(k.ExpiresAt, in.Force); err != nil {
+		return Key{}, err
+	}
 	text, err := apikey.NewText(k.Environment)
 	if err != nil {
 		return Key{}, err
@@ -163,6 +189,15 @@ func (s *Service) checkKey(k *apikey.Key, accountPlan string) error {
 		return authz.Errorf(authz.KindInvalid, "account %q has no plan, so the key needs one: %s", k.Account, s.planNames())
 	}
 	return s.checkPlan(k.Plan)
+}
+
+// checkEnd refuses an end that is over, unless that is meant.
+func (s *Service) checkEnd(at time.Time, force bool) error {
+	if force || at.IsZero() || at.After(s.Now()) {
+		return nil
+	}
+	return authz.Errorf(authz.KindInvalid, "the key would be expired at once, for %s is over: repeat it with --force (force: true) if that is meant",
+		at.UTC().Format(time.RFC3339))
 }
 
 // checkPlan refuses a plan that nobody has defined. Where policies come without plans, any name will do.
@@ -206,20 +241,18 @@ func (s *Service) digest(sum string) (apikey.Digest, error) {
 	return s.Hasher.Sum(apikey.Digest(raw)), nil
 }
 
-func (s *Service) keys(ctx context.Context, p apikey.Page) ([]Key, error) {
-	list, err := s.Keys.Keys(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	return viewAll(ctx, list, s.viewKey)
-}
-
 func (s *Service) updateKey(ctx context.Context, id string, in KeyUpdate) (Key, error) {
 	change := apikey.KeyChange{
 		At: s.Now().UTC(), Name: in.Name, Plan: in.Plan, Scopes: in.Scopes, Disabled: in.Disabled, ExpiresAt: in.ExpiresAt, Meta: in.Meta,
 	}
 	old, err := s.Keys.Key(ctx, id)
 	if err != nil {
+		return Key{}, err
+	}
+	if err := s.checkAlive(old, &in); err != nil {
+		return Key{}, err
+	}
+	if err := apikey.CheckMeta(in.Meta); err != nil {
 		return Key{}, err
 	}
 	next, err := old.Apply(change)
@@ -232,6 +265,11 @@ func (s *Service) updateKey(ctx context.Context, id string, in KeyUpdate) (Key, 
 	}
 	if in.Plan != nil || in.Scopes != nil || in.ExpiresAt != nil {
 		if err := s.checkKey(next, a.Plan); err != nil {
+			return Key{}, err
+		}
+	}
+	if in.ExpiresAt != nil {
+		if err := s.checkEnd(*in.ExpiresAt, in.Force); err != nil {
 			return Key{}, err
 		}
 	}
@@ -252,8 +290,8 @@ func (s *Service) rotateKey(ctx context.Context, id string, overlap time.Duratio
 		return Rotation{}, err
 	}
 	now := s.Now().UTC() // before the look at the revocations: one of the account in between takes the successor too
-	if s.isRevoked(k) {
-		return Rotation{}, authz.Errorf(authz.KindConflict, "key %q is revoked: make a new one", id)
+	if err := s.checkRotation(k, now); err != nil {
+		return Rotation{}, err
 	}
 	text, err := apikey.NewText(cmp.Or(k.Environment, defaultEnvironment))
 	if err != nil {
@@ -288,14 +326,21 @@ func (s *Service) revoke(ctx context.Context, r revocation.Record) (Revoked, err
 	return Revoked{Kind: string(stored.Kind), ID: stored.Value, At: stored.At, Revision: stored.Revision}, nil
 }
 
-// importKeys adds a batch, all or none.
-func (s *Service) importKeys(ctx context.Context, in []ImportKey) (ImportResult, error) {
+// importKeys adds a batch, all or none. Keys that have expired are added only if that is meant.
+func (s *Service) importKeys(ctx context.Context, in []ImportKey, force bool) (ImportResult, error) {
 	var out ImportResult
 	now := s.Now().UTC()
 	keys := make([]apikey.Key, len(in))
 	for i, k := range in {
 		var err error
-		if keys[i], err = s.importedKey(ctx, k, now); err != nil {
+		if keys[i], err = s.importedKey(ctx, k, now); err == nil {
+			if err = s.checkEnd(k.ExpiresAt, force); err != nil {
+				if _, there := s.Keys.Find(ctx, keys[i].Digest); there == nil {
+					err = nil // it was imported before, and has expired since
+				}
+			}
+		}
+		if err != nil {
 			out.Faults = append(out.Faults, ImportFault{Index: i, Text: err.Error()})
 		}
 	}
@@ -330,23 +375,10 @@ func (s *Service) importedKey(ctx context.Context, in ImportKey, now time.Time) 
 	if a, err := s.Keys.Account(ctx, in.Account); err == nil {
 		accountPlan = a.Plan
 	}
-	return k, s.checkKey(&k, accountPlan)
-}
-
-func (s *Service) isRevoked(k *apikey.Key) bool {
-	return s.Revocations.Key(k.ID) || s.Revocations.Account(k.Account, k.CreatedAt)
-}
-
-func (s *Service) viewKey(_ context.Context, k *apikey.Key) (Key, error) {
-	status := k.StatusAt(s.Now())
-	if s.isRevoked(k) {
-		status = authz.KeyRevoked
+	if err := apikey.CheckMeta(k.Meta); err != nil {
+		return apikey.Key{}, err
 	}
-	return Key{
-		ID: k.ID, Name: k.Name, Account: k.Account, Plan: k.Plan, Environment: k.Environment, Status: string(status),
-		Scopes: k.Scopes, NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt, Meta: k.Meta, Lineage: k.Lineage,
-		Successor: k.Successor, OverlapEnds: k.OverlapEnds, CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, Version: k.Version,
-	}, nil
+	return k, s.checkKey(&k, accountPlan)
 }
 
 func (s *Service) viewAccount(ctx context.Context, a *apikey.Account) (Account, error) {

@@ -122,6 +122,15 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	if in.Lift && r.Kind != revocation.KindSuspension {
 		return Revoked{}, authz.Errorf(authz.KindInvalid, "only a suspension can be lifted: what is revoked stays revoked")
 	}
+	if in.Lift { // a typing error would lift nothing
+		was, ok, err := s.Revoked.Get(ctx, r.Kind, r.Issuer, r.Value)
+		if err == nil && (!ok || was.Lifted) {
+			err = authz.Errorf(authz.KindNotFound, "subject %q of %s is not suspended", r.Value, r.Issuer)
+		}
+		if err != nil {
+			return Revoked{}, err
+		}
+	}
 	return s.revoke(ctx, r)
 }
 

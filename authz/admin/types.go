@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
@@ -34,32 +35,45 @@ type AccountCreate struct {
 
 // AccountUpdate changes an account. Fields that are absent stay as they are.
 type AccountUpdate struct {
-	Name   *string         `json:"name,omitempty"`
-	Plan   *string         `json:"plan,omitempty"`
-	Status *string         `json:"status,omitempty" enum:"active,suspended,overdue"`
-	Meta   *map[string]any `json:"meta,omitempty"`
+	Name   *string   `json:"name,omitempty"`
+	Plan   *string   `json:"plan,omitempty"`
+	Status *string   `json:"status,omitempty" enum:"active,suspended,overdue"`
+	Meta   MetaPatch `json:"meta,omitempty" doc:"A merge patch (RFC 7396): null takes a name away, names that are absent stay."`
+}
+
+// MetaPatch changes meta.
+type MetaPatch map[string]any
+
+// UnmarshalJSON refuses null, which could not be told from a field that is absent.
+func (p *MetaPatch) UnmarshalJSON(raw []byte) error {
+	if string(raw) == "null" {
+		return errors.New("meta: null is not taken: set each name to null that is to go")
+	}
+	return json.Unmarshal(raw, (*map[string]any)(p))
 }
 
 // Key is a key as the API shows it.
 type Key struct {
 	ID string `json:"id"`
 	// Key is the text of a key that was just made. It is shown this once.
-	Key         string         `json:"key,omitempty"`
-	Name        string         `json:"name,omitempty"`
-	Account     string         `json:"account"`
-	Plan        string         `json:"plan,omitempty"`
-	Environment string         `json:"environment,omitempty"`
-	Status      string         `json:"status"`
-	Scopes      []string       `json:"scopes,omitempty"`
-	NotBefore   time.Time      `json:"not_before,omitzero"`
-	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
-	Meta        map[string]any `json:"meta,omitempty"`
-	Lineage     string         `json:"lineage"`
-	Successor   string         `json:"successor,omitempty"`
-	OverlapEnds time.Time      `json:"overlap_ends,omitzero"`
-	CreatedAt   time.Time      `json:"created_at"`
-	UpdatedAt   time.Time      `json:"updated_at"`
-	Version     uint64         `json:"version"`
+	Key         string `json:"key,omitempty"`
+	Name        string `json:"name,omitempty"`
+	Account     string `json:"account"`
+	Plan        string `json:"plan,omitempty"`
+	Environment string `json:"environment,omitempty"`
+	Status      string `json:"status" enum:"active,not_yet_valid,expired,disabled,rotated,revoked"`
+	// AccountStatus is there if the account keeps the key from working, whatever its own status is.
+	AccountStatus string         `json:"account_status,omitempty" enum:"suspended,overdue"`
+	Scopes        []string       `json:"scopes,omitempty"`
+	NotBefore     time.Time      `json:"not_before,omitzero"`
+	ExpiresAt     time.Time      `json:"expires_at,omitzero"`
+	Meta          map[string]any `json:"meta,omitempty"`
+	Lineage       string         `json:"lineage"`
+	Successor     string         `json:"successor,omitempty"`
+	OverlapEnds   time.Time      `json:"overlap_ends,omitzero"`
+	CreatedAt     time.Time      `json:"created_at"`
+	UpdatedAt     time.Time      `json:"updated_at"`
+	Version       uint64         `json:"version"`
 }
 
 // KeyCreate makes a key.
@@ -72,16 +86,18 @@ type KeyCreate struct {
 	NotBefore   time.Time      `json:"not_before,omitzero"`
 	ExpiresAt   time.Time      `json:"expires_at,omitzero"`
 	Meta        map[string]any `json:"meta,omitempty"`
+	Force       bool           `json:"force,omitempty" doc:"Also if the key has expired already."`
 }
 
 // KeyUpdate changes a key. Fields that are absent stay as they are.
 type KeyUpdate struct {
-	Name      *string         `json:"name,omitempty"`
-	Plan      *string         `json:"plan,omitempty"`
-	Scopes    *[]string       `json:"scopes,omitempty"`
-	Disabled  *bool           `json:"disabled,omitempty"`
-	ExpiresAt *time.Time      `json:"expires_at,omitempty"`
-	Meta      *map[string]any `json:"meta,omitempty"`
+	Name      *string    `json:"name,omitempty"`
+	Plan      *string    `json:"plan,omitempty"`
+	Scopes    *[]string  `json:"scopes,omitempty"`
+	Disabled  *bool      `json:"disabled,omitempty"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	Meta      MetaPatch  `json:"meta,omitempty" doc:"A merge patch (RFC 7396): null takes a name away, names that are absent stay."`
+	Force     bool       `json:"force,omitempty" doc:"Also if the key has expired by then."`
 }
 
 // Rotation is both ends of a rotation.

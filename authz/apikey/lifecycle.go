@@ -49,7 +49,9 @@ func (k *Key) Apply(c KeyChange) (*Key, error) {
 	set(&next.Scopes, c.Scopes)
 	set(&next.Disabled, c.Disabled)
 	set(&next.ExpiresAt, c.ExpiresAt)
-	set(&next.Meta, c.Meta)
+	if c.Meta != nil {
+		next.Meta = merge(next.Meta, c.Meta)
+	}
 	next.UpdatedAt = c.At
 	next.Version++
 	return &next, nil
@@ -76,7 +78,9 @@ func (a *Account) Apply(c AccountChange) (*Account, error) {
 	set(&next.Name, c.Name)
 	set(&next.Plan, c.Plan)
 	set(&next.Status, c.Status)
-	set(&next.Meta, c.Meta)
+	if c.Meta != nil {
+		next.Meta = merge(next.Meta, c.Meta)
+	}
 	next.UpdatedAt = c.At
 	next.Version++
 	return &next, nil

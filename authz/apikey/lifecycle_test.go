@@ -76,7 +76,7 @@ func TestApply(t *testing.T) {
 		"scopes":   {apikey.KeyChange{Scopes: new([]string{"a"})}, func(k *apikey.Key) { k.Scopes = []string{"a"} }},
 		"disabled": {apikey.KeyChange{Disabled: new(true)}, func(k *apikey.Key) { k.Disabled = true }},
 		"expiry":   {apikey.KeyChange{ExpiresAt: new(time.Time)}, func(k *apikey.Key) { k.ExpiresAt = time.Time{} }},
-		"meta":     {apikey.KeyChange{Meta: new(map[string]any)}, func(k *apikey.Key) { k.Meta = nil }},
+		"meta":     {apikey.KeyChange{Meta: map[string]any{"x": "y"}}, func(k *apikey.Key) { k.Meta["x"] = "y" }},
 		"version":  {apikey.KeyChange{IfVersion: 3, Name: new("x")}, func(k *apikey.Key) { k.Name = "x" }},
 	} {
 		k, want := fullKey(), fullKey()

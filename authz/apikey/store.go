@@ -59,7 +59,7 @@ type KeyChange struct {
 	Scopes    *[]string
 	Disabled  *bool
 	ExpiresAt *time.Time
-	Meta      *map[string]any
+	Meta      map[string]any // a merge patch (RFC 7396): nil values take names away
 }
 
 // AccountChange says what to change of an account. Nil fields stay as they are.
@@ -69,7 +69,7 @@ type AccountChange struct {
 	Name      *string
 	Plan      *string
 	Status    *authz.AccountStatus
-	Meta      *map[string]any
+	Meta      map[string]any // a merge patch, as that of a key
 }
 
 // Page asks for a part of a listing, in the order of ids.

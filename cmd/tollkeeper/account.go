@@ -23,12 +23,12 @@ func (c *cli) accountCmd() *cobra.Command {
 
 func (c *cli) accountCreateCmd() *cobra.Command {
 	var in admin.AccountCreate
-	var metaFlags []string
+	var metaPairs []string
 	cmd := &cobra.Command{
 		Use: "create ID", Short: "Make an account", Args: args("the id of the account, such as acme"),
 		RunE: func(cmd *cobra.Command, a []string) (err error) {
 			in.ID = a[0]
-			if in.Meta, err = pairs("meta", metaFlags); err != nil {
+			if in.Meta, err = pairs("meta", metaPairs); err != nil {
 				return err
 			}
 			return c.oneAccount(cmd, "POST", admin.Path("accounts"), in)
@@ -36,16 +36,16 @@ func (c *cli) accountCreateCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&in.Plan, "plan", "", "plan of the keys that have none of their own")
 	cmd.Flags().StringVar(&in.Name, "name", "", "name for people")
-	cmd.Flags().StringArrayVar(&metaFlags, "meta", nil, "name=value that policies can read (again for more)")
+	cmd.Flags().StringArrayVar(&metaPairs, "meta", nil, "name=value that policies can read (again for more)")
 	return cmd
 }
 
 func (c *cli) accountUpdateCmd() *cobra.Command {
 	var name, plan string
-	var metaFlags []string
+	var set, unset []string
 	cmd := &cobra.Command{
 		Use: "update ID", Short: "Change an account", Args: args("the id of the account"),
-		RunE: func(cmd *cobra.Command, a []string) error {
+		RunE: func(cmd *cobra.Command, a []string) (err error) {
 			var in admin.AccountUpdate
 			if cmd.Flags().Changed("name") {
 				in.Name = &name
@@ -53,22 +53,18 @@ func (c *cli) accountUpdateCmd() *cobra.Command {
 			if cmd.Flags().Changed("plan") {
 				in.Plan = &plan
 			}
-			m, err := pairs("meta", metaFlags)
-			if err != nil {
+			if in.Meta, err = metaPatch(set, unset); err != nil {
 				return err
 			}
-			if m != nil {
-				in.Meta = &m
-			}
-			if in == (admin.AccountUpdate{}) {
-				return usagef("nothing to change: give --name, --plan or --meta")
+			if in.Name == nil && in.Plan == nil && in.Meta == nil {
+				return usagef("nothing to change: give --name, --plan, --meta or --unset")
 			}
 			return c.oneAccount(cmd, "PATCH", admin.Path("accounts", a[0]), in)
 		},
 	}
 	cmd.Flags().StringVar(&plan, "plan", "", "plan of the keys that have none of their own")
 	cmd.Flags().StringVar(&name, "name", "", "name for people")
-	cmd.Flags().StringArrayVar(&metaFlags, "meta", nil, "name=value, in place of all there are")
+	metaFlags(cmd.Flags(), &set, &unset)
 	return cmd
 }
 
@@ -76,7 +72,14 @@ func (c *cli) accountStatusCmd(verb, status, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " ID", Short: short, Args: args("the id of the account"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return c.oneAccount(cmd, "PATCH", admin.Path("accounts", a[0]), admin.AccountUpdate{Status: &status})
+			var out admin.Account
+			if err := c.do(cmd, "PATCH", admin.Path("accounts", a[0]), admin.AccountUpdate{Status: &status}, &out); err != nil {
+				return err
+			}
+			if status == "active" && !out.RevokedBefore.IsZero() {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: the keys that it had at %s stay revoked\n", when(out.RevokedBefore))
+			}
+			return c.showAccount(cmd, out)
 		},
 	}
 }
@@ -102,7 +105,7 @@ func (c *cli) accountListCmd() *cobra.Command {
 			return c.show(cmd, list, func(t *table) {
 				t.row("ID", "STATUS", "PLAN", "NAME", "CREATED")
 				for _, a := range list {
-					t.row(a.ID, a.Status, a.Plan, a.Name, when(a.CreatedAt))
+					t.row(a.ID, a.Status, a.Plan, short(a.Name), when(a.CreatedAt))
 				}
 			})
 		},
@@ -138,6 +141,10 @@ func (c *cli) oneAccount(cmd *cobra.Command, method, path string, in any) error 
 	if err := c.do(cmd, method, path, in, &a); err != nil {
 		return err
 	}
+	return c.showAccount(cmd, a)
+}
+
+func (c *cli) showAccount(cmd *cobra.Command, a admin.Account) error {
 	return c.show(cmd, a, func(t *table) {
 		t.field("id", a.ID)
 		t.field("name", a.Name)
@@ -149,15 +156,15 @@ func (c *cli) oneAccount(cmd *cobra.Command, method, path string, in any) error 
 	})
 }
 
-// listAll reads page after page.
+// listAll reads page after page, and says if there is more than the limit lets through.
 func listAll[T any](c *cli, cmd *cobra.Command, path string, query url.Values, limit int, id func(T) string) ([]T, error) {
 	if limit < 1 {
 		return nil, usagef("--limit %d: want 1 or more", limit)
 	}
 	const pageSize = 1000
 	all := []T{}
-	for len(all) < limit {
-		want := min(pageSize, limit-len(all))
+	for len(all) <= limit { // one more than is shown, to know whether there is one
+		want := min(pageSize, limit+1-len(all))
 		query.Set("limit", fmt.Sprint(want))
 		var page []T
 		if err := c.do(cmd, "GET", path+"?"+query.Encode(), nil, &page); err != nil {
@@ -165,9 +172,10 @@ func listAll[T any](c *cli, cmd *cobra.Command, path string, query url.Values, l
 		}
 		all = append(all, page...)
 		if len(page) < want {
-			break
+			return all, nil
 		}
 		query.Set("after", id(page[len(page)-1]))
 	}
-	return all, nil
+	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: there are more than these %d: raise --limit to list them\n", limit)
+	return all[:limit], nil
 }

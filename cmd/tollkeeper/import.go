@@ -25,6 +25,7 @@ const (
 	defaultBatch  = 5000
 	maxBatch      = 10_000
 	progressEvery = 50_000
+	minImported   = 16 // characters of a key
 )
 
 // importLine is one line of an import file.
@@ -55,6 +56,7 @@ type numbered struct {
 
 func (c *cli) importCmd() *cobra.Command {
 	var batch int
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Import existing keys from JSON Lines",
@@ -67,7 +69,10 @@ In place of "key" a line may have "sha256", the SHA-256 of the key in hexadecima
 are hashed here: their text never leaves this machine. Accounts that are not there are made.
 
 The whole file is read first; if a line cannot be understood, nothing is imported. Batches
-are imported all or none. Importing a file again changes nothing. - is standard input.`,
+are imported all or none. Importing a file again changes nothing. - is standard input.
+
+Keys of less than 16 characters can be guessed, and keys that have expired are of no use:
+both are refused without --force.`,
 		Args: args("the file to import, or -"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if batch < 1 || batch > maxBatch {
@@ -82,22 +87,23 @@ are imported all or none. Importing a file again changes nothing. - is standard 
 				defer func() { _ = f.Close() }()
 				in = f
 			}
-			keys, faults, err := readImport(in)
+			keys, faults, err := readImport(in, force)
 			if err != nil {
 				return fmt.Errorf("%s: %w", a[0], err)
 			}
 			if len(faults) > 0 {
 				return c.importFaults(cmd, admin.ImportResult{}, faults, len(keys)+len(faults))
 			}
-			return c.sendImport(cmd, keys, batch)
+			return c.sendImport(cmd, keys, batch, force)
 		},
 	}
 	cmd.Flags().IntVar(&batch, "batch", defaultBatch, "how many keys are imported at once, all or none")
+	cmd.Flags().BoolVar(&force, "force", false, "also short keys, and keys that have expired already")
 	return cmd
 }
 
 // readImport reads the whole file. Every line that is not empty is a key or a fault.
-func readImport(in io.Reader) ([]numbered, []lineFault, error) {
+func readImport(in io.Reader, force bool) ([]numbered, []lineFault, error) {
 	var keys []numbered
 	var faults []lineFault
 	seen := make(map[string]int)
@@ -113,7 +119,7 @@ func readImport(in io.Reader) ([]numbered, []lineFault, error) {
 		if len(text) == 0 {
 			continue
 		}
-		k, err := parseImportLine(text)
+		k, err := parseImportLine(text, force)
 		if err == nil && seen[k.SHA256] > 0 {
 			err = fmt.Errorf("the same key as on line %d", seen[k.SHA256])
 		}
@@ -132,7 +138,7 @@ func readImport(in io.Reader) ([]numbered, []lineFault, error) {
 }
 
 // parseImportLine reads one line. Its errors never repeat the key.
-func parseImportLine(text []byte) (admin.ImportKey, error) {
+func parseImportLine(text []byte, force bool) (admin.ImportKey, error) {
 	var l importLine
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
@@ -147,6 +153,8 @@ func parseImportLine(text []byte) (admin.ImportKey, error) {
 		return admin.ImportKey{}, errors.New(`want "key" or "sha256", one of them`)
 	case l.Key != "" && !apikey.WellFormed(l.Key):
 		return admin.ImportKey{}, fmt.Errorf(`"key" can never be sent: want 1 to %d visible characters without spaces and commas; one that begins with tk_ needs its checksum`, apikey.MaxTextLen)
+	case l.Key != "" && len(l.Key) < minImported && !force:
+		return admin.ImportKey{}, fmt.Errorf(`"key" has %d characters: with less than %d it can be guessed, and is imported only with --force`, len(l.Key), minImported)
 	case l.Account == "":
 		return admin.ImportKey{}, errors.New(`"account" is missing`)
 	}
@@ -182,7 +190,7 @@ func jsonFault(err error) error {
 }
 
 // sendImport imports batch after batch, and stops at the first that is refused.
-func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
+func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int, force bool) error {
 	client, err := c.client(cmd)
 	if err != nil {
 		return err
@@ -191,8 +199,9 @@ func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int) error {
 	for start := 0; start < len(keys); start += batch {
 		part := keys[start:min(start+batch, len(keys))]
 		body := struct {
-			Keys []admin.ImportKey `json:"keys"`
-		}{make([]admin.ImportKey, len(part))}
+			Keys  []admin.ImportKey `json:"keys"`
+			Force bool              `json:"force,omitempty"`
+		}{make([]admin.ImportKey, len(part)), force}
 		for i := range part {
 			body.Keys[i] = part[i].key
 		}

@@ -18,7 +18,7 @@ func FuzzImport(f *testing.F) {
 	f.Add("\ufeff{\"key\": \"k\", \"account\": \"a\"}\r\n\r\n{}")
 	f.Add(`{"key": "abcdefgh", "Key": "ijklmnop", "account": "acme"}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		keys, faults, err := readImport(strings.NewReader(text))
+		keys, faults, err := readImport(strings.NewReader(text), true)
 		if err != nil {
 			t.Fatal(err)
 		}

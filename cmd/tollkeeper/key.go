@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,20 +32,22 @@ const keyArg = "the id of a key, or the key itself"
 func (c *cli) keyCreateCmd() *cobra.Command {
 	var in admin.KeyCreate
 	var notBefore, expiresAt, expiresIn string
-	var metaFlags []string
+	var metaPairs []string
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a key; it is shown once", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if in.Account == "" {
 				return usagef("give the account that the key is for: --account acme")
 			}
-			if in.Meta, err = pairs("meta", metaFlags); err != nil {
+			if in.Meta, err = pairs("meta", metaPairs); err != nil {
 				return err
 			}
-			if in.NotBefore, err = instant(notBefore, "", "not-before", ""); err != nil {
-				return err
+			if notBefore != "" {
+				if in.NotBefore, err = parseTime("not-before", notBefore, startOfDay); err != nil {
+					return err
+				}
 			}
-			if in.ExpiresAt, err = instant(expiresAt, expiresIn, "expires-at", "expires-in"); err != nil {
+			if in.ExpiresAt, err = expiry(expiresAt, expiresIn); err != nil {
 				return err
 			}
 			if f := cmd.Flags(); in.ExpiresAt.IsZero() && (f.Changed("expires-at") || f.Changed("expires-in")) {
@@ -62,10 +66,11 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	f.StringVar(&in.Plan, "plan", "", "plan, if not the account's")
 	f.StringVar(&in.Environment, "env", "", "environment, live unless given")
 	f.StringSliceVar(&in.Scopes, "scopes", nil, "what the key may do: a,b,c")
-	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a date or a time")
-	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date or a time")
+	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a date, from its start, or a time")
+	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date, at its end, or a time")
 	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good: 30d, 12h")
-	f.StringArrayVar(&metaFlags, "meta", nil, "name=value that policies can read (again for more)")
+	f.StringArrayVar(&metaPairs, "meta", nil, "name=value that policies can read (again for more)")
+	f.BoolVar(&in.Force, "force", false, "also if the key has expired already")
 	return cmd
 }
 
@@ -79,7 +84,7 @@ func printKey(t *table, k admin.Key) {
 	t.field("id", k.ID)
 	t.field("name", k.Name)
 	t.field("account", k.Account)
-	t.field("status", k.Status)
+	t.field("status", statusText(&k))
 	t.field("plan", k.Plan)
 	t.field("environment", k.Environment)
 	t.field("scopes", strings.Join(k.Scopes, ", "))
@@ -94,31 +99,62 @@ func printKey(t *table, k admin.Key) {
 	t.field("created", when(k.CreatedAt))
 }
 
+// keyStatuses are those that keys are listed by.
+var keyStatuses = []string{"active", "not_yet_valid", "expired", "disabled", "rotated", "revoked"}
+
 func (c *cli) keyListCmd() *cobra.Command {
-	var account string
+	var account, status, expiring string
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := url.Values{}
-			if account != "" {
+			if cmd.Flags().Changed("account") {
+				if account == "" {
+					return usagef("--account: give the id of an account")
+				}
 				query.Set("account", account)
+			}
+			if cmd.Flags().Changed("status") {
+				if status = strings.ReplaceAll(status, "-", "_"); !slices.Contains(keyStatuses, status) {
+					return usagef("--status %q: want one of %s", status, strings.Join(keyStatuses, ", "))
+				}
+				query.Set("status", status)
+			}
+			if cmd.Flags().Changed("expiring") {
+				d, err := parseDuration("expiring", expiring)
+				if err != nil {
+					return err
+				}
+				query.Set("ends_before", time.Now().Add(d).UTC().Format(time.RFC3339Nano))
 			}
 			list, err := listAll(c, cmd, admin.Path("keys"), query, limit, func(k admin.Key) string { return k.ID })
 			if err != nil {
 				return err
 			}
 			return c.show(cmd, list, func(t *table) {
-				t.row("ID", "STATUS", "ACCOUNT", "NAME", "PLAN", "SCOPES", "EXPIRES")
-				for _, k := range list {
-					t.row(k.ID, k.Status, k.Account, k.Name, k.Plan, strings.Join(k.Scopes, ","), when(k.ExpiresAt))
+				t.row("ID", "STATUS", "ACCOUNT", "NAME", "PLAN", "SCOPES", "EXPIRES", "OVERLAP ENDS")
+				for i := range list {
+					k := &list[i]
+					t.row(k.ID, statusText(k), k.Account, short(k.Name), k.Plan, short(strings.Join(k.Scopes, ",")), when(k.ExpiresAt), when(k.OverlapEnds))
 				}
 			})
 		},
 	}
-	cmd.Flags().StringVar(&account, "account", "", "only keys of that account")
-	cmd.Flags().IntVar(&limit, "limit", 1000, "how many at most")
+	f := cmd.Flags()
+	f.StringVar(&account, "account", "", "only keys of that account")
+	f.StringVar(&status, "status", "", "only keys that are "+strings.Join(keyStatuses, ", "))
+	f.StringVar(&expiring, "expiring", "", "only keys that stop working within that time, by expiry or as their overlap ends: 30d, 12h")
+	f.IntVar(&limit, "limit", 1000, "how many at most")
 	return cmd
+}
+
+// statusText says what a request with the key would meet: the key's own state, and that of an account that stands in its way.
+func statusText(k *admin.Key) string {
+	if k.AccountStatus == "" {
+		return k.Status
+	}
+	return k.Status + " (account " + k.AccountStatus + ")"
 }
 
 func (c *cli) keyShowCmd() *cobra.Command {
@@ -136,8 +172,8 @@ func (c *cli) keyShowCmd() *cobra.Command {
 
 func (c *cli) keyUpdateCmd() *cobra.Command {
 	var name, plan, expiresAt, expiresIn string
-	var noExpiry bool
-	var scopes, metaFlags []string
+	var noExpiry, force bool
+	var scopes, set, unset []string
 	cmd := &cobra.Command{
 		Use: "update KEY", Short: "Change a key", Args: args(keyArg),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -153,7 +189,7 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 				in.Scopes = &scopes
 			}
 			if f.Changed("expires-at") || f.Changed("expires-in") || noExpiry {
-				at, err := instant(expiresAt, expiresIn, "expires-at", "expires-in")
+				at, err := expiry(expiresAt, expiresIn)
 				if err != nil {
 					return err
 				}
@@ -162,16 +198,14 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 				}
 				in.ExpiresAt = &at
 			}
-			m, err := pairs("meta", metaFlags)
-			if err != nil {
+			var err error
+			if in.Meta, err = metaPatch(set, unset); err != nil {
 				return err
 			}
-			if m != nil {
-				in.Meta = &m
+			if in.Name == nil && in.Plan == nil && in.Scopes == nil && in.ExpiresAt == nil && in.Meta == nil {
+				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in, --no-expiry, --meta or --unset")
 			}
-			if in == (admin.KeyUpdate{}) {
-				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in, --no-expiry or --meta")
-			}
+			in.Force = force
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
 				return err
@@ -183,10 +217,11 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 	f.StringVar(&name, "name", "", "name for people")
 	f.StringVar(&plan, "plan", "", "plan, if not the account's")
 	f.StringSliceVar(&scopes, "scopes", nil, "what the key may do, in place of all there are")
-	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date or a time")
+	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date, at its end, or a time")
 	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good from now: 30d, 12h")
 	f.BoolVar(&noExpiry, "no-expiry", false, "let the key be good for ever")
-	f.StringArrayVar(&metaFlags, "meta", nil, "name=value, in place of all there are")
+	metaFlags(f, &set, &unset)
+	f.BoolVar(&force, "force", false, "also if the key would be expired at once")
 	return cmd
 }
 
@@ -198,7 +233,14 @@ func (c *cli) keySwitchCmd(verb, short string, disabled *bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.oneKey(cmd, "PATCH", id, admin.KeyUpdate{Disabled: disabled})
+			var k admin.Key
+			if err := c.do(cmd, "PATCH", admin.Path("keys", id), admin.KeyUpdate{Disabled: disabled}, &k); err != nil {
+				return err
+			}
+			if status := statusText(&k); !*disabled && status != "active" {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: the key is on, and is refused all the same: it is %s\n", strings.ReplaceAll(status, "_", " "))
+			}
+			return c.show(cmd, k, func(t *table) { printKey(t, k) })
 		},
 	}
 }

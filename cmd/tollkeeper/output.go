@@ -63,11 +63,20 @@ func printable(s string) string {
 	}, s)
 }
 
+// short cuts a text that somebody chose, for a table. JSON and the view of one thing have all of it.
+func short(s string) string {
+	const most = 40
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	return t.Local().Format("2006-01-02 15:04:05 MST")
 }
 
 // meta prints a map as name=value pairs.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,8 +68,11 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 				if in.Kind != "sub" && in.Kind != "client" {
 					return usagef("--before goes with --sub and --client")
 				}
-				if in.Before, err = parseTime("before", before); err != nil {
+				if in.Before, err = parseTime("before", before, endOfDay); err != nil {
 					return err
+				}
+				if now := time.Now(); before == now.Format(time.DateOnly) {
+					in.Before = now // tokens of the rest of the day were not issued yet
 				}
 			}
 			var out admin.Revoked
@@ -83,7 +87,7 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 		f.StringVar(&values[i], w.flag, "", w.usage)
 	}
 	f.StringVar(&in.Issuer, "issuer", "", "whose tokens are meant; not needed where only one issuer is configured")
-	f.StringVar(&before, "before", "", "with --sub and --client: only tokens that were issued until then, instead of until now")
+	f.StringVar(&before, "before", "", "with --sub and --client: only tokens that were issued until then, a date included, instead of until now")
 	f.StringVar(&in.Cause, "cause", "", "why, for the record")
 	return cmd
 }
@@ -111,6 +115,9 @@ func (c *cli) tokenListCmd() *cobra.Command {
 			if err := c.do(cmd, "GET", admin.Path("revocations")+"?"+query.Encode(), nil, &list); err != nil {
 				return err
 			}
+			if n := len(list); n > 0 && n == limit {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: there may be more than these %d: list on with --after %d\n", n, list[n-1].Revision)
+			}
 			return c.show(cmd, list, func(t *table) {
 				t.row("REVISION", "KIND", "VALUE", "ISSUER", "UNTIL", "AT", "KEPT UNTIL", "CAUSE")
 				for _, r := range list {
@@ -118,7 +125,7 @@ func (c *cli) tokenListCmd() *cobra.Command {
 					if r.Lifted {
 						kind += " (lifted)"
 					}
-					t.row(fmt.Sprint(r.Revision), kind, r.Value, r.Issuer, when(r.Before), when(r.At), when(r.ExpiresAt), r.Cause)
+					t.row(fmt.Sprint(r.Revision), kind, r.Value, r.Issuer, when(r.Before), when(r.At), when(r.ExpiresAt), short(r.Cause))
 				}
 			})
 		},

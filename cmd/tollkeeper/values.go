@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // durationForm is days, and then what Go reads, one of them at least.
@@ -35,8 +37,16 @@ func parseDuration(flag, s string) (time.Duration, error) {
 	return d, nil
 }
 
-// parseTime reads an instant (RFC 3339) or a date, which is its first instant in the local zone.
-func parseTime(flag, s string) (time.Time, error) {
+// partOfDay says which instant of a day a date stands for.
+type partOfDay bool
+
+const (
+	startOfDay partOfDay = false // from a date on
+	endOfDay   partOfDay = true  // up to a date, that day included
+)
+
+// parseTime reads an instant (RFC 3339) or a date, which is the start or the end of that day in the local zone.
+func parseTime(flag, s string, part partOfDay) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
 	}
@@ -44,18 +54,21 @@ func parseTime(flag, s string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, usagef("--%s %q: want a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z", flag, s)
 	}
+	if part == endOfDay {
+		return time.Date(t.Year(), t.Month(), t.Day(), 23, 59, 59, 0, time.Local), nil
+	}
 	return t, nil
 }
 
-// instant reads a pair of flags of which one names an instant and the other a time from now.
-func instant(at, in, atFlag, inFlag string) (time.Time, error) {
+// expiry reads the pair of flags that say when a key expires. It is zero if neither is given.
+func expiry(at, in string) (time.Time, error) {
 	switch {
 	case at != "" && in != "":
-		return time.Time{}, usagef("give --%s or --%s, not both", atFlag, inFlag)
+		return time.Time{}, usagef("give --expires-at or --expires-in, not both")
 	case at != "":
-		return parseTime(atFlag, at)
+		return parseTime("expires-at", at, endOfDay)
 	case in != "":
-		d, err := parseDuration(inFlag, in)
+		d, err := parseDuration("expires-in", in)
 		return time.Now().Add(d), err
 	}
 	return time.Time{}, nil
@@ -75,4 +88,28 @@ func pairs(flag string, list []string) (map[string]any, error) {
 		out[name] = value
 	}
 	return out, nil
+}
+
+// metaPatch makes a merge patch of the flags --meta and --unset, nil if there is nothing to change.
+func metaPatch(set, unset []string) (map[string]any, error) {
+	patch, err := pairs("meta", set)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range unset {
+		if _, both := patch[name]; both || name == "" {
+			return nil, usagef("--unset %q: want a name that is not set with --meta", name)
+		}
+		if patch == nil {
+			patch = make(map[string]any)
+		}
+		patch[name] = nil
+	}
+	return patch, nil
+}
+
+// metaFlags are the two that change meta.
+func metaFlags(f *pflag.FlagSet, set, unset *[]string) {
+	f.StringArrayVar(set, "meta", nil, "name=value to set, beside those that are there (again for more)")
+	f.StringArrayVar(unset, "unset", nil, "name of meta to take away (again for more)")
 }

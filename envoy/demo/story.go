@@ -70,7 +70,8 @@ func (s *story) keys(ctx context.Context) error {
 	s.ask(ctx, "no key", "/v1/orders", "", want{403, "key_missing"})
 	s.ask(ctx, "a garbage key", "/v1/orders", "tk_live_garbage", want{403, "key_malformed"})
 	s.ask(ctx, "an unknown key", "/v1/orders", "sk_of_somebody_else", want{403, "key_unknown"})
-	expired, err := s.newKey(ctx, "--account", "acme", "--name", "expired", "--expires-at", time.Now().Add(-time.Hour).Format(time.RFC3339))
+	expired, err := s.newKey(ctx, "--account", "acme", "--name", "expired", "--force",
+		"--expires-at", time.Now().Add(-time.Hour).Format(time.RFC3339))
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) apikey.Stor
 		{"account is created", createAccount},
 		{"account id is taken", createAccountTwice},
 		{"account is amended", amendAccount},
+		{"meta is merged", amendMeta},
 		{"account version is asked for", amendAccountVersion},
 		{"key is created", createKey},
 		{"key without lineage begins one", lineage},

@@ -2,6 +2,7 @@ package apikeytest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -54,13 +55,33 @@ func amendAccount(f *fixture) {
 	want.Name, want.Plan, want.Status, want.Meta = "New", "free", authz.AccountSuspended, map[string]any{"a": "b"}
 	want.UpdatedAt, want.Version = Now().Add(time.Minute), 2
 	got, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{
-		At: want.UpdatedAt, Name: &want.Name, Plan: &want.Plan, Status: &want.Status, Meta: &want.Meta,
+		At: want.UpdatedAt, Name: &want.Name, Plan: &want.Plan, Status: &want.Status, Meta: map[string]any{"a": "b", "tier": nil},
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.same("what was amended", got, &want)
 	f.hasAccount(&want)
+}
+
+// amendMeta merges meta as it is in the store at that instant, so that two who change different names both succeed.
+func amendMeta(f *fixture) {
+	f.createAccount("acme")
+	f.createKey(key("key_1", "acme", 1))
+	for _, patch := range []map[string]any{{"a": "1", "b": "2"}, {"c": "3"}, {"a": nil, "b": "4"}} {
+		if _, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{Meta: patch}); err != nil {
+			f.Fatal(err)
+		}
+		if _, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{Meta: patch}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	wantAccount, wantKey := account("acme"), key("key_1", "acme", 1)
+	maps.Copy(wantAccount.Meta, map[string]any{"b": "4", "c": "3"})
+	maps.Copy(wantKey.Meta, map[string]any{"b": "4", "c": "3"})
+	wantAccount.UpdatedAt, wantAccount.Version, wantKey.UpdatedAt, wantKey.Version = time.Time{}, 4, time.Time{}, 4
+	f.hasAccount(&wantAccount)
+	f.hasKey(&wantKey)
 }
 
 func amendAccountVersion(f *fixture) {
@@ -139,7 +160,7 @@ func amendKey(f *fixture) {
 	want.UpdatedAt, want.Version = Now().Add(time.Minute), 2
 	got, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{
 		At: want.UpdatedAt, Name: &want.Name, Plan: &want.Plan, Scopes: &want.Scopes, Disabled: &want.Disabled,
-		ExpiresAt: &want.ExpiresAt, Meta: &want.Meta,
+		ExpiresAt: &want.ExpiresAt, Meta: map[string]any{"a": "b", "team": nil},
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -1,0 +1,131 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+)
+
+// What a key is worth now, and which changes still make sense.
+
+func (s *Service) isRevoked(k *apikey.Key) bool {
+	return s.Revocations.Key(k.ID) || s.Revocations.Account(k.Account, k.CreatedAt)
+}
+
+// statusOf is what a request with the key would find, but for the account.
+func (s *Service) statusOf(k *apikey.Key) authz.KeyStatus {
+	if s.isRevoked(k) {
+		return authz.KeyRevoked
+	}
+	return k.StatusAt(s.Now())
+}
+
+// checkAlive refuses a change of a key that is gone for good, if it could only matter to one that is not: the answer would
+// say that it is done, and no request would ever see it. Names and meta are for the record, and can be corrected.
+func (s *Service) checkAlive(k *apikey.Key, in *KeyUpdate) error {
+	if in.Disabled == nil && in.Plan == nil && in.Scopes == nil && in.ExpiresAt == nil {
+		return nil
+	}
+	switch s.statusOf(k) {
+	case authz.KeyRevoked:
+		return authz.Errorf(authz.KindConflict, "key %q is revoked, which cannot be undone: make a new one", k.ID)
+	case authz.KeyRotated:
+		return authz.Errorf(authz.KindConflict, "key %q was replaced by %q: change that one", k.ID, k.Successor)
+	}
+	if at := in.ExpiresAt; at != nil && k.Successor != "" && (at.IsZero() || at.After(k.OverlapEnds)) {
+		return authz.Errorf(authz.KindConflict, "key %q was rotated and works until %s, when the overlap ends: change its successor %q",
+			k.ID, k.OverlapEnds.UTC().Format(time.RFC3339), k.Successor)
+	}
+	return nil
+}
+
+// checkRotation refuses to rotate a key whose successor would not work either.
+func (s *Service) checkRotation(k *apikey.Key, now time.Time) error {
+	switch {
+	case s.isRevoked(k):
+		return authz.Errorf(authz.KindConflict, "key %q is revoked: make a new one", k.ID)
+	case k.Successor != "":
+		return nil // which the store refuses
+	case k.Disabled:
+		return authz.Errorf(authz.KindConflict, "key %q is disabled, and so would be its successor: enable it first", k.ID)
+	case k.StatusAt(now) == authz.KeyExpired:
+		return authz.Errorf(authz.KindConflict, "key %q has expired, and so would have its successor: make a new one, or let it expire later first", k.ID)
+	}
+	return nil
+}
+
+// keyFilter says which keys are listed.
+type keyFilter struct {
+	page
+	Account    string    `query:"account" doc:"Only keys of that account, which has to be there."`
+	Status     string    `query:"status" enum:"active,not_yet_valid,expired,disabled,rotated,revoked"`
+	EndsBefore time.Time `query:"ends_before" doc:"Only keys that work for now and do not after that instant: they expire, or their overlap ends."`
+}
+
+// keys lists keys that the filter lets through, by id.
+func (s *Service) keys(ctx context.Context, f *keyFilter) ([]Key, error) {
+	if f.Account != "" { // a typing error would look like an account without keys
+		if _, err := s.Keys.Account(ctx, f.Account); err != nil {
+			return nil, err
+		}
+	}
+	const lot = 10_000
+	out := make([]Key, 0, min(f.Limit, lot))
+	for p := (apikey.Page{Account: f.Account, After: f.After, Limit: lot}); ; {
+		list, err := s.Keys.Keys(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("listing: %w", err)
+		}
+		for _, k := range list {
+			if !s.wanted(k, f) {
+				continue
+			}
+			v, err := s.viewKey(ctx, k)
+			if err != nil {
+				return nil, fmt.Errorf("listing: %w", err)
+			}
+			if out = append(out, v); len(out) == f.Limit {
+				return out, nil
+			}
+		}
+		if len(list) < lot || ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+		p.After = list[len(list)-1].ID
+	}
+}
+
+func (s *Service) wanted(k *apikey.Key, f *keyFilter) bool {
+	status := s.statusOf(k)
+	if f.Status != "" && f.Status != string(status) {
+		return false
+	}
+	if f.EndsBefore.IsZero() {
+		return true
+	}
+	over := status == authz.KeyRevoked || status == authz.KeyRotated || !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(s.Now())
+	end := k.ExpiresAt
+	if k.Successor != "" && (end.IsZero() || k.OverlapEnds.Before(end)) {
+		end = k.OverlapEnds
+	}
+	return !over && !end.IsZero() && !end.After(f.EndsBefore)
+}
+
+func (s *Service) viewKey(ctx context.Context, k *apikey.Key) (Key, error) {
+	out := Key{
+		ID: k.ID, Name: k.Name, Account: k.Account, Plan: k.Plan, Environment: k.Environment, Status: string(s.statusOf(k)),
+		Scopes: k.Scopes, NotBefore: k.NotBefore, ExpiresAt: k.ExpiresAt, Meta: k.Meta, Lineage: k.Lineage,
+		Successor: k.Successor, OverlapEnds: k.OverlapEnds, CreatedAt: k.CreatedAt, UpdatedAt: k.UpdatedAt, Version: k.Version,
+	}
+	a, err := s.Keys.Account(ctx, k.Account)
+	if err != nil {
+		return Key{}, err
+	}
+	if a.Status != authz.AccountActive {
+		out.AccountStatus = string(a.Status)
+	}
+	return out, nil
+}
