@@ -81,6 +81,8 @@ func TestMistakes(t *testing.T) {
 		"socket for admin":   {"listen: {admin: 'unix:/run/x.sock'}\n", "listen.admin: \"unix:/run/x.sock\": want host:port"},
 		"health":             {"listen: {health: '9003'}\n", `listen.health: "9003": want host:port, such as 0.0.0.0:9003`},
 		"one port for two":   {"listen: {health: '127.0.0.1:9002'}\n", `listen.health: "127.0.0.1:9002" is the address of listen.admin too`},
+		"everywhere for two": {"listen: {health: ':9002'}\n", `listen.health: ":9002" is the address of listen.admin too`},
+		"by another name":    {"listen: {metrics: 'localhost:9001'}\n", `listen.metrics: "localhost:9001" is the address of listen.grpc too`},
 		"metrics":            {"listen: {metrics: x}\n", `listen.metrics: "x": want host:port`},
 		"connection age":     {"listen: {max_connection_age: -1s}\n", "listen.max_connection_age: "},
 		"delay":              {"shutdown: {delay: 5}\n", `shutdown.delay: "5": want a duration`},

@@ -73,7 +73,7 @@ const maxSocketPath = 80
 
 // validate returns the first field that cannot be honoured, and why. Each address has to be one of its own.
 func (l *Listen) validate() (field string, err error) {
-	taken := make(map[string]string)
+	taken := make(map[string]string) // address to field
 	for _, a := range []struct {
 		field, value, example string
 		optional              bool
@@ -100,12 +100,23 @@ func (l *Listen) validate() (field string, err error) {
 		if err != nil {
 			return a.field, fmt.Errorf("%q: want host:port, such as %s", a.value, a.example)
 		}
-		if other, ok := taken[a.value]; ok && port != "0" {
-			return a.field, fmt.Errorf("%q is the address of %s too: want one of its own", a.value, other)
+		for other, field := range taken {
+			if port != "0" && overlap(a.value, other) {
+				return a.field, fmt.Errorf("%q is the address of %s too: want one of its own", a.value, field)
+			}
 		}
 		taken[a.value] = a.field
 	}
 	return "", nil
+}
+
+// overlap reports whether two addresses are one port of one machine.
+func overlap(a, b string) bool {
+	hostA, portA, _ := net.SplitHostPort(a)
+	hostB, portB, _ := net.SplitHostPort(b)
+	everywhere := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	local := strings.NewReplacer("localhost", "127.0.0.1")
+	return portA == portB && (everywhere(hostA) || everywhere(hostB) || local.Replace(hostA) == local.Replace(hostB))
 }
 
 // validate looks at what can be said without the files.

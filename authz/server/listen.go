@@ -45,16 +45,6 @@ const (
 
 // serveGRPC makes the server for checks, and takes its port.
 func (s *Server) serveGRPC(registry *prometheus.Registry) error {
-	s.reading.SkipBody = s.cfg.Request.SkipBodyParse
-	if path := s.cfg.Request.ProtoDescriptor; path != "" {
-		raw, err := os.ReadFile(path)
-		if err == nil {
-			s.reading.Descriptors, err = extauthz.ReadDescriptors(raw)
-		}
-		if err != nil {
-			return fmt.Errorf("request.proto_descriptor: %s: %w", path, err)
-		}
-	}
 	s.leaving = newLeaving()
 	options := append(grpcOptions(s.cfg.Listen.MaxConnectionAge.Duration), grpc.StreamInterceptor(s.leaving.interceptor))
 	if s.tls != nil {
@@ -89,20 +79,20 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 	}
 }
 
-// openTLS reads the files of the TLS section, if there is to be TLS.
-func (s *Server) openTLS() (err error) {
-	c := &s.cfg.TLS
+// openTLS reads the files of the TLS section, if there is to be TLS. With an error comes the field that it is about.
+func openTLS(c *config.TLS, log *slog.Logger) (_ *tlsfiles.Files, field string, err error) {
 	if !c.On() {
-		return nil
+		return nil, "", nil
 	}
-	s.tls, err = tlsfiles.Open(tlsfiles.Options{
+	files, err := tlsfiles.Open(tlsfiles.Options{
 		CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile, ClientNames: c.ClientNames, MinVersion: c.MinVersion,
-		Now: time.Now, Log: s.log,
+		Now: time.Now, Log: log,
 	})
 	if err != nil {
-		return fmt.Errorf("tls.%w", err)
+		name, text, _ := strings.Cut(err.Error(), ": ")
+		return nil, "tls." + name, errors.New(text)
 	}
-	return nil
+	return files, "", nil
 }
 
 // credentials are those of the files, with metrics and a word about those who do not get through.
@@ -193,14 +183,19 @@ func (s *Server) serveMetrics(registry *prometheus.Registry) (err error) {
 }
 
 func listen(field, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s: %s is in use by another process: stop that one or choose another port", field, address)
-	}
+	l, err := listenTCP(address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", field, err)
 	}
 	return l, nil
+}
+
+func listenTCP(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is in use by another process: stop that one or choose another port", address)
+	}
+	return l, err
 }
 
 func listenGRPC(address string) (net.Listener, error) {

@@ -60,10 +60,10 @@ func readPepper(path string) (apikey.Hasher, error) {
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return apikey.Hasher{}, fmt.Errorf("keys.pepper_file: %w", err)
+		return apikey.Hasher{}, err
 	}
 	if raw = bytes.TrimRight(raw, "\r\n"); len(raw) < minPepper {
-		return apikey.Hasher{}, fmt.Errorf("keys.pepper_file: %s holds %d bytes: want %d or more", path, len(raw), minPepper)
+		return apikey.Hasher{}, fmt.Errorf("%s holds %d bytes: want %d or more", path, len(raw), minPepper)
 	}
 	return apikey.NewHasher(raw), nil
 }

@@ -108,15 +108,13 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		host = "node"
 	}
 	s.node = quota.NewNodeID(host)
-	hasher, err := readPepper(cfg.Keys.PepperFile)
-	if err != nil {
-		return nil, err
+	p, faults := prepare(&cfg, log)
+	if len(faults) > 0 {
+		return nil, &faults[0]
 	}
-	if err := s.openTLS(); err != nil {
-		return nil, err
-	}
+	s.tls, s.reading = p.tls, p.reading
 	s.clock = quota.NewClock(s.clockJumped)
-	if s.stores, err = openStores(cfg, hasher, s.clock.Now, log); err != nil {
+	if s.stores, err = openStores(cfg, p.hasher, s.clock.Now, log); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.stores.closer)
@@ -126,7 +124,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := s.assemble(ctx, hasher, registry); err != nil {
+	if err := s.assemble(ctx, &p, registry); err != nil {
 		return nil, err
 	}
 	if err := s.serveGRPC(registry); err != nil {
@@ -138,14 +136,14 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.serveMetrics(registry); err != nil {
 		return nil, err
 	}
-	if err := s.serveEvents(); err != nil {
+	if err := s.serveEvents(p.events); err != nil {
 		return nil, err
 	}
-	return s, s.serveAdmin(hasher, adminToken, registry)
+	return s, s.serveAdmin(p.hasher, adminToken, registry)
 }
 
 // assemble makes the checker and what it needs.
-func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *prometheus.Registry) error {
+func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheus.Registry) error {
 	shipped, err := shippedReasons(ctx, s.cfg.Policy.Profile)
 	if err != nil {
 		return fmt.Errorf("shipped policies: %w", err)
@@ -162,9 +160,7 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	if err := s.revocations.Sync(ctx); err != nil {
 		return fmt.Errorf("revocations: %w", err)
 	}
-	if err := s.openTokens(ctx); err != nil {
-		return err
-	}
+	s.openTokens(ctx, parts.tokens)
 	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
 	hintKey, err := readHintKey(s.cfg.DataDir)
 	if err != nil {
@@ -185,7 +181,7 @@ func (s *Server) assemble(ctx context.Context, hasher apikey.Hasher, registry *p
 	if s.tokens != nil {
 		opt.Tokens = s.tokens
 	}
-	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
+	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, parts.hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		ClockDoubted: func() bool { return s.clock.Doubt() != "" },

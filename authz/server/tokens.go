@@ -3,14 +3,12 @@ package server
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
@@ -22,37 +20,15 @@ import (
 const keysGrace = 3 * time.Second
 
 // openTokens makes the verifier, nil where no tokens are understood.
-func (s *Server) openTokens(ctx context.Context) error {
-	cfg := &s.cfg.Tokens
-	if len(cfg.Issuers) == 0 && cfg.Introspection.URL == "" {
-		return nil
+func (s *Server) openTokens(ctx context.Context, opt *token.Options) {
+	if opt == nil {
+		return
 	}
-	opt := token.Options{
-		Timing: timing(cfg), MaxBytes: cfg.MaxBytes, IsKey: apikey.IsOurs, Now: time.Now, Log: s.log,
-	}
-	known := make(map[string]bool)
-	for n := range cfg.Issuers {
-		i := issuerOf(&cfg.Issuers[n])
-		err := i.Check()
-		if err == nil && known[i.Name] {
-			err = fmt.Errorf("issuer %q is there twice", i.Name)
-		}
-		if err != nil {
-			return fmt.Errorf("tokens.issuers[%d]: %w", n, err)
-		}
-		known[i.Name] = true
-		opt.Issuers = append(opt.Issuers, i)
-	}
-	var err error
-	if opt.Introspection, err = introspection(&cfg.Introspection); err != nil {
-		return fmt.Errorf("tokens.introspection: %w", err)
-	}
-	s.tokens = token.New(opt)
+	s.tokens = token.New(*opt)
 	s.closers = append(s.closers, closer(s.tokens.Close))
 	ready, cancel := context.WithTimeout(ctx, keysGrace)
 	defer cancel()
 	s.tokens.Ready(ready)
-	return nil
 }
 
 func issuerOf(c *config.Issuer) token.Issuer {
@@ -112,30 +88,12 @@ func (s *Server) recordLife() time.Duration {
 }
 
 // serveEvents opens the port at which others revoke tokens, if there is to be one.
-func (s *Server) serveEvents() error {
+func (s *Server) serveEvents(opt signals.Options) error {
 	if s.cfg.Listen.Events == "" {
 		return nil
 	}
-	if s.tokens == nil {
-		return errors.New("listen.events: no issuer and no introspection is configured, so nobody could be believed: configure tokens.issuers")
-	}
-	opt := signals.Options{Clients: make(map[string]string), MaxLifetime: s.recordLife(), Now: time.Now}
-	for n, c := range s.cfg.Revocation.Clients {
-		secret, err := readSecret("secret_file", c.SecretFile)
-		if err != nil {
-			return fmt.Errorf("revocation.clients[%d]: %w", n, err)
-		}
-		if _, twice := opt.Clients[c.ID]; twice {
-			return fmt.Errorf("revocation.clients[%d]: %q is there twice", n, c.ID)
-		}
-		opt.Clients[c.ID] = secret
-	}
+	opt.MaxLifetime = s.recordLife()
 	var err error
-	if path := s.cfg.Revocation.EventAuthorizationFile; path != "" {
-		if opt.EventAuthorization, err = readSecret("event_authorization_file", path); err != nil {
-			return fmt.Errorf("revocation: %w", err)
-		}
-	}
 	if s.eventsL, err = listen("listen.events", s.cfg.Listen.Events); err != nil {
 		return err
 	}

@@ -2,8 +2,6 @@
 
 package main
 
-// Where these cannot be asked, nothing is said of them.
-
-func writable(string) error { return nil }
+// Where this cannot be asked, nothing is said of it.
 
 func freeBytes(string) uint64 { return 0 }

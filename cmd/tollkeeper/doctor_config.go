@@ -15,7 +15,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
-	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
 func (c *cli) doctorConfigCmd() *cobra.Command {
@@ -26,7 +25,7 @@ func (c *cli) doctorConfigCmd() *cobra.Command {
 		Use:         "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
 		Long: `Check the configuration as tollkeeper serve would use it, environment included, and what
 it names on this machine: policies and their tests, the data directory, certificates and
-other files. Nothing is changed. Files of Envoy, Istio or Envoy Gateway beside it are
+other files. The server's own code says whether it would start. Nothing is changed. Files of Envoy, Istio or Envoy Gateway beside it are
 checked against it.
 
 ` + exitCodes,
@@ -63,19 +62,38 @@ func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 		Data: dataState(cmd.Context(), cfg),
 		TLS:  lint.TLSFiles{Cert: cfg.TLS.CertFile, Key: cfg.TLS.KeyFile, ClientCA: cfg.TLS.ClientCAFile},
 	}
-	policyState(cmd.Context(), cfg.Policy, state)
+	seen := server.Check(cmd.Context(), cfg)
+	for i := range seen.Faults {
+		switch f := &seen.Faults[i]; f.Field {
+		case "policy":
+			state.PolicyFaults = faultLines(f.Err)
+		case "data_dir":
+			state.Data.Fault = f.Err.Error()
+		default:
+			state.Faults = append(state.Faults, startFault(f))
+		}
+	}
+	policyState(cmd.Context(), cfg.Policy, seen.Policy, state)
 	return lint.OwnFile(path, raw, cfg, nil, state), nil
 }
 
-// policyState loads the policies as the server does, and then checks and tests them.
-func policyState(ctx context.Context, cfg config.Policy, s *lint.State) {
-	src := policy.FS(policies.Files)
-	if len(cfg.Paths) > 0 {
-		src = policy.Disk(cfg.Paths...)
+func startFault(f *server.StartFault) lint.StartFault {
+	var file *fs.PathError
+	return lint.StartFault{Field: f.Field, Text: f.Err.Error(), File: errors.As(f.Err, &file)}
+}
+
+// usable is lint.Options.Usable.
+func usable(cfg *config.Config) (out []lint.StartFault) {
+	faults := server.CheckFields(cfg)
+	for i := range faults {
+		out = append(out, startFault(&faults[i]))
 	}
-	p, err := policy.Load(ctx, src, policy.Options{Query: cfg.Query, Profile: cfg.Profile, Memo: cfg.Memo})
-	if err != nil {
-		s.PolicyFaults = faultLines(err)
+	return out
+}
+
+// policyState checks and tests policies that the server takes.
+func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *lint.State) {
+	if p == nil {
 		return
 	}
 	s.Memo = p.Memo()
@@ -111,33 +129,21 @@ func faultLines(err error) []string {
 	return out
 }
 
-// dataState looks at the data directory without changing anything in it.
+// dataState looks at a data directory without changing anything in it. Whether it can be used, the server says.
 func dataState(ctx context.Context, cfg config.Config) lint.DataDir {
 	dir := cfg.DataDir
 	var d lint.DataDir
 	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist): // the server makes it
-		for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
-			dir = filepath.Dir(dir)
-			_, err = os.Stat(dir)
-		}
-		if err := writable(dir); err != nil {
-			d.Fault = "it is not there, and cannot be made: " + err.Error()
-		}
-		d.Free = freeBytes(dir)
-		return d
-	case err != nil:
-		d.Fault = err.Error()
-		return d
-	case !info.IsDir():
-		d.Fault = dir + " is not a folder"
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) { // the server makes it
+		dir = filepath.Dir(dir)
+		info, err = os.Stat(dir)
+	}
+	if err != nil || !info.IsDir() {
 		return d
 	}
-	if err := writable(dir); err != nil {
-		d.Fault = err.Error()
+	if d.Free = freeBytes(dir); dir != cfg.DataDir {
+		return d
 	}
-	d.Free = freeBytes(dir)
 	for _, name := range []string{admin.TokenFile, "tollkeeper.db"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().Perm()&0o007 != 0 {
 			d.Shared = true

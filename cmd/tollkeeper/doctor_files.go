@@ -98,6 +98,7 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	if !slices.ContainsFunc(files, (*lint.File).Known) {
 		return usagef("%s: nothing in there that doctor knows: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper", strings.Join(paths, ", "))
 	}
+	o.Usable = usable
 	report, err := lint.Run(files, o.Options)
 	if err != nil {
 		return usagef("%v: see tollkeeper doctor rules", err)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
 // Severity is how bad a finding is.
@@ -64,6 +66,9 @@ type Options struct {
 	Unchecked []string
 	// Ignore are ids of rules that are not applied.
 	Ignore []string
+	// Usable says why a server would not start with a configuration of Tollkeeper for another machine, as far as it can be
+	// said without that machine's files. nil: nobody is asked.
+	Usable func(*config.Config) []StartFault
 	// Now is the time by which certificates are judged; zero is now.
 	Now time.Time
 }

@@ -7,7 +7,9 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,12 +30,20 @@ type Own struct {
 	variables            map[string]spot // that count more than the file
 }
 
+// StartFault is why a server would not start, as the server itself says.
+type StartFault struct {
+	Field string // of the configuration, such as tokens.issuers[0]
+	Text  string
+	File  bool // a file that the field names cannot be read
+}
+
 // State is what was seen on the machine that a configuration is for.
 type State struct {
-	PolicyFaults []string // why the policies cannot be used, one a line
-	PolicyNotes  []string // what a stricter check than the server's says of them
-	Memo         string   // whether verdicts are remembered
-	FailedTests  []string // of the policies
+	Faults       []StartFault // but for those of the policies and of the data directory
+	PolicyFaults []string     // why the policies cannot be used, one a line
+	PolicyNotes  []string     // what a stricter check than the server's says of them
+	Memo         string       // whether verdicts are remembered
+	FailedTests  []string     // of the policies
 	Data         DataDir
 	TLS          TLSFiles // empty: those that the file names
 }
@@ -232,41 +242,68 @@ func ownShared(in *Input, report func(Finding)) {
 	})
 }
 
-// ownFiles: files that the configuration names and that are not there.
+// ownFiles: files that the configuration names and that cannot be read.
 func ownFiles(in *Input, report func(Finding)) {
-	in.ofHere(func(o *Own, _ *State) {
-		c := &o.Config
-		named := []struct {
-			at   spot
-			path string
-		}{
-			{o.at("keys", "pepper_file"), c.Keys.PepperFile}, {o.at("request", "proto_descriptor"), c.Request.ProtoDescriptor},
-			{o.at("revocation", "event_authorization_file"), c.Revocation.EventAuthorizationFile},
-			{o.at("tokens", "introspection", "client_secret_file"), c.Tokens.Introspection.ClientSecretFile},
+	in.ofHere(func(o *Own, s *State) {
+		for _, f := range s.Faults {
+			if f.File && !strings.HasPrefix(f.Field, "tls.") {
+				report(o.field(f.Field).says("%s", f.Text))
+			}
 		}
-		for i, x := range c.Tokens.Issuers {
-			named = append(named, struct {
-				at   spot
-				path string
-			}{o.at("tokens", "issuers").index(i).at("jwks_file"), x.JWKSFile})
-		}
-		for i, x := range c.Revocation.Clients {
-			named = append(named, struct {
-				at   spot
-				path string
-			}{o.at("revocation", "clients").index(i).at("secret_file"), x.SecretFile})
-		}
-		for _, n := range named {
-			if n.path == "" {
+		for i, x := range o.Config.Tokens.Issuers { // without them the server starts, and waits for them
+			if x.JWKSFile == "" {
 				continue
 			}
-			if f, err := os.Open(n.path); err != nil {
-				report(n.at.says("%v", err))
+			if f, err := os.Open(x.JWKSFile); err != nil {
+				report(o.at("tokens", "issuers").index(i).at("jwks_file").says("%v", err))
 			} else {
 				_ = f.Close()
 			}
 		}
 	})
+}
+
+// ownStart: whatever else keeps the server from starting.
+func ownStart(in *Input, report func(Finding)) {
+	var certificate bool
+	certUnusable(in, func(Finding) { certificate = true })
+	for _, o := range in.owns {
+		var faults []StartFault
+		switch {
+		case o.state != nil:
+			faults = o.state.Faults
+		case o.fault == nil && in.opt.Usable != nil:
+			faults = in.opt.Usable(&o.Config)
+		}
+		for _, f := range faults {
+			isTLS := strings.HasPrefix(f.Field, "tls.")
+			if f.File && !isTLS || isTLS && certificate {
+				continue // which another rule says
+			}
+			report(o.field(f.Field).says("%s", f.Text))
+		}
+	}
+}
+
+var place = regexp.MustCompile(`^(\w+)\[(\d+)\]$`)
+
+// field is where a field is set, by its path.
+func (o *Own) field(path string) spot {
+	names := strings.Split(path, ".")
+	if !slices.ContainsFunc(names, place.MatchString) {
+		return o.at(names...)
+	}
+	s := o.spot
+	for _, name := range names {
+		m := place.FindStringSubmatch(name)
+		if m == nil {
+			s = s.at(name)
+			continue
+		}
+		n, _ := strconv.Atoi(m[2])
+		s = s.at(m[1]).index(n)
+	}
+	return s
 }
 
 // exposed reports whether an address can be reached from other machines.

@@ -64,7 +64,16 @@ func stateSamples(t *testing.T) []stateSample {
 		{"TK203", "good", state(func(s *lint.State) { s.Memo = "on" })},
 		{"TK204", "bad", state(func(s *lint.State) { s.FailedTests = []string{"data.authz.test_deny"} })},
 		{"TK204", "good", state(func(s *lint.State) { s.FailedTests = []string{} })},
-		{"TK206", "bad", func(c *config.Config, _ *lint.State) { c.Keys.PepperFile = "/does/not/exist" }},
+		{"TK201", "bad", state(func(s *lint.State) {
+			s.Faults = []lint.StartFault{{Field: "tokens.issuers[0]", Text: "audiences: want at least one"}}
+		})},
+		{"TK201", "bad", state(func(s *lint.State) {
+			s.Faults = []lint.StartFault{{Field: "tls.client_names", Text: "want whole names"}}
+		})},
+		{"TK201", "good", state(func(*lint.State) {})},
+		{"TK206", "bad", state(func(s *lint.State) {
+			s.Faults = []lint.StartFault{{Field: "keys.pepper_file", Text: "open /does/not/exist", File: true}}
+		})},
 		{"TK206", "bad", func(c *config.Config, _ *lint.State) {
 			c.Tokens.Issuers = []config.Issuer{{Issuer: "https://id.example.com", JWKSFile: "/does/not/exist"}}
 		}},

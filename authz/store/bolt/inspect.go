@@ -45,6 +45,20 @@ func (f *File) CheckPart(ctx context.Context, name string) error {
 	return checkPart(name, func(check func(*bbolt.Tx) error) error { return view(ctx, begin, check) })
 }
 
+// CheckPepper returns an error of KindConflict if the file was made with another pepper than that of this fingerprint.
+// What is no file of ours is left for CheckPart to find.
+func (f *File) CheckPepper(fingerprint string) error {
+	tx, err := f.bolt.Begin(false)
+	if err != nil {
+		return authz.Errorf(authz.KindUnavailable, "reading the data file: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if meta := tx.Bucket([]byte(bucketMeta)); meta != nil {
+		return samePepper(meta, fingerprint)
+	}
+	return nil
+}
+
 // Close lets go of the file.
 func (f *File) Close() error {
 	if err := f.bolt.Close(); err != nil {

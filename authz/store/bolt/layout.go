@@ -58,10 +58,17 @@ func identify(w *write, pepper string) error {
 	if err := checkFormat(w.tx); err != nil {
 		return err
 	}
+	if err := samePepper(meta, pepper); err != nil {
+		return err
+	}
+	return indexExpiries(w)
+}
+
+func samePepper(meta *bbolt.Bucket, pepper string) error {
 	if got := meta.Get([]byte("pepper")); string(got) != pepper {
 		return authz.Errorf(authz.KindConflict, "the file was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", got, pepper)
 	}
-	return indexExpiries(w)
+	return nil
 }
 
 // checkFormat refuses a file that this version cannot read.

@@ -1,0 +1,25 @@
+//go:build linux || darwin
+
+package server
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// writable returns why a file cannot be written to, or no files be made in a folder, nil if they can.
+func writable(path string) error {
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	mode := uint32(unix.W_OK)
+	if s.Mode&unix.S_IFMT == unix.S_IFDIR {
+		mode |= unix.X_OK
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, path, mode, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
