@@ -25,8 +25,8 @@ func (c *cli) doctorConfigCmd() *cobra.Command {
 		Use:         "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
 		Long: `Check the configuration as tollkeeper serve would use it, environment included, and what
 it names on this machine: policies and their tests, the data directory, certificates and
-other files. The server's own code says whether it would start. Nothing is changed. Files of Envoy, Istio or Envoy Gateway beside it are
-checked against it.
+other files. The server's own code says whether it would start. Nothing is changed.
+Files of Envoy, Istio or Envoy Gateway beside it are checked against it.
 
 ` + exitCodes,
 		RunE: func(cmd *cobra.Command, paths []string) error {

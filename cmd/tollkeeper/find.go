@@ -102,7 +102,7 @@ func (c *cli) runningDir(cmd *cobra.Command) (dir, address string, err error) {
 		return dir, address, err
 	}
 	last := lastDir()
-	if address, err := admin.Running(last); last != "" && err == nil {
+	if address, err := admin.Running(last); last != "" && err == nil && !c.noOther {
 		if !onlyReads(cmd) {
 			return "", "", fmt.Errorf("no server runs here, and the one that was started last is changed only if it is named: --data-dir %s", last)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
@@ -33,6 +34,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	var in admin.KeyCreate
 	var notBefore, expiresAt, expiresIn string
 	var metaPairs []string
+	var quiet bool
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make a key; it is shown once", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -57,7 +59,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 			if err := c.do(cmd, "POST", admin.Path("keys"), in, &k); err != nil {
 				return err
 			}
-			return c.show(cmd, k, func(t *table) { newKey(t, k) })
+			return c.show(cmd, k, func(t *table) { newKey(t, k, quiet) })
 		},
 	}
 	f := cmd.Flags()
@@ -71,13 +73,22 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good: 30d, 12h")
 	f.StringArrayVar(&metaPairs, "meta", nil, "name=value that policies can read (again for more)")
 	f.BoolVar(&in.Force, "force", false, "also if the key has expired already")
+	quietFlag(f, &quiet)
 	return cmd
 }
 
-// newKey prints a key that was just made, its text first.
-func newKey(t *table, k admin.Key) {
+// newKey prints a key that was just made, its text first, or nothing else.
+func newKey(t *table, k admin.Key, quiet bool) {
+	if quiet {
+		t.line(k.Key)
+		return
+	}
 	t.line("This is the key. It is shown this once:\n\n  " + k.Key + "\n")
 	printKey(t, k)
+}
+
+func quietFlag(f *pflag.FlagSet, quiet *bool) {
+	f.BoolVarP(quiet, "quiet", "q", false, "print the key and nothing else, for KEY=$(...)")
 }
 
 func printKey(t *table, k admin.Key) {
@@ -247,6 +258,7 @@ func (c *cli) keySwitchCmd(verb, short string, disabled *bool) *cobra.Command {
 
 func (c *cli) keyRotateCmd() *cobra.Command {
 	var overlap string
+	var quiet bool
 	cmd := &cobra.Command{
 		Use: "rotate KEY", Short: "Replace a key by a successor",
 		Long: `Replace a key by a successor with the same rights, the same expiry and the same balance.
@@ -267,12 +279,15 @@ Both work until the overlap ends, then only the successor.`,
 				return err
 			}
 			return c.show(cmd, r, func(t *table) {
-				newKey(t, r.Successor)
+				if newKey(t, r.Successor, quiet); quiet {
+					return
+				}
 				t.line(fmt.Sprintf("\n%s works until %s.", r.Old.ID, when(r.Old.OverlapEnds)))
 			})
 		},
 	}
 	cmd.Flags().StringVar(&overlap, "overlap", "24h", "how long both keys work: 7d, 1h, 0s")
+	quietFlag(cmd.Flags(), &quiet)
 	return cmd
 }
 

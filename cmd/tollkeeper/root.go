@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/spf13/cobra"
@@ -49,6 +50,7 @@ type cli struct {
 	address   string
 	tokenFile string
 	dataDir   string
+	noOther   bool // than the server that is meant: the one that was started last will not do
 }
 
 func newRoot() *cobra.Command {
@@ -146,11 +148,20 @@ func (c *cli) versionCmd() *cobra.Command {
 }
 
 func (c *cli) statusCmd() *cobra.Command {
-	return &cobra.Command{
+	var wait string
+	cmd := &cobra.Command{
 		Use: "status", Short: "Show the state of the running server", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var patience time.Duration
+			if cmd.Flags().Changed("wait") {
+				var err error
+				if patience, err = parseDuration("wait", wait); err != nil {
+					return err
+				}
+				c.noOther = true
+			}
 			var s admin.Status
-			if err := c.do(cmd, "GET", admin.Path("status"), nil, &s); err != nil {
+			if err := c.await(cmd, patience, func() error { return c.do(cmd, "GET", admin.Path("status"), nil, &s) }); err != nil {
 				return err
 			}
 			return c.show(cmd, s, func(t *table) {
@@ -165,6 +176,23 @@ func (c *cli) statusCmd() *cobra.Command {
 				t.field("revocations", fmt.Sprint(s.Revocations))
 			})
 		},
+	}
+	cmd.Flags().StringVar(&wait, "wait", "", "how long to wait for a server that is starting: 10s")
+	return cmd
+}
+
+// await calls try until it succeeds or patience is over.
+func (c *cli) await(cmd *cobra.Command, patience time.Duration, try func() error) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 
