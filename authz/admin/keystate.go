@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// What a key is worth now, and which changes still make sense.
+// What a key is worth now, and which changes of it and of its account still make sense.
 
 func (s *Service) isRevoked(k *apikey.Key) bool {
 	return s.Revocations.Key(k.ID) || s.Revocations.Account(k.Account, k.CreatedAt)
@@ -55,6 +55,26 @@ func (s *Service) checkRotation(k *apikey.Key, now time.Time) error {
 		return authz.Errorf(authz.KindConflict, "key %q has expired, and so would have its successor: make a new one, or let it expire later first", k.ID)
 	}
 	return nil
+}
+
+// checkEnd refuses an end that is over, unless that is meant.
+func (s *Service) checkEnd(at time.Time, force bool) error {
+	if force || at.IsZero() || at.After(s.Now()) {
+		return nil
+	}
+	return authz.Errorf(authz.KindInvalid, "the key would be expired at once, for %s is over: repeat it with --force (force: true) if that is meant",
+		at.UTC().Format(time.RFC3339))
+}
+
+// checkResume refuses to make an account active that is: what keeps its keys from working is that they are revoked, which
+// stays so.
+func (s *Service) checkResume(ctx context.Context, id string, to authz.AccountStatus) error {
+	a, err := s.account(ctx, id)
+	if err == nil && to == authz.AccountActive && a.Status == string(authz.AccountActive) && !a.RevokedBefore.IsZero() {
+		return authz.Errorf(authz.KindConflict, "account %q is active, and the keys that it had at %s are revoked for good: make new ones with: tollkeeper key create --account %s",
+			id, a.RevokedBefore.UTC().Format(time.RFC3339), id)
+	}
+	return err
 }
 
 // keyFilter says which keys are listed.

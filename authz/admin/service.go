@@ -110,17 +110,6 @@ func (s *Service) updateAccount(ctx context.Context, id string, in AccountUpdate
 	return s.viewAccount(ctx, a)
 }
 
-// checkResume refuses to make an account active that is: what keeps its keys from working is that they are revoked, which
-// stays so.
-func (s *Service) checkResume(ctx context.Context, id string, to authz.AccountStatus) error {
-	a, err := s.account(ctx, id)
-	if err == nil && to == authz.AccountActive && a.Status == string(authz.AccountActive) && !a.RevokedBefore.IsZero() {
-		return authz.Errorf(authz.KindConflict, "account %q is active, and the keys that it had at %s are revoked for good: make new ones with: tollkeeper key create --account %s",
-			id, a.RevokedBefore.UTC().Format(time.RFC3339), id)
-	}
-	return err
-}
-
 // revokeAccount cuts off every key and token that the account has now. Those that are made later are good.
 func (s *Service) revokeAccount(ctx context.Context, id string, in accountRevoke) (Revoked, error) {
 	_, err := s.Keys.Account(ctx, id)
@@ -189,15 +178,6 @@ func (s *Service) checkKey(k *apikey.Key, accountPlan string) error {
 		return authz.Errorf(authz.KindInvalid, "account %q has no plan, so the key needs one: %s", k.Account, s.planNames())
 	}
 	return s.checkPlan(k.Plan)
-}
-
-// checkEnd refuses an end that is over, unless that is meant.
-func (s *Service) checkEnd(at time.Time, force bool) error {
-	if force || at.IsZero() || at.After(s.Now()) {
-		return nil
-	}
-	return authz.Errorf(authz.KindInvalid, "the key would be expired at once, for %s is over: repeat it with --force (force: true) if that is meant",
-		at.UTC().Format(time.RFC3339))
 }
 
 // checkPlan refuses a plan that nobody has defined. Where policies come without plans, any name will do.

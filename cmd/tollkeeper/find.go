@@ -37,15 +37,22 @@ func onlyReads(cmd *cobra.Command) bool {
 	return false
 }
 
-// preferFlags forgets variables that name another server than a flag does.
-func (c *cli) preferFlags(cmd *cobra.Command) {
+// preferFlags forgets variables that name another server than a flag does, and refuses flags that name none: what is empty
+// by mistake, as in --data-dir "$DIR", would mean another server.
+func (c *cli) preferFlags(cmd *cobra.Command) error {
 	f := cmd.Flags()
+	for _, name := range []string{"data-dir", "admin", "token-file"} {
+		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
+			return usagef("--%s must not be empty", name)
+		}
+	}
 	if f.Changed("data-dir") && !f.Changed("admin") {
 		c.address = ""
 		if !f.Changed("token-file") {
 			c.tokenFile = ""
 		}
 	}
+	return nil
 }
 
 // client is one for the server that the user means.

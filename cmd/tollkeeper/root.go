@@ -71,7 +71,9 @@ been revoked, is there quota left? Rego policies decide.
 			if c.output != "table" && c.output != "json" {
 				return usagef("--output %q: want table or json", c.output)
 			}
-			c.preferFlags(cmd)
+			if err := c.preferFlags(cmd); err != nil {
+				return err
+			}
 			if _, ok := cmd.Annotations[judgesEnvironment]; ok {
 				return nil
 			}

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/url"
-	"os"
 	"reflect"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,13 +25,6 @@ type Own struct {
 	namespace, configMap string
 	pod                  spot            // whose environment is all there is of it
 	variables            map[string]spot // that count more than the file
-}
-
-// StartFault is why a server would not start, as the server itself says.
-type StartFault struct {
-	Field string // of the configuration, such as tokens.issuers[0]
-	Text  string
-	File  bool // a file that the field names cannot be read
 }
 
 // State is what was seen on the machine that a configuration is for.
@@ -240,70 +230,6 @@ func ownShared(in *Input, report func(Finding)) {
 			report(o.at("data_dir").says("others on this machine may read the admin token or the data file in %s", o.Config.DataDir))
 		}
 	})
-}
-
-// ownFiles: files that the configuration names and that cannot be read.
-func ownFiles(in *Input, report func(Finding)) {
-	in.ofHere(func(o *Own, s *State) {
-		for _, f := range s.Faults {
-			if f.File && !strings.HasPrefix(f.Field, "tls.") {
-				report(o.field(f.Field).says("%s", f.Text))
-			}
-		}
-		for i, x := range o.Config.Tokens.Issuers { // without them the server starts, and waits for them
-			if x.JWKSFile == "" {
-				continue
-			}
-			if f, err := os.Open(x.JWKSFile); err != nil {
-				report(o.at("tokens", "issuers").index(i).at("jwks_file").says("%v", err))
-			} else {
-				_ = f.Close()
-			}
-		}
-	})
-}
-
-// ownStart: whatever else keeps the server from starting.
-func ownStart(in *Input, report func(Finding)) {
-	var certificate bool
-	certUnusable(in, func(Finding) { certificate = true })
-	for _, o := range in.owns {
-		var faults []StartFault
-		switch {
-		case o.state != nil:
-			faults = o.state.Faults
-		case o.fault == nil && in.opt.Usable != nil:
-			faults = in.opt.Usable(&o.Config)
-		}
-		for _, f := range faults {
-			isTLS := strings.HasPrefix(f.Field, "tls.")
-			if f.File && !isTLS || isTLS && certificate {
-				continue // which another rule says
-			}
-			report(o.field(f.Field).says("%s", f.Text))
-		}
-	}
-}
-
-var place = regexp.MustCompile(`^(\w+)\[(\d+)\]$`)
-
-// field is where a field is set, by its path.
-func (o *Own) field(path string) spot {
-	names := strings.Split(path, ".")
-	if !slices.ContainsFunc(names, place.MatchString) {
-		return o.at(names...)
-	}
-	s := o.spot
-	for _, name := range names {
-		m := place.FindStringSubmatch(name)
-		if m == nil {
-			s = s.at(name)
-			continue
-		}
-		n, _ := strconv.Atoi(m[2])
-		s = s.at(m[1]).index(n)
-	}
-	return s
 }
 
 // exposed reports whether an address can be reached from other machines.
