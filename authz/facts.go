@@ -3,6 +3,7 @@ package authz
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -91,8 +92,12 @@ const (
 	TokenExpired         TokenStatus = "expired"
 	TokenNotYetValid     TokenStatus = "not_yet_valid"
 	TokenRevoked         TokenStatus = "revoked"
-	TokenValid           TokenStatus = "valid"
-	TokenUnavailable     TokenStatus = "unavailable"
+	// TokenInactive is one that its server does not know as good: it was never issued, or has expired, or was revoked there.
+	TokenInactive TokenStatus = "inactive"
+	// TokenUnbound is one that is bound to a key of its client, and came without a proof that the client has it.
+	TokenUnbound     TokenStatus = "unbound"
+	TokenValid       TokenStatus = "valid"
+	TokenUnavailable TokenStatus = "unavailable"
 )
 
 // TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer is known to have
@@ -104,13 +109,16 @@ type TokenFact struct {
 	// Account and Plan are who pays and by which plan, from the claims that the issuer's configuration names.
 	Account string
 	Plan    string
-	Scopes  []string
-	Claims  map[string]any // JSON values with numbers as json.Number; never written again
+	// Accountless says that tokens of the issuer never name an account: nothing is known of whose this one is.
+	Accountless bool
+	Scopes      []string
+	Claims      map[string]any // JSON values with numbers as json.Number; never written again
 
 	// The rest is not shown to policies. Fault says why a token is not good, for the operator, and by the others it is
 	// revoked.
 	Fault      string
 	Digest     string // of its text, see TokenDigest
+	ByClaims   string // its name by its claims, see ClaimsDigest; "" where the text is always known
 	Subject    string
 	Session    string
 	Client     string
@@ -119,17 +127,54 @@ type TokenFact struct {
 	ExpiresAt  time.Time // from when it is not accepted any more, with what clocks may differ by
 }
 
+// Bearer is a bearer token as a request brings it.
+type Bearer struct {
+	Text string
+	// Peer is the address of who sent it, "" if that is not known.
+	Peer string
+	// Certificate is that of the client's TLS connection as Envoy sends it, in PEM and URL-encoded; "" if it sent none.
+	Certificate string
+}
+
 // Known reports whether the token was made by an issuer that is trusted, whatever its state.
 func (t *TokenFact) Known() bool { return t.Issuer != "" }
 
 // TokenDigest is the name of a token by its text: SHA-256 in base64url without padding. Of a JWT it is that of what is
-// signed, without the signature, for a signature may be written in more than one way.
+// signed, without the signature, for a signature may be written in more than one way. Any other text counts whole, also one
+// with two dots in it.
 func TokenDigest(text string) string {
-	if at := strings.LastIndexByte(text, '.'); at > 0 && strings.Count(text, ".") == 2 {
+	if at := strings.LastIndexByte(text, '.'); at > 0 && isJWS(text) {
 		text = text[:at]
 	}
-	sum := sha256.Sum256([]byte(text))
+	return digest([]byte(text))
+}
+
+// ClaimsDigest is the name of a token by its claims, in a form that does not depend on who read them: of a token that only
+// the proxy has seen, there is no other.
+func ClaimsDigest(canonical []byte) string { return digest(append([]byte("claims:"), canonical...)) }
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// isJWS reports whether a text is a JWS in its compact form (RFC 7515 section 7.1): three parts of base64url, of which the
+// first is a JSON object that names an algorithm.
+func isJWS(text string) bool {
+	parts := strings.Split(text, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[0])
+	if err != nil {
+		return false
+	}
+	var header struct{ Alg *string }
+	if json.Unmarshal(raw, &header) != nil || header.Alg == nil {
+		return false
+	}
+	_, err = base64.RawURLEncoding.DecodeString(parts[1])
+	return err == nil
 }
 
 // Statement is something that an issuer signed and that is not an access token: a logout token, or a security event.

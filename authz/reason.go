@@ -29,6 +29,8 @@ const (
 	ReasonTokenExpired          Reason = "token_expired"
 	ReasonTokenNotYetValid      Reason = "token_not_yet_valid"
 	ReasonTokenRevoked          Reason = "token_revoked"
+	ReasonTokenInactive         Reason = "token_inactive"
+	ReasonTokenBindingFailed    Reason = "token_binding_failed"
 	ReasonTokenStatusUnknown    Reason = "token_status_unknown"
 
 	ReasonPermissionDenied Reason = "permission_denied"

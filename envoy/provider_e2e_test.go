@@ -169,11 +169,11 @@ tokens:
 		t.Fatalf("not an opaque token: %s", opaque)
 	}
 	want("an opaque token", opaque, 200, "")
-	want("an opaque token that nobody made", "x"+opaque, 403, "token_revoked")
+	want("an opaque token that nobody made", "x"+opaque, 403, "token_inactive")
 	p.post(t, "/revoke", url.Values{"token": {opaque}}, nil)
 	eventually(t, "a token that the provider revoked is refused", func() bool {
 		status, reason := bearer(opaque)
-		return status == 403 && reason == "token_revoked"
+		return status == 403 && reason == "token_inactive"
 	})
 	other := p.signIn(t, false)
 	want("another opaque token", other, 200, "")

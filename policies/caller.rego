@@ -31,7 +31,16 @@ plan := input.account.plan if {
 	by_token
 } else := input.key.plan
 
-# A scope is held by whoever has it on the key or on the token.
+# united: key and token are of the same account for sure. An issuer whose tokens name no account may have given this one
+# to anybody.
+united if {
+	input.token.status == "valid"
+	input.token.same_account
+	not input.token.accountless
+}
+
+# A scope is held by whoever has it on the key or on the token. Of several scopes, some may be on one and some on the other
+# only where the two are united.
 holds(scope) if scope in input.key.scopes
 
 holds(scope) if {

@@ -14,6 +14,16 @@ deny contains "permission_denied" if {
 
 # "every" is undefined for anything but a collection, so scopes that are written wrongly suffice for nobody.
 scopes_suffice if {
+	every scope in route.rule.scopes { scope in input.key.scopes }
+}
+
+scopes_suffice if {
+	input.token.status == "valid"
+	every scope in route.rule.scopes { scope in input.token.scopes }
+}
+
+scopes_suffice if {
+	caller.united
 	every scope in route.rule.scopes { caller.holds(scope) }
 }
 

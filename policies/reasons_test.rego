@@ -32,6 +32,8 @@ faults := [
 	{"reason": "token_expired", "change": {"token/status": "expired"}},
 	{"reason": "token_not_yet_valid", "change": {"token/status": "not_yet_valid"}},
 	{"reason": "token_revoked", "change": {"token/status": "revoked"}},
+	{"reason": "token_inactive", "change": {"token/status": "inactive"}},
+	{"reason": "token_binding_failed", "change": {"token/status": "unbound"}},
 	{"reason": "token_status_unknown", "change": {"token/status": "unavailable"}},
 	{"reason": "permission_denied", "change": {"key/scopes": ["read"]}},
 	{"reason": "policy_denied", "change": {}, "custom": {{}}},

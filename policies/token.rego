@@ -28,6 +28,10 @@ deny contains "token_not_yet_valid" if input.token.status == "not_yet_valid"
 
 deny contains "token_revoked" if input.token.status == "revoked"
 
+deny contains "token_inactive" if input.token.status == "inactive"
+
+deny contains "token_binding_failed" if input.token.status == "unbound"
+
 deny contains "token_status_unknown" if input.token.status == "unavailable"
 
 deny contains "credential_ambiguous" if {
@@ -39,6 +43,6 @@ deny contains "credential_ambiguous" if {
 deny contains "policy_error" if not status_known
 
 status_known if input.token.status in {
-	"bad_signature", "expired", "malformed", "missing", "not_yet_valid",
-	"revoked", "unavailable", "untrusted_issuer", "valid", "wrong_audience",
+	"bad_signature", "expired", "inactive", "malformed", "missing", "not_yet_valid",
+	"revoked", "unavailable", "unbound", "untrusted_issuer", "valid", "wrong_audience",
 }

@@ -44,6 +44,8 @@ test_what_is_wrong_with_the_token_is_said if {
 		"expired": "token_expired",
 		"not_yet_valid": "token_not_yet_valid",
 		"revoked": "token_revoked",
+		"inactive": "token_inactive",
+		"unbound": "token_binding_failed",
 		"unavailable": "token_status_unknown",
 		"melted": "policy_error",
 		"": "policy_error",
@@ -76,6 +78,18 @@ test_scopes_may_be_on_either if {
 	fixtures.decide(both).allowed
 	fixtures.decide(object.union(both, {"key/scopes": []})).reason == "permission_denied"
 	fixtures.decide({"token": {"status": "missing", "scopes": ["list"]}, "key/scopes": ["read"]}).allowed == false
+}
+
+# The decision where nobody knows whose the token is.
+beside_accountless(token_scopes, key_scopes) := fixtures.decide({
+	"token": {"status": "valid", "same_account": true, "accountless": true, "scopes": token_scopes},
+	"key/scopes": key_scopes,
+})
+
+test_scopes_are_united_for_one_account_only if {
+	beside_accountless(["list"], ["read"]).reason == "permission_denied"
+	beside_accountless(["list", "read"], []).allowed
+	beside_accountless([], ["read", "list"]).allowed
 }
 
 test_key_and_token_are_of_one_account if {

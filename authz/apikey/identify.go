@@ -46,6 +46,22 @@ func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (
 	return fact, account
 }
 
+// MayBeKey reports whether a text is the key of somebody, or was meant to be a key of our own form, so that it is not to be
+// shown to anybody else. The error says that the store cannot tell.
+func (i *Identifier) MayBeKey(ctx context.Context, text string) (bool, error) {
+	if !WellFormed(text) {
+		return IsOurs(text), nil
+	}
+	_, err := i.store.Find(ctx, i.hasher.Text(text))
+	switch {
+	case err == nil:
+		return true, nil
+	case authz.KindOf(err) == authz.KindNotFound:
+		return IsOurs(text), nil
+	}
+	return false, err
+}
+
 // Account returns what is known about an account. It does not fail: what it cannot find out is a status.
 func (i *Identifier) Account(ctx context.Context, id string) authz.AccountFact {
 	a, err := i.store.Account(ctx, id)

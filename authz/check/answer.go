@@ -21,6 +21,7 @@ const (
 	headerAccount  = identityPrefix + "account"
 	headerPlan     = identityPrefix + "plan"
 	headerSubject  = identityPrefix + "subject"
+	headerIssuer   = identityPrefix + "issuer" // whose subject it is: two issuers may call two people the same
 
 	// HeaderReason carries the reason of every denial, HeaderDecision its id, and headerRequest the proxy's id of the request.
 	HeaderReason   = "x-authz-reason"
@@ -85,22 +86,22 @@ func ours[S ~[]E, E any](list S, more int) S {
 // identityHeaders tells the upstream who is calling. What is not known is removed, so that nothing in these can come from
 // the client.
 func (a *attempt) identityHeaders(out *authz.Answer) {
-	var keyID, subject string
+	var keyID, subject, issuer string
 	if a.facts.Key.Status == authz.KeyActive {
 		keyID = a.facts.Key.ID
 	}
 	if a.facts.Token.Status == authz.TokenValid {
-		subject = a.facts.Token.Subject
+		subject, issuer = a.facts.Token.Subject, a.facts.Token.Issuer
 	}
 	for _, h := range [...]authz.Header{
 		{Name: headerKeyID, Value: keyID}, {Name: headerAccount, Value: a.holder.Account}, {Name: headerPlan, Value: a.plan},
-		{Name: headerSubject, Value: subject},
+		{Name: headerSubject, Value: subject}, {Name: headerIssuer, Value: issuer},
 	} {
 		out.Headers = without(out.Headers, h.Name)
 		switch {
 		case h.Value != "":
 			out.Headers = append(out.Headers, h)
-		case h.Name != headerSubject || a.opt.Tokens != nil: // without tokens no upstream expects one
+		case h.Name != headerSubject && h.Name != headerIssuer || a.opt.Tokens != nil: // without tokens no upstream expects one
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
 		}
 	}

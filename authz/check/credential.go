@@ -23,13 +23,14 @@ type place struct {
 // credential is what a request carries to say who sent it.
 type credential struct {
 	text      string // the key
+	bearer    string // what came by the bearer scheme: a key or a token, see attempt.tellBearer
 	token     string // the bearer token
 	ambiguous bool
 	places    []place // of the key
 	room      [1]place
 }
 
-// find reads the key from every source, and the bearer token where tokens are understood. Two places may hold the same key; two that differ, or one source that was sent
+// find reads the key from every source, and what came by the bearer scheme. Two places may hold the same key; two that differ, or one source that was sent
 // twice, cannot be told apart from an attempt to be charged as one caller and served as another.
 func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
 	if r.HTTP == nil {
@@ -45,7 +46,7 @@ func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
 		}
 	}
 	if n := r.HTTP.Headers.Count("authorization"); n > 0 && (s.Bearer || tokens != nil) {
-		c.addBearer(r.HTTP.Headers.Values("authorization"), s.Bearer, tokens)
+		c.addBearer(r.HTTP.Headers.Values("authorization"))
 	}
 	for _, name := range s.Query {
 		c.addOnly(place{"query", name}, r.HTTP.Params[name])
@@ -89,9 +90,8 @@ func (c *credential) add(from place, value string) {
 const bearer = "bearer "
 
 // addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's
-// business, and so are JSON Web Tokens while no issuer is trusted. Envoy joins a repeated Authorization with a comma, so
-// a comma beside a bearer scheme is two credentials.
-func (c *credential) addBearer(values []string, keys bool, tokens Tokens) {
+// business. Envoy joins a repeated Authorization with a comma, so a comma beside a bearer scheme is two credentials.
+func (c *credential) addBearer(values []string) {
 	for _, v := range values {
 		lower := strings.ToLower(v)
 		if !strings.Contains(lower, bearer) {
@@ -104,12 +104,7 @@ func (c *credential) addBearer(values []string, keys bool, tokens Tokens) {
 		if !strings.HasPrefix(lower, bearer) {
 			continue
 		}
-		switch text := strings.Trim(v[len(bearer):], " \t"); {
-		case tokens != nil && text != "" && tokens.IsToken(text):
-			c.token = text
-		case keys && !looksLikeJWT(text):
-			c.add(place{"header", "authorization"}, text)
-		}
+		c.bearer = strings.Trim(v[len(bearer):], " \t")
 	}
 }
 

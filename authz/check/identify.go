@@ -18,12 +18,12 @@ type Keys interface {
 
 // Tokens finds out what a bearer token is worth. As Keys, it does not fail, and knows nothing of revocation.
 type Tokens interface {
-	// IsToken reports whether a bearer text is a token's and not a key's.
+	// IsToken reports whether a bearer text that is no key that is known here can be a token's.
 	IsToken(text string) bool
-	Identify(ctx context.Context, text string, now time.Time) authz.TokenFact
+	Identify(ctx context.Context, b *authz.Bearer, now time.Time) authz.TokenFact
 	// FromProxy returns what is known about a token that the proxy has verified, by the metadata of its filters and the
 	// token's text if the request has it, and false if there is none.
-	FromProxy(ctx context.Context, filters map[string]any, text string, now time.Time) (authz.TokenFact, bool)
+	FromProxy(ctx context.Context, filters map[string]any, b *authz.Bearer, now time.Time) (authz.TokenFact, bool)
 }
 
 // Revocations says who is cut off.
@@ -40,13 +40,18 @@ func (a *attempt) identify(ctx context.Context) {
 	a.facts.Account.Status = authz.AccountUnknown
 	a.facts.Revocation.Stale = a.revocations.Stale()
 	a.opt.Credentials.find(&a.credential, a.request, a.opt.Tokens)
+	patient := a.patient(ctx)
+	known := a.tellBearer(patient)
 	switch key := &a.facts.Key; {
 	case a.credential.ambiguous:
-		key.Status = authz.KeyAmbiguous
+		a.facts.Account = authz.AccountFact{Status: authz.AccountUnknown}
+		*key = authz.KeyFact{Status: authz.KeyAmbiguous}
 	case a.credential.text == "":
 		key.Status = authz.KeyMissing
 	default:
-		a.facts.Key, a.facts.Account = a.keys.Identify(a.patient(ctx), a.credential.text, a.began)
+		if !known {
+			a.facts.Key, a.facts.Account = a.keys.Identify(patient, a.credential.text, a.began)
+		}
 		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
 			key.Status = authz.KeyRevoked
 		}
@@ -56,19 +61,62 @@ func (a *attempt) identify(ctx context.Context) {
 	}
 }
 
+// tellBearer says of what came by the bearer scheme whether it is a key or a token. Keys are looked up first: those that
+// were imported have any form, that of a token too, and a text that may be a key must not be shown to a token's server.
+// It reports whether the facts about the request's key are there by that.
+func (a *attempt) tellBearer(ctx context.Context) bool {
+	c, tokens := &a.credential, a.opt.Tokens
+	here := place{"header", "authorization"}
+	switch {
+	case c.bearer == "" || c.ambiguous:
+		return false
+	case !a.opt.Credentials.Bearer: // keys do not come this way, and the verifier keeps those that do to itself
+		if tokens != nil && tokens.IsToken(c.bearer) {
+			c.token = c.bearer
+		}
+		return false
+	case c.bearer == c.text:
+		c.add(here, c.bearer)
+		return false
+	}
+	key, account := a.keys.Identify(ctx, c.bearer, a.began)
+	if key.Status == authz.KeyUnknown || key.Status == authz.KeyMalformed {
+		switch {
+		case tokens != nil && tokens.IsToken(c.bearer):
+			c.token = c.bearer
+			return false
+		case looksLikeJWT(c.bearer): // the upstream's business, while no issuer is trusted
+			return false
+		}
+	}
+	alone := c.text == ""
+	c.add(here, c.bearer)
+	if alone {
+		a.facts.Key, a.facts.Account = key, account
+	}
+	return alone
+}
+
 // identifyToken does the same for the bearer token. Whether it was revoked is asked every time, however long ago its
 // signature was verified.
 func (a *attempt) identifyToken(ctx context.Context) {
 	ctx = a.patient(ctx)
 	token := &a.facts.Token
+	b := authz.Bearer{Text: a.credential.token}
+	if from := a.request.Source; from != nil {
+		b.Certificate = from.Certificate
+		if from.Address != nil && from.Address.Socket != nil {
+			b.Peer = from.Address.Socket.Address
+		}
+	}
 	vouched := false
 	if m := a.request.Metadata; m != nil {
-		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, a.credential.token, a.began)
+		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, &b, a.began)
 	}
 	switch {
 	case vouched:
-	case a.credential.token != "":
-		*token = a.opt.Tokens.Identify(ctx, a.credential.token, a.began)
+	case b.Text != "":
+		*token = a.opt.Tokens.Identify(ctx, &b, a.began)
 	default:
 		token.Status = authz.TokenMissing
 	}

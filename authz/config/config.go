@@ -267,6 +267,8 @@ func (c *Config) validate() (field string, err error) {
 		return "tokens.skew", fmt.Errorf("%v: want at most %v", c.Tokens.Skew.Duration, maxSkew)
 	case c.Tokens.MaxBytes < 1:
 		return "tokens.max_bytes", fmt.Errorf("%d: want a number of bytes, such as 16384", c.Tokens.MaxBytes)
+	case c.Tokens.Introspection.MaxRefusals < 0:
+		return "tokens.introspection.max_refusals", fmt.Errorf("%d: want a number of tokens, or 0 for any", c.Tokens.Introspection.MaxRefusals)
 	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
 		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
 	case c.Policy.Memo < 0:

@@ -13,6 +13,11 @@ type Tokens struct {
 	MaxLifetime Duration `yaml:"max_lifetime" env:"MAX_LIFETIME"`
 	// Skew is by how much the clocks of issuers may differ from ours, 2m at most.
 	Skew Duration `yaml:"skew" env:"SKEW"`
+	// AcceptBound accepts tokens that are bound to a key of their client (cnf, as DPoP and mutual TLS have it) without a proof
+	// that the client has the key. Without it, a token that is bound to a certificate is good where Envoy sends the client's
+	// (include_peer_certificate) and it is that one, and one that is bound in another way is refused. A certificate that is
+	// sent has to be the right one in any case.
+	AcceptBound bool `yaml:"accept_bound" env:"ACCEPT_BOUND"`
 	// MaxBytes is the longest token that is read.
 	MaxBytes int `yaml:"max_bytes" env:"MAX_BYTES"`
 	// Refresh is how often the keys of issuers are fetched, MissInterval how soon they are fetched again because a token
@@ -28,19 +33,25 @@ type Issuer struct {
 	Issuer string `yaml:"issuer" env:"ISSUER"`
 	// Audiences are those of which a token has to name one in aud.
 	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
-	// Algorithms are those of its signatures: RS, PS and ES with 256, 384 or 512, and EdDSA. Empty: RS256 and ES256.
+	// AudienceClaim is where tokens name it, if not in aud: client_id for Amazon Cognito, whose access tokens have no aud.
+	AudienceClaim string `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`
+	// Algorithms are those of its signatures: RS, PS and ES with 256, 384 or 512, and EdDSA, which is also called Ed25519.
+	// Empty: RS256 and ES256.
 	Algorithms []string `yaml:"algorithms" env:"ALGORITHMS"`
 	// Discovery asks the issuer where its keys are: ISSUER/.well-known/openid-configuration.
 	Discovery bool   `yaml:"discovery" env:"DISCOVERY"`
 	JWKSURL   string `yaml:"jwks_url" env:"JWKS_URL"`
 	JWKSFile  string `yaml:"jwks_file" env:"JWKS_FILE"`
-	// Envoy leaves the signature to Envoy's jwt_authn filter, and is its payload_in_metadata. A token can be revoked by
-	// its text only if the filter forwards it (forward: true); by jti, sid, sub and client it always can.
+	// Envoy leaves the signature to Envoy's jwt_authn filter, and is its payload_in_metadata. A token is revoked by its text
+	// also where the filter does not forward it: its jti and its claims are recorded.
 	Envoy string `yaml:"envoy" env:"ENVOY"`
 	// AccountClaim names the claim with the account that pays for callers that have a token and no key; without it they
 	// need a key. PlanClaim names the one with the plan; without it the account's own counts.
 	AccountClaim string `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
 	PlanClaim    string `yaml:"plan_claim" env:"PLAN_CLAIM"`
+	// Accounts are how the accounts begin that its tokens may name: [acme-] for acme-1 and acme-2. A token that names another
+	// is refused. Empty: any; where there are several issuers, each of them could then make tokens for the customers of others.
+	Accounts []string `yaml:"accounts" env:"ACCOUNTS"`
 	// LogoutAudiences are our client ids at the issuer, to which it addresses back-channel logout.
 	LogoutAudiences []string `yaml:"logout_audiences" env:"LOGOUT_AUDIENCES"`
 	// EventAudiences are what it addresses Shared Signals events to.
@@ -60,14 +71,21 @@ type Introspection struct {
 	ClientID         string `yaml:"client_id" env:"CLIENT_ID"`
 	ClientSecretFile string `yaml:"client_secret_file" env:"CLIENT_SECRET_FILE"`
 	// Audiences, if there are any, are those of which the answer has to name one in aud.
-	Audiences    []string `yaml:"audiences" env:"AUDIENCES"`
-	AccountClaim string   `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
-	PlanClaim    string   `yaml:"plan_claim" env:"PLAN_CLAIM"`
+	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
+	// AudienceClaim, AccountClaim, PlanClaim and Accounts are those of an issuer.
+	AudienceClaim string   `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`
+	AccountClaim  string   `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
+	PlanClaim     string   `yaml:"plan_claim" env:"PLAN_CLAIM"`
+	Accounts      []string `yaml:"accounts" env:"ACCOUNTS"`
 	// TTL is how long an active token is believed to be, never past its end, and NegativeTTL how long one that is not.
 	TTL         Duration `yaml:"ttl" env:"TTL"`
 	NegativeTTL Duration `yaml:"negative_ttl" env:"NEGATIVE_TTL"`
 	// Timeout bounds one call. A check waits for less.
 	Timeout Duration `yaml:"timeout" env:"TIMEOUT"`
+	// MaxRefusals is about how many tokens that are not good the server is asked about in a minute for one peer, by its
+	// address (of IPv6, its /64). Behind a proxy that hides addresses, all callers are one peer. 0: any number. Tokens that
+	// were good before are always asked about.
+	MaxRefusals int `yaml:"max_refusals" env:"MAX_REFUSALS"`
 }
 
 func defaultTokens() Tokens {
@@ -75,7 +93,7 @@ func defaultTokens() Tokens {
 	return Tokens{
 		MaxLifetime: seconds(24 * 3600), Skew: seconds(30), MaxBytes: 16 << 10, Refresh: seconds(300), MissInterval: seconds(5),
 		KeysMaxAge:    seconds(24 * 3600),
-		Introspection: Introspection{TTL: seconds(10), NegativeTTL: seconds(2), Timeout: seconds(2)},
+		Introspection: Introspection{TTL: seconds(10), NegativeTTL: seconds(2), Timeout: seconds(2), MaxRefusals: 120},
 	}
 }
 

@@ -65,7 +65,7 @@ func putAccount(o *object, a *authz.AccountFact) error {
 }
 
 func putToken(o *object, t *authz.TokenFact, k *authz.KeyFact) error {
-	token, ok := o.child("token", 9)
+	token, ok := o.child("token", 10)
 	if !ok {
 		return nil
 	}
@@ -75,7 +75,10 @@ func putToken(o *object, t *authz.TokenFact, k *authz.KeyFact) error {
 	token.text("account", t.Account)
 	if t.Known() {
 		token.boolean("has_account", t.Account != "")
-		token.boolean("same_account", t.Account == "" || t.Account == k.Account)
+		token.boolean("same_account", t.Accountless || t.Account != "" && t.Account == k.Account)
+		if t.Accountless {
+			token.boolean("accountless", true)
+		}
 	}
 	token.text("plan", t.Plan)
 	if t.Known() || len(t.Scopes) > 0 {

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -139,6 +140,25 @@ func TestInputFacts(t *testing.T) {
 	wantJSON(t, "quota", m["quota"], `{"calls":{"limit":10,"remaining":3,"resets_at":"2031-02-03T03:05:06Z","state":"ok"},`+
 		`"credits":{"limit":0,"remaining":0,"state":"unavailable"}}`)
 	wantJSON(t, "revocation", m["revocation"], `{"stale":true}`)
+}
+
+// TestInputFacts_WhoseTheTokenIs says of a token beside the key of the account "a" whether it is of that account too.
+func TestInputFacts_WhoseTheTokenIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		token authz.TokenFact
+		want  string
+	}{
+		"the same":              {authz.TokenFact{Account: "a"}, `"has_account":true,"same_account":true`},
+		"another":               {authz.TokenFact{Account: "b"}, `"has_account":true,"same_account":false`},
+		"none, though it could": {authz.TokenFact{}, `"has_account":false,"same_account":false`},
+		"none, as always":       {authz.TokenFact{Accountless: true}, `"accountless":true,"has_account":false,"same_account":true`},
+	} {
+		c.token.Status, c.token.Issuer = authz.TokenValid, "i"
+		got, err := json.Marshal(inputJSON(t, &authz.Request{}, &authz.Facts{Key: authz.KeyFact{Account: "a"}, Token: c.token})["token"])
+		if err != nil || !strings.Contains(strings.Replace(string(got), `"issuer":"i",`, "", 1), c.want) {
+			t.Errorf("%s: %s, want %s (%v)", name, got, c.want, err)
+		}
+	}
 }
 
 func TestInputRefusesWhatIsNotJSON(t *testing.T) {

@@ -83,7 +83,7 @@ func tokenOptions(cfg *config.Tokens, log *slog.Logger) (*token.Options, []Start
 	if len(cfg.Issuers) == 0 && cfg.Introspection.URL == "" {
 		return nil, nil
 	}
-	opt := &token.Options{Timing: timing(cfg), MaxBytes: cfg.MaxBytes, IsKey: apikey.IsOurs, Now: time.Now, Log: log}
+	opt := &token.Options{Timing: timing(cfg), MaxBytes: cfg.MaxBytes, AcceptBound: cfg.AcceptBound, IsKey: apikey.IsOurs, Now: time.Now, Log: log}
 	faults := issuerFaults(cfg)
 	for n := range cfg.Issuers {
 		opt.Issuers = append(opt.Issuers, issuerOf(&cfg.Issuers[n]))

@@ -160,7 +160,8 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	if err := s.revocations.Sync(ctx); err != nil {
 		return fmt.Errorf("revocations: %w", err)
 	}
-	s.openTokens(ctx, parts.tokens)
+	keys := apikey.NewIdentifier(s.stores.keys, parts.hasher)
+	s.openTokens(ctx, parts.tokens, keys)
 	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
 	hintKey, err := readHintKey(s.cfg.DataDir)
 	if err != nil {
@@ -181,7 +182,7 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	if s.tokens != nil {
 		opt.Tokens = s.tokens
 	}
-	s.checker = check.New(apikey.NewIdentifier(s.stores.keys, parts.hasher), s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
+	s.checker = check.New(keys, s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		ClockDoubted: func() bool { return s.clock.Doubt() != "" },

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
@@ -20,10 +21,12 @@ import (
 const keysGrace = 3 * time.Second
 
 // openTokens makes the verifier, nil where no tokens are understood.
-func (s *Server) openTokens(ctx context.Context, opt *token.Options) {
+func (s *Server) openTokens(ctx context.Context, opt *token.Options, keys *apikey.Identifier) {
 	if opt == nil {
 		return
 	}
+	s.warnOfSharedAccounts(opt.Issuers)
+	opt.MayBeKey = keys.MayBeKey
 	s.tokens = token.New(*opt)
 	s.closers = append(s.closers, closer(s.tokens.Close))
 	ready, cancel := context.WithTimeout(ctx, keysGrace)
@@ -31,10 +34,23 @@ func (s *Server) openTokens(ctx context.Context, opt *token.Options) {
 	s.tokens.Ready(ready)
 }
 
+// warnOfSharedAccounts says so where several issuers may name any account, each that of another's customers too.
+func (s *Server) warnOfSharedAccounts(issuers []token.Issuer) {
+	var free []string
+	for i := range issuers {
+		if issuers[i].AccountClaim != "" && len(issuers[i].Accounts) == 0 {
+			free = append(free, issuers[i].Name)
+		}
+	}
+	if len(issuers) > 1 && len(free) > 0 {
+		s.log.Warn("tokens of these issuers may name any account, also those of other issuers' customers: set accounts", "issuers", free)
+	}
+}
+
 func issuerOf(c *config.Issuer) token.Issuer {
 	return token.Issuer{
 		Name: c.Issuer, Audiences: c.Audiences, Algorithms: c.Algorithms, JWKSURL: c.JWKSURL, JWKSFile: c.JWKSFile,
-		Discovery: c.Discovery, Envoy: c.Envoy, AccountClaim: c.AccountClaim, PlanClaim: c.PlanClaim,
+		Discovery: c.Discovery, Envoy: c.Envoy, AudienceClaim: c.AudienceClaim, AccountClaim: c.AccountClaim, PlanClaim: c.PlanClaim, Accounts: c.Accounts,
 		LogoutAudiences: c.LogoutAudiences, EventAudiences: c.EventAudiences, StatusLists: c.StatusLists,
 	}
 }
@@ -48,8 +64,8 @@ func introspection(c *config.Introspection) (*token.Introspection, error) {
 		return nil, err
 	}
 	in := &token.Introspection{
-		URL: c.URL, Issuer: c.Issuer, ClientID: c.ClientID, Secret: secret, Audiences: c.Audiences, AccountClaim: c.AccountClaim,
-		PlanClaim: c.PlanClaim, TTL: c.TTL.Duration, NegativeTTL: c.NegativeTTL.Duration, Timeout: c.Timeout.Duration,
+		URL: c.URL, Issuer: c.Issuer, ClientID: c.ClientID, Secret: secret, Audiences: c.Audiences, AudienceClaim: c.AudienceClaim,
+		AccountClaim: c.AccountClaim, PlanClaim: c.PlanClaim, Accounts: c.Accounts, MaxRefusals: c.MaxRefusals, TTL: c.TTL.Duration, NegativeTTL: c.NegativeTTL.Duration, Timeout: c.Timeout.Duration,
 	}
 	return in, in.Check()
 }

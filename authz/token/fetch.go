@@ -68,20 +68,31 @@ func fetch(ctx context.Context, c *http.Client, from, accept string) ([]byte, ht
 	return body, resp.Header, err
 }
 
+// statusError is an answer that is not a 200.
+type statusError struct {
+	from string
+	code int
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("%s answered %d", e.from, e.code) }
+
+// errDocument says that an answer came whole and is not what was asked for.
+var errDocument = errors.New("is that the right address?")
+
 // read reads and closes an answer that has to be a 200.
 func read(resp *http.Response, from string) ([]byte, error) {
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %d", from, resp.StatusCode)
+		return nil, &statusError{from, resp.StatusCode}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxFetch+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", from, err)
 	case len(body) > maxFetch:
-		return nil, fmt.Errorf("%s sent more than %d bytes", from, maxFetch)
+		return nil, fmt.Errorf("%s sent more than %d bytes: %w", from, maxFetch, errDocument)
 	case bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")):
-		return nil, fmt.Errorf("%s sent HTML: is that the right address?", from)
+		return nil, fmt.Errorf("%s sent HTML: %w", from, errDocument)
 	}
 	return body, nil
 }

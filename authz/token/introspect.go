@@ -2,14 +2,18 @@ package token
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/sony/gobreaker/v2"
 	"golang.org/x/sync/singleflight"
 
@@ -25,11 +29,14 @@ type Introspection struct {
 	ClientID, Secret string
 	// Audiences, if there are any, are those of which an answer must name one.
 	Audiences []string
-	// AccountClaim and PlanClaim are those of an Issuer.
-	AccountClaim, PlanClaim string
+	// AudienceClaim, AccountClaim, PlanClaim and Accounts are those of an Issuer.
+	AudienceClaim, AccountClaim, PlanClaim string
+	Accounts                               []string
 	// TTL is how long "active" is believed, though never past the token's end, and NegativeTTL how long "not active" is.
 	TTL, NegativeTTL time.Duration
 	Timeout          time.Duration // of one call; a check may wait for less
+	// MaxRefusals is about how many tokens that are not good the server is asked for one peer in a minute. 0: any number.
+	MaxRefusals int
 }
 
 // Check returns an error that says what of the configuration cannot be honoured.
@@ -40,39 +47,78 @@ func (i *Introspection) Check() error {
 	if i.ClientID == "" || i.Secret == "" {
 		return authz.Errorf(authz.KindInvalid, "introspection needs a client id and its secret: a server tells strangers nothing")
 	}
+	if err := checkAccounts(i.Accounts, i.AccountClaim); err != nil {
+		return err
+	}
 	return CheckURL(i.URL)
 }
 
 const (
-	// maxAsking bounds how many calls are under way, and so how much a flood of made-up tokens can cost anybody.
+	// maxAsking bounds how many calls are under way, and so how much a flood of made-up tokens can cost anybody. Tokens that
+	// were good before have as many of their own.
 	maxAsking = 64
 	// maxOpaque is the longest opaque token.
 	maxOpaque = 4096
-	// tripAfter failures in a row nobody is asked for breakFor.
+	// After tripAfter failures in a row the server is not asked for breakFor.
 	tripAfter = 5
 	breakFor  = 2 * time.Second
+	// maxKnown is how many tokens are remembered to have been good, and maxRefused how many not to be.
+	maxKnown, maxRefused = cacheSize, 10_000
 )
 
 // introspector asks the server that made a token. One call is made for all who wait for the same token; after several
-// failures none is made for a while, and the answer is "unavailable" at once.
+// failures of the server none is made for a while, and the answer is "unavailable" at once.
+//
+// Whoever makes tokens up must not take the server away from those who have good ones: what a server says of a token is no
+// failure of the server, known tokens wait for no others, and each peer has so many refusals.
 type introspector struct {
 	Introspection
-	client  *http.Client
-	spawn   func(func(context.Context))
-	flights singleflight.Group
-	breaker *gobreaker.CircuitBreaker[map[string]any]
-	asking  chan struct{}
+	client   *http.Client
+	log      *slog.Logger
+	now      func() time.Time
+	spawn    func(func(context.Context))
+	mayBeKey func(ctx context.Context, text string) (bool, error)
+	flights  singleflight.Group
+	breaker  *gobreaker.CircuitBreaker[map[string]any]
+	room     [2]chan struct{} // for calls under way: about tokens that are not known, and about known ones
+	known    *otter.Cache[digest, struct{}]
+	refused  *otter.Cache[digest, *verified]
+	peers    *peers
+
+	mu         sync.Mutex
+	complained time.Time // when an answer that cannot be used was last logged
 }
 
+type digest = [sha256.Size]byte
+
 func newIntrospector(i Introspection, spawn func(func(context.Context)), opt Options) *introspector {
+	if i.AudienceClaim == "" {
+		i.AudienceClaim = "aud"
+	}
+	if opt.MayBeKey == nil { // nothing is sent anywhere before somebody can say what it is
+		opt.MayBeKey = func(context.Context, string) (bool, error) { return false, errors.New("nobody knows the API keys") }
+	}
 	return &introspector{
-		Introspection: i, client: opt.Client, spawn: spawn, asking: make(chan struct{}, maxAsking),
+		Introspection: i, client: opt.Client, log: opt.Log, now: opt.Now, spawn: spawn, mayBeKey: opt.MayBeKey, peers: newPeers(i.MaxRefusals),
+		room: [2]chan struct{}{make(chan struct{}, maxAsking), make(chan struct{}, maxAsking)},
+		known: otter.Must(&otter.Options[digest, struct{}]{
+			MaximumSize: maxKnown, ExpiryCalculator: otter.ExpiryAccessing[digest, struct{}](opt.Timing.MaxLifetime),
+		}),
+		refused: otter.Must(&otter.Options[digest, *verified]{
+			MaximumSize: maxRefused, ExpiryCalculator: otter.ExpiryWriting[digest, *verified](max(knownFor, i.NegativeTTL)),
+		}),
 		breaker: gobreaker.NewCircuitBreaker[map[string]any](gobreaker.Settings{
-			Name: i.URL, Timeout: breakFor,
+			Name: i.URL, Timeout: breakFor, IsSuccessful: func(err error) bool { return !isDown(err) },
 			ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 			OnStateChange: func(url string, _, to gobreaker.State) { reportBreaker(opt.Log, url, to) },
 		}),
 	}
+}
+
+func (in *introspector) close() {
+	in.known.StopAllGoroutines()
+	in.refused.StopAllGoroutines()
+	in.peers.close()
 }
 
 func reportBreaker(log *slog.Logger, url string, to gobreaker.State) {
@@ -86,10 +132,24 @@ func reportBreaker(log *slog.Logger, url string, to gobreaker.State) {
 
 // introspect asks about a token, or waits for the answer that somebody else waits for, as long as the context allows. The
 // answer is remembered before anybody is told, so that who comes a moment later does not ask again.
-func (v *Verifier) introspect(ctx context.Context, text string, k cacheKey, now time.Time) (*verified, error) {
+func (v *Verifier) introspect(ctx context.Context, b *authz.Bearer, k cacheKey, now time.Time) (*verified, error) {
 	in := v.introspector
-	if in == nil || !plausible(text) {
+	if in == nil || !plausible(b.Text) {
 		return nil, malformed("a text that is neither a JSON Web Token nor a bearer token of another kind")
+	}
+	if t, ok := in.refused.GetIfPresent(k.sum); ok && now.Before(t.recheck) {
+		return t, nil
+	}
+	// API keys come by the same scheme, and a token server is no place to send one to.
+	switch key, err := in.mayBeKey(ctx, b.Text); {
+	case err != nil:
+		return nil, refuse(authz.TokenUnavailable, "whether it is an API key cannot be told now")
+	case key:
+		return nil, malformed("an API key is not a token")
+	}
+	_, known := in.known.GetIfPresent(k.sum)
+	if !known && !in.peers.may(b.Peer, now) {
+		return nil, refuse(authz.TokenUnavailable, "too many tokens that are not good came from there")
 	}
 	type outcome struct {
 		t   *verified
@@ -97,22 +157,7 @@ func (v *Verifier) introspect(ctx context.Context, text string, k cacheKey, now 
 	}
 	done := make(chan outcome, 1)
 	in.spawn(func(work context.Context) {
-		t, err, _ := in.flights.Do(text, func() (any, error) {
-			if t := v.remembered(k, now); t != nil {
-				return t, nil
-			}
-			answer, err := in.ask(work, text)
-			if err != nil {
-				return nil, err
-			}
-			t, err := v.introspected(answer, now)
-			if err != nil {
-				return nil, err
-			}
-			t.fact.Digest = authz.TokenDigest(text)
-			v.cache.Set(k, t)
-			return t, nil
-		})
+		t, err, _ := in.flights.Do(b.Text, func() (any, error) { return v.asked(work, b, k, known, now) })
 		o := outcome{err: err}
 		o.t, _ = t.(*verified)
 		done <- o
@@ -125,6 +170,50 @@ func (v *Verifier) introspect(ctx context.Context, text string, k cacheKey, now 
 	}
 }
 
+// asked asks about a token and remembers the answer, whatever it is. The error says that there was none.
+func (v *Verifier) asked(ctx context.Context, b *authz.Bearer, k cacheKey, known bool, now time.Time) (*verified, error) {
+	in := v.introspector
+	if t := v.remembered(k, now); t != nil { // from a call that has ended since
+		return t, nil
+	}
+	if t, ok := in.refused.GetIfPresent(k.sum); ok && now.Before(t.recheck) {
+		return t, nil
+	}
+	answer, err := in.ask(ctx, b.Text, known)
+	var said *answerError
+	switch {
+	case errors.As(err, &said): // it is about this token, and asked again it would say the same
+		in.complain(err)
+		if !said.aboutUs {
+			in.peers.refused(b.Peer, now, said.retryAfter)
+		}
+		return in.refuse(k, authz.TokenUnavailable, err.Error(), now), nil
+	case err != nil:
+		return nil, err
+	}
+	t, err := v.introspected(answer, now)
+	var bad *authz.TokenError
+	switch {
+	case errors.As(err, &bad):
+		in.peers.refused(b.Peer, now, 0)
+		in.known.Invalidate(k.sum)
+		return in.refuse(k, bad.Status, bad.Text, now), nil
+	case err != nil:
+		return nil, err
+	}
+	t.fact.Digest = authz.TokenDigest(b.Text)
+	v.cache.Set(k, t)
+	in.known.Set(k.sum, struct{}{})
+	return t, nil
+}
+
+// refuse remembers that a token is not good, apart from those that are: a flood of made-up ones takes no room of theirs.
+func (in *introspector) refuse(k cacheKey, status authz.TokenStatus, fault string, now time.Time) *verified {
+	t := &verified{fact: authz.TokenFact{Status: status, Fault: fault}, recheck: now.Add(in.NegativeTTL)}
+	in.refused.Set(k.sum, t)
+	return t
+}
+
 // plausible reports whether a text can be a bearer token (RFC 6750 section 2.1, b64token).
 func plausible(text string) bool {
 	const b64token = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
@@ -132,16 +221,18 @@ func plausible(text string) bool {
 	return body != "" && len(text) <= maxOpaque && strings.Trim(body, b64token) == ""
 }
 
-// introspected reads an answer (RFC 7662 section 2.2).
+// introspected reads an answer (RFC 7662 section 2.2). The error says why the token is not good.
 func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified, error) {
 	in := v.introspector
 	if answer["active"] != true {
 		// It expired, was revoked, or was never issued: the server does not say which, and nothing is known of it.
-		return &verified{fact: authz.TokenFact{Status: authz.TokenRevoked, Fault: "its server says that it is not active"}, recheck: now.Add(in.NegativeTTL)}, nil
+		return nil, refuse(authz.TokenInactive, "its server says that it is not active")
 	}
-	claims := answer
-	t, err := v.answered(claims)
-	if err != nil {
+	t := &verified{fact: authz.TokenFact{Status: authz.TokenValid, Issuer: in.Issuer, Claims: answer, Scopes: scopes(answer)}}
+	if err := v.times(answer, t); err != nil {
+		return nil, err
+	}
+	if err := t.read(answer, payers{in.AccountClaim, in.PlanClaim, in.Accounts}, isAccess); err != nil {
 		return nil, err
 	}
 	// Servers need not say when a token was issued. One that tells the end only must not have it live longer than what
@@ -152,46 +243,55 @@ func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified
 	if t.fact.IssuedAt.IsZero() { // a server may move the end while the token is used: what revokes it is kept for good
 		t.fact.ExpiresAt = time.Time{}
 	}
-	if iss, there := claims["iss"]; there && iss != in.Issuer {
+	if iss := answer["iss"]; iss != nil && iss != in.Issuer {
 		return nil, refuse(authz.TokenUntrustedIssuer, "the answer is about another issuer's token")
 	}
-	aud, err := audiences(claims)
+	ours, err := addressed(answer, in.AudienceClaim, in.Audiences)
 	if err != nil {
 		return nil, err
 	}
-	if len(in.Audiences) > 0 && !slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(in.Audiences, a) }) {
+	if len(in.Audiences) > 0 && !ours {
 		t.fact.Status = authz.TokenWrongAudience
 	}
 	t.recheck = now.Add(in.TTL)
 	return t, nil
 }
 
-// answered is the fact about an active token.
-func (v *Verifier) answered(claims map[string]any) (*verified, error) {
-	in := v.introspector
-	t := &verified{fact: authz.TokenFact{
-		Status: authz.TokenValid, Issuer: in.Issuer, Claims: claims, Scopes: scopes(claims),
-		Account: named(claims, in.AccountClaim), Plan: named(claims, in.PlanClaim),
-	}}
-	err := v.times(claims, t)
-	if err != nil {
-		return nil, err
+// answerError is an answer that says nothing of the token, but that the server is at work.
+type answerError struct {
+	text       string
+	aboutUs    bool          // it does not let us ask: no caller is to blame
+	retryAfter time.Duration // with 429: how long the server wants to be left alone
+}
+
+func (e *answerError) Error() string { return e.text }
+
+// complain tells the operator, once in a minute, of an answer that cannot be used. Any caller may have caused it.
+func (in *introspector) complain(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if now := in.now(); in.complained.IsZero() || now.Sub(in.complained) >= time.Minute {
+		in.complained = now
+		in.log.Warn("introspection gave an answer that cannot be used", "error", err)
 	}
-	for name, to := range map[string]*string{
-		"jti": &t.fact.ID, "sub": &t.fact.Subject, "sid": &t.fact.Session, "client_id": &t.fact.Client,
-	} {
-		if *to, err = text(claims, name); err != nil {
-			return nil, err
-		}
-	}
-	return t, nil
+}
+
+// isDown reports whether an error says that the server is out of order: it cannot be reached, does not answer in time, or
+// answers 5xx. What it answers else may be for what it was asked.
+func isDown(err error) bool {
+	var said *answerError
+	return err != nil && !errors.As(err, &said)
 }
 
 // ask makes a call, unless too many are under way or the last ones failed.
-func (in *introspector) ask(ctx context.Context, text string) (map[string]any, error) {
+func (in *introspector) ask(ctx context.Context, text string, known bool) (map[string]any, error) {
+	room := in.room[0]
+	if known {
+		room = in.room[1]
+	}
 	select {
-	case in.asking <- struct{}{}:
-		defer func() { <-in.asking }()
+	case room <- struct{}{}:
+		defer func() { <-room }()
 	default:
 		return nil, fmt.Errorf("%d tokens are being asked about", maxAsking)
 	}
@@ -215,15 +315,31 @@ func (in *introspector) call(ctx context.Context, text string) (map[string]any, 
 		return nil, err
 	}
 	body, err := read(resp, in.URL)
-	if err != nil {
+	var status *statusError
+	switch {
+	case errors.As(err, &status) && status.code < 500:
+		aboutUs := status.code == http.StatusUnauthorized || status.code == http.StatusForbidden
+		return nil, &answerError{text: err.Error(), aboutUs: aboutUs, retryAfter: retryAfter(resp, status.code)}
+	case errors.Is(err, errDocument):
+		return nil, &answerError{text: err.Error()}
+	case err != nil:
 		return nil, err
 	}
 	answer, err := decodeObject(body)
 	if err != nil {
-		return nil, err
+		return nil, &answerError{text: fmt.Sprintf("the answer of %s %v", in.URL, err)}
 	}
 	if _, ok := answer["active"].(bool); !ok {
-		return nil, fmt.Errorf("%s did not say whether the token is active", in.URL)
+		return nil, &answerError{text: in.URL + " did not say whether the token is active"}
 	}
 	return answer, nil
+}
+
+// retryAfter is how long a server that is asked too often wants to be left alone (RFC 6585 section 4).
+func retryAfter(resp *http.Response, code int) time.Duration {
+	secs, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if code != http.StatusTooManyRequests || err != nil || secs < 0 {
+		return 0
+	}
+	return min(time.Duration(secs)*time.Second, time.Minute)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,9 +51,9 @@ func parse(text string, maxBytes int) (*parsed, error) {
 		}
 	}
 	for name, to := range map[string]*string{"alg": &p.alg, "kid": &p.kid, "typ": &p.typ} {
-		v, there := header[name]
+		v := header[name]
 		s, ok := v.(string)
-		if there && !ok || name == "alg" && s == "" {
+		if v != nil && !ok || name == "alg" && s == "" {
 			return nil, malformed("the header's %s is not a text", name)
 		}
 		*to = s
@@ -80,11 +81,13 @@ func refuse(s authz.TokenStatus, format string, args ...any) *authz.TokenError {
 // maxName is the longest name of somebody or something in a token: a longer one could not be revoked.
 const maxName = 1024
 
+// A claim that is null is absent, for all that is read of a token: many who write JSON write null for what they do not have.
+
 // text is a claim that has to be a text if it is there.
 func text(claims map[string]any, name string) (string, error) {
-	v, there := claims[name]
+	v := claims[name]
 	s, ok := v.(string)
-	if there && !ok || len(s) > maxName {
+	if v != nil && !ok || len(s) > maxName {
 		return "", malformed("%s is not a text of at most %d bytes", name, maxName)
 	}
 	return s, nil
@@ -92,8 +95,8 @@ func text(claims map[string]any, name string) (string, error) {
 
 // instant is a NumericDate (RFC 7519 section 2): a number of seconds. Zero if it is not there.
 func instant(claims map[string]any, name string) (time.Time, error) {
-	v, there := claims[name]
-	if !there {
+	v := claims[name]
+	if v == nil {
 		return time.Time{}, nil
 	}
 	n, ok := v.(json.Number)
@@ -108,17 +111,23 @@ func instant(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(int64(whole), int64(part*1e9)).UTC(), nil
 }
 
-// audiences are the values of aud (RFC 7519 section 4.1.3): one text or a list of them.
-func audiences(claims map[string]any) ([]string, error) {
-	switch aud := claims["aud"].(type) {
+// audiences are the values of a claim such as aud (RFC 7519 section 4.1.3): one text or a list of them.
+func audiences(claims map[string]any, name string) ([]string, error) {
+	switch aud := claims[name].(type) {
 	case nil:
 		return nil, nil
 	case string:
 		return []string{aud}, nil
 	case []any:
-		return texts(aud, "aud")
+		return texts(aud, name)
 	}
-	return nil, malformed("aud is neither a text nor a list")
+	return nil, malformed("%s is neither a text nor a list", name)
+}
+
+// addressed reports whether a claim names one of those audiences.
+func addressed(claims map[string]any, name string, to []string) (bool, error) {
+	aud, err := audiences(claims, name)
+	return slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(to, a) }), err
 }
 
 func texts(list []any, name string) ([]string, error) {

@@ -6,9 +6,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +30,16 @@ var algorithms = map[string]struct {
 	"RS256": {jwa.RS256(), isRSA}, "RS384": {jwa.RS384(), isRSA}, "RS512": {jwa.RS512(), isRSA},
 	"PS256": {jwa.PS256(), isRSA}, "PS384": {jwa.PS384(), isRSA}, "PS512": {jwa.PS512(), isRSA},
 	"ES256": {jwa.ES256(), onCurve(256)}, "ES384": {jwa.ES384(), onCurve(384)}, "ES512": {jwa.ES512(), onCurve(521)},
-	"EdDSA": {jwa.EdDSA(), isEd25519},
+	"EdDSA": {jwa.EdDSA(), isEd25519}, "Ed25519": {jwa.EdDSAEd25519(), isEd25519},
+}
+
+// canonical is one name for an algorithm. RFC 9864 calls Ed25519 what RFC 8037 called EdDSA with a key on that curve; there
+// are no others here, so an issuer may move from one name to the other.
+func canonical(alg string) string {
+	if alg == "EdDSA" {
+		return "Ed25519"
+	}
+	return alg
 }
 
 // RSA keys outside of these sizes are too weak, or cost too much to use (RFC 7518 section 3.3).
@@ -58,82 +71,158 @@ type key struct {
 
 // keySet is the keys of an issuer at one time. It is never changed.
 type keySet struct {
-	keys []key
-	at   time.Time // when it was fetched
+	keys   []key
+	faulty []string  // what is wrong with those that look like keys for signatures and cannot be used
+	at     time.Time // when it was fetched
 }
 
 // maxKeys is the most keys that one issuer can have.
 const maxKeys = 100
 
-// parseKeys reads a JWK Set (RFC 7517 section 5). Keys for other purposes, of other kinds and too weak ones are left out;
-// a set of which nothing remains is refused. One that is empty to begin with is an issuer's way to say that it trusts none
-// of its keys any more.
-func parseKeys(raw []byte) ([]key, error) {
+// parseKeys reads a JWK Set (RFC 7517 section 5). Keys for other purposes are left out, and so are those that cannot be
+// read or are too weak, of which it says what is wrong; a set of which nothing remains is refused. One that is empty to
+// begin with is an issuer's way to say that it trusts none of its keys any more.
+func parseKeys(raw []byte) (keys []key, faulty []string, err error) {
 	doc, err := decodeObject(raw)
 	if err != nil {
-		return nil, fmt.Errorf("the key set %w", err)
+		return nil, nil, fmt.Errorf("the key set %w", err)
 	}
-	switch list, ok := doc["keys"].([]any); {
+	list, ok := doc["keys"].([]any)
+	switch {
 	case !ok:
-		return nil, errors.New("the key set has no list of keys")
-	case len(list) == 0:
-		return nil, nil
+		return nil, nil, errors.New("the key set has no list of keys")
+	case len(list) > maxKeys:
+		return nil, nil, fmt.Errorf("the key set has %d keys: %d are read", len(list), maxKeys)
 	}
-	set, err := jwk.Parse(raw, jwk.WithIgnoreParseError(true))
-	if err != nil {
-		return nil, fmt.Errorf("the key set: %w", err)
-	}
-	if set.Len() > maxKeys {
-		return nil, fmt.Errorf("the key set has %d keys: %d are read", set.Len(), maxKeys)
-	}
-	var out []key
-	for i := range set.Len() {
-		if k, ok := set.Key(i); ok {
-			if k, ok := usable(k); ok {
-				out = append(out, k)
-			}
+	var other []string
+	for i, v := range list {
+		k, err := readKey(v)
+		var purpose otherPurpose
+		switch {
+		case err == nil:
+			keys = append(keys, k)
+		case errors.As(err, &purpose):
+			other = append(other, nameKey(i, v)+": "+err.Error())
+		default:
+			faulty = append(faulty, nameKey(i, v)+": "+err.Error())
 		}
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("none of the key set's %d keys can verify a signature", set.Len())
+	if len(keys) == 0 && len(list) > 0 {
+		return nil, nil, fmt.Errorf("none of the key set's %d keys can verify a signature: %s", len(list), someOf(append(faulty, other...)))
 	}
-	return out, nil
+	return keys, faulty, nil
 }
 
-// usable is the public part of a key that is for signatures.
-func usable(k jwk.Key) (key, bool) {
-	if use, ok := k.KeyUsage(); ok && use != "" && use != "sig" {
-		return key{}, false
+// someOf joins the first few texts.
+func someOf(texts []string) string {
+	const most = 5
+	if more := len(texts) - most; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(texts[:most], "; "), more)
+	}
+	return strings.Join(texts, "; ")
+}
+
+// nameKey is how an operator finds a key in its set.
+func nameKey(i int, v any) string {
+	m, _ := v.(map[string]any)
+	if kid, ok := m["kid"].(string); ok {
+		return fmt.Sprintf("key %.64q", kid)
+	}
+	return fmt.Sprintf("key %d, which has no kid", i+1)
+}
+
+// otherPurpose says why a key is not for verifying signatures. There is nothing wrong with it.
+type otherPurpose string
+
+func (o otherPurpose) Error() string { return string(o) }
+
+// readKey returns the public part of a key that is for signatures.
+func readKey(v any) (key, error) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return key{}, errors.New("it is not a JSON object")
+	}
+	maps.DeleteFunc(m, func(_ string, v any) bool { return v == nil }) // null is absent, and nothing else reads the document
+	if err := verifies(m); err != nil {
+		return key{}, err
+	}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return key{}, err
+	}
+	k, err := jwk.ParseKey(raw)
+	if err != nil {
+		return key{}, fmt.Errorf("it cannot be read: %w", err)
 	}
 	if _, symmetric := k.(jwk.SymmetricKey); symmetric {
-		return key{}, false
+		return key{}, otherPurpose("it is a secret that both sides know")
 	}
-	raw, err := jwk.PublicRawKeyOf(k)
+	pub, err := jwk.PublicRawKeyOf(k)
 	if err != nil {
-		return key{}, false
+		return key{}, fmt.Errorf("it cannot be read: %w", err)
 	}
-	out := key{raw: raw}
+	out := key{raw: pub}
 	out.kid, _ = k.KeyID()
 	if alg, ok := k.Algorithm(); ok {
 		out.alg = alg.String()
 	}
 	for name, a := range algorithms {
-		if (out.alg == "" || out.alg == name) && a.fits(raw) {
-			return out, true
+		if (out.alg == "" || canonical(out.alg) == canonical(name)) && a.fits(pub) {
+			return out, nil
 		}
 	}
-	return key{}, false
+	return key{}, unfit(out)
 }
 
-// find returns the keys that may have made a signature: those with its kid, or all if it names none.
-func (s *keySet) find(kid, alg string) []key {
-	var out []key
+// verifies returns an error if a key says of itself that it is not for verifying signatures (RFC 7517 sections 4.2 and 4.3).
+func verifies(m map[string]any) error {
+	if use, there := m["use"]; there && use != "sig" && use != "" {
+		return otherPurpose(fmt.Sprintf("its use is %.32q", fmt.Sprint(use)))
+	}
+	ops, there := m["key_ops"]
+	if !there {
+		return nil
+	}
+	list, ok := ops.([]any)
+	if !ok {
+		return errors.New("its key_ops is not a list")
+	}
+	if !slices.Contains(list, any("verify")) {
+		return otherPurpose(fmt.Sprintf("its key_ops is %.64q, without verify", fmt.Sprint(list)))
+	}
+	return nil
+}
+
+// unfit says why a key that can be read cannot verify a signature.
+func unfit(k key) error {
+	if r, ok := k.raw.(*rsa.PublicKey); ok && !isRSA(r) {
+		return fmt.Errorf("it has %d bits: want %d to %d", r.N.BitLen(), minRSABits, maxRSABits)
+	}
+	if _, known := algorithms[k.alg]; k.alg != "" && !known {
+		return otherPurpose(fmt.Sprintf("its alg is %.32q", k.alg))
+	}
+	return fmt.Errorf("no signature can be verified with a key of its kind (%T, alg %q)", k.raw, k.alg)
+}
+
+// find returns the keys that may have made a signature, and whether its kid says so: those with its kid or, where there
+// are none, those that have no kid to tell them by; all of them if the signature names none.
+func (s *keySet) find(kid, alg string) (candidates []key, named bool) {
+	var nameless []key
 	for _, k := range s.keys {
-		if (kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) && algorithms[alg].fits(k.raw) {
-			out = append(out, k)
+		if k.alg != "" && canonical(k.alg) != canonical(alg) || !algorithms[alg].fits(k.raw) {
+			continue
+		}
+		switch {
+		case kid != "" && k.kid == kid:
+			candidates = append(candidates, k)
+		case kid == "" || k.kid == "":
+			nameless = append(nameless, k)
 		}
 	}
-	return out
+	if len(candidates) > 0 {
+		return candidates, true
+	}
+	return nameless, false
 }
 
 // equal reports whether the same keys are for the same things.
@@ -227,8 +316,9 @@ func (r *keyring) fetch(ctx context.Context) {
 	defer cancel()
 	raw, err := r.source(ctx)
 	var keys []key
+	var faulty []string
 	if err == nil {
-		keys, err = parseKeys(raw)
+		keys, faulty, err = parseKeys(raw)
 	}
 	if err != nil {
 		text := err.Error()
@@ -241,11 +331,14 @@ func (r *keyring) fetch(ctx context.Context) {
 		r.log.Info("keys of an issuer can be had again", "issuer", r.issuer)
 	}
 	old := r.set.Load()
+	if len(faulty) > 0 && (old == nil || !slices.Equal(old.faulty, faulty)) {
+		r.log.Warn("some keys of an issuer cannot be used", "issuer", r.issuer, "keys", len(keys), "unusable", len(faulty), "why", someOf(faulty))
+	}
 	if old != nil && old.equal(keys) {
-		r.set.Store(&keySet{keys: old.keys, at: r.now()})
+		r.set.Store(&keySet{keys: old.keys, faulty: faulty, at: r.now()})
 		return
 	}
-	r.set.Store(&keySet{keys: keys, at: r.now()})
+	r.set.Store(&keySet{keys: keys, faulty: faulty, at: r.now()})
 	r.changed()
 	r.log.Info("keys of an issuer", "issuer", r.issuer, "keys", len(keys))
 }

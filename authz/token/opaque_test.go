@@ -1,10 +1,14 @@
 package token_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +43,7 @@ func TestOpaqueTokens(t *testing.T) {
 	now := b.clock.now()
 	b.issuer.Opaque("abc", map[string]any{"sub": "alice", "scope": "read", "org": "acme", "client_id": "app", "exp": now.Unix() - 15, "iat": now.Unix() - 60, "jti": "j"})
 	for range 3 {
-		f := b.Identify(t.Context(), "abc", now)
+		f := b.Identify(t.Context(), &authz.Bearer{Text: "abc"}, now)
 		if f.Status != authz.TokenValid || f.Subject != "alice" || f.Account != "acme" || f.Client != "app" || f.ID != "j" ||
 			f.Issuer != b.issuer.URL || f.Digest != authz.TokenDigest("abc") || len(f.Scopes) != 1 {
 			t.Errorf("%+v", f)
@@ -56,8 +60,8 @@ func TestOpaqueTokens(t *testing.T) {
 	b.clock.advance(4 * time.Second) // exp, at which an answer of 4 seconds ago does not help
 	b.want(t, "abc", authz.TokenExpired)
 
-	b.want(t, "stranger", authz.TokenRevoked)
-	b.want(t, "stranger", authz.TokenRevoked)
+	b.want(t, "stranger", authz.TokenInactive)
+	b.want(t, "stranger", authz.TokenInactive)
 	if n := b.issuer.Asked.Load(); n != 3 {
 		t.Errorf("asked %d times", n)
 	}
@@ -106,11 +110,40 @@ func TestManyAskOnce(t *testing.T) {
 	}
 }
 
-// TestIntrospectionThatFails has a server that answers badly: its tokens are unavailable, and after some failures it is
+// TestIntrospection_ServerDown has a server that is out of order: its tokens are unavailable, and after some failures it is
 // left alone for a while.
-func TestIntrospectionThatFails(t *testing.T) {
+func TestIntrospection_ServerDown(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
-		"error":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+		"503":           func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+		"no connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"half an answer": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte(`{"active":`))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := asking(t, nil)
+			var asked atomic.Int64
+			b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) { asked.Add(1); answer(w, r) })
+			for i := range 20 {
+				b.want(t, fmt.Sprint("token", i), authz.TokenUnavailable)
+			}
+			if n := asked.Load(); n != 5 {
+				t.Errorf("asked %d times, want to be left alone after 5 failures", n)
+			}
+		})
+	}
+}
+
+// TestIntrospection_StrangersOutage has made-up tokens that the server answers in every odd way. A good token that comes
+// afterwards is asked about all the same.
+func TestIntrospection_StrangersOutage(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"400":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) },
+		"401":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) },
+		"404":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) },
+		"429":          func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Retry-After", "30"); w.WriteHeader(429) },
+		"a redirect":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) },
 		"HTML":         text("<html>"),
 		"no word":      text(`{"sub":"alice"}`),
 		"a text":       text(`{"active":"true"}`),
@@ -119,18 +152,155 @@ func TestIntrospectionThatFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := asking(t, nil)
-			asked := 0
-			b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) { asked++; answer(w, r) })
+			var asked atomic.Int64
+			b.issuer.Opaque("good", map[string]any{"iat": b.clock.now().Unix()})
+			b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) { asked.Add(1); answer(w, r) })
 			for i := range 20 {
-				b.want(t, fmt.Sprint("token", i), authz.TokenUnavailable)
+				bearer := authz.Bearer{Text: fmt.Sprint("token", i), Peer: "192.0.2.1"}
+				for range 2 { // repeated, it is not asked about again
+					if f := b.Identify(t.Context(), &bearer, b.clock.now()); f.Status != authz.TokenUnavailable {
+						t.Errorf("status %q", f.Status)
+					}
+				}
 			}
-			if asked != 5 {
-				t.Errorf("asked %d times, want to be left alone after 5 failures", asked)
+			if n := asked.Load(); n > 20 || n < 20 && name != "429" { // where only that peer is left waiting
+				t.Errorf("asked %d times", n)
+			}
+			b.issuer.Serve(tokentest.IntrospectPath, nil)
+			if f := b.Identify(t.Context(), &authz.Bearer{Text: "good", Peer: "192.0.2.2"}, b.clock.now()); f.Status != authz.TokenValid {
+				t.Errorf("a good token of somebody else: %q", f.Status)
 			}
 		})
 	}
 	b := asking(t, func(in *token.Introspection) { in.Secret = "wrong" })
 	b.want(t, "abc", authz.TokenUnavailable)
+}
+
+// TestIntrospection_KnownTokensHaveRoom fills every place for calls with made-up tokens that the server is slow to answer.
+func TestIntrospection_KnownTokensHaveRoom(t *testing.T) {
+	b := asking(t, nil)
+	b.issuer.Opaque("good", map[string]any{"iat": b.clock.now().Unix()})
+	b.want(t, "good", authz.TokenValid)
+	b.clock.advance(11 * time.Second) // it has to be asked about again
+	release := make(chan struct{})
+	var waiting atomic.Int64
+	b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("token") != "good" {
+			waiting.Add(1)
+			<-release
+		}
+		_, _ = fmt.Fprintf(w, `{"active":true,"iat":%d}`, b.clock.now().Unix())
+	})
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() { b.status(t, fmt.Sprint("made-up", i)) })
+	}
+	for waiting.Load() < 64 {
+		time.Sleep(time.Millisecond)
+	}
+	b.want(t, "good", authz.TokenValid)
+	close(release)
+	wg.Wait()
+}
+
+// TestIntrospection_RefusalsPerPeer has one peer make up tokens. Its own known token, and those of others, are good.
+func TestIntrospection_RefusalsPerPeer(t *testing.T) {
+	b := asking(t, func(in *token.Introspection) { in.MaxRefusals = 10 })
+	iat := b.clock.now().Unix()
+	b.issuer.Opaque("known", map[string]any{"iat": iat})
+	b.issuer.Opaque("other", map[string]any{"iat": iat})
+	from := func(peer, text string) authz.TokenStatus {
+		return b.Identify(t.Context(), &authz.Bearer{Text: text, Peer: peer}, b.clock.now()).Status
+	}
+	if s := from("2001:db8::1", "known"); s != authz.TokenValid {
+		t.Fatal(s)
+	}
+	before := b.issuer.Asked.Load()
+	for i := range 100 {
+		want := authz.TokenInactive
+		if i >= 10 {
+			want = authz.TokenUnavailable
+		}
+		if s := from(fmt.Sprintf("2001:db8::%x", i+1), fmt.Sprint("made-up", i)); s != want { // the addresses of one customer
+			t.Errorf("%d: %q", i, s)
+		}
+	}
+	if n := b.issuer.Asked.Load() - before; n != 10 {
+		t.Errorf("asked %d times", n)
+	}
+	b.clock.advance(11 * time.Second)
+	for peer, text := range map[string]string{"2001:db8::1": "known", "2001:db8:0:1::1": "other"} {
+		if s := from(peer, text); s != authz.TokenValid {
+			t.Errorf("%s of %s: %q", text, peer, s)
+		}
+	}
+	b.clock.advance(time.Minute)
+	if s := from("2001:db8::1", "made-up-later"); s != authz.TokenInactive {
+		t.Errorf("a minute later: %q", s)
+	}
+}
+
+// TestIntrospection_NoKeyLeaves has texts that are, or may be, API keys.
+func TestIntrospection_NoKeyLeaves(t *testing.T) {
+	b := asking(t, nil)
+	jwt := b.issuer.Token(map[string]any{"iss": "https://elsewhere.example"})
+	keys := map[string]error{"imported-key": nil, jwt: nil, "maybe": errors.New("the store hangs")}
+	v := token.New(token.Options{
+		Introspection: &token.Introspection{
+			URL: b.issuer.URL + tokentest.IntrospectPath, Issuer: b.issuer.URL, ClientID: b.issuer.ClientID, Secret: b.issuer.Secret,
+			TTL: time.Second, NegativeTTL: time.Second, Timeout: time.Second,
+		},
+		Timing: timing(), IsKey: func(string) bool { return false }, Now: b.clock.now, Log: slog.New(slog.DiscardHandler),
+		MayBeKey: func(_ context.Context, text string) (bool, error) {
+			err, there := keys[text]
+			return there && err == nil, err
+		},
+	})
+	defer v.Close()
+	for text, err := range keys {
+		want := authz.TokenMalformed
+		if err != nil {
+			want = authz.TokenUnavailable
+		}
+		for range 2 {
+			if f := v.Inspect(t.Context(), text); f.Status != want {
+				t.Errorf("%.20s: %q", text, f.Status)
+			}
+		}
+	}
+	if n := b.issuer.Asked.Load(); n != 0 {
+		t.Errorf("%d keys left", n)
+	}
+	if f := v.Inspect(t.Context(), "no-key"); f.Status != authz.TokenInactive {
+		t.Errorf("%q", f.Status)
+	}
+}
+
+// TestIntrospection_TokensForOtherUses has answers that say what kind of token it is about.
+func TestIntrospection_TokensForOtherUses(t *testing.T) {
+	b := asking(t, nil)
+	for i, c := range []struct {
+		name string
+		kind any
+		want authz.TokenStatus
+	}{
+		{"token_type", "Bearer", authz.TokenValid}, {"token_type", "access_token", authz.TokenValid}, {"token_type", nil, authz.TokenValid},
+		{"token_type", "urn:ietf:params:oauth:token-type:access_token", authz.TokenValid},
+		{"token_use", "access", authz.TokenValid}, {"typ", "Bearer", authz.TokenValid}, {"typ", "at+jwt", authz.TokenValid}, {"typ", "customer", authz.TokenValid},
+		{"token_type", "refresh_token", authz.TokenMalformed}, {"token_type", "Refresh", authz.TokenMalformed}, {"token_type", "ID_TOKEN", authz.TokenMalformed},
+		{"token_type", "N_A", authz.TokenMalformed}, {"token_type", 1, authz.TokenMalformed},
+		{"token_type", "urn:ietf:params:oauth:token-type:id_token", authz.TokenMalformed}, {"token_type", "something new", authz.TokenMalformed},
+		{"token_use", "refresh_token", authz.TokenMalformed}, {"token_use", "id", authz.TokenMalformed}, {"token_usage", "refresh-token", authz.TokenMalformed},
+		{"typ", "Refresh", authz.TokenMalformed}, {"typ", "Offline", authz.TokenMalformed}, {"typ", "ID", authz.TokenMalformed},
+		{"typ", "Serialized-ID", authz.TokenMalformed}, {"typ", "logout+jwt", authz.TokenMalformed}, {"purpose", "refresh_token", authz.TokenMalformed},
+		{"events", map[string]any{"x": map[string]any{}}, authz.TokenMalformed}, {"token_type", "DPoP", authz.TokenUnbound},
+	} {
+		name := fmt.Sprint("token-", i)
+		b.issuer.Opaque(name, map[string]any{"iat": b.clock.now().Unix(), c.name: c.kind})
+		if got := b.status(t, name); got != c.want {
+			t.Errorf("%s %v: %q, want %q", c.name, c.kind, got, c.want)
+		}
+	}
 }
 
 func TestAnswersAboutOthers(t *testing.T) {
@@ -260,7 +430,7 @@ func TestIntrospectionExample(t *testing.T) {
 			"sub": "Z5O3upPC88QrAjx00dis", "aud": "https://protected.example.net/resource", "iss": "https://server.example.com/",
 			"exp": 1419356238, "iat": 1419350238, "extension_field": "twenty-seven"}`))
 	})
-	f := b.Identify(t.Context(), "2YotnFZFEjr1zCsicMWpAA", b.clock.now())
+	f := b.Identify(t.Context(), &authz.Bearer{Text: "2YotnFZFEjr1zCsicMWpAA"}, b.clock.now())
 	if f.Status != authz.TokenValid || f.Client != "l238j323ds-23ij4" || f.Subject != "Z5O3upPC88QrAjx00dis" || len(f.Scopes) != 3 ||
 		f.Issuer != "https://server.example.com/" || f.Claims["extension_field"] != "twenty-seven" || f.IssuedAt.Unix() != 1419350238 {
 		t.Errorf("%+v", f)

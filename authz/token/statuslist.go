@@ -41,14 +41,10 @@ type statusRef struct {
 // statusOf reads the status claim of a token (section 6), nil if it has none. A token that says that it may have been
 // revoked, in a way that is not understood, is not one to accept.
 func statusOf(is *issuer, claims map[string]any) (*statusRef, error) {
-	v, there := claims["status"]
-	if !there {
-		return nil, nil
-	}
-	status, _ := v.(map[string]any)
-	member, there := status["status_list"]
-	if !there {
-		return nil, nil // another mechanism, or a claim of the application's own
+	status, _ := claims["status"].(map[string]any)
+	member := status["status_list"]
+	if member == nil {
+		return nil, nil // none, another mechanism, or a claim of the application's own
 	}
 	list, _ := member.(map[string]any)
 	uri, _ := list["uri"].(string)
@@ -235,7 +231,7 @@ func (s *statusLists) fetch(ctx context.Context, ref *statusRef) (*statusList, e
 	if err != nil {
 		return nil, err
 	}
-	if iss, there := p.claims["iss"]; p.typ != "statuslist+jwt" || p.claims["sub"] != ref.uri || there && iss != ref.issuer.Name {
+	if iss := p.claims["iss"]; p.typ != "statuslist+jwt" || p.claims["sub"] != ref.uri || iss != nil && iss != ref.issuer.Name {
 		return nil, errors.New("it is not this status list: its typ, sub or iss is another")
 	}
 	if _, err := ref.issuer.signature(ctx, p); err != nil {
@@ -280,8 +276,8 @@ func readStatusList(claims map[string]any, now time.Time, skew time.Duration) (*
 }
 
 func ttlOf(claims map[string]any) (time.Duration, error) {
-	v, there := claims["ttl"]
-	if !there {
+	v := claims["ttl"]
+	if v == nil {
 		return defaultListTTL, nil
 	}
 	n, _ := v.(json.Number)

@@ -4,8 +4,8 @@
 package token
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -34,8 +34,12 @@ type Issuer struct {
 	JWKSURL, JWKSFile string
 	Discovery         bool
 	Envoy             string
+	// AudienceClaim is where a token names its audiences; empty: aud.
+	AudienceClaim string
 	// AccountClaim and PlanClaim name the claims that say who pays, and by which plan.
 	AccountClaim, PlanClaim string
+	// Accounts are how the accounts begin that its tokens may name. Empty: any.
+	Accounts []string
 	// LogoutAudiences are our client ids, to which it addresses logout tokens, and EventAudiences what it addresses
 	// security events to. Without any, it cannot log out anybody, or send events.
 	LogoutAudiences, EventAudiences []string
@@ -64,11 +68,15 @@ type Options struct {
 	Timing        Timing
 	// MaxBytes is the longest token that is read. 0 is DefaultMaxBytes.
 	MaxBytes int
-	// IsKey reports whether a text is an API key of our own form, which is never asked about elsewhere.
-	IsKey  func(text string) bool
-	Client *http.Client // nil: NewClient
-	Now    func() time.Time
-	Log    *slog.Logger
+	// AcceptBound accepts tokens that are bound to a key of their client without a proof that it has the key.
+	AcceptBound bool
+	// MayBeKey reports whether a text is an API key, and an error if that cannot be found out. Only a text that is none
+	// goes to another server. IsKey says so of keys of our own form, without a look at the others.
+	MayBeKey func(ctx context.Context, text string) (bool, error)
+	IsKey    func(text string) bool
+	Client   *http.Client // nil: NewClient
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // DefaultMaxBytes is larger than any token that an ordinary server would let pass in a header.
@@ -94,7 +102,7 @@ type Verifier struct {
 // cacheKey finds a verified token. Issuers, audiences and everything else that is configured are fixed for the life of a
 // Verifier, and its cache with them; their keys are not, and are covered by the epoch.
 type cacheKey struct {
-	sum   [sha256.Size]byte // of its whole text
+	sum   digest // of its whole text
 	epoch uint64
 }
 
@@ -106,6 +114,7 @@ type verified struct {
 	recheck   time.Time // from when its server has to be asked again; zero: never
 	keys      *keyring  // whose signature it has; nil: somebody else verified it
 	status    *statusRef
+	binding   binding
 }
 
 // knownFor is how long a token is remembered at least, also one that has expired: clients repeat themselves.
@@ -116,6 +125,8 @@ type issuer struct {
 	Issuer
 	keys *keyring // nil where the proxy verifies
 }
+
+func (i *issuer) payers() payers { return payers{i.AccountClaim, i.PlanClaim, i.Accounts} }
 
 // New makes a verifier and starts to fetch what it needs. The issuers are taken as they are: see Check.
 func New(opt Options) *Verifier {
@@ -141,6 +152,7 @@ func New(opt Options) *Verifier {
 		if len(i.Algorithms) == 0 {
 			i.Algorithms = []string{"RS256", "ES256"}
 		}
+		i.AudienceClaim = cmp.Or(i.AudienceClaim, "aud")
 		is := &issuer{Issuer: i}
 		if i.Envoy == "" {
 			is.keys = &keyring{
@@ -175,6 +187,9 @@ func (i *Issuer) Check() error {
 			return authz.Errorf(authz.KindInvalid, "algorithm %q: want some of %v", alg, slices.Sorted(maps.Keys(algorithms)))
 		}
 	}
+	if err := checkAccounts(i.Accounts, i.AccountClaim); err != nil {
+		return err
+	}
 	urls := slices.Clone(i.StatusLists)
 	if i.JWKSURL != "" {
 		urls = append(urls, i.JWKSURL)
@@ -186,6 +201,17 @@ func (i *Issuer) Check() error {
 		if err := CheckURL(u); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkAccounts returns an error if the beginnings of accounts would limit nothing.
+func checkAccounts(accounts []string, claim string) error {
+	switch {
+	case slices.Contains(accounts, ""):
+		return authz.Errorf(authz.KindInvalid, "accounts: every account begins with an empty text: leave accounts out, or say how they begin")
+	case len(accounts) > 0 && claim == "":
+		return authz.Errorf(authz.KindInvalid, "accounts: without account_claim its tokens name none")
 	}
 	return nil
 }
@@ -216,6 +242,9 @@ func (v *Verifier) Close() {
 	v.cancel()
 	v.work.Wait()
 	v.cache.StopAllGoroutines()
+	if v.introspector != nil {
+		v.introspector.close()
+	}
 }
 
 // Ready waits until every issuer's keys were asked for once, or until the context ends: a server that starts does not
@@ -257,10 +286,12 @@ func (v *Verifier) Signers() []string {
 
 // IssuerState is how an issuer is doing, for operators.
 type IssuerState struct {
-	Issuer string        `json:"issuer"`
-	Keys   int           `json:"keys"`
-	Age    time.Duration `json:"-"`
-	Fault  string        `json:"fault,omitempty"` // what was wrong when its keys were last fetched
+	Issuer string `json:"issuer"`
+	Keys   int    `json:"keys"`
+	// Unusable says which other keys it has for signatures, and why they cannot be used.
+	Unusable []string      `json:"unusable,omitempty"`
+	Age      time.Duration `json:"-"`
+	Fault    string        `json:"fault,omitempty"` // what was wrong when its keys were last fetched
 }
 
 // Issuers reports the state of every issuer whose keys are fetched, in the order of their names.
@@ -273,7 +304,7 @@ func (v *Verifier) Issuers() []IssuerState {
 		}
 		s := IssuerState{Issuer: name}
 		if set := r.set.Load(); set != nil {
-			s.Keys, s.Age = len(set.keys), v.opt.Now().Sub(set.at)
+			s.Keys, s.Unusable, s.Age = len(set.keys), set.faulty, v.opt.Now().Sub(set.at)
 		}
 		if f := r.fault.Load(); f != nil {
 			s.Fault = *f

@@ -28,20 +28,19 @@ func (v *Verifier) IsToken(text string) bool {
 // Identify returns what is known about a token at that instant. It does not fail: what it cannot find out is a status.
 // A token that was verified before costs a hash and a look into memory; one that was not, a signature, or a call to its
 // issuer that the context bounds.
-func (v *Verifier) Identify(ctx context.Context, text string, now time.Time) authz.TokenFact {
-	if len(text) > v.opt.MaxBytes {
-		return factOf(malformed("a token of %d bytes: %d are read", len(text), v.opt.MaxBytes))
+func (v *Verifier) Identify(ctx context.Context, b *authz.Bearer, now time.Time) authz.TokenFact {
+	if len(b.Text) > v.opt.MaxBytes {
+		return factOf(malformed("a token of %d bytes: %d are read", len(b.Text), v.opt.MaxBytes))
 	}
-	k := cacheKey{sum: sha256.Sum256([]byte(text)), epoch: v.epoch.Load()}
+	k := cacheKey{sum: sha256.Sum256([]byte(b.Text)), epoch: v.epoch.Load()}
 	t := v.remembered(k, now)
 	if t == nil {
 		var err error
-		if t, err = v.verify(ctx, text, k, now); err != nil {
+		if t, err = v.verify(ctx, b, k, now); err != nil {
 			return factOf(err)
 		}
-		v.cache.Set(k, t)
 	}
-	return v.state(ctx, t, now)
+	return v.state(ctx, t, b, now)
 }
 
 // remembered is a token that was verified before, nil if there is none, or if its server has to be asked again.
@@ -57,29 +56,39 @@ func (v *Verifier) remembered(k cacheKey, now time.Time) *verified {
 }
 
 // Inspect is Identify at the present time, for who wants to know and not to enter. A token of an issuer that is left to
-// the proxy is unavailable: it may be good, and nobody here can tell.
+// the proxy is unavailable: it may be good, and nobody here can tell. By what it says of itself it can be revoked: the
+// proxy need not forward its text.
 func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
 	now := v.opt.Now()
-	fact := v.Identify(ctx, text, now)
-	if fact.Status == authz.TokenUntrustedIssuer && v.leftToProxy(text) {
-		fact.Status, fact.Fault = authz.TokenUnavailable, "only the proxy can tell, to which its issuer is left"
-		fact.ExpiresAt = now.Add(v.opt.Timing.RecordLife()) // if it is good now, it ends by then
+	if fact, ok := v.leftToProxy(text, now); ok {
+		return fact
 	}
-	return fact
+	return v.Identify(ctx, &authz.Bearer{Text: text}, now)
 }
 
-// leftToProxy reports whether a token says that it is of an issuer whose tokens the proxy verifies.
-func (v *Verifier) leftToProxy(text string) bool {
+// leftToProxy describes a token that says that it is of an issuer whose tokens the proxy verifies, and false for others.
+func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, bool) {
 	p, err := parse(text, v.opt.MaxBytes)
 	if err != nil {
-		return false
+		return authz.TokenFact{}, false
 	}
 	is, err := v.issuerOf(p)
-	return err == nil && is.keys == nil
+	if err != nil || is.keys != nil {
+		return authz.TokenFact{}, false
+	}
+	fact := authz.TokenFact{
+		Status: authz.TokenUnavailable, Fault: "only the proxy can tell, to which its issuer is left", Issuer: is.Name, Digest: authz.TokenDigest(text),
+		ExpiresAt: now.Add(v.opt.Timing.RecordLife()), // if it is good now, it ends by then
+	}
+	fact.ID, _ = p.claims["jti"].(string)
+	if claims, err := exact(p.claims); err == nil {
+		fact.ByClaims, _ = byClaims(claims)
+	}
+	return fact, true
 }
 
-// state is the fact about a verified token at that instant.
-func (v *Verifier) state(ctx context.Context, t *verified, now time.Time) authz.TokenFact {
+// state is the fact about a verified token at that instant, as that request brought it.
+func (v *Verifier) state(ctx context.Context, t *verified, b *authz.Bearer, now time.Time) authz.TokenFact {
 	fact := t.fact
 	switch skew := v.opt.Timing.Skew; {
 	case fact.Status != authz.TokenValid:
@@ -88,25 +97,29 @@ func (v *Verifier) state(ctx context.Context, t *verified, now time.Time) authz.
 	// One that was made in the future would escape from every revocation until then.
 	case now.Add(skew).Before(t.notBefore), now.Add(skew).Before(fact.IssuedAt):
 		fact.Status = authz.TokenNotYetValid
-	case t.status != nil:
-		fact.Status = v.lists.state(ctx, t.status, now)
+	default:
+		fact.Status, fact.Fault = t.binding.proven(b.Certificate, v.opt.AcceptBound)
+		if fact.Status == authz.TokenValid && t.status != nil {
+			fact.Status = v.lists.state(ctx, t.status, now)
+		}
 	}
 	return fact
 }
 
-// verify does what is done once for every token. A token of which there is nothing to remember is an error.
-func (v *Verifier) verify(ctx context.Context, text string, k cacheKey, now time.Time) (*verified, error) {
-	if !looksLikeJWT(text) {
-		return v.introspect(ctx, text, k, now)
+// verify does what is done once for every token, and remembers it. A token of which there is nothing to remember is an
+// error.
+func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now time.Time) (*verified, error) {
+	if !looksLikeJWT(b.Text) {
+		return v.introspect(ctx, b, k, now)
 	}
-	p, err := parse(text, v.opt.MaxBytes)
+	p, err := parse(b.Text, v.opt.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	is, err := v.issuerOf(p)
 	if err != nil {
 		if v.introspector != nil {
-			return v.introspect(ctx, text, k, now)
+			return v.introspect(ctx, b, k, now)
 		}
 		return nil, err
 	}
@@ -124,7 +137,8 @@ func (v *Verifier) verify(ctx context.Context, text string, k cacheKey, now time
 	if err != nil {
 		return nil, err
 	}
-	t.fact.Digest, t.fact.SigningKey, t.keys = authz.TokenDigest(text), kid, is.keys
+	t.fact.Digest, t.fact.SigningKey, t.keys = authz.TokenDigest(b.Text), kid, is.keys
+	v.cache.Set(k, t)
 	return t, nil
 }
 
@@ -152,59 +166,96 @@ func (v *Verifier) issuerOf(p *parsed) (*issuer, error) {
 // signature verifies the signature with the keys that the issuer's configuration leads to and an algorithm that it
 // allows, and returns the kid of the key that made it.
 func (is *issuer) signature(ctx context.Context, p *parsed) (kid string, err error) {
-	if !slices.Contains(is.Algorithms, p.alg) {
+	if !slices.ContainsFunc(is.Algorithms, func(a string) bool { return canonical(a) == canonical(p.alg) }) {
 		return "", refuse(authz.TokenBadSignature, "the algorithm %.32q is not one of the issuer's", p.alg)
 	}
 	set := is.keys.current()
-	if set == nil || len(set.find(p.kid, p.alg)) == 0 {
-		if is.keys.missing(ctx, set) {
-			set = is.keys.current()
-		}
+	kid, named, ok := set.verify(p)
+	// A key that is not there, or that its kid does not tell from the one before it, may have been published since.
+	if !ok && !named && is.keys.missing(ctx, set) {
+		set = is.keys.current()
+		kid, _, ok = set.verify(p)
 	}
-	if set == nil {
+	switch {
+	case ok:
+		return kid, nil
+	case set == nil:
 		return "", refuse(authz.TokenUnavailable, "the keys of the issuer cannot be had")
-	}
-	for _, k := range set.find(p.kid, p.alg) {
-		if _, err := jws.Verify([]byte(p.text), jws.WithKey(algorithms[p.alg].alg, k.raw)); err == nil {
-			return k.kid, nil
-		}
+	case len(set.faulty) > 0:
+		return "", refuse(authz.TokenBadSignature, "no key of the issuer that can be used made the signature: %s", someOf(set.faulty))
 	}
 	return "", refuse(authz.TokenBadSignature, "no key of the issuer made the signature")
+}
+
+// verify finds the key that made a signature, and reports whether the signature names one of the set's.
+func (s *keySet) verify(p *parsed) (kid string, named, ok bool) {
+	if s == nil {
+		return "", false, false
+	}
+	candidates, named := s.find(p.kid, p.alg)
+	for _, k := range candidates {
+		if _, err := jws.Verify([]byte(p.text), jws.WithKey(algorithms[p.alg].alg, k.raw)); err == nil {
+			return cmp.Or(k.kid, p.kid), named, true
+		}
+	}
+	return "", named, false
 }
 
 // describe reads the claims of a token whose signature is good. A token for somebody else is described as what it is.
 func (v *Verifier) describe(is *issuer, claims map[string]any) (*verified, error) {
 	t := &verified{fact: authz.TokenFact{Status: authz.TokenValid, Issuer: is.Name, Claims: claims, Scopes: scopes(claims)}}
-	err := v.times(claims, t)
-	if err != nil {
+	if err := v.times(claims, t); err != nil {
 		return nil, err
 	}
 	// Without iat nobody could be logged out everywhere, and nobody could say when what revokes it may be forgotten.
-	if _, there := claims["exp"]; !there || t.fact.IssuedAt.IsZero() {
+	if claims["exp"] == nil || t.fact.IssuedAt.IsZero() {
 		return nil, malformed("a token needs exp and iat")
+	}
+	if err := t.read(claims, is.payers(), notOther); err != nil {
+		return nil, err
+	}
+	ours, err := addressed(claims, is.AudienceClaim, is.Audiences)
+	if err != nil {
+		return nil, err
+	}
+	if !ours {
+		t.fact.Status, t.fact.Fault = authz.TokenWrongAudience, is.AudienceClaim+" names none of the audiences that are configured"
+	}
+	t.status, err = statusOf(is, claims)
+	return t, err
+}
+
+// payers say how tokens name who pays.
+type payers struct {
+	account, plan string   // the claims
+	may           []string // how the accounts begin that they may name; empty: any
+}
+
+// read reads the claims that mean the same wherever a token comes from. Only of token_type the caller says which will do.
+func (t *verified) read(claims map[string]any, p payers, tokenType func(kind string) bool) (err error) {
+	if err := forAccess(claims, tokenType); err != nil {
+		return err
+	}
+	if t.binding, err = bindingOf(claims); err != nil {
+		return err
 	}
 	for name, to := range map[string]*string{"jti": &t.fact.ID, "sub": &t.fact.Subject, "sid": &t.fact.Session} {
 		if *to, err = text(claims, name); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, name := range []string{"azp", "client_id"} { // OpenID Connect Core section 2, RFC 8693 section 4.3
 		s, err := text(claims, name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		t.fact.Client = cmp.Or(s, t.fact.Client)
 	}
-	t.fact.Account, t.fact.Plan = named(claims, is.AccountClaim), named(claims, is.PlanClaim)
-	aud, err := audiences(claims)
-	if err != nil {
-		return nil, err
+	t.fact.Account, t.fact.Plan, t.fact.Accountless = named(claims, p.account), named(claims, p.plan), p.account == ""
+	if a := t.fact.Account; a != "" && len(p.may) > 0 && !slices.ContainsFunc(p.may, func(begin string) bool { return strings.HasPrefix(a, begin) }) {
+		return refuse(authz.TokenUntrustedIssuer, "the issuer is not trusted to name the account %.256q", a)
 	}
-	if !slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(is.Audiences, a) }) {
-		t.fact.Status, t.fact.Fault = authz.TokenWrongAudience, "aud names none of the audiences that are configured"
-	}
-	t.status, err = statusOf(is, claims)
-	return t, err
+	return nil
 }
 
 // times reads when a token begins and ends.
@@ -246,7 +297,7 @@ const envoyFilter = "envoy.filters.http.jwt_authn"
 // FromProxy returns what is known about a token that the proxy has verified, by the metadata that it sent, and false if it
 // sent none of an issuer whose tokens are left to it. The text is that of the token in the request, if there is one: it
 // has to be the one that was verified. Of two tokens of such issuers nobody could say who pays, so there must be one.
-func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, bearer string, now time.Time) (authz.TokenFact, bool) {
+func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, b *authz.Bearer, now time.Time) (authz.TokenFact, bool) {
 	payloads, _ := filters[envoyFilter].(map[string]any)
 	if payloads == nil {
 		return authz.TokenFact{}, false
@@ -266,11 +317,11 @@ func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, bearer
 	if by == nil {
 		return authz.TokenFact{}, false
 	}
-	t, err := v.vouched(by, claims, bearer)
+	t, err := v.vouched(by, claims, b.Text)
 	if err != nil {
 		return factOf(err), true
 	}
-	return v.state(ctx, t, now), true
+	return v.state(ctx, t, b, now), true
 }
 
 // vouched describes a token that the proxy has verified.
@@ -283,10 +334,22 @@ func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*v
 		return nil, malformed("the claims that the proxy sent: %v", err)
 	}
 	t, err := v.describe(by, claims)
-	if err == nil && bearer != "" {
+	if err != nil {
+		return nil, err
+	}
+	if t.fact.ByClaims, err = byClaims(claims); err != nil {
+		return nil, err
+	}
+	if bearer != "" {
 		t.fact.Digest = authz.TokenDigest(bearer)
 	}
-	return t, err
+	return t, nil
+}
+
+// byClaims is the name of a token of which there may be only the claims, in the form that exact gives them.
+func byClaims(claims map[string]any) (string, error) {
+	raw, err := json.Marshal(claims) // in the order of their names
+	return authz.ClaimsDigest(raw), err
 }
 
 // samePayload reports whether a token's payload is what the proxy found in the token that it verified.
@@ -358,11 +421,11 @@ func (v *Verifier) statement(ctx context.Context, raw string, types []string, wa
 		return none, err
 	}
 	s := authz.Statement{Issuer: is.Name, Claims: p.claims}
-	aud, err := audiences(p.claims)
+	ours, err := addressed(p.claims, "aud", wanted(&is.Issuer))
 	if err != nil {
 		return none, err
 	}
-	if !slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(wanted(&is.Issuer), a) }) {
+	if !ours {
 		return none, refuse(authz.TokenWrongAudience, "the audience is not one that is configured for this")
 	}
 	if s.ID, err = text(p.claims, "jti"); err != nil {

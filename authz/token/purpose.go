@@ -1,0 +1,72 @@
+package token
+
+import "strings"
+
+// forAccess returns an error if claims say that their token is for something else than access. An ID token, a refresh
+// token and a logout token may have the issuer, and the audience, of an access token.
+//
+// A token server says token_type in the words of RFC 7662 section 2.2; in a signed token it is a claim like any other. Of a
+// word that applications use for their own ends, only what is known to be something else counts.
+func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
+	for _, c := range []struct {
+		name string
+		good func(kind string) bool
+	}{
+		{"token_type", tokenType},
+		{"token_use", isAccess},   // Cognito, Ory
+		{"token_usage", isAccess}, // OpenIddict
+		{"typ", notOther},         // Keycloak
+		{"type", notOther},
+		{"purpose", notOther}, // Curity
+	} {
+		switch v := claims[c.name].(type) {
+		case nil:
+		case string:
+			if !c.good(kindOf(v)) {
+				return malformed("%s is %.64q: it is not for access", c.name, v)
+			}
+		default:
+			if strings.HasPrefix(c.name, "token_") {
+				return malformed("%s is not a text", c.name)
+			}
+		}
+	}
+	for _, name := range []string{"at_hash", "c_hash"} { // OpenID Connect Core sections 3.1.3.6 and 3.3.2.11
+		if claims[name] != nil {
+			return malformed("it has %s, which only ID tokens have", name)
+		}
+	}
+	if claims["events"] != nil { // RFC 8417 section 2.2
+		return malformed("it has events: it is a logout token or a security event")
+	}
+	return nil
+}
+
+// kindOf is a kind of token without what is written around it by some: "Refresh", "refresh_token", "refresh+jwt" and
+// "urn:ietf:params:oauth:token-type:refresh_token" are one.
+func kindOf(v string) string {
+	v = strings.ToLower(strings.TrimSpace(v))
+	v = v[strings.LastIndexAny(v, ":/")+1:]
+	v = strings.TrimSuffix(v, "+jwt")
+	v = strings.NewReplacer("-", "", "_", "", " ", "").Replace(v)
+	return strings.TrimSuffix(v, "token")
+}
+
+// isAccess reports whether a kind is that of an access token.
+func isAccess(kind string) bool {
+	switch kind {
+	case "", "access", "bearer", "at", "jwt", "dpop", "pop", "mac": // the last three are bound: see bindingOf
+		return true
+	}
+	return false
+}
+
+// notOther reports whether a kind is not known to be one of a token that is not for access.
+func notOther(kind string) bool {
+	switch kind {
+	case "id", "serializedid", "refresh", "offline", "logout", "secevent", "na", "authorizationcode", "code", "devicecode",
+		"statuslist", "introspection", "clientauthentication", "actor":
+		return false
+	}
+	return true
+}
