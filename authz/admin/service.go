@@ -31,10 +31,12 @@ type Service struct {
 	Signers     []string // those of them of whose tokens it is known which key signed them
 	// RecordLife is how long a record has to be kept that cuts off tokens which were issued until now.
 	RecordLife time.Duration
-	Ledger     quota.Ledger
-	Dispenser  *quota.Dispenser
-	Plans      func() map[string][]authz.Limit
-	Status     func() Status
+	// Skew is by how much the clocks of issuers may be ahead of ours.
+	Skew      time.Duration
+	Ledger    quota.Ledger
+	Dispenser *quota.Dispenser
+	Plans     func() map[string][]authz.Limit
+	Status    func() Status
 	// Explain decides a CheckRequest that is given as JSON.
 	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
 	// Decision finds a recent decision by its id or by the x-request-id of its request.

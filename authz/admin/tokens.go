@@ -44,7 +44,7 @@ type TokenRevoke struct {
 	Kind   string    `json:"kind,omitempty" enum:"jti,sid,sub,client,signing_key,suspension"`
 	Value  string    `json:"value,omitempty"`
 	Issuer string    `json:"issuer,omitempty" doc:"Absent: the only one that is configured."`
-	Before time.Time `json:"before,omitzero" doc:"For sub and client: tokens that were issued until then. Absent: now."`
+	Before time.Time `json:"before,omitzero" doc:"For sub and client: tokens whose iat is not later. Absent: now, and tokens.skew on top for issuers whose clocks are ahead."`
 	Lift   bool      `json:"lift,omitempty" doc:"Ends a suspension."`
 	Cause  string    `json:"cause,omitempty"`
 }
@@ -106,8 +106,10 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	}
 	switch r.Kind {
 	case revocation.KindSubject, revocation.KindClient:
+		// A token that was issued just now says so by its issuer's clock, which may be ahead. Who signs in again within that
+		// time may have to do so once more; to let everybody's old token live on would be worse.
 		if r.Before = in.Before; r.Before.IsZero() {
-			r.Before = now
+			r.Before = now.Add(s.Skew)
 		}
 		if r.Before.After(now) { // what is issued until then lives on from then
 			r.ExpiresAt = r.Before.Add(s.RecordLife + revocation.ClockMargin)

@@ -236,13 +236,15 @@ type QuotaState struct {
 
 // Status is the state of the server.
 type Status struct {
-	Address     string   `json:"address" doc:"Where operators reach it."`
-	DataDir     string   `json:"data_dir"`
-	Version     string   `json:"version"`
-	Policy      string   `json:"policy"`
-	PolicyFault string   `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
-	ClockFault  string   `json:"clock_fault,omitempty" doc:"Why quotas do not count by the clock of the machine."`
-	Plans       []string `json:"plans"`
-	Node        string   `json:"node"`
-	Revocations int      `json:"revocations"`
+	Address     string `json:"address" doc:"Where operators reach it."`
+	DataDir     string `json:"data_dir"`
+	Version     string `json:"version"`
+	Policy      string `json:"policy"`
+	PolicyFault string `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
+	ClockFault  string `json:"clock_fault,omitempty" doc:"Why quotas do not count by the clock of the machine."`
+	// PruningPaused is set while the clock is doubted for longer than quotas need to.
+	PruningPaused string   `json:"pruning_paused,omitempty" doc:"Why expired revocations are kept: the clock may be wrong."`
+	Plans         []string `json:"plans"`
+	Node          string   `json:"node"`
+	Revocations   int      `json:"revocations"`
 }

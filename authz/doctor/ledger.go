@@ -1,6 +1,9 @@
 package doctor
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // LedgerFile is the file in which keys, revocations and quotas are kept.
 type LedgerFile interface {
@@ -33,4 +36,13 @@ func Ledger(f LedgerFile) []Check {
 		c.Run = func(ctx context.Context) error { return f.CheckPart(ctx, name) }
 	}
 	return checks
+}
+
+// Clock is the finding that a server does not believe its clock, and why.
+func Clock(why string) Check {
+	return Check{
+		Name: "clock", Looks: "The clock goes as time does.",
+		Mend: "Set the clock right. If it is right, leave it: once it has gone on for long enough, it is believed.",
+		Run:  func(context.Context) error { return errors.New(why) },
+	}
 }

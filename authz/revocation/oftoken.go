@@ -11,7 +11,7 @@ import (
 const ClockMargin = 5 * time.Minute
 
 // OfToken returns the records that cut off one token: by its jti, if it has one, under which its issuer may have written
-// it in more than one way, and by its digest. They are kept as long as the token is accepted, and for ever if that is not
+// it in more than one way, and by its digest, of its text and of its claims where a request may lack the text. They are kept as long as the token is accepted, and for ever if that is not
 // known.
 func OfToken(t *authz.TokenFact, now time.Time, cause string) []Record {
 	r := Record{At: now, Cause: cause}
@@ -24,6 +24,11 @@ func OfToken(t *authz.TokenFact, now time.Time, cause string) []Record {
 		jti.Kind, jti.Issuer, jti.Value = KindJTI, t.Issuer, t.ID
 		out = append(out, jti)
 	}
-	r.Kind, r.Value = KindToken, t.Digest
-	return append(out, r)
+	for _, digest := range []string{t.Digest, t.ByClaims} {
+		if digest != "" {
+			r.Kind, r.Value = KindToken, digest
+			out = append(out, r)
+		}
+	}
+	return out
 }

@@ -20,15 +20,16 @@ type trait struct {
 }
 
 var traits = map[Kind]trait{
-	KindKey:        {name: "a key"},
-	KindAccount:    {name: "an account", before: true},
-	KindToken:      {name: "a token"},
-	KindJTI:        {name: "a jti", issuer: true},
-	KindSession:    {name: "a session", issuer: true},
-	KindSubject:    {name: "a subject", issuer: true, before: true},
-	KindClient:     {name: "a client", issuer: true, before: true},
-	KindSigningKey: {name: "a signing key", issuer: true},
-	KindSuspension: {name: "a suspended subject", issuer: true},
+	KindKey:         {name: "a key"},
+	KindAccount:     {name: "an account", before: true},
+	KindToken:       {name: "a token"},
+	KindJTI:         {name: "a jti", issuer: true},
+	KindSession:     {name: "a session", issuer: true},
+	KindSubject:     {name: "a subject", issuer: true, before: true},
+	KindSessionless: {name: "a subject's tokens without a session", issuer: true, before: true},
+	KindClient:      {name: "a client", issuer: true, before: true},
+	KindSigningKey:  {name: "a signing key", issuer: true},
+	KindSuspension:  {name: "a suspended subject", issuer: true},
 }
 
 // CheckRecord returns an error if the record could match nothing or too much, or could not be kept as it is.

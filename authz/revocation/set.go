@@ -17,6 +17,7 @@ type Set struct {
 	store        Store
 	maxStaleness time.Duration
 	now          func() time.Time
+	skew         time.Duration
 
 	records  *table
 	revision atomic.Uint64
@@ -32,6 +33,9 @@ type Set struct {
 func NewSet(store Store, maxStaleness time.Duration, now func() time.Time) *Set {
 	return &Set{store: store, maxStaleness: maxStaleness, now: now, records: newTable()}
 }
+
+// AllowSkew says by how much the clocks of issuers may be ahead of ours. It is called before the set is used.
+func (s *Set) AllowSkew(skew time.Duration) { s.skew = skew }
 
 // Revoke makes a record durable and applies it: when it returns nil, no check that starts afterwards on this node
 // trusts what it matches.
@@ -76,11 +80,13 @@ func (s *Set) Sync(ctx context.Context) error {
 // prunePage is how many records the store forgets at once. Other writes wait for that long.
 const prunePage = 1000
 
-// Prune forgets the records that have expired, in the store and in memory: there also those that another node had the
-// store forget. The server calls it from time to time. Revoke and Sync wait while it goes through memory, some hundredths
-// of a second for a million records; reads do not.
-func (s *Set) Prune(ctx context.Context) error {
-	now := s.now()
+// Prune is PruneBefore the present time. A Pruner also asks whether the clock can be right.
+func (s *Set) Prune(ctx context.Context) error { return s.PruneBefore(ctx, s.now()) }
+
+// PruneBefore forgets the records that expired before an instant, in the store and in memory: there also those that another
+// node had the store forget. Revoke and Sync wait while it goes through memory, some hundredths of a second for a million
+// records; reads do not.
+func (s *Set) PruneBefore(ctx context.Context, now time.Time) error {
 	for {
 		n, err := s.store.Prune(ctx, now, prunePage)
 		if err != nil {
@@ -115,16 +121,21 @@ func (s *Set) Account(id string, issued time.Time) bool {
 }
 
 // Token reports whether anything that is known about a token cuts it off.
+//
+// An account is cut off by our clock, by which its keys are made, and not by that of its issuer: a token that was issued just
+// before may say that it was issued a little later.
 func (s *Set) Token(t *authz.TokenFact) bool {
 	issued := instant(t.IssuedAt)
 	return s.revoked(KindToken, "", t.Digest, issued) ||
+		s.revoked(KindToken, "", t.ByClaims, issued) ||
+		t.Session == "" && s.revoked(KindSessionless, t.Issuer, t.Subject, issued) ||
 		s.revoked(KindJTI, t.Issuer, t.ID, issued) ||
 		s.revoked(KindSession, t.Issuer, t.Session, issued) ||
 		s.revoked(KindSubject, t.Issuer, t.Subject, issued) ||
 		s.revoked(KindSuspension, t.Issuer, t.Subject, issued) ||
 		s.revoked(KindClient, t.Issuer, t.Client, issued) ||
 		s.revoked(KindSigningKey, t.Issuer, t.SigningKey, issued) ||
-		s.revoked(KindAccount, "", t.Account, issued)
+		s.revoked(KindAccount, "", t.Account, instant(t.IssuedAt.Add(-s.skew)))
 }
 
 // Stale reports whether the set may lack records that were acknowledged elsewhere.

@@ -11,15 +11,18 @@ type Kind string
 // The kinds of record. Those that name an issuer cut off tokens of that issuer, those that name an account cut off keys
 // and tokens alike.
 const (
-	KindKey        Kind = "key"         // an API key, by id
-	KindAccount    Kind = "account"     // every credential of an account that was issued until Before
-	KindToken      Kind = "token"       // one token, by authz.TokenDigest of its text
-	KindJTI        Kind = "jti"         // one token, by the id that its issuer gave it
-	KindSession    Kind = "sid"         // every token of a session at the issuer
-	KindSubject    Kind = "sub"         // every token of a subject that was issued until Before
-	KindClient     Kind = "client"      // every token that was issued to a client until Before
-	KindSigningKey Kind = "signing_key" // every token that was signed with a key, by kid
-	KindSuspension Kind = "suspension"  // every token of a subject, until the suspension is lifted
+	KindKey     Kind = "key"     // an API key, by id
+	KindAccount Kind = "account" // every credential of an account that was issued until Before
+	KindToken   Kind = "token"   // one token, by authz.TokenDigest of its text
+	KindJTI     Kind = "jti"     // one token, by the id that its issuer gave it
+	KindSession Kind = "sid"     // every token of a session at the issuer
+	KindSubject Kind = "sub"     // every token of a subject that was issued until Before
+	// KindSessionless is every token of a subject that names no session and was issued until Before. Who ends one session of a
+	// subject means such tokens too: nobody can say that they are of another.
+	KindSessionless Kind = "sub_without_sid"
+	KindClient      Kind = "client"      // every token that was issued to a client until Before
+	KindSigningKey  Kind = "signing_key" // every token that was signed with a key, by kid
+	KindSuspension  Kind = "suspension"  // every token of a subject, until the suspension is lifted
 )
 
 // Record cuts somebody off.

@@ -43,10 +43,16 @@ type unreadable struct{ err error }
 
 func (u unreadable) CheckPart(context.Context, string) error { return u.err }
 
-// checkLedger checks the data file that the server has open.
-func (s stores) checkLedger(ctx context.Context) (doctor.Report, error) {
-	if s.file == nil {
+// checkLedger checks the data file that the server has open, and says so where its clock is not believed.
+func (s *Server) checkLedger(ctx context.Context) (doctor.Report, error) {
+	if s.stores.file == nil {
 		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in memory: there is no file to check")
 	}
-	return doctor.Run(ctx, doctor.Ledger(s.file)), nil
+	checks := doctor.Ledger(s.stores.file)
+	for _, why := range []string{s.clock.Doubt(), s.pruner.Doubt()} {
+		if why != "" {
+			checks = append(checks, doctor.Clock(why))
+		}
+	}
+	return doctor.Run(ctx, checks), nil
 }

@@ -30,6 +30,7 @@ const minPepper = 16
 type stores struct {
 	keys        apikey.Store
 	revocations revocation.Store
+	marks       revocation.Marks // of the same store
 	ledger      quota.Ledger
 	closer      io.Closer
 	file        doctor.LedgerFile // nil where there is none
@@ -40,13 +41,14 @@ func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, l
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
 	if cfg.Store == "memory" {
-		return stores{memory.NewKeys(), memory.NewRevocations(), memory.NewLedger(now), nothing{}, nil}, nil
+		revocations := memory.NewRevocations()
+		return stores{memory.NewKeys(), revocations, revocations, memory.NewLedger(now), nothing{}, nil}, nil
 	}
 	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: now, Logger: log})
 	if err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
-	return stores{db.Keys(), db.Revocations(), db.Ledger(), db, db}, nil
+	return stores{db.Keys(), db.Revocations(), db.Revocations(), db.Ledger(), db, db}, nil
 }
 
 type nothing struct{}

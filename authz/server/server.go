@@ -73,6 +73,7 @@ type Server struct {
 	clock       *quota.Clock // of the ledger and of leases
 	stores      stores
 	revocations *revocation.Set
+	pruner      *revocation.Pruner
 	dispenser   *quota.Dispenser
 	tokens      *token.Verifier // nil: no tokens are understood
 	rules       *rulebook
@@ -157,9 +158,13 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 		return err
 	}
 	s.revocations = revocation.NewSet(s.stores.revocations, s.cfg.Revocation.MaxStaleness.Duration, time.Now)
+	s.revocations.AllowSkew(s.cfg.Tokens.Skew.Duration)
 	if err := s.revocations.Sync(ctx); err != nil {
 		return fmt.Errorf("revocations: %w", err)
 	}
+	started := time.Now()
+	s.pruner = revocation.NewPruner(s.revocations, s.stores.marks, s.recordLife()+revocation.ClockMargin, time.Now,
+		func() time.Duration { return time.Since(started) }, s.log)
 	keys := apikey.NewIdentifier(s.stores.keys, parts.hasher)
 	s.openTokens(ctx, parts.tokens, keys)
 	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
@@ -185,8 +190,8 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	s.checker = check.New(keys, s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
-		ClockDoubted: func() bool { return s.clock.Doubt() != "" },
-		Issuers:      s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
+		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
+		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
 	})
 	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
 	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))
@@ -260,7 +265,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 			return s.checker.Explain(ctx, r), nil
 		},
 		Decision:    s.decisions.Find,
-		CheckLedger: s.stores.checkLedger, RecordLife: s.recordLife(),
+		CheckLedger: s.checkLedger, RecordLife: s.recordLife(), Skew: s.cfg.Tokens.Skew.Duration,
 	}
 	if s.tokens != nil {
 		service.Tokens, service.Issuers, service.Signers = s.tokens, s.tokens.Names(), s.tokens.Signers()
@@ -293,7 +298,7 @@ func (s *Server) status() admin.Status {
 	rules := s.checker.Rules()
 	out := admin.Status{
 		Address: "http://" + s.AdminAddr(), DataDir: absolute(s.cfg.DataDir),
-		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), Node: string(s.node),
+		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Node: string(s.node),
 		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
 	}
 	for name := range rules.Plans {
@@ -389,11 +394,13 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 		})
 	})
 	wg.Go(func() {
-		every(ctx, pruneEvery, func() {
-			if err := s.revocations.Prune(ctx); err != nil && ctx.Err() == nil {
+		prune := func() {
+			if err := s.pruner.Prune(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("expired revocations not forgotten", "error", err)
 			}
-		})
+		}
+		prune()
+		every(ctx, pruneEvery, prune)
 	})
 	if ledger, ok := s.stores.ledger.(quota.Forgetter); ok {
 		wg.Go(func() {

@@ -132,7 +132,7 @@ func (s *Server) issuerGauges() []telemetry.Issuer {
 	}
 	var out []telemetry.Issuer
 	for _, i := range s.tokens.Issuers() {
-		out = append(out, telemetry.Issuer{Name: i.Issuer, Keys: i.Keys, Age: i.Age, Faulty: i.Fault != ""})
+		out = append(out, telemetry.Issuer{Name: i.Issuer, Keys: i.Keys, Unusable: len(i.Unusable), Age: i.Age, Faulty: i.Fault != ""})
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -182,6 +183,92 @@ func TestTokensThatTheProxyVerifiesAreRevoked(t *testing.T) {
 	} {
 		if err := r.admin.Do(t.Context(), "POST", "/v1/tokens/revoke", c.in, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c.in, err)
+		}
+	}
+}
+
+// TestTokensOfTheProxy_RevokedWithoutTheirText revokes by its text a token that the proxy does not forward: requests have
+// its claims and nothing else.
+func TestTokensOfTheProxy_RevokedWithoutTheirText(t *testing.T) {
+	issuer := tokentest.New()
+	defer issuer.Close()
+	cfg := tokenConfig(t, issuer)
+	cfg.Tokens.Issuers[0].Discovery, cfg.Tokens.Issuers[0].Envoy = false, "payload"
+	r := start(t, cfg)
+	r.newKey("acme", "free")
+	vouched := func(claims map[string]any) (int, string) {
+		payload, err := structpb.NewStruct(map[string]any{"payload": claims})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.ask("accept", "*/*", &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": payload}})
+	}
+	for name, revoke := range map[string]func(token string){
+		"RFC 7009": func(token string) {
+			body := url.Values{"token": {token}}.Encode()
+			if got := r.post("/oauth2/revoke", form, body, func(q *http.Request) { q.SetBasicAuth("crm", "hush") }); got != 200 {
+				t.Errorf("answered %d", got)
+			}
+		},
+		"the admin API": func(token string) { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Token: token}, nil) },
+	} {
+		for _, jti := range []string{"", "id of " + name} {
+			now := float64(time.Now().Unix())
+			claims := map[string]any{"iss": issuer.URL, "aud": "api", "iat": now, "exp": now + 60, "org": "acme", "sub": name}
+			if jti != "" {
+				claims["jti"] = jti
+			}
+			other := maps.Clone(claims)
+			other["exp"], other["jti"] = now+61, "another"
+			token := issuer.Sign("JWT", maps.Clone(claims))
+			if status, why := vouched(claims); status != 200 {
+				t.Errorf("%s, jti %q: before: %d %q", name, jti, status, why)
+			}
+			revoke(token)
+			if status, why := vouched(claims); status != 403 || why != "token_revoked" {
+				t.Errorf("%s, jti %q: after: %d %q", name, jti, status, why)
+			}
+			if status, why := vouched(other); status != 200 {
+				t.Errorf("%s, jti %q: another token: %d %q", name, jti, status, why)
+			}
+		}
+	}
+}
+
+// TestRevoke_IssuerWhoseClockIsAhead cuts off tokens that were issued just before, by a clock that is 25 seconds ahead.
+func TestRevoke_IssuerWhoseClockIsAhead(t *testing.T) {
+	issuer := tokentest.New()
+	defer issuer.Close()
+	issuer.Now = func() time.Time { return time.Now().Add(25 * time.Second) }
+	r := start(t, tokenConfig(t, issuer))
+	r.newKey("acme", "free")
+	r.newKey("beta", "free")
+	for name, revoke := range map[string]func(){
+		"sub":     func() { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Kind: "sub", Value: "of sub"}, nil) },
+		"client":  func() { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Kind: "client", Value: "of client"}, nil) },
+		"account": func() { r.do("POST", "/v1/accounts/beta/revoke", struct{}{}, nil) },
+	} {
+		token := issuer.Token(map[string]any{"org": map[string]string{"account": "beta"}[name], "sub": "of " + name, "azp": "of " + name})
+		if name != "account" {
+			token = issuer.Token(map[string]any{"org": "acme", "sub": "of " + name, "azp": "of " + name})
+		}
+		r.wantBearer(token, 200, "")
+		revoke()
+		r.wantBearer(token, 403, "token_revoked")
+	}
+	var k admin.Key
+	r.do("POST", "/v1/keys", admin.KeyCreate{Account: "beta"}, &k)
+	r.want(k.Key, 200, "") // by our own clock, it was made afterwards
+	before := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Kind: "sub", Value: "exact", Before: before}, nil)
+	var list []admin.Revocation
+	r.do("GET", "/v1/revocations", nil, &list)
+	for _, rec := range list {
+		if rec.Value == "exact" && !rec.Before.Equal(before) {
+			t.Errorf("an instant that was given became %s", rec.Before)
+		}
+		if rec.Value == "of sub" && rec.Before.After(time.Now().Add(30*time.Second)) {
+			t.Errorf("tokens are cut off until %s", rec.Before)
 		}
 	}
 }

@@ -43,11 +43,11 @@ type event struct {
 
 // read finds the subject and the time of the event. Drafts had the subject within the event.
 func (e *event) read(token map[string]any) (err error) {
-	id, there := token["sub_id"]
-	if !there {
-		id, there = e.claims["subject"]
+	id := token["sub_id"]
+	if id == nil {
+		id = e.claims["subject"]
 	}
-	if !there {
+	if id == nil {
 		return invalid("%s: sub_id is missing", e.name)
 	}
 	if e.subject, err = readSubject(id, e.issuer); err != nil {
@@ -66,7 +66,7 @@ const milliseconds = 1e11
 // decides if it is ahead of ours: by that clock tokens say when they were issued.
 func (e *event) happened() (time.Time, error) {
 	at := e.issued
-	if v, there := e.claims["event_timestamp"]; there {
+	if v := e.claims["event_timestamp"]; v != nil {
 		n, _ := v.(json.Number)
 		seconds, err := n.Float64()
 		if seconds >= milliseconds {
@@ -111,10 +111,13 @@ func (e *event) cutOffUser() ([]revocation.Record, error) {
 	return []revocation.Record{e.recordBefore(revocation.KindSubject, e.subject.user)}, nil
 }
 
-// sessionRevoked ends the session that is named, or else all sessions that the user has now. Where an opaque id may name
+// sessionRevoked ends the session that is named, with the tokens of its user that name no session, or else all sessions that
+// the user has now. Where an opaque id may name
 // either, it is taken for both: it can only be one of them, and the other record matches nobody.
 func (e *event) sessionRevoked() ([]revocation.Record, error) {
 	switch s := e.subject; {
+	case s.session != "" && s.user != "":
+		return []revocation.Record{e.record(revocation.KindSession, s.session), e.recordBefore(revocation.KindSessionless, s.user)}, nil
 	case s.session != "":
 		return []revocation.Record{e.record(revocation.KindSession, s.session)}, nil
 	case s.opaque:

@@ -42,7 +42,7 @@ func FuzzRevoke(f *testing.F) {
 		switch {
 		case rec.Code == 200:
 			proven := values.Get("client_secret") == "gX1fBat3bV"
-			if id, secret, ok := basicAuth(authorization); ok {
+			if id, secret, ok := basicAuth(authorization); ok { // ours are the same in both readings
 				proven = id == "s6BhdRkqt3" && secret == "gX1fBat3bV"
 			}
 			if media, _, _ := mime.ParseMediaType(contentType); !proven || media != form || len(values["token"]) != 1 {
@@ -86,12 +86,14 @@ func FuzzLogout(f *testing.F) {
 			return
 		}
 		st, err := readStatement(token)
-		if err != nil || !signed || st.ID == "" || st.Claims["nonce"] != nil || len(w.revoker.kept) != 1 {
+		if err != nil || !signed || st.ID == "" || st.Claims["nonce"] != nil || len(w.revoker.kept) == 0 {
 			t.Fatalf("acknowledged %s, and recorded %+v", claims, w.revoker.kept)
 		}
-		r := w.revoker.kept[0]
-		if named := st.Claims[string(r.Kind)]; r.Issuer != st.Issuer || named != r.Value || r.Value == "" {
-			t.Fatalf("%s recorded %+v", claims, r)
+		for _, r := range w.revoker.kept {
+			claim := map[revocation.Kind]string{revocation.KindSession: "sid", revocation.KindSubject: "sub", revocation.KindSessionless: "sub"}[r.Kind]
+			if r.Issuer != st.Issuer || st.Claims[claim] != r.Value || r.Value == "" || r.Kind == revocation.KindSubject && st.Claims["sid"] != nil {
+				t.Fatalf("%s recorded %+v", claims, r)
+			}
 		}
 	})
 }

@@ -28,7 +28,7 @@ func (d *door) logout(r *http.Request) (string, error) {
 	if err != nil {
 		return "", statementError(err, nil)
 	}
-	record, err := d.logoutRecord(&st)
+	records, err := d.logoutRecords(&st)
 	if err != nil {
 		return st.Issuer, err
 	}
@@ -36,57 +36,65 @@ func (d *door) logout(r *http.Request) (string, error) {
 	if d.logouts.has(id, d.opt.Now()) {
 		return st.Issuer, replayed()
 	}
-	if err := d.keep(r.Context(), []revocation.Record{record}); err != nil {
+	if err := d.keep(r.Context(), records); err != nil {
 		return st.Issuer, err
 	}
 	if !d.logouts.add(id, d.opt.Now()) {
 		return st.Issuer, replayed()
 	}
-	d.log.Info("logged out", "endpoint", LogoutPath, "by", st.Issuer, "jti", st.ID, "kinds", kinds([]revocation.Record{record}))
+	d.log.Info("logged out", "endpoint", LogoutPath, "by", st.Issuer, "jti", st.ID, "kinds", kinds(records))
 	return st.Issuer, nil
 }
 
 func replayed() error { return invalid("the logout token was acknowledged before") }
 
-// logoutRecord validates the claims of a logout token (section 2.6) and returns what it cuts off.
+// logoutRecords validates the claims of a logout token (section 2.6) and returns what it cuts off.
 //
 // A session is cut off for good. Without one all sessions of the user end, which are the ones that began before the token
-// was issued: a token that is delivered late, or again, must not end those that began since.
-func (d *door) logoutRecord(st *authz.Statement) (revocation.Record, error) {
+// was issued: a token that is delivered late, or again, must not end those that began since. With a session and a user, the
+// other sessions of the user go on (section 2.4); but access tokens need not name their session, and those that do not may
+// all be of the one that ends.
+func (d *door) logoutRecords(st *authz.Statement) ([]revocation.Record, error) {
 	events, _ := st.Claims["events"].(map[string]any)
 	if _, ok := events[logoutEvent].(map[string]any); !ok {
-		return revocation.Record{}, invalid("events does not name a logout")
+		return nil, invalid("events does not name a logout")
 	}
-	if _, ok := st.Claims["nonce"]; ok {
-		return revocation.Record{}, invalid("nonce must not be present")
+	if st.Claims["nonce"] != nil {
+		return nil, invalid("nonce must not be present")
 	}
 	if st.ID == "" || st.IssuedAt.IsZero() {
-		return revocation.Record{}, invalid("iat and jti must be present")
+		return nil, invalid("iat and jti must be present")
 	}
 	sid, err := identifier(st.Claims, "sid")
 	if err != nil {
-		return revocation.Record{}, err
+		return nil, err
 	}
 	sub, err := identifier(st.Claims, "sub")
 	if err != nil {
-		return revocation.Record{}, err
+		return nil, err
 	}
-	record := revocation.Record{Issuer: st.Issuer, At: d.opt.Now(), Cause: "back-channel logout", ExpiresAt: d.expiry(st.IssuedAt)}
+	if sid == "" && sub == "" {
+		return nil, invalid("neither sub nor sid is present")
+	}
+	session := revocation.Record{
+		Kind: revocation.KindSession, Issuer: st.Issuer, Value: sid, At: d.opt.Now(), Cause: "back-channel logout", ExpiresAt: d.expiry(st.IssuedAt),
+	}
+	user := session
+	user.Kind, user.Value, user.Before = revocation.KindSubject, sub, st.IssuedAt
 	switch {
-	case sid != "":
-		record.Kind, record.Value = revocation.KindSession, sid
-	case sub != "":
-		record.Kind, record.Value, record.Before = revocation.KindSubject, sub, st.IssuedAt
-	default:
-		return revocation.Record{}, invalid("neither sub nor sid is present")
+	case sid == "":
+		return []revocation.Record{user}, nil
+	case sub == "":
+		return []revocation.Record{session}, nil
 	}
-	return record, nil
+	user.Kind = revocation.KindSessionless
+	return []revocation.Record{session, user}, nil
 }
 
-// identifier returns the member of that name, "" if there is none, and an error if it cannot name anything.
+// identifier returns the member of that name, "" if there is none or it is null, and an error if it cannot name anything.
 func identifier(members map[string]any, name string) (string, error) {
-	v, ok := members[name]
-	if !ok {
+	v := members[name]
+	if v == nil {
 		return "", nil
 	}
 	s, ok := v.(string)

@@ -1,6 +1,7 @@
 package signals_test
 
 import (
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"sync"
@@ -34,12 +35,67 @@ func TestLogoutExample(t *testing.T) {
 	w := newWorld(t)
 	w.now = iat().Add(time.Second)
 	want(t, w.logout(t, logoutExample), 200, "")
-	w.wantRecords(t, revocation.Record{
+	session := revocation.Record{
 		Kind: revocation.KindSession, Issuer: server, Value: "08a5019c-17e1-4977-8f42-65a12843ea02", At: w.now,
 		ExpiresAt: w.now.Add(maxLifetime + margin),
-	})
+	}
+	sessionless := session
+	sessionless.Kind, sessionless.Value, sessionless.Before = revocation.KindSessionless, "248289761001", iat()
+	w.wantRecords(t, session, sessionless)
 	if lines := w.lines(slog.LevelInfo); len(lines) != 1 || lines[0]["by"] != server {
 		t.Errorf("the log says %v", lines)
+	}
+}
+
+// TestLogoutOfASessionOfAUser ends the session, and what the user has that may be of it: tokens that name no session.
+func TestLogoutOfASessionOfAUser(t *testing.T) {
+	w := newWorld(t)
+	want(t, w.logout(t, with(t, logoutExample, object{"sid": "s1", "sub": "alice"})), 200, "")
+	for name, c := range map[string]struct {
+		session, subject string
+		issued           time.Time
+		revoked          bool
+	}{
+		"of the session":               {"s1", "alice", iat(), true},
+		"of the session, issued later": {"s1", "alice", iat().Add(time.Minute), true},
+		"of another session":           {"s2", "alice", iat(), false},
+		"without a session":            {"", "alice", iat(), true},
+		"without, issued later":        {"", "alice", iat().Add(time.Second), false},
+		"without, of somebody else":    {"", "bob", iat(), false},
+	} {
+		if got := w.revoker.Token(&authz.TokenFact{Issuer: server, Session: c.session, Subject: c.subject, IssuedAt: c.issued}); got != c.revoked {
+			t.Errorf("a token %s: revoked %v", name, got)
+		}
+	}
+}
+
+// TestSignalsTakeNullForAbsent has what others write who have nothing to say.
+func TestSignalsTakeNullForAbsent(t *testing.T) {
+	null := func(claims string, names ...string) string {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(claims), &m); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			m[name] = nil
+		}
+		raw, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	w := newWorld(t)
+	want(t, w.logout(t, null(logoutExample, "sid", "nonce")), 200, "")
+	want(t, w.logout(t, null(with(t, logoutExample, object{"jti": "another"}), "sub")), 200, "")
+	want(t, w.logout(t, null(with(t, logoutExample, object{"jti": "third"}), "sub", "sid")), 400, "invalid_request")
+	set := `{"iss":"` + idp + `","iat":1715774400,"jti":"j","aud":"r","sub":null,"exp":null,
+		"sub_id":{"format":"iss_sub","iss":"` + idp + `","sub":"alice","email":null},
+		"events":{"https://schemas.openid.net/secevent/risc/event-type/sessions-revoked":{"event_timestamp":null,"subject":null}}}`
+	want(t, w.push(t, set), 202, "")
+	want(t, w.push(t, strings.NewReplacer(`"j"`, `"k"`, `"sub_id":{`, `"sub_id":null,"x":{`, `"subject":null`, `"subject":{"format":null,"subject_type":"iss-sub","iss":"`+idp+`","sub":"bob"}`).Replace(set)), 202, "")
+	if len(w.revoker.kept) != 4 {
+		t.Errorf("recorded %+v", w.revoker.kept)
 	}
 }
 

@@ -110,7 +110,7 @@ func TestEvents(t *testing.T) {
 		"CAEP session-revoked by its parts": {caep + "session-revoked", object{
 			"event_timestamp": 1615304991, "initiating_entity": "policy", "reason_admin": object{"en": "Landspeed Policy Violation: C076E82F"},
 		}, object{"format": "complex", "session": opaque(session), "user": issSub("99beb27c"), "tenant": opaque("123456789")},
-			records{forGood(sid, session)}},
+			records{forGood(sid, session), before(revocation.KindSessionless, "99beb27c", at())}},
 		"CAEP session-revoked by user and device": {caep + "session-revoked", happened, object{
 			"format": "complex", "user": issSub("jane.smith@example.com"), "device": issSub("e9297990"), "tenant": opaque("123456789"),
 		}, records{before(sub, "jane.smith@example.com", at())}},

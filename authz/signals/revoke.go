@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
@@ -57,41 +58,61 @@ func (d *door) tokenRecords(text string, fact *authz.TokenFact, client string) [
 // client_secret in the form, but not by both (RFC 6749 section 2.3). Secrets are compared by their hash in constant time.
 func (d *door) authenticate(r *http.Request, form map[string]string) (string, error) {
 	id, secret := form["client_id"], form["client_secret"]
-	if given := r.Header.Values("Authorization"); len(given) > 0 {
-		if secret != "" {
-			return "", invalid("the client authenticates in two ways")
+	given := r.Header.Values("Authorization")
+	if len(given) == 0 {
+		if !d.knows(login{id, secret}) {
+			return "", unauthenticated(unknownClient)
 		}
-		basicID, basicSecret, ok := basic(r)
-		if !ok || len(given) > 1 {
-			return "", unauthenticated("the Authorization header is not of HTTP Basic")
-		}
-		if id != "" && id != basicID {
-			return "", invalid("the client has two ids")
-		}
-		id, secret = basicID, basicSecret
+		return id, nil
 	}
-	want, known := d.clients[id]
-	got := sha256.Sum256([]byte(secret))
-	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !known {
-		return "", unauthenticated("the client is unknown, or its secret is wrong or missing")
+	if secret != "" {
+		return "", invalid("the client authenticates in two ways")
 	}
-	return id, nil
+	readings := basic(r)
+	if len(readings) == 0 || len(given) > 1 {
+		return "", unauthenticated("the Authorization header is not of HTTP Basic")
+	}
+	if id != "" && !slices.ContainsFunc(readings, func(l login) bool { return l.id == id }) {
+		return "", invalid("the client has two ids")
+	}
+	for _, l := range readings {
+		if (id == "" || l.id == id) && d.knows(l) {
+			return l.id, nil
+		}
+	}
+	return "", unauthenticated(unknownClient)
+}
+
+const unknownClient = "the client is unknown, or its secret is wrong or missing"
+
+// login is what a client says to prove itself.
+type login struct{ id, secret string }
+
+func (d *door) knows(l login) bool {
+	want, known := d.clients[l.id]
+	got := sha256.Sum256([]byte(l.secret))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && known
 }
 
 func unauthenticated(text string) error {
 	return &refusal{status: http.StatusUnauthorized, code: "invalid_client", text: text}
 }
 
-// basic reads HTTP Basic as OAuth has it, with both halves form-urlencoded (RFC 6749 section 2.3.1).
-func basic(r *http.Request) (id, secret string, ok bool) {
-	rawID, rawSecret, ok := r.BasicAuth()
+// basic reads HTTP Basic in both ways that clients write it: form-urlencoded, as OAuth has it (RFC 6749 section 2.3.1), and
+// as it is, which is what RFC 7617 and curl do. Each reading has to be right as a whole.
+func basic(r *http.Request) []login {
+	id, secret, ok := r.BasicAuth()
 	if !ok {
-		return "", "", false
+		return nil
 	}
-	id, err := url.QueryUnescape(rawID)
+	out := []login{{id, secret}}
+	decodedID, err := url.QueryUnescape(id)
 	if err != nil {
-		return "", "", false
+		return out
 	}
-	secret, err = url.QueryUnescape(rawSecret)
-	return id, secret, err == nil
+	decodedSecret, err := url.QueryUnescape(secret)
+	if decoded := (login{decodedID, decodedSecret}); err == nil && decoded != out[0] {
+		out = append(out, decoded)
+	}
+	return out
 }

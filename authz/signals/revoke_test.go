@@ -92,6 +92,11 @@ func TestRevokeAuthenticatesTheClient(t *testing.T) {
 		"by Basic":                 {"", []string{basicClient}, 200, ""},
 		"by Basic and id":          {"&client_id=s6BhdRkqt3", []string{basicClient}, 200, ""},
 		"by Basic, encoded":        {"", []string{basic("a%3Ab", "%25+%C3%A9")}, 200, ""},
+		"by Basic, as it is":       {"", []string{basic("c+d", "100% +%zz")}, 200, ""},
+		"as it is, and an id":      {"&client_id=c%2Bd", []string{basic("c+d", "100% +%zz")}, 200, ""},
+		"both readings, mixed":     {"", []string{basic("a%3Ab", "% é")}, 401, "invalid_client"},
+		"as it is, and decoded":    {"", []string{basic("e%2Bf", "g%2Bh")}, 200, ""}, // its id and its secret look encoded
+		"as it is, of another id":  {"&client_id=c+d", []string{basic("c+d", "100% +%zz")}, 400, "invalid_request"},
 		"nobody":                   {"", nil, 401, "invalid_client"},
 		"no secret":                {"&client_id=s6BhdRkqt3", nil, 401, "invalid_client"},
 		"no id":                    {"&client_secret=gX1fBat3bV", nil, 401, "invalid_client"},
@@ -112,7 +117,9 @@ func TestRevokeAuthenticatesTheClient(t *testing.T) {
 		"the secret in the header": {"", []string{"gX1fBat3bV"}, 401, "invalid_client"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(o *signals.Options) { o.Clients["a:b"] = "% é" })
+			w := newWorld(t, func(o *signals.Options) {
+				o.Clients["a:b"], o.Clients["c+d"], o.Clients["e%2Bf"] = "% é", "100% +%zz", "g%2Bh"
+			})
 			w.verifier.facts["tok"] = authz.TokenFact{Status: authz.TokenValid}
 			var headers []string
 			for _, h := range c.headers {

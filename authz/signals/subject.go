@@ -29,8 +29,8 @@ func readSubject(v any, issuer string) (subject, error) {
 
 // isComplex reports whether a subject is named by its parts. Drafts wrote the parts without a format.
 func isComplex(id map[string]any) bool {
-	if _, there := id["format"]; there {
-		return id["format"] == "complex"
+	if format := id["format"]; format != nil {
+		return format == "complex"
 	}
 	_, user := id["user"].(map[string]any)
 	_, session := id["session"].(map[string]any)
@@ -50,8 +50,8 @@ func readComplex(id map[string]any, issuer string) (subject, error) {
 	}
 	// A session is named as a user is: by an opaque id, or by an id beside its issuer.
 	for name, to := range map[string]*string{"user": &out.user, "session": &out.session} {
-		v, there := id[name]
-		if !there {
+		v := id[name]
+		if v == nil {
 			continue
 		}
 		part, ok := v.(map[string]any)
@@ -75,7 +75,7 @@ func readSimple(id map[string]any, issuer string) (subject, error) {
 	if err != nil {
 		return subject{}, err
 	}
-	if _, there := id["iss"]; !there && (format == "iss_sub" || format == "jwt_id") {
+	if id["iss"] == nil && (format == "iss_sub" || format == "jwt_id") {
 		return subject{}, invalid("the subject does not say whose it is")
 	}
 	var out subject
@@ -106,7 +106,7 @@ func formatOf(id map[string]any) (string, error) {
 
 // ownedBy refuses a subject that belongs to another issuer.
 func ownedBy(id map[string]any, issuer string) error {
-	if iss, there := id["iss"]; there && iss != issuer {
+	if iss := id["iss"]; iss != nil && iss != issuer {
 		return invalid("the subject is of another issuer than the event")
 	}
 	return nil

@@ -18,6 +18,7 @@ type Metrics struct {
 	policyInfo *prometheus.GaugeVec
 	loads      *prometheus.CounterVec
 	faults     *prometheus.GaugeVec
+	signals    *prometheus.CounterVec
 	// The counters of decisions, looked up once: one is counted up for every request.
 	allowed, other prometheus.Counter
 	denied         map[authz.Reason]prometheus.Counter
@@ -50,13 +51,16 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 		faults: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tollkeeper_policy_fault", Help: "1 for each fault of the policy that was last refused; none while all is well.",
 		}, []string{"file", "line", "column", "code"}),
+		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tollkeeper_signals_refused_total", Help: "Requests to revoke from outside that were refused; the log has some of them only.",
+		}, []string{"endpoint"}),
 		denied: make(map[authz.Reason]prometheus.Counter, len(known)),
 	}
 	m.allowed, m.other = m.decisions.WithLabelValues("allow", ""), m.decisions.WithLabelValues("deny", "other")
 	for _, r := range known {
 		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
-	reg.MustRegister(m.decisions, m.took, m.policyInfo, m.loads, m.faults)
+	reg.MustRegister(m.decisions, m.took, m.policyInfo, m.loads, m.faults, m.signals)
 	return m
 }
 
@@ -73,6 +77,9 @@ func (m *Metrics) Record(e *check.Entry) {
 	}
 	m.other.Inc()
 }
+
+// SignalRefused counts a request to one of the endpoints of the events port.
+func (m *Metrics) SignalRefused(endpoint string) { m.signals.WithLabelValues(endpoint).Inc() }
 
 // PolicyLoaded says which policy is in force.
 func (m *Metrics) PolicyLoaded(revision string) {
@@ -98,6 +105,7 @@ func (m *Metrics) PolicyRefused(faults []Fault) {
 type Gauges struct {
 	RevocationAge   func() time.Duration
 	RevocationCount func() int
+	PruningPaused   func() bool
 	LogDropped      func() uint64
 	ClockDoubted    func() bool
 	Issuers         func() []Issuer
@@ -142,16 +150,18 @@ func (m *memo) Collect(ch chan<- prometheus.Metric) {
 
 // Issuer is how the keys of one token issuer are doing.
 type Issuer struct {
-	Name   string
-	Keys   int
-	Age    time.Duration // since they were fetched
-	Faulty bool          // they could not be fetched the last time
+	Name string
+	Keys int
+	// Unusable are keys that its key set has for signatures, and that cannot be used.
+	Unusable int
+	Age      time.Duration // since they were fetched
+	Faulty   bool          // they could not be fetched the last time
 }
 
 // issuers collects the state of issuers whenever the metrics are read.
 type issuers struct {
-	read             func() []Issuer
-	keys, age, fault *prometheus.Desc
+	read                       func() []Issuer
+	keys, unusable, age, fault *prometheus.Desc
 }
 
 func newIssuers(read func() []Issuer) *issuers {
@@ -159,16 +169,18 @@ func newIssuers(read func() []Issuer) *issuers {
 		return prometheus.NewDesc(name, help, []string{"issuer"}, nil)
 	}
 	return &issuers{
-		read:  read,
-		keys:  desc("tollkeeper_issuer_keys", "Keys of a token issuer that can be used."),
-		age:   desc("tollkeeper_issuer_keys_age_seconds", "Time since the keys of a token issuer were fetched."),
-		fault: desc("tollkeeper_issuer_fault", "1 while the keys of a token issuer cannot be fetched."),
+		read:     read,
+		keys:     desc("tollkeeper_issuer_keys", "Keys of a token issuer that can be used."),
+		unusable: desc("tollkeeper_issuer_keys_unusable", "Keys of a token issuer that cannot be read, or are too weak; the log says which and why."),
+		age:      desc("tollkeeper_issuer_keys_age_seconds", "Time since the keys of a token issuer were fetched."),
+		fault:    desc("tollkeeper_issuer_fault", "1 while the keys of a token issuer cannot be fetched."),
 	}
 }
 
 // Describe is prometheus.Collector.
 func (i *issuers) Describe(ch chan<- *prometheus.Desc) {
 	ch <- i.keys
+	ch <- i.unusable
 	ch <- i.age
 	ch <- i.fault
 }
@@ -176,14 +188,18 @@ func (i *issuers) Describe(ch chan<- *prometheus.Desc) {
 // Collect is prometheus.Collector.
 func (i *issuers) Collect(ch chan<- prometheus.Metric) {
 	for _, x := range i.read() {
-		fault := 0.0
-		if x.Faulty {
-			fault = 1
-		}
 		ch <- prometheus.MustNewConstMetric(i.keys, prometheus.GaugeValue, float64(x.Keys), x.Name)
+		ch <- prometheus.MustNewConstMetric(i.unusable, prometheus.GaugeValue, float64(x.Unusable), x.Name)
 		ch <- prometheus.MustNewConstMetric(i.age, prometheus.GaugeValue, x.Age.Seconds(), x.Name)
-		ch <- prometheus.MustNewConstMetric(i.fault, prometheus.GaugeValue, fault, x.Name)
+		ch <- prometheus.MustNewConstMetric(i.fault, prometheus.GaugeValue, zeroOrOne(x.Faulty), x.Name)
 	}
+}
+
+func zeroOrOne(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // TLS is how the files of the TLS port are doing.
@@ -231,11 +247,7 @@ func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
 	for outcome, n := range map[string]uint64{"ok": s.Reloads, "failed": s.Faults} {
 		ch <- prometheus.MustNewConstMetric(t.reloads, prometheus.CounterValue, float64(n), outcome)
 	}
-	fault := 0.0
-	if s.Faulty {
-		fault = 1
-	}
-	ch <- prometheus.MustNewConstMetric(t.fault, prometheus.GaugeValue, fault)
+	ch <- prometheus.MustNewConstMetric(t.fault, prometheus.GaugeValue, zeroOrOne(s.Faulty))
 	ch <- prometheus.MustNewConstMetric(t.refusals, prometheus.CounterValue, float64(s.Refused))
 }
 
@@ -249,6 +261,9 @@ func Watch(reg prometheus.Registerer, g Gauges) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_revocations", Help: "Records in the revocation list.",
 		}, func() float64 { return float64(g.RevocationCount()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollkeeper_revocation_pruning_paused", Help: "1 while expired revocations are kept because the clock may be wrong.",
+		}, func() float64 { return zeroOrOne(g.PruningPaused()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tollkeeper_decision_log_dropped_total", Help: "Decisions that were not logged because the writer could not keep up.",
 		}, func() float64 { return float64(g.LogDropped()) }),

@@ -174,6 +174,7 @@ func (c *cli) statusCmd() *cobra.Command {
 				t.field("policy", s.Policy)
 				t.field("policy fault", s.PolicyFault)
 				t.field("clock fault", s.ClockFault)
+				t.field("pruning paused", s.PruningPaused)
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("revocations", fmt.Sprint(s.Revocations))
 			})

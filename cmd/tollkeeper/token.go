@@ -47,7 +47,7 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 	values := make([]string, len(what))
 	cmd := &cobra.Command{
 		Use: "revoke [TOKEN]", Short: "Revoke a token, or all that have something in common",
-		Long: "Revoke a token (- reads it from standard input), or all tokens that the flags say. It is in force, and on disk, when the\ncommand returns.",
+		Long: "Revoke a token (- reads it from standard input), or all tokens that the flags say. It is in force, and on disk, when the\ncommand returns. The clocks of issuers may be ahead by tokens.skew (30s): with --sub and --client, who signs in again within\nthat time may have to do so once more.",
 		RunE: func(cmd *cobra.Command, a []string) (err error) {
 			given := len(a)
 			for i, w := range what {
@@ -87,7 +87,7 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 		f.StringVar(&values[i], w.flag, "", w.usage)
 	}
 	f.StringVar(&in.Issuer, "issuer", "", "whose tokens are meant; not needed where only one issuer is configured")
-	f.StringVar(&before, "before", "", "with --sub and --client: only tokens that were issued until then, a date included, instead of until now")
+	f.StringVar(&before, "before", "", "with --sub and --client: only tokens whose iat is not later, a date included, instead of all until now")
 	f.StringVar(&in.Cause, "cause", "", "why, for the record")
 	return cmd
 }

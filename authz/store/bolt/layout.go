@@ -13,7 +13,7 @@ import (
 
 // The buckets of the file. Values are JSON, except where they only point at another bucket.
 const (
-	bucketMeta        = "meta"         // "format", "pepper" -> text
+	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark
 	bucketAccounts    = "accounts"     // id -> apikey.Account
 	bucketKeys        = "keys"         // id -> apikey.Key
 	bucketDigests     = "digests"      // digest -> id of the key

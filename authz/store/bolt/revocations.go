@@ -165,6 +165,33 @@ func (s *Revocations) Get(ctx context.Context, kind revocation.Kind, issuer, val
 	return *r, true, nil
 }
 
+var _ revocation.Marks = (*Revocations)(nil)
+
+// metaMark is where the mark is in bucketMeta.
+var metaMark = []byte("revocations_mark")
+
+// Mark is revocation.Marks.Mark.
+func (s *Revocations) Mark(ctx context.Context) (revocation.Mark, error) {
+	var m *revocation.Mark
+	err := s.db.view(ctx, func(tx *bbolt.Tx) (err error) {
+		m, err = decode[revocation.Mark](tx.Bucket([]byte(bucketMeta)).Get(metaMark))
+		return err
+	})
+	if err != nil || m == nil {
+		return revocation.Mark{}, err
+	}
+	return *m, nil
+}
+
+// SetMark is revocation.Marks.SetMark.
+func (s *Revocations) SetMark(ctx context.Context, m revocation.Mark) error {
+	_, err := mutate(ctx, s.db.commits, func(w *write) (struct{}, error) {
+		_, err := keep(w, bucketMeta, metaMark, &m)
+		return struct{}{}, err
+	})
+	return err
+}
+
 // expirySize is the length of the instant in a key of bucketExpiries.
 const expirySize = 8 + 4
 

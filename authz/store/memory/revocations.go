@@ -18,6 +18,7 @@ type Revocations struct {
 	// order has every record at its revision, in that order, and also where records were that have been merged or
 	// forgotten since: these are passed over, and cleared away once they are the greater part.
 	order []place
+	mark  revocation.Mark
 }
 
 type matcher struct {
@@ -98,6 +99,23 @@ func (s *Revocations) Prune(_ context.Context, now time.Time, limit int) (int, e
 	}
 	s.tidyLocked()
 	return n, nil
+}
+
+var _ revocation.Marks = (*Revocations)(nil)
+
+// Mark is revocation.Marks.Mark.
+func (s *Revocations) Mark(context.Context) (revocation.Mark, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mark, nil
+}
+
+// SetMark is revocation.Marks.SetMark.
+func (s *Revocations) SetMark(_ context.Context, m revocation.Mark) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mark = m
+	return nil
 }
 
 // atLocked is the record that stands at a place, if it still does.
