@@ -108,7 +108,7 @@ func (s *Server) serveEvents(opt signals.Options) error {
 	if s.cfg.Listen.Events == "" {
 		return nil
 	}
-	opt.MaxLifetime = s.recordLife()
+	opt.MaxLifetime, opt.Refused = s.recordLife(), s.rules.metrics.SignalRefused
 	var err error
 	if s.eventsL, err = listen("listen.events", s.cfg.Listen.Events); err != nil {
 		return err

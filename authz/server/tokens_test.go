@@ -302,6 +302,11 @@ func TestStrangersRevokeNothing(t *testing.T) {
 		}
 	}
 	r.wantBearer(token, 200, "")
+	for _, want := range []string{`tollkeeper_signals_refused_total{endpoint="/oauth2/revoke"} 4`, "tollkeeper_revocation_pruning_paused 0"} {
+		if !strings.Contains(r.metrics(), want+"\n") {
+			t.Errorf("no %s in the metrics", want)
+		}
+	}
 }
 
 // TestTheMetricsTellOfAnIssuer has an issuer whose keys cannot be had.

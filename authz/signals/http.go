@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
@@ -77,6 +78,10 @@ func asRefusal(err error) *refusal {
 type routes struct {
 	endpoints map[string]endpoint
 	log       *slog.Logger
+	now       func() time.Time
+	refused   func(endpoint string)
+	// The lines of the log are bounded apart for those who have proven who they are, whom the operator wants to hear of.
+	strangers, known *throttle
 }
 
 func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -111,14 +116,26 @@ func (rs routes) guard(e endpoint, r *http.Request) (by string, err error) {
 			if re, ok := p.(runtime.Error); ok {
 				what = re.Error()
 			}
-			rs.log.Error("panic in a signal endpoint", "endpoint", r.URL.Path, "panic", what, "stack", string(debug.Stack()))
+			if ok, _ := rs.strangers.allow(rs.now()); ok {
+				rs.log.Error("panic in a signal endpoint", "endpoint", r.URL.Path, "panic", what, "stack", string(debug.Stack()))
+			}
 			by, err = "", &refusal{status: http.StatusInternalServerError, code: "server_error", text: "the request was not processed"}
 		}
 	}()
 	return e.handle(r)
 }
 
+// logRefusal counts a refusal, and logs it unless there were too many.
 func (rs routes) logRefusal(r *http.Request, by string, why *refusal) {
+	rs.refused(r.URL.Path)
+	t := rs.strangers
+	if by != "" {
+		t = rs.known
+	}
+	ok, silent := t.allow(rs.now())
+	if !ok {
+		return
+	}
 	level := slog.LevelInfo
 	if why.status >= http.StatusInternalServerError {
 		level = slog.LevelError
@@ -126,6 +143,9 @@ func (rs routes) logRefusal(r *http.Request, by string, why *refusal) {
 	attrs := []any{"endpoint", r.URL.Path, "by", by, "status", why.status, "code", why.code, "reason", why.text}
 	if why.cause != nil {
 		attrs = append(attrs, "cause", why.cause)
+	}
+	if silent > 0 {
+		attrs = append(attrs, "not_logged_before", silent)
 	}
 	rs.log.Log(r.Context(), level, "signal refused", attrs...)
 }

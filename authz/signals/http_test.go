@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
@@ -36,9 +37,6 @@ func TestStoreFailsNothingIsAcknowledged(t *testing.T) {
 	w := newWorld(t)
 	for path, request := range requests(t, w) {
 		for after := range 2 {
-			if path == signals.LogoutPath && after == 1 {
-				continue // it has one record
-			}
 			w.revoker.err, w.revoker.after = authz.Errorf(authz.KindUnavailable, "no"), after
 			want(t, w.serve(t, request()), 503, "temporarily_unavailable")
 		}
@@ -50,7 +48,7 @@ func TestStoreFailsNothingIsAcknowledged(t *testing.T) {
 			t.Errorf("%s: after the store came back: %d %s", path, rec.Code, rec.Body)
 		}
 	}
-	if got := len(w.lines(slog.LevelError)); got != 5 {
+	if got := len(w.lines(slog.LevelError)); got != 6 {
 		t.Errorf("%d lines about the store", got)
 	}
 }
@@ -139,5 +137,33 @@ func TestDefaults(t *testing.T) {
 		if rec := w.serve(t, request()); rec.Code >= 300 {
 			t.Errorf("%s: %d %s", path, rec.Code, rec.Body)
 		}
+	}
+}
+
+// TestRefusalsAreLoggedWithALimit has strangers knock, and a client of ours fail beside them.
+func TestRefusalsAreLoggedWithALimit(t *testing.T) {
+	counted := make(map[string]int)
+	w := newWorld(t, func(o *signals.Options) { o.Refused = func(endpoint string) { counted[endpoint]++ } })
+	for range 500 {
+		want(t, w.post(t, signals.RevokePath, form, "token=x&client_id=x&client_secret=y"), 401, "invalid_client")
+		want(t, w.logout(t, `{}`), 400, "invalid_request")
+		want(t, w.post(t, signals.EventsPath, "text/plain", "x"), 400, "invalid_request")
+	}
+	if n := len(w.lines(slog.LevelInfo)); n < 10 || n > 30 {
+		t.Errorf("%d lines", n)
+	}
+	if counted[signals.RevokePath] != 500 || counted[signals.LogoutPath] != 500 || counted[signals.EventsPath] != 500 {
+		t.Errorf("counted %v", counted)
+	}
+	w.log.Reset()
+	want(t, w.post(t, signals.RevokePath, form, "", "Authorization", basicClient), 400, "invalid_request")
+	if lines := w.lines(slog.LevelInfo); len(lines) != 1 || lines[0]["by"] != "s6BhdRkqt3" {
+		t.Errorf("of a client whom the operator knows, the log says %v", lines)
+	}
+	w.log.Reset()
+	w.now = w.now.Add(time.Minute)
+	want(t, w.post(t, signals.EventsPath, "text/plain", "x"), 400, "invalid_request")
+	if lines := w.lines(slog.LevelInfo); len(lines) != 1 || lines[0]["not_logged_before"].(float64) < 1400 {
+		t.Errorf("a minute later the log says %v", lines)
 	}
 }

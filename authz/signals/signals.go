@@ -53,6 +53,8 @@ type Options struct {
 	// for good.
 	MaxLifetime time.Duration
 	Now         func() time.Time // nil: time.Now
+	// Refused is called for every request that an endpoint refuses; nil: nobody counts them. The log has some of them only.
+	Refused func(endpoint string)
 }
 
 // door is what the endpoints share.
@@ -83,11 +85,15 @@ func Handler(v Verifier, r Revoker, opt Options, log *slog.Logger) http.Handler 
 		remember = 24 * time.Hour
 	}
 	d.logouts, d.events = newSeen(remember), newSeen(remember)
-	return routes{log: log, endpoints: map[string]endpoint{
+	if opt.Refused == nil {
+		opt.Refused = func(string) {}
+	}
+	// The semicolons of a query, which is not looked at, would be a line in the log of net/http each time.
+	return http.AllowQuerySemicolons(routes{log: log, now: opt.Now, refused: opt.Refused, strangers: &throttle{}, known: &throttle{}, endpoints: map[string]endpoint{
 		RevokePath: {d.revoke, http.StatusOK, oauthError},
 		LogoutPath: {d.logout, http.StatusOK, oauthError},
 		EventsPath: {d.push, http.StatusAccepted, eventError},
-	}}
+	}})
 }
 
 // keep makes records durable and applies them, in their order. After an error some of them may be; to keep all of them
