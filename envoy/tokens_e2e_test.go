@@ -2,6 +2,10 @@ package envoy
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles/tlstest"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
@@ -230,42 +235,113 @@ func (st *stream) stop(acknowledged time.Time) (first time.Time, late int) {
 	return first, late
 }
 
-// TestEnvoyVerifiesTokens leaves the signatures to Envoy's jwt_authn filter.
-func TestEnvoyVerifiesTokens(t *testing.T) {
-	var issuer *tokentest.Issuer
+// jwtAuthn has Envoy's jwt_authn filter verify the tokens of an issuer, and forward them or not.
+func jwtAuthn(yaml string, issuer *tokentest.Issuer, forward bool) string {
 	const extAuthz = "          - name: envoy.filters.http.ext_authz\n"
-	change := func(yaml string) string {
-		filter := `          - name: envoy.filters.http.jwt_authn
+	filter := fmt.Sprintf(`          - name: envoy.filters.http.jwt_authn
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
               providers:
                 issuer:
-                  issuer: ISSUER
+                  issuer: %s
                   audiences: [api]
-                  local_jwks: {inline_string: 'KEYS'}
-                  forward: true
+                  local_jwks: {inline_string: '%s'}
+                  forward: %t
                   payload_in_metadata: verified
               rules: [{match: {prefix: /}, requires: {requires_any: {requirements: [{provider_name: issuer}, {allow_missing: {}}]}}}]
-`
-		filter = strings.NewReplacer("ISSUER", issuer.URL, "KEYS", string(issuer.Keys())).Replace(filter)
-		yaml = strings.Replace(yaml, extAuthz, filter+extAuthz, 1)
-		return strings.Replace(yaml, "              stat_prefix: tollkeeper\n",
-			"              stat_prefix: tollkeeper\n              metadata_context_namespaces: [envoy.filters.http.jwt_authn]\n", 1)
+`, issuer.URL, issuer.Keys(), forward)
+	yaml = strings.Replace(yaml, extAuthz, filter+extAuthz, 1)
+	return strings.Replace(yaml, "              stat_prefix: tollkeeper\n",
+		"              stat_prefix: tollkeeper\n              metadata_context_namespaces: [envoy.filters.http.jwt_authn]\n", 1)
+}
+
+// TestEnvoyVerifiesTokens leaves the signatures to Envoy's jwt_authn filter.
+func TestEnvoyVerifiesTokens(t *testing.T) {
+	for _, forward := range []bool{true, false} {
+		t.Run(fmt.Sprintf("forward=%t", forward), func(t *testing.T) {
+			issuer := tokentest.New()
+			defer issuer.Close()
+			s := &tokenStack{runStack(t, harness.TollkeeperOptions{Extra: fmt.Sprintf(
+				"tokens: {issuers: [{issuer: %q, audiences: [api], envoy: verified, account_claim: org}]}\n", issuer.URL)},
+				func(yaml string) string { return jwtAuthn(yaml, issuer, forward) }), issuer}
+			s.account("acme", "pro")
+			good := issuer.Token(map[string]any{"org": "acme", "n": 12345678, "jti": "j"})
+			nameless := issuer.Token(map[string]any{"org": "acme", "n": 0.1, "x": map[string]any{"b": "<&>", "a": nil}, "jti": nil})
+			wantStatus(t, s.bearer("/v1/x", good), 200)
+			if got := s.Requests()[0].Headers.Get("X-Tollkeeper-Subject"); got != "alice" {
+				t.Errorf("subject %q", got)
+			}
+			wantStatus(t, s.bearer("/v1/x", nameless), 200)
+			wantStatus(t, s.bearer("/v1/x", issuer.Token(map[string]any{"org": "acme", "aud": "other"})), 403) // by Envoy
+			s.cli(nil, "token", "revoke", "--jti", "j", "--issuer", issuer.URL)
+			s.cli(nil, "token", "revoke", nameless)
+			for _, token := range []string{good, nameless} {
+				if r := s.bearer("/v1/x", token); r.StatusCode != 403 || r.Header.Get("x-authz-reason") != "token_revoked" {
+					t.Errorf("%d %q", r.StatusCode, r.Header.Get("x-authz-reason"))
+				}
+			}
+			wantStatus(t, s.bearer("/v1/x", issuer.Token(map[string]any{"org": "acme"})), 200)
+		})
 	}
-	issuer = tokentest.New()
-	defer issuer.Close()
-	s := &tokenStack{runStack(t, harness.TollkeeperOptions{Extra: fmt.Sprintf(
-		"tokens: {issuers: [{issuer: %q, audiences: [api], envoy: verified, account_claim: org}]}\n", issuer.URL)}, change), issuer}
-	s.account("acme", "pro")
-	good := issuer.Token(map[string]any{"org": "acme", "n": 12345678, "jti": "j"})
-	wantStatus(t, s.bearer("/v1/x", good), 200)
-	if got := s.Requests()[0].Headers.Get("X-Tollkeeper-Subject"); got != "alice" {
-		t.Errorf("subject %q", got)
+}
+
+// TestTokensBoundToACertificate has Envoy send the certificate of its client.
+func TestTokensBoundToACertificate(t *testing.T) {
+	dir := t.TempDir()
+	server, clients := tlstest.NewCA(t), tlstest.NewCA(t)
+	files := server.Write(t, filepath.Join(dir, "edge"), clients, time.Hour, "127.0.0.1")
+	s := newTokenStack(t, "discovery: true", func(yaml string) string {
+		yaml = strings.Replace(yaml, "include_peer_certificate: false", "include_peer_certificate: true", 1)
+		return strings.Replace(yaml, "    filter_chains:\n    - filters:\n", fmt.Sprintf(`    filter_chains:
+    - transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates: [{certificate_chain: {filename: %q}, private_key: {filename: %q}}]
+            validation_context: {trusted_ca: {filename: %q}}
+      filters:
+`, files.Cert, files.Key, files.CA), 1)
+	})
+	client := func(name string) (*http.Client, string) {
+		cert, key := clients.Issue(t, time.Hour, name)
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(server.PEM)
+		sum := sha256.Sum256(pair.Certificate[0])
+		return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}},
+			base64.RawURLEncoding.EncodeToString(sum[:])
 	}
-	wantStatus(t, s.bearer("/v1/x", issuer.Token(map[string]any{"org": "acme", "aud": "other"})), 403) // by Envoy
-	s.cli(nil, "token", "revoke", "--jti", "j", "--issuer", issuer.URL)
-	if r := s.bearer("/v1/x", good); r.StatusCode != 403 || r.Header.Get("x-authz-reason") != "token_revoked" {
-		t.Errorf("%d %q", r.StatusCode, r.Header.Get("x-authz-reason"))
+	alice, x5t := client("alice.example")
+	bob, _ := client("bob.example")
+	bound := s.issuer.Token(map[string]any{"org": "acme", "cnf": map[string]any{"x5t#S256": x5t}})
+	proof := s.issuer.Token(map[string]any{"org": "acme", "cnf": map[string]any{"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}})
+	for name, c := range map[string]struct {
+		by     *http.Client
+		token  string
+		status int
+		reason string
+	}{
+		"by its client":       {alice, bound, 200, ""},
+		"by another client":   {bob, bound, 403, "token_binding_failed"},
+		"to a key, by anyone": {alice, proof, 403, "token_binding_failed"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.addr+"/v1/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+c.token)
+		resp, err := c.by.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.status || resp.Header.Get("x-authz-reason") != c.reason {
+			t.Errorf("%s: %d %q, want %d %q", name, resp.StatusCode, resp.Header.Get("x-authz-reason"), c.status, c.reason)
+		}
 	}
 }
 

@@ -211,3 +211,22 @@ func TestLongestRecord(t *testing.T) {
 		t.Errorf("a record that does not fit: %v", err)
 	}
 }
+
+// TestMark_SurvivesARestart holds that a server finds where the clock stood when the one before it looked last.
+func TestMark_SurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tollkeeper.db")
+	db := openIn(t, path)
+	if m, err := db.Revocations().Mark(t.Context()); err != nil || m != (revocation.Mark{}) {
+		t.Errorf("of a new file: %+v, %v", m, err)
+	}
+	want := revocation.Mark{Good: time.Date(2024, 5, 15, 12, 0, 0, 1, time.UTC), Seen: time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC), Held: time.Hour}
+	if err := db.Revocations().SetMark(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	checkAndClose(t, db)
+	again := openIn(t, path)
+	defer checkAndClose(t, again)
+	if m, err := again.Revocations().Mark(t.Context()); err != nil || m != want {
+		t.Errorf("%+v, %v, want %+v", m, err, want)
+	}
+}
