@@ -25,6 +25,7 @@ type credential struct {
 	text      string // the key
 	bearer    string // what came by the bearer scheme: a key or a token, see attempt.tellBearer
 	token     string // the bearer token
+	shown     authz.Bearer
 	ambiguous bool
 	places    []place // of the key
 	room      [1]place

@@ -20,6 +20,7 @@ type Keys interface {
 type Tokens interface {
 	// IsToken reports whether a bearer text that is no key that is known here can be a token's.
 	IsToken(text string) bool
+	// Identify and FromProxy must not keep what they are given.
 	Identify(ctx context.Context, b *authz.Bearer, now time.Time) authz.TokenFact
 	// FromProxy returns what is known about a token that the proxy has verified, by the metadata of its filters and the
 	// token's text if the request has it, and false if there is none.
@@ -102,7 +103,8 @@ func (a *attempt) tellBearer(ctx context.Context) bool {
 func (a *attempt) identifyToken(ctx context.Context) {
 	ctx = a.patient(ctx)
 	token := &a.facts.Token
-	b := authz.Bearer{Text: a.credential.token}
+	b := &a.credential.shown
+	b.Text = a.credential.token
 	if from := a.request.Source; from != nil {
 		b.Certificate = from.Certificate
 		if from.Address != nil && from.Address.Socket != nil {
@@ -111,12 +113,12 @@ func (a *attempt) identifyToken(ctx context.Context) {
 	}
 	vouched := false
 	if m := a.request.Metadata; m != nil {
-		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, &b, a.began)
+		*token, vouched = a.opt.Tokens.FromProxy(ctx, m.Filter, b, a.began)
 	}
 	switch {
 	case vouched:
 	case b.Text != "":
-		*token = a.opt.Tokens.Identify(ctx, &b, a.began)
+		*token = a.opt.Tokens.Identify(ctx, b, a.began)
 	default:
 		token.Status = authz.TokenMissing
 	}

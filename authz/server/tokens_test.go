@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -329,6 +330,26 @@ func TestTheMetricsTellOfAnIssuer(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	if want := fmt.Sprintf("tollkeeper_issuer_fault{issuer=%q} 1\n", issuer.URL); err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("no %s in the metrics (%v)", want, err)
+	}
+}
+
+// TestIssuers_SharedAccountsAreWarnedOf has two issuers, of which one is held to accounts of its own.
+func TestIssuers_SharedAccountsAreWarnedOf(t *testing.T) {
+	a, b := tokentest.New(), tokentest.New()
+	defer a.Close()
+	defer b.Close()
+	cfg := tokenConfig(t, a)
+	second := cfg.Tokens.Issuers[0]
+	second.Issuer, second.Accounts = b.URL, []string{"beta-"}
+	cfg.Tokens.Issuers = append(cfg.Tokens.Issuers, second)
+	var log bytes.Buffer
+	s, err := New(t.Context(), cfg, "test", slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	if warned := "issuers=[" + a.URL + "]"; !strings.Contains(log.String(), warned) {
+		t.Errorf("no warning of %s: %s", warned, log.String())
 	}
 }
 

@@ -156,8 +156,9 @@ func (v *Verifier) introspect(ctx context.Context, b *authz.Bearer, k cacheKey, 
 		err error
 	}
 	done := make(chan outcome, 1)
+	mine := *b // for longer than the request
 	in.spawn(func(work context.Context) {
-		t, err, _ := in.flights.Do(b.Text, func() (any, error) { return v.asked(work, b, k, known, now) })
+		t, err, _ := in.flights.Do(mine.Text, func() (any, error) { return v.asked(work, &mine, k, known, now) })
 		o := outcome{err: err}
 		o.t, _ = t.(*verified)
 		done <- o
