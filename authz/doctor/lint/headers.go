@@ -17,7 +17,7 @@ import (
 // set them.
 
 // identity are the headers by which upstreams are told who calls.
-var identity = []string{"x-tollkeeper-key-id", "x-tollkeeper-account", "x-tollkeeper-plan", "x-tollkeeper-subject"}
+var identity = []string{"x-tollkeeper-key-id", "x-tollkeeper-account", "x-tollkeeper-plan", "x-tollkeeper-subject", "x-tollkeeper-issuer"}
 
 // credentials are the headers that may hold a credential, and whether Tollkeeper takes them out of the request. If its own
 // configuration is not among the files, it is taken to be the default.
