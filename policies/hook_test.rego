@@ -33,10 +33,28 @@ test_an_objection_without_a_usable_reason_denies if {
 }
 
 test_a_deny_that_is_no_set_denies if {
-	every wrong in [true, "no", 5, null, {"reason": "no_way"}, ["no_way"], [false]] {
-		decide(wrong, {}).reason == "policy_denied"
+	every wrong in [true, 5, null, {"reason": "No Way"}, {"reason": 5}, [false], [{}], {"a": {}}, {"a": [1]}] {
+		decide(wrong, {}) == {"allowed": false, "http_status": 403, "reason": "policy_denied"}
 	}
-	every nothing in [false, [], {}] { decide(nothing, {}).allowed }
+	every nothing in [false, [], {}, {"a": false}] { decide(nothing, {}).allowed }
+}
+
+# "deny contains …", "deny := …", "deny["…"]" and "deny := […]".
+test_a_text_is_a_detail if {
+	every form in [{"Closed."}, "Closed.", {"Closed.": true}, ["Closed."], {"x": "Closed."}] {
+		decide(form, {}) == {"allowed": false, "http_status": 403, "reason": "policy_denied", "detail": "Closed."}
+	}
+	decide({"read_only"}, {}).reason == "policy_denied"
+}
+
+test_an_objection_may_stand_in_any_form if {
+	own := {"reason": "read_only", "detail": "Read."}
+	every form in [{own}, own, [own], {"x": own}, {own, "Closed."}] {
+		not decide(form, {}).allowed
+	}
+	every form in [{own}, own, [own], {"x": own}] {
+		decide(form, {}) == {"allowed": false, "http_status": 403, "reason": "read_only", "detail": "Read."}
+	}
 }
 
 test_a_detail_that_is_no_text_is_not_told if {
