@@ -23,4 +23,7 @@ type Verdict struct {
 	// Metadata holds JSON values (nil, bool, json.Number, string, []any, map[string]any).
 	Metadata map[string]any
 	Charge   Charge
+	// Errors tell which functions of the policy failed on the way, which only left their expressions undefined: for the
+	// operator, as file:line: text.
+	Errors []string
 }

@@ -179,25 +179,27 @@ type QuotaChange struct {
 
 // Explanation says why a request was, or would be, decided as it is.
 type Explanation struct {
-	Allowed  bool             `json:"allowed"`
-	Status   int              `json:"status,omitempty"`
-	Reason   string           `json:"reason,omitempty"`
-	Title    string           `json:"title,omitempty"`
-	Remedy   string           `json:"remedy,omitempty"`
-	Detail   string           `json:"detail,omitempty"`
-	Cause    string           `json:"cause,omitempty"`
-	Fact     string           `json:"fact,omitempty"`
-	Rule     *Rule            `json:"rule,omitempty"`
-	Charge   map[string]int64 `json:"charge,omitempty"`
-	Policy   string           `json:"policy"`
-	Key      json.RawMessage  `json:"key,omitempty"`
-	Token    json.RawMessage  `json:"token,omitempty"`
-	Account  json.RawMessage  `json:"account,omitempty"`
-	Quota    []QuotaState     `json:"quota,omitempty"`
-	Rules    []Rule           `json:"rules,omitempty"`
-	Headers  []Header         `json:"headers,omitempty"`
-	Body     string           `json:"body,omitempty"`
-	Decision string           `json:"decision_id"`
+	Allowed bool   `json:"allowed"`
+	Status  int    `json:"status,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Title   string `json:"title,omitempty"`
+	Remedy  string `json:"remedy,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+	Cause   string `json:"cause,omitempty"`
+	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	PolicyErrors []string         `json:"policy_errors,omitempty"`
+	Fact         string           `json:"fact,omitempty"`
+	Rule         *Rule            `json:"rule,omitempty"`
+	Charge       map[string]int64 `json:"charge,omitempty"`
+	Policy       string           `json:"policy"`
+	Key          json.RawMessage  `json:"key,omitempty"`
+	Token        json.RawMessage  `json:"token,omitempty"`
+	Account      json.RawMessage  `json:"account,omitempty"`
+	Quota        []QuotaState     `json:"quota,omitempty"`
+	Rules        []Rule           `json:"rules,omitempty"`
+	Headers      []Header         `json:"headers,omitempty"`
+	Body         string           `json:"body,omitempty"`
+	Decision     string           `json:"decision_id"`
 }
 
 // Decision is a recent decision as it stands in the decision log.

@@ -55,6 +55,8 @@ type Entry struct {
 	KeyHint string
 	// Would is the reason of a denial that a dry run let through.
 	Would authz.Reason
+	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	PolicyErrors []string
 }
 
 // Rules are what can be replaced while requests are served. One check sees one set of rules from beginning to end.
@@ -169,8 +171,9 @@ type attempt struct {
 	more        []*budget // those for which that was not enough
 	cause       string
 	would       authz.Reason
-	trace       *authz.Trace // not nil when somebody wants to know why
-	id          string
+	// policyErrors are those of the last time that the policy was asked.
+	policyErrors []string
+	id           string
 }
 
 // taken is what a check holds: a reservation of its own, or a share in that of its stream.
@@ -272,7 +275,8 @@ func (a *attempt) patient(ctx context.Context) context.Context {
 }
 
 func (a *attempt) decide(ctx context.Context) error {
-	v, err := a.rules.Policy.Decide(ctx, a.request, &a.facts, a.trace)
+	v, err := a.rules.Policy.Decide(ctx, a.request, &a.facts, nil)
+	a.policyErrors = v.Errors
 	if err != nil {
 		return err
 	}
@@ -335,8 +339,8 @@ const maxCharge = 1 << 53
 func (a *attempt) price() (authz.Charge, error) {
 	if a.verdict.Charge == nil {
 		out := make(authz.Charge, len(a.limits))
-		if a.holder != (authz.Holder{}) && len(a.rules.Plans) > 0 && a.rules.Plans[a.plan] == nil {
-			return nil, fmt.Errorf("account %q is on plan %q, which is not defined: it would have no limits", a.holder.Account, a.plan)
+		if a.planMissing() {
+			return nil, errors.New(a.missingPlan())
 		}
 		for i := range a.limits {
 			if a.limits[i].Unit == authz.UnitRequests {
@@ -366,6 +370,16 @@ func (a *attempt) price() (authz.Charge, error) {
 		}
 	}
 	return out, nil
+}
+
+// planMissing reports whether the caller is known, and is on a plan that the policy's data does not have.
+func (a *attempt) planMissing() bool {
+	return a.holder != (authz.Holder{}) && len(a.rules.Plans) > 0 && a.rules.Plans[a.plan] == nil
+}
+
+// missingPlan says so for the operator.
+func (a *attempt) missingPlan() string {
+	return fmt.Sprintf("account %q is on plan %q, which is not defined: it would have no limits", a.holder.Account, a.plan)
 }
 
 func (a *attempt) limited(name string) bool {
@@ -408,6 +422,9 @@ func (a *attempt) seal() authz.Decision {
 	a.unchargeStream()
 	if a.verdict.Reason == "" {
 		a.verdict.Reason = authz.ReasonPolicyDenied
+	}
+	if a.verdict.Reason == authz.ReasonPolicyError && a.planMissing() {
+		a.cause = a.missingPlan()
 	}
 	if a.opt.DryRun && !a.undecided() {
 		a.would = a.verdict.Reason
@@ -461,6 +478,7 @@ func (c *Checker) record(a *attempt, d *authz.Decision) {
 		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
 		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would, KeyHint: a.hint(),
 	}
+	a.entry.PolicyErrors = a.policyErrors
 	if a.rules != nil {
 		a.entry.Revision = a.rules.Policy.Revision()
 	}

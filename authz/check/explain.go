@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
@@ -13,22 +14,33 @@ type Explanation struct {
 	Facts    authz.Facts
 	Charge   authz.Charge
 	Cause    string
-	Info     authz.ReasonInfo
-	Revision string
-	Trace    authz.Trace
+	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	PolicyErrors []string
+	Info         authz.ReasonInfo
+	Revision     string
+	Trace        authz.Trace
 }
 
-// Explain decides a request on the same path as Check, with these differences: the policy's steps are traced, nothing is
-// charged or recorded, and what a dry run would let through is shown denied, for that is what somebody wants explained.
+// traceTimeout bounds the second look at the policy, which takes many times the first's time.
+const traceTimeout = 5 * time.Second
+
+// Explain decides a request on the same path as Check, with these differences: nothing is charged or recorded, and what a
+// dry run would let through is shown denied, for that is what somebody wants explained. Then the policy is asked once more,
+// for the trace alone: one that is traced goes through rules, and fails in them, that it passes over else.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
 	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(), opt: c.opt}
 	dry.opt.DryRun = false
 	dry.rules.Store(c.rules.Load())
-	a := &attempt{Checker: dry, request: r, began: c.opt.Now(), trace: &authz.Trace{}}
+	a := &attempt{Checker: dry, request: r, began: c.opt.Now()}
 	d := dry.run(ctx, a)
-	out := Explanation{Decision: d, Facts: a.facts, Charge: a.charge, Cause: a.cause, Trace: *a.trace}
+	out := Explanation{Decision: d, Facts: a.facts, Charge: a.charge, Cause: a.cause, PolicyErrors: a.policyErrors}
 	if a.rules != nil {
 		out.Revision = a.rules.Policy.Revision()
+		if a.request.Fault == "" {
+			ctx, cancel := context.WithTimeout(ctx, traceTimeout)
+			defer cancel()
+			_, _ = a.rules.Policy.Decide(ctx, r, &out.Facts, &out.Trace)
+		}
 	}
 	if !d.Allowed() {
 		out.Info = a.info()

@@ -49,6 +49,17 @@ type Policy struct {
 	Query string `yaml:"query" env:"QUERY"`
 	// Profile chooses the statuses of the shipped policies: strict, article or rfc. Empty: what the data says.
 	Profile string `yaml:"profile" env:"PROFILE"`
+	// RegoVersion is the version of Rego in which Paths are written: v1, or v0 for rules from before OPA 1.0, without "if"
+	// and "contains". Files in v1 may stand beside those in v0.
+	RegoVersion string `yaml:"rego_version" env:"REGO_VERSION"`
+	// StrictErrors denies with policy_error where a function of Rego fails, such as to_number of a text. Without it the
+	// expression is undefined, so that a rule such as "deny if not f(x) < 5" denies and one such as "deny if f(x) > 5"
+	// does not; the error is counted and logged all the same. Not set: true where the shipped rules decide, false else, as
+	// OPA has it.
+	StrictErrors *bool `yaml:"strict_errors" env:"STRICT_ERRORS"`
+	// AllowRemovedPlans lets a reload take away plans, limits and reasons that accounts, keys or routes use. Their
+	// customers are denied with policy_error.
+	AllowRemovedPlans bool `yaml:"allow_removed_plans" env:"ALLOW_REMOVED_PLANS"`
 	// Memo is how many verdicts are remembered, in 64 MiB of memory at most. A verdict is asked for again only when
 	// something that the policy reads is another. 0: none is remembered.
 	Memo int `yaml:"memo" env:"MEMO"`
@@ -271,6 +282,8 @@ func (c *Config) validate() (field string, err error) {
 		return "tokens.introspection.max_refusals", fmt.Errorf("%d: want a number of tokens, or 0 for any", c.Tokens.Introspection.MaxRefusals)
 	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
 		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
+	case !slices.Contains([]string{"", "v0", "v1"}, c.Policy.RegoVersion):
+		return "policy.rego_version", fmt.Errorf("%q: want v1 or v0", c.Policy.RegoVersion)
 	case c.Policy.Memo < 0:
 		return "policy.memo", fmt.Errorf("%d: want a number of verdicts, or 0 for none", c.Policy.Memo)
 	case c.Policy.Query == "":

@@ -49,6 +49,16 @@ func (l *Line) append(b []byte) []byte {
 	} {
 		b = appendField(b, f.name, f.value)
 	}
+	if len(l.PolicyErrors) > 0 {
+		b = append(b, `,"policy_errors":[`...)
+		for i, text := range l.PolicyErrors {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendText(b, text)
+		}
+		b = append(b, ']')
+	}
 	return append(b, "}\n"...)
 }
 

@@ -43,6 +43,9 @@ type Line struct {
 	Peer       string       `json:"peer,omitempty"` // who spoke to the proxy: an IP address, or the path of a socket
 	RequestID  string       `json:"request_id,omitempty"`
 	Policy     string       `json:"policy,omitempty"`
+
+	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	PolicyErrors []string `json:"policy_errors,omitempty"`
 }
 
 const (
@@ -214,6 +217,7 @@ func lineOf(e *check.Entry) Line {
 		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")
 		line.Path, _, _ = strings.Cut(h.Path, "?")
 	}
+	line.PolicyErrors = e.PolicyErrors
 	return line
 }
 

@@ -145,6 +145,7 @@ func TestLinesAreWhatJSONWouldWrite(t *testing.T) {
 			Path: text(), RequestID: text(), Policy: text(), Peer: text(), KeyHint: text(),
 			Charge: rapid.MapOfN(rapid.String(), rapid.Int64(), 0, 3).Draw(t, "charge"),
 		}
+		line.PolicyErrors = rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "errors")
 		var want bytes.Buffer
 		if err := json.NewEncoder(&want).Encode(line); err != nil {
 			t.Fatal(err)

@@ -15,9 +15,9 @@ type unit struct {
 
 // compile builds rules and data from files that were read. Its error is a *LoadError with everything that is wrong.
 func compile(files []file, o Options) (*unit, error) {
-	modules, faults := parseModules(files)
+	modules, faults := parseModules(files, o.RegoVersion)
 	base, more := mergeData(files)
-	faults = append(faults, more...)
+	faults = append(append(faults, more...), customFaults(modules)...)
 	if fault := setProfile(base, o.Profile); fault != nil {
 		faults = append(faults, *fault)
 	}
@@ -29,12 +29,13 @@ func compile(files []file, o Options) (*unit, error) {
 		return nil, err
 	}
 	if c.Compile(modules); c.Failed() {
-		return nil, &LoadError{Faults: faultsOf(c.Errors)}
+		return nil, &LoadError{Faults: hintV0(faultsOf(c.Errors), files, o.RegoVersion)}
 	}
 	return &unit{base: base, compiler: c}, nil
 }
 
-func parseModules(files []file) (map[string]*ast.Module, []Fault) {
+// parseModules parses the files with rules, and says what is wrong with those that are none.
+func parseModules(files []file, version string) (map[string]*ast.Module, []Fault) {
 	modules := make(map[string]*ast.Module)
 	var faults []Fault
 	for i := range files {
@@ -42,23 +43,21 @@ func parseModules(files []file) (map[string]*ast.Module, []Fault) {
 		if !f.isRego() {
 			continue
 		}
-		m, err := ast.ParseModuleWithOpts(f.name, string(f.bytes), ast.ParserOptions{
-			RegoVersion:       ast.RegoV1,
-			ProcessAnnotation: true,
-		})
+		m, err := parseModule(f, version)
 		if err != nil {
 			faults = append(faults, faultsOf(err)...)
 			continue
 		}
 		modules[f.name] = m
 	}
-	return modules, faults
+	return modules, hintV0(faults, files, version)
 }
 
 func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
 	c := ast.NewCompiler().
-		WithDefaultRegoVersion(ast.RegoV1).
+		WithDefaultRegoVersion(ast.RegoV1). // every module says its own
 		WithStrict(o.strict).
+		WithEnablePrintStatements(o.Print != nil).
 		WithPathConflictsCheck(func(path []string) (bool, error) {
 			return occupied(base, path), nil
 		})

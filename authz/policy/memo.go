@@ -141,6 +141,8 @@ func surprisesOf(c *ast.Compiler) surprises {
 			call := ref.String()
 			b := ast.BuiltinMap[call]
 			switch at := ""; {
+			case call == ast.InternalPrint.Name:
+				out.sometimes = append(out.sometimes, placeOf("print", t, at))
 			case unsteady[call]:
 				out.always = append(out.always, placeOf(call, t, at))
 			case b != nil && b.Nondeterministic:

@@ -34,6 +34,13 @@ type Options struct {
 	Schema []byte
 	// Memo is how many verdicts are remembered, 0 for none. They never take more than MemoBytes.
 	Memo int
+	// RegoVersion is the version of the language: v1, which is also what an empty one is, or v0.
+	RegoVersion string
+	// StrictErrors makes an error of a function, which would leave its expression undefined, an error of the whole
+	// decision. Nil: where the shipped rules decide.
+	StrictErrors *bool
+	// Print is given what rules print. It is called while a request waits. Nil: nothing is printed.
+	Print func(file string, line int, text string)
 
 	builtins []builtin
 	strict   bool
@@ -54,6 +61,11 @@ type Policy struct {
 	reads       *reads
 	memo        *memo // nil: every request is decided anew
 	surprises   surprises
+	strict      bool    // an error of a function is one of the decision
+	warnings    []Fault // what is probably not meant
+	compiler    *ast.Compiler
+	store       *baseData
+	print       func(file string, line int, text string)
 	prepared    rego.PreparedEvalQuery
 	fixed       []rego.EvalOption // what every evaluation is given
 }
@@ -73,19 +85,24 @@ func Load(ctx context.Context, src Source, o Options) (*Policy, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := &Policy{query: ref.String(), fingerprint: fingerprint(files)}
+	p := &Policy{query: ref.String(), fingerprint: fingerprint(files), print: o.Print}
 	p.revision = revision(p.fingerprint, p.query, o.Profile)
 
 	u, err := compile(files, o)
 	if err != nil {
 		return nil, err
 	}
-	p.base, p.reads, p.surprises = u.base, readsOf(u.compiler), surprisesOf(u.compiler)
+	p.base, p.compiler, p.reads, p.surprises = u.base, u.compiler, readsOf(u.compiler), surprisesOf(u.compiler)
 	if o.Memo > 0 && len(p.surprises.always) == 0 {
 		p.memo = newMemo(o.Memo)
 	}
 	if len(u.compiler.GetRules(ref)) == 0 {
 		return nil, loadError(faultQuery, "", "the query %s names no rule and no package with rules", ref)
+	}
+	reached := reachedFrom(u.compiler, ref)
+	p.warnings = warningsOf(u.compiler, ref, reached, u.base)
+	if p.strict = isShipped(reached); o.StrictErrors != nil {
+		p.strict = *o.StrictErrors
 	}
 	if err := p.prepare(ctx, ref, u, o.builtins); err != nil {
 		return nil, &LoadError{Faults: faultsOf(err)}
@@ -110,22 +127,23 @@ func (p *Policy) Fingerprint() string { return p.fingerprint }
 // Query is the rule or package that decides, such as data.envoy.authz.allow.
 func (p *Policy) Query() string { return p.query }
 
+// Warnings say what is probably not meant: rules, packages and data that take no part in any decision.
+func (p *Policy) Warnings() []Fault { return p.warnings }
+
+// StrictErrors reports whether an error of a function is one of the decision.
+func (p *Policy) StrictErrors() bool { return p.strict }
+
 // Data returns the base data at a path, as JSON values: nil, bool, json.Number, string, []any or map[string]any.
 // It reports whether there is something. What it returns is shared and must not be changed.
 func (p *Policy) Data(path ...string) (any, bool) { return lookup(p.base, path) }
 
 // prepare compiles the query and settles what all evaluations share.
 func (p *Policy) prepare(ctx context.Context, ref ast.Ref, u *unit, more []builtin) error {
-	store, err := newBaseData(u.base)
-	if err != nil {
+	var err error
+	if p.store, err = newBaseData(u.base); err != nil {
 		return err
 	}
-	options := []func(*rego.Rego){
-		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))),
-		rego.Compiler(u.compiler),
-		rego.Store(store),
-		rego.GenerateJSON(asValue),
-	}
+	options := p.asking(ref)
 	for _, b := range more {
 		options = append(options, rego.FunctionDyn(b.decl, b.impl))
 	}
@@ -143,6 +161,16 @@ func (p *Policy) prepare(ctx context.Context, ref ast.Ref, u *unit, more []built
 		rego.EvalInterQueryBuiltinValueCache(cache.NewInterQueryValueCache(ctx, config)),
 	}
 	return nil
+}
+
+// asking are the options of a query for one reference.
+func (p *Policy) asking(ref ast.Ref) []func(*rego.Rego) {
+	return []func(*rego.Rego){
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))),
+		rego.Compiler(p.compiler),
+		rego.Store(p.store),
+		rego.GenerateJSON(asValue),
+	}
 }
 
 // asValue hands a result over as it is, instead of as JSON.

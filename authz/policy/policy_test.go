@@ -28,7 +28,7 @@ func TestLoadFaults(t *testing.T) {
 		{"type", module("allow if 1 + \"1\" == 2"), Options{},
 			"p.rego:3:10: plus: invalid argument(s) (have: (number, string, ???), want: (x: number, y: number, z: number))"},
 		{"old syntax", module("allow { true }"), Options{},
-			"p.rego:3:1: `if` keyword is required before rule body"},
+			"p.rego:3:1: `if` keyword is required before rule body; this is Rego v0: set policy.rego_version to v0 (--rego-version v0), or rewrite it with opa fmt --v0-v1 --write"},
 		{"empty module", files("p.rego", ""), Options{}, "p.rego: empty module"},
 		{"json", files("p.rego", allowAll, "d.json", "{\"a\": 1,\n}"), Options{},
 			"d.json:2:1: invalid character '}' looking for beginning of object key string"},

@@ -43,15 +43,15 @@ func (r *TestResult) Passed() bool { return !r.Failed && !r.Skipped && r.Err == 
 
 // Test runs the rules whose names begin with test_ in all files of src, those named *_test.rego included, as opa test
 // does. The results are sorted by file and line. The error is a *LoadError or ctx's error; a test that fails is no
-// error.
-func Test(ctx context.Context, src Source) ([]TestResult, error) {
+// error. The version is that of Options.
+func Test(ctx context.Context, src Source, version string) ([]TestResult, error) {
 	files, err := src.read(true)
 	if err != nil {
 		return nil, err
 	}
-	modules, faults := parseModules(files)
+	modules, faults := parseModules(files, version)
 	base, more := mergeData(files)
-	if faults = append(faults, more...); len(faults) > 0 {
+	if faults = append(append(faults, more...), customFaults(modules)...); len(faults) > 0 {
 		return nil, &LoadError{Faults: faults}
 	}
 	store, err := newBaseData(base)

@@ -32,7 +32,7 @@ conflict := 1 if true
 
 conflict := 2 if true
 `)
-	results, err := Test(t.Context(), src)
+	results, err := Test(t.Context(), src, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestTestFaults(t *testing.T) {
 		"data":              files("p.rego", allowAll, "d.yaml", "- 1"),
 		"nowhere":           Disk("/nowhere/at/all"),
 	} {
-		_, err := Test(t.Context(), src)
+		_, err := Test(t.Context(), src, "")
 		var le *LoadError
 		if !errors.As(err, &le) || le.Faults[0].File == "" {
 			t.Errorf("%s: got %v", name, err)
@@ -80,7 +80,7 @@ func TestTestFaults(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Test(ctx, files("p.rego", allowAll)); !errors.Is(err, context.Canceled) {
+	if _, err := Test(ctx, files("p.rego", allowAll), ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -40,9 +40,18 @@ func source(cfg config.Policy) policy.Source {
 	return policy.Disk(cfg.Paths...)
 }
 
+// optionsOf are the options by which a configuration has policies loaded.
+func optionsOf(cfg config.Policy) policy.Options {
+	return policy.Options{Query: cfg.Query, Profile: cfg.Profile, Memo: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors}
+}
+
 // load builds rules. The error is a *policy.LoadError where the fault is in the policies.
 func (b *rulebook) load(ctx context.Context, src policy.Source) (*check.Rules, *policy.Policy, error) {
-	p, err := policy.Load(ctx, src, policy.Options{Query: b.cfg.Query, Profile: b.cfg.Profile, Memo: b.cfg.Memo})
+	o := optionsOf(b.cfg)
+	o.Print = func(file string, line int, text string) {
+		b.log.Info("policy printed", "text", text, "file", file, "line", line)
+	}
+	p, err := policy.Load(ctx, src, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -151,7 +160,11 @@ func (b *rulebook) accept(r *check.Rules, p *policy.Policy) {
 	b.now.Store(p)
 	b.fault.Store(nil)
 	b.metrics.PolicyLoaded(p.Revision())
-	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo())
+	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo(),
+		"strict_errors", p.StrictErrors())
+	for _, w := range p.Warnings() {
+		b.log.Warn("policy has a part that decides nothing", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
+	}
 }
 
 // memo is how the memo of the policy in force does.
@@ -197,16 +210,23 @@ type PolicySummary struct {
 	Plans    []string `json:"plans"`
 	Reasons  int      `json:"reasons"`
 	Memo     string   `json:"memo"` // whether verdicts can be remembered
+	// StrictErrors reports whether an error of a function denies.
+	StrictErrors bool `json:"strict_errors"`
+	// Warnings say what is no fault and probably not meant.
+	Warnings []policy.Fault `json:"warnings,omitempty"`
 }
 
 // CheckPolicies checks policies as strictly as can be, the data that Go reads out of them included, without serving
 // them. No paths are the policies that ship with the binary. The error is a *policy.LoadError where the fault is in a file.
-func CheckPolicies(ctx context.Context, paths []string, query string) (PolicySummary, error) {
+func CheckPolicies(ctx context.Context, cfg config.Policy) (PolicySummary, error) {
 	schema, err := policies.Files.ReadFile("schema/input.json")
 	if err != nil {
 		return PolicySummary{}, err
 	}
-	p, err := policy.Check(ctx, source(config.Policy{Paths: paths}), policy.Options{Query: query, Schema: schema, Memo: 1})
+	o := optionsOf(cfg)
+	o.Schema, o.Memo = schema, 1
+	o.Print = func(string, int, string) {} // so that what a print reads is read, as it is in production
+	p, err := policy.Check(ctx, source(cfg), o)
 	if err != nil {
 		return PolicySummary{}, err
 	}
@@ -214,10 +234,13 @@ func CheckPolicies(ctx context.Context, paths []string, query string) (PolicySum
 	if err != nil {
 		return PolicySummary{}, err
 	}
-	return PolicySummary{Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo()}, nil
+	return PolicySummary{
+		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo(),
+		StrictErrors: p.StrictErrors(), Warnings: p.Warnings(),
+	}, nil
 }
 
 // TestPolicies runs the tests of policies, those of the shipped ones if there are no paths.
-func TestPolicies(ctx context.Context, paths []string) ([]policy.TestResult, error) {
-	return policy.Test(ctx, source(config.Policy{Paths: paths}))
+func TestPolicies(ctx context.Context, cfg config.Policy) ([]policy.TestResult, error) {
+	return policy.Test(ctx, source(cfg), cfg.RegoVersion)
 }

@@ -15,6 +15,7 @@ import (
 type Metrics struct {
 	decisions  *prometheus.CounterVec
 	took       prometheus.Histogram
+	failures   prometheus.Counter
 	policyInfo *prometheus.GaugeVec
 	loads      *prometheus.CounterVec
 	faults     *prometheus.GaugeVec
@@ -42,6 +43,10 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 			Name: "tollkeeper_decision_seconds", Help: "Time from the question to the answer.",
 			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3},
 		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tollkeeper_policy_errors_total",
+			Help: "Functions of the policy that failed in a decision: what they stood in was undefined, or the decision an error.",
+		}),
 		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tollkeeper_policy_info", Help: "1 for the revision of the policy in force.",
 		}, []string{"revision"}),
@@ -60,13 +65,16 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 	for _, r := range known {
 		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
-	reg.MustRegister(m.decisions, m.took, m.policyInfo, m.loads, m.faults, m.signals)
+	reg.MustRegister(m.decisions, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.signals)
 	return m
 }
 
 // Record counts one decision.
 func (m *Metrics) Record(e *check.Entry) {
 	m.took.Observe(e.Took.Seconds())
+	if n := len(e.PolicyErrors); n > 0 {
+		m.failures.Add(float64(n))
+	}
 	if e.Decision.Allowed() {
 		m.allowed.Inc()
 		return

@@ -98,15 +98,18 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	}
 	s.Memo = p.Memo()
 	var load *policy.LoadError
-	if _, err := server.CheckPolicies(ctx, cfg.Paths, cfg.Query); errors.As(err, &load) {
-		s.PolicyNotes = faultLines(err) // the strict check refuses what the server takes
+	for _, w := range p.Warnings() {
+		s.PolicyNotes = append(s.PolicyNotes, w.String())
+	}
+	if _, err := server.CheckPolicies(ctx, cfg); errors.As(err, &load) {
+		s.PolicyNotes = append(s.PolicyNotes, faultLines(err)...) // the strict check refuses what the server takes
 	} else if err != nil {
 		s.PolicyFaults = faultLines(err)
 	}
 	if len(cfg.Paths) == 0 {
 		return // those that are shipped were tested before
 	}
-	results, err := server.TestPolicies(ctx, cfg.Paths)
+	results, err := server.TestPolicies(ctx, cfg)
 	if err != nil {
 		s.FailedTests = faultLines(err)
 	}

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
@@ -22,15 +24,23 @@ func (c *cli) policyCmd() *cobra.Command {
 }
 
 func (c *cli) policyCheckCmd() *cobra.Command {
-	var query string
+	var cfg config.Policy
 	cmd := &cobra.Command{
 		Use: "check [PATH...]", Short: "Compile policies as strictly as can be, with their plans and reasons",
 		Long: `Compile policies as strictly as can be and read their plans and reasons. Nothing is
-served, and no server is needed. Without paths, the shipped policies are checked.`,
+served, and no server is needed. Without paths, the shipped policies are checked. What is
+good and takes part in no decision, such as a package with a misspelt name, is a warning.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			s, err := server.CheckPolicies(cmd.Context(), paths, query)
+			cfg.Paths = paths
+			s, err := server.CheckPolicies(cmd.Context(), cfg)
 			if err != nil {
 				return c.policyFaults(cmd, err)
+			}
+			if c.output != "json" {
+				for _, w := range s.Warnings {
+					w.Text = "warning: " + w.Text
+					_, _ = fmt.Fprintln(cmd.ErrOrStderr(), w.String())
+				}
 			}
 			return c.show(cmd, s, func(t *table) {
 				t.line("The policies are good.")
@@ -39,11 +49,24 @@ served, and no server is needed. Without paths, the shipped policies are checked
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("reasons", fmt.Sprint(s.Reasons))
 				t.field("memo", s.Memo)
+				t.field("strict errors", fmt.Sprint(s.StrictErrors))
 			})
 		},
 	}
-	cmd.Flags().StringVar(&query, "query", policy.DefaultQuery, "rule that decides")
+	cmd.Flags().StringVar(&cfg.Query, "query", policy.DefaultQuery, "rule that decides")
+	regoVersion(cmd, &cfg)
 	return cmd
+}
+
+// regoVersion adds the flag for the version of Rego. An unknown version is refused when the flag is read.
+func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
+	cmd.Flags().StringVar(&cfg.RegoVersion, "rego-version", "v1", "version of Rego in which the policies are written: v1, or v0 as before OPA 1.0")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if !slices.Contains(policy.RegoVersions, cfg.RegoVersion) {
+			return usagef("--rego-version %q: want v1 or v0", cfg.RegoVersion)
+		}
+		return nil
+	}
 }
 
 // policyFaults prints what is wrong, one fault a line, in the form that editors understand.
@@ -66,12 +89,14 @@ func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
 
 func (c *cli) policyTestCmd() *cobra.Command {
 	var verbose bool
+	var cfg config.Policy
 	cmd := &cobra.Command{
 		Use: "test [PATH...]", Short: "Run the tests of policies, as opa test does",
 		Long: `Run the rules named test_… of all files, those named *_test.rego included, as opa test
 does. No server is needed. Without paths, the shipped policies are tested.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			results, err := server.TestPolicies(cmd.Context(), paths)
+			cfg.Paths = paths
+			results, err := server.TestPolicies(cmd.Context(), cfg)
 			if err != nil {
 				return c.policyFaults(cmd, err)
 			}
@@ -91,6 +116,7 @@ does. No server is needed. Without paths, the shipped policies are tested.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print every test")
+	regoVersion(cmd, &cfg)
 	return cmd
 }
 
@@ -109,6 +135,9 @@ func testResults(t *table, results []policy.TestResult, bad int, verbose bool) {
 				t.line("  " + r.Err.Error())
 			}
 			t.line(r.Trace)
+			for line := range strings.Lines(r.Output) {
+				t.line("  printed: " + strings.TrimRight(line, "\n"))
+			}
 		}
 	}
 	if len(results) == 0 {

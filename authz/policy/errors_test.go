@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// slack objects to nothing that it cannot read: under "not", a function that fails passes.
+const slack = `package envoy.authz
+
+default allow := false
+
+allow if not too_old
+
+too_old if {
+	print("asked by", input.key.id)
+	to_number(input.key.meta.age) > 30
+}
+`
+
+func agedKey(age string) *authz.Facts {
+	return &authz.Facts{Key: authz.KeyFact{ID: "k1", Meta: map[string]any{"age": age}}}
+}
+
+// TestErrorsOfFunctions_AreTold asks twice, so that a remembered verdict would be seen to have lost its errors.
+func TestErrorsOfFunctions_AreTold(t *testing.T) {
+	p := mustLoad(t, files("p.rego", slack), Options{Memo: 10})
+	for range 2 {
+		v := mustDecide(t, p, get("/"), agedKey("old"))
+		if !v.Allowed || len(v.Errors) != 1 || !strings.HasPrefix(v.Errors[0], "p.rego:9: to_number: ") {
+			t.Errorf("got %v with errors %q", v.Allowed, v.Errors)
+		}
+	}
+	for range 2 {
+		if v := mustDecide(t, p, get("/"), agedKey("20")); !v.Allowed || v.Errors != nil {
+			t.Errorf("where nothing fails: %v with errors %q", v.Allowed, v.Errors)
+		}
+	}
+	long := mustDecide(t, p, get("/"), agedKey(strings.Repeat("€", 10_000)))
+	if len(long.Errors) != 1 || len(long.Errors[0]) > maxErrorText+10 {
+		t.Errorf("a long error is kept whole: %d bytes", len(long.Errors[0]))
+	}
+}
+
+func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
+	yes, no := true, false
+	shipped := []string{"h.rego", hook, "n.rego", netLib, "a.rego", hooked, "c.rego", "package tollkeeper.custom\n\ndeny contains 1 if not young\n\nyoung if to_number(input.key.meta.age) < 30"}
+	for name, c := range map[string]struct {
+		src    []string
+		strict *bool
+		want   bool
+	}{
+		"a drop-in policy":               {[]string{"p.rego", slack}, nil, false},
+		"a drop-in policy, when told to": {[]string{"p.rego", slack}, &yes, true},
+		"the shipped query":              {shipped, nil, true},
+		"the shipped query, told not to": {shipped, &no, false},
+	} {
+		p := mustLoad(t, files(c.src...), Options{StrictErrors: c.strict, Memo: 10})
+		if p.StrictErrors() != c.want {
+			t.Errorf("%s: strict is %v", name, p.StrictErrors())
+		}
+		for range 2 {
+			v, err := p.Decide(t.Context(), get("/"), agedKey("old"), nil)
+			if (err != nil) != c.want || err != nil && v.Allowed || len(v.Errors) != 1 {
+				t.Errorf("%s: got %v, %v with errors %q", name, v.Allowed, err, v.Errors)
+			}
+			if c.want {
+				wantEvalError(t, err, "eval_builtin_error")
+			}
+		}
+	}
+}
+
+func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
+	var got []string
+	p := mustLoad(t, files("p.rego", slack), Options{Memo: 10, Print: func(file string, line int, text string) {
+		got = append(got, fmt.Sprintf("%s:%d: %s", file, line, text))
+	}})
+	for range 2 {
+		mustDecide(t, p, get("/"), agedKey("20"))
+	}
+	if want := []string{"p.rego:8: asked by k1", "p.rego:8: asked by k1"}; strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+	if !strings.Contains(p.Memo(), "print (p.rego:8)") {
+		t.Errorf("memo: %s", p.Memo())
+	}
+	if quiet := mustLoad(t, files("p.rego", slack), Options{Memo: 10}); quiet.Memo() != "on" {
+		t.Errorf("nobody listens, and the memo is %s", quiet.Memo())
+	}
+}

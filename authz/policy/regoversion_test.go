@@ -1,0 +1,66 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+const oldPolicy = `package envoy.authz
+
+import input.attributes.request.http as http_request
+
+default allow = false
+
+allow = response {
+	count(deny) == 0
+	any([http_request.method == "GET", http_request.method == "HEAD"])
+	response := {"allowed": true}
+}
+
+deny[msg] {
+	input.key.status != "active"
+	msg := "no key"
+}
+`
+
+const oldTest = `package envoy.authz
+
+test_get { allow.allowed with input as {"key": {"status": "active"}, "attributes": {"request": {"http": {"method": "GET"}}}} }
+`
+
+func TestRegoVersion_V0(t *testing.T) {
+	p := mustLoad(t, files("p.rego", oldPolicy, "new.rego", netLib), Options{RegoVersion: RegoV0})
+	active := &authz.Facts{Key: authz.KeyFact{Status: authz.KeyActive}}
+	if !mustDecide(t, p, get("/"), active).Allowed || mustDecide(t, p, get("/"), nil).Allowed {
+		t.Error("the policy does not decide as it did")
+	}
+	results, err := Test(t.Context(), files("p.rego", oldPolicy, "p_test.rego", oldTest), RegoV0)
+	if err != nil || len(results) != 1 || !results[0].Passed() {
+		t.Errorf("its tests: %v, %v", results, err)
+	}
+}
+
+// TestRegoVersion_IsNamedWhereItIsTheFault says so once a file, and not of what is wrong in both versions.
+func TestRegoVersion_IsNamedWhereItIsTheFault(t *testing.T) {
+	const hint = "set policy.rego_version to v0"
+	for name, c := range map[string]struct {
+		text string
+		want int
+	}{
+		"rules without if":        {oldPolicy, 1},
+		"deprecated functions":    {"package envoy.authz\n\nallow := any([true])", 1},
+		"wrong in both":           {"package envoy.authz\n\nallow := ]", 0},
+		"a fault of the new kind": {"package envoy.authz\n\nallow if nope", 0},
+		"a fault of either":       {"package envoy.authz\n\nallow := nope", 0},
+	} {
+		_, err := Load(t.Context(), files("p.rego", c.text), Options{})
+		if err == nil || strings.Count(err.Error(), hint) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Test(t.Context(), files("p.rego", oldPolicy), ""); err == nil || !strings.Contains(err.Error(), hint) {
+		t.Errorf("tests: %v", err)
+	}
+}
