@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,7 +14,7 @@ import (
 
 func handler(token string) http.Handler {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") })
-	return Handler(&Service{Status: func() Status { return Status{Version: "v"} }}, token, "v", metrics, slog.New(slog.DiscardHandler))
+	return Handler(&Service{Status: func(context.Context) Status { return Status{Version: "v"} }}, token, "v", metrics, slog.New(slog.DiscardHandler))
 }
 
 // TestNothingWithoutTheToken asks for everything there is without the right token.

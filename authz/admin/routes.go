@@ -50,7 +50,8 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	s.keyRoutes(r)
 	s.tokenRoutes(r)
 	s.quotaRoutes(r)
-	add(r, "GET /v1/status", "Show the server's state", func(context.Context, struct{}) (Status, error) { return s.Status(), nil })
+	add(r, "GET /v1/status", "Show the server's state", func(ctx context.Context, _ struct{}) (Status, error) { return s.Status(ctx), nil })
+	add(r, "GET /v1/plans", "List plans, and who is on them", func(ctx context.Context, _ struct{}) (Plans, error) { return s.PlanUses(ctx) })
 	add(r, "GET /v1/doctor/ledger", "Check the data file", func(ctx context.Context, _ struct{}) (doctor.Report, error) { return s.CheckLedger(ctx) })
 	add(r, "GET /v1/decisions/{id}", "Show a recent decision, by its id or by the x-request-id of the request", func(ctx context.Context, in byID) (Decision, error) {
 		return s.decision(ctx, in.ID)

@@ -36,7 +36,9 @@ type Service struct {
 	Ledger    quota.Ledger
 	Dispenser *quota.Dispenser
 	Plans     func() map[string][]authz.Limit
-	Status    func() Status
+	Status    func(ctx context.Context) Status
+	// PlanUses says who is on which plan. It looks at everything there is.
+	PlanUses func(ctx context.Context) (Plans, error)
 	// Explain decides a CheckRequest that is given as JSON.
 	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
 	// Decision finds a recent decision by its id or by the x-request-id of its request.

@@ -236,6 +236,33 @@ type QuotaState struct {
 	ResetsAt  time.Time `json:"resets_at,omitzero"`
 }
 
+// PlanLimit is one limit of a plan.
+type PlanLimit struct {
+	Name   string `json:"name"`
+	Units  int64  `json:"units"`
+	Unit   string `json:"unit"`
+	Window string `json:"window"`
+	Per    string `json:"per"`
+}
+
+// PlanUse is a plan and who is on it. A plan that is not defined denies those who are.
+type PlanUse struct {
+	Name       string      `json:"name"`
+	Defined    bool        `json:"defined"`
+	Limits     []PlanLimit `json:"limits,omitempty"`
+	Accounts   int         `json:"accounts"`
+	AccountIDs []string    `json:"account_ids,omitempty" doc:"The first few."`
+	Keys       int         `json:"keys" doc:"Keys with this plan as their own that are not revoked, replaced or expired."`
+	KeyIDs     []string    `json:"key_ids,omitempty" doc:"The first few."`
+	Tokens     bool        `json:"tokens,omitempty" doc:"Tokens have named the plan since the server started."`
+}
+
+// Plans is what policies must not take away while it is used.
+type Plans struct {
+	Plans   []PlanUse `json:"plans"`
+	Reasons []string  `json:"reasons" doc:"The codes in the policies' own table of reasons."`
+}
+
 // Status is the state of the server.
 type Status struct {
 	Address     string `json:"address" doc:"Where operators reach it."`
@@ -249,4 +276,9 @@ type Status struct {
 	Plans         []string `json:"plans"`
 	Node          string   `json:"node"`
 	Revocations   int      `json:"revocations"`
+
+	// PolicyKept is when the policy in force was kept, where the server started with policies that it could not use.
+	PolicyKept time.Time `json:"policy_kept,omitzero"`
+	// MissingPlans say which plans accounts and keys are on that do not exist.
+	MissingPlans []string `json:"missing_plans,omitempty"`
 }

@@ -118,6 +118,11 @@ type Store interface {
 	Keys(ctx context.Context, p Page) ([]*Key, error)
 	Accounts(ctx context.Context, p Page) ([]*Account, error)
 
+	// OnPlans calls each with every account, and with every key that has a plan of its own; the other of the two is nil.
+	// The first error of each ends it and is returned. It looks at everything there is, so it takes its time, and MUST
+	// NOT hold up reads or writes meanwhile. What is written while it goes on may come in either state.
+	OnPlans(ctx context.Context, each func(*Account, *Key) error) error
+
 	// What is created is at version 1 whatever it says. An empty id is refused with KindInvalid. A key without a
 	// lineage begins one: its lineage is its id. Meta holds JSON values.
 

@@ -62,3 +62,16 @@ func isShipped(reached map[*ast.Rule]bool) bool {
 	}
 	return false
 }
+
+// Mentions finds a text that stands in a rule by itself, such as the code of a reason, and returns where.
+func (p *Policy) Mentions(text string) (place string, ok bool) {
+	for _, name := range sortedModules(p.compiler) {
+		ast.WalkTerms(p.compiler.Modules[name], func(t *ast.Term) bool {
+			if s, isText := t.Value.(ast.String); isText && string(s) == text && t.Location != nil && !ok {
+				place, ok = fmt.Sprintf("%s:%d", t.Location.File, t.Location.Row), true
+			}
+			return ok
+		})
+	}
+	return place, ok
+}

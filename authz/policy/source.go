@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -25,6 +26,7 @@ const maxDepth = 32
 type Source struct {
 	fsys  fs.FS // nil for the disk
 	paths []string
+	held  []file // what was read, in place of both
 }
 
 // Disk is a source of files and directories on disk.
@@ -48,6 +50,48 @@ func (s Source) Fingerprint() (string, error) {
 	return fingerprint(files), nil
 }
 
+// Hold reads the source now. What it returns stays as it is, whatever becomes of the files; the tests are not in it.
+func (s Source) Hold() (Source, error) {
+	files, err := s.read(false)
+	if err != nil {
+		return Source{}, err
+	}
+	return Source{held: files}, nil
+}
+
+// packed is a file as Pack writes it.
+type packed struct {
+	Name  string   `json:"name"`
+	Dir   []string `json:"dir,omitempty"`
+	Bytes []byte   `json:"bytes"`
+}
+
+// Pack is the content of the source, for Unpack.
+func (s Source) Pack() ([]byte, error) {
+	files, err := s.read(false)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]packed, len(files))
+	for i, f := range files {
+		out[i] = packed{Name: f.name, Dir: f.dir, Bytes: f.bytes}
+	}
+	return json.Marshal(out)
+}
+
+// Unpack returns the source that was packed, as Hold would have.
+func Unpack(raw []byte) (Source, error) {
+	var list []packed
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return Source{}, err
+	}
+	files := make([]file, len(list))
+	for i, p := range list {
+		files[i] = file{name: p.Name, dir: p.Dir, bytes: p.Bytes}
+	}
+	return Source{held: files}, nil
+}
+
 // file is one file of a source, with its content.
 type file struct {
 	name  string   // as it is shown to people
@@ -59,6 +103,9 @@ func (f *file) isRego() bool { return path.Ext(f.name) == ".rego" }
 
 // read returns the files of s sorted by name, with those of tests (*_test.rego) or without.
 func (s Source) read(tests bool) ([]file, error) {
+	if s.held != nil {
+		return s.held, nil
+	}
 	if len(s.paths) == 0 {
 		return nil, loadError(faultFile, "", "no policy path is given")
 	}

@@ -78,7 +78,6 @@ func TestCustomDeny_EveryFormDenies(t *testing.T) {
 	cfg.Policy.AllowRemovedPlans = true
 	r := start(t, cfg)
 	key := r.newKey("acme", "free").Key
-	revision := ""
 	for rule, want := range map[string][2]string{
 		`deny contains {"reason": "no_way"} if input.key.id != ""`:                                                        {"no_way", ""},
 		`deny contains {"reason": "no_way", "detail": "No."} if input.key.id != ""`:                                       {"no_way", "No."},
@@ -98,17 +97,17 @@ func TestCustomDeny_EveryFormDenies(t *testing.T) {
 		`deny["x"] := {"reason": "no_way"} if input.key.id != ""`:                                                         {"no_way", ""},
 		`deny := null if input.key.id != ""`:                                                                              {"policy_denied", ""},
 	} {
+		var before, status admin.Status
+		r.do("GET", "/v1/status", nil, &before)
 		writeFiles(t, dir, "custom.rego", "package tollkeeper.custom\n\n"+rule+"\n")
-		if _, err := CheckPolicies(t.Context(), cfg.Policy); err != nil {
+		if _, err := CheckPolicies(t.Context(), cfg.Policy, nil); err != nil {
 			t.Errorf("%s\nis refused: %v", rule, err)
 			continue
 		}
-		var status admin.Status
 		r.await("the rule is in force: "+rule, func() bool {
 			r.do("GET", "/v1/status", nil, &status)
-			return status.Policy != revision && status.PolicyFault == ""
+			return status.Policy != before.Policy && status.PolicyFault == ""
 		})
-		revision = status.Policy
 		if e := r.explain(key); e.Allowed || e.Reason != want[0] || e.Detail != want[1] {
 			t.Errorf("%s\ngives %q %q, want %q", rule, e.Reason, e.Detail, want)
 		}
@@ -182,7 +181,7 @@ func TestPolicyWarnings_AreLogged(t *testing.T) {
 	if got := grep(log.String(), "tollkeper.custom"); !strings.Contains(got, `"WARN"`) || !strings.Contains(got, "did you mean package tollkeeper.custom?") {
 		t.Errorf("logged: %s", got)
 	}
-	s, err := CheckPolicies(t.Context(), config.Policy{})
+	s, err := CheckPolicies(t.Context(), config.Policy{}, nil)
 	if err != nil || len(s.Warnings) > 0 || !s.StrictErrors {
 		t.Errorf("the shipped policies: %v, %+v", err, s)
 	}

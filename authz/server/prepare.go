@@ -178,7 +178,10 @@ func Check(ctx context.Context, cfg config.Config) Seen {
 	shipped, err := shippedReasons(ctx, cfg.Policy.Profile)
 	if err == nil {
 		rules := &rulebook{cfg: cfg.Policy, shipped: shipped, log: log}
-		_, seen.Policy, err = rules.load(ctx, source(cfg.Policy))
+		var next *ruling
+		if next, err = rules.load(ctx, source(cfg.Policy), cfg.Policy); err == nil {
+			seen.Policy = next.policy
+		}
 	}
 	fail("policy", err)
 	fail("data_dir", checkDataDir(cfg.DataDir))

@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
@@ -23,13 +25,26 @@ import (
 // rulebook builds rules from the policies and puts them in force. What cannot be built whole changes nothing.
 type rulebook struct {
 	cfg     config.Policy
+	dataDir string
 	shipped map[authz.Reason]authz.ReasonInfo
 	metrics *telemetry.Metrics
 	log     *slog.Logger
+	use     func(*check.Rules)
+	// uses says who is on which plan.
+	uses func(ctx context.Context) (map[string]*admin.PlanUse, error)
 
-	use   func(*check.Rules)
-	now   atomic.Pointer[policy.Policy] // in force
-	fault atomic.Pointer[string]        // why the policies on disk are not in force
+	now     atomic.Pointer[ruling]
+	fault   atomic.Pointer[string]    // why the policies on disk are not in force
+	keptAt  atomic.Pointer[time.Time] // of the policy in force, if it is one that was kept
+	waiting atomic.Bool               // the policies on disk take away what is used, which may change by itself
+	orphans atomic.Pointer[[]string]  // plans that do not exist and are used; nil: not known
+}
+
+// ruling is what is in force, or may be.
+type ruling struct {
+	rules  *check.Rules
+	policy *policy.Policy
+	held   policy.Source // its files
 }
 
 // source is where the policies are: what is configured, or what ships with the binary.
@@ -46,17 +61,94 @@ func optionsOf(cfg config.Policy) policy.Options {
 }
 
 // load builds rules. The error is a *policy.LoadError where the fault is in the policies.
-func (b *rulebook) load(ctx context.Context, src policy.Source) (*check.Rules, *policy.Policy, error) {
-	o := optionsOf(b.cfg)
+func (b *rulebook) load(ctx context.Context, src policy.Source, cfg config.Policy) (*ruling, error) {
+	held, err := src.Hold()
+	if err != nil {
+		return nil, err
+	}
+	o := optionsOf(cfg)
 	o.Print = func(file string, line int, text string) {
 		b.log.Info("policy printed", "text", text, "file", file, "line", line)
 	}
-	p, err := policy.Load(ctx, src, o)
+	p, err := policy.Load(ctx, held, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r, err := rulesOf(p, b.shipped)
-	return r, p, err
+	if err != nil {
+		return nil, err
+	}
+	return &ruling{rules: r, policy: p, held: held}, nil
+}
+
+// begin puts the configured policies in force, or those that were kept where the configured ones cannot be used. Its error
+// says that there are none.
+func (b *rulebook) begin(ctx context.Context) (fingerprint string, err error) {
+	src := source(b.cfg)
+	next, err := b.load(ctx, src, b.cfg)
+	last, lastErr := readKept(b.dataDir, b.cfg)
+	if lastErr != nil {
+		b.log.Error("the policy that was kept cannot be read", "error", lastErr)
+	}
+	if last == nil || err == nil && last.is(b.cfg, next.policy.Fingerprint()) {
+		if err != nil {
+			return "", err
+		}
+		b.accept(next)
+		if last == nil {
+			b.keep(next)
+		}
+		return next.policy.Fingerprint(), nil
+	}
+	src, cfg, oldErr := last.source(b.cfg)
+	var old *ruling
+	if oldErr == nil {
+		old, oldErr = b.load(ctx, src, cfg)
+	}
+	if oldErr != nil {
+		b.log.Error("the policy that was kept cannot be used", "error", oldErr)
+	}
+	if err == nil && old != nil {
+		err = b.takesAway(ctx, old, next)
+	}
+	switch {
+	case err == nil:
+		b.accept(next)
+		b.keep(next)
+		return next.policy.Fingerprint(), nil
+	case old == nil:
+		return "", err
+	}
+	b.accept(old)
+	b.keptAt.Store(&last.SavedAt)
+	b.refuse(err)
+	b.metrics.PolicyKept(true)
+	b.log.Error("serving the last good policy, which was kept: the configured one cannot be used", "revision", old.policy.Revision(),
+		"kept_at", last.SavedAt, "paths", b.cfg.Paths)
+	return "", nil // so that the first look at the files reads them again
+}
+
+// takesAway says what the next policies lack of those in force that is used.
+func (b *rulebook) takesAway(ctx context.Context, old, next *ruling) error {
+	if b.cfg.AllowRemovedPlans {
+		return nil
+	}
+	f := &inForce{plans: limitsOf(old.rules.Plans), reasons: ownReasons(old.policy)}
+	if len(f.taken(next.rules, next.policy)) == 0 && !f.lacks(next.rules) {
+		return nil // whoever is on the plans: nothing is gone
+	}
+	var err error
+	if f.uses, err = b.uses(ctx); err != nil {
+		return fmt.Errorf("whether the plans that are gone are used is not known: %w", err)
+	}
+	faults := f.taken(next.rules, next.policy)
+	if len(faults) == 0 {
+		return nil
+	}
+	for i := range faults {
+		faults[i].Text += ": bring it back, or set policy.allow_removed_plans"
+	}
+	return &policy.LoadError{Faults: faults}
 }
 
 // rulesOf reads the data that Go needs out of a policy: plans and the table of reasons, in which the shipped one stands
@@ -145,21 +237,47 @@ func parseReason(v any, profile string) (authz.ReasonInfo, error) {
 
 // reload puts the policies on disk in force, or says why it does not.
 func (b *rulebook) reload(ctx context.Context, src policy.Source) {
-	rules, p, err := b.load(ctx, src)
+	next, err := b.load(ctx, src, b.cfg)
+	if err == nil {
+		err = b.takesAway(ctx, b.now.Load(), next)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			b.refuse(err)
 		}
 		return
 	}
-	b.accept(rules, p)
+	b.accept(next)
+	b.keep(next)
+	if b.cfg.AllowRemovedPlans || b.hasOrphans() {
+		b.audit(ctx)
+	}
 }
 
-func (b *rulebook) accept(r *check.Rules, p *policy.Policy) {
+// again looks once more at what may have changed by itself: whoever was on a plan that is gone may be on another one now.
+func (b *rulebook) again(ctx context.Context, reload func()) {
+	if b.waiting.Load() {
+		reload()
+	}
+	if b.hasOrphans() {
+		b.audit(ctx)
+	}
+}
+
+func (b *rulebook) hasOrphans() bool {
+	found := b.orphans.Load()
+	return found != nil && len(*found) > 0
+}
+
+func (b *rulebook) accept(next *ruling) {
+	r, p := next.rules, next.policy
 	b.use(r)
-	b.now.Store(p)
+	b.now.Store(next)
 	b.fault.Store(nil)
+	b.keptAt.Store(nil)
+	b.waiting.Store(false)
 	b.metrics.PolicyLoaded(p.Revision())
+	b.metrics.PolicyKept(false)
 	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo(),
 		"strict_errors", p.StrictErrors())
 	for _, w := range p.Warnings() {
@@ -167,21 +285,84 @@ func (b *rulebook) accept(r *check.Rules, p *policy.Policy) {
 	}
 }
 
+// keep keeps the policy in force for the next start.
+func (b *rulebook) keep(next *ruling) {
+	if err := saveKept(b.dataDir, b.cfg, next.held, next.policy.Fingerprint(), time.Now()); err != nil {
+		b.log.Error("policy not kept: a start on a broken one would fail", "error", err)
+	}
+}
+
+// audit looks for accounts and keys whose plan does not exist. They are denied.
+func (b *rulebook) audit(ctx context.Context) {
+	found := []string{}
+	uses, err := b.uses(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			b.log.Error("who is on which plan is not known", "error", err)
+		}
+		return
+	}
+	if now := b.now.Load(); now != nil {
+		found = append(found, missing(uses, now.rules.Plans)...)
+	}
+	before := b.orphans.Swap(&found)
+	for _, text := range found {
+		if before == nil || !slices.Contains(*before, text) {
+			b.log.Error("customers are denied with policy_error: their plan does not exist", "error", text)
+		}
+	}
+	b.metrics.PlansMissing(len(found))
+}
+
+// missingPlans says which plans do not exist and are used. The API refuses such plans, so that while there are none only a
+// reload can make some.
+func (b *rulebook) missingPlans(ctx context.Context) []string {
+	if b.orphans.Load() == nil || b.hasOrphans() {
+		b.audit(ctx)
+	}
+	if found := b.orphans.Load(); found != nil {
+		return *found
+	}
+	return nil
+}
+
+// planUses is what policies that come must not take away.
+func (b *rulebook) planUses(ctx context.Context) (admin.Plans, error) {
+	uses, err := b.uses(ctx)
+	if err != nil {
+		return admin.Plans{}, err
+	}
+	now := b.now.Load()
+	for name, limits := range limitsOf(now.rules.Plans) {
+		u := useOf(uses, name)
+		u.Defined, u.Limits = true, limits
+	}
+	out := admin.Plans{Plans: []admin.PlanUse{}, Reasons: ownReasons(now.policy)}
+	for _, name := range slices.Sorted(maps.Keys(uses)) {
+		out.Plans = append(out.Plans, *uses[name])
+	}
+	return out, nil
+}
+
 // memo is how the memo of the policy in force does.
 func (b *rulebook) memo() telemetry.Memo {
-	p := b.now.Load()
-	if p == nil {
+	now := b.now.Load()
+	if now == nil {
 		return telemetry.Memo{}
 	}
-	s, _ := p.MemoStats()
+	s, _ := now.policy.MemoStats()
 	return telemetry.Memo(s)
 }
 
 // refuse reports a policy that was not loaded. The one in force stays.
 func (b *rulebook) refuse(err error) {
 	text := err.Error()
-	b.fault.Store(&text)
+	before := b.fault.Swap(&text)
 	var load *policy.LoadError
+	b.waiting.Store(errors.As(err, &load) && load.Faults[0].Code == faultRemoved)
+	if b.waiting.Load() && before != nil && *before == text {
+		return // it was looked at again, and nothing has changed
+	}
 	if !errors.As(err, &load) {
 		b.metrics.PolicyRefused([]telemetry.Fault{{Code: "data_error"}})
 		b.log.Error("policy refused, the one in force stays", "error", text)
@@ -217,8 +398,9 @@ type PolicySummary struct {
 }
 
 // CheckPolicies checks policies as strictly as can be, the data that Go reads out of them included, without serving
-// them. No paths are the policies that ship with the binary. The error is a *policy.LoadError where the fault is in a file.
-func CheckPolicies(ctx context.Context, cfg config.Policy) (PolicySummary, error) {
+// them. No paths are the policies that ship with the binary. Where it is told what is used, it checks that they do not lack
+// it. The error is a *policy.LoadError where the fault is in a file, or in what is lacking.
+func CheckPolicies(ctx context.Context, cfg config.Policy, used *admin.Plans) (PolicySummary, error) {
 	schema, err := policies.Files.ReadFile("schema/input.json")
 	if err != nil {
 		return PolicySummary{}, err
@@ -233,6 +415,9 @@ func CheckPolicies(ctx context.Context, cfg config.Policy) (PolicySummary, error
 	r, err := rulesOf(p, nil)
 	if err != nil {
 		return PolicySummary{}, err
+	}
+	if faults := lacking(used, r, p); len(faults) > 0 {
+		return PolicySummary{}, &policy.LoadError{Faults: faults}
 	}
 	return PolicySummary{
 		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo(),

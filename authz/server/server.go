@@ -4,7 +4,8 @@
 // The life of a server, with what a crash at each point costs:
 //
 //  1. The database is opened and locked. A second server on the same data directory stops here.
-//  2. Policies are compiled, plans and reasons read. Nothing is served without them. The keys of issuers are fetched beside
+//  2. Policies are compiled, plans and reasons read. Nothing is served without them. Where the configured ones cannot be
+//     used, those do that were in force last, which are kept in the data directory. The keys of issuers are fetched beside
 //     everything else: their tokens are refused until they are there.
 //  3. Revocations are read to the end. Until then the set is stale and everybody is denied.
 //  4. The ports are taken. From here on nothing can go wrong that a configuration could cause.
@@ -61,6 +62,7 @@ const (
 	syncEvery     = time.Second
 	pruneEvery    = time.Minute
 	forgetEvery   = 10 * time.Minute
+	retryEvery    = 30 * time.Second
 )
 
 // Server is a Tollkeeper that listens.
@@ -79,6 +81,7 @@ type Server struct {
 	rules       *rulebook
 	checker     *check.Checker
 	fingerprint string // of the policies that were loaded first
+	tokenPlans  tokenPlans
 	decisions   *decisionlog.Log
 	closers     []io.Closer // in the order in which they were opened
 	reading     extauthz.Options
@@ -187,19 +190,18 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	if s.tokens != nil {
 		opt.Tokens = s.tokens
 	}
-	s.checker = check.New(keys, s.revocations, s.dispenser, recorders{s.decisions, metrics}, opt)
+	s.checker = check.New(keys, s.revocations, s.dispenser, recorders{s.decisions, metrics, &s.tokenPlans}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
 		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
 	})
-	s.rules = &rulebook{cfg: s.cfg.Policy, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use}
-	rules, p, err := s.rules.load(ctx, source(s.cfg.Policy))
-	if err != nil {
+	s.rules = &rulebook{
+		cfg: s.cfg.Policy, dataDir: s.cfg.DataDir, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use, uses: s.planUses,
+	}
+	if s.fingerprint, err = s.rules.begin(ctx); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	s.rules.accept(rules, p)
-	s.fingerprint = p.Fingerprint()
 	return nil
 }
 
@@ -215,14 +217,28 @@ func (s *Server) clockJumped(jump time.Duration, believed bool) {
 	}
 }
 
+// planUses says who is on which plan.
+func (s *Server) planUses(ctx context.Context) (map[string]*admin.PlanUse, error) {
+	uses, err := planUses(ctx, s.stores.keys, time.Now(), func(k *apikey.Key) bool {
+		return s.revocations.Key(k.ID) || s.revocations.Account(k.Account, k.CreatedAt)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.tokenPlans.addTo(uses)
+	return uses, nil
+}
+
 // recorders give each entry to the decision log and to the metrics.
 type recorders struct {
 	log     *decisionlog.Log
 	metrics *telemetry.Metrics
+	plans   *tokenPlans
 }
 
 func (r recorders) Record(e *check.Entry) {
 	r.metrics.Record(e)
+	r.plans.Record(e)
 	r.log.Record(e)
 }
 
@@ -256,7 +272,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 		Keys: s.stores.keys, Hasher: hasher, Revocations: s.revocations, Revoked: s.stores.revocations,
 		Ledger: s.stores.ledger, Dispenser: s.dispenser, Now: time.Now,
 		Plans:  func() map[string][]authz.Limit { return s.checker.Rules().Plans },
-		Status: s.status,
+		Status: s.wholeStatus,
 		Explain: func(ctx context.Context, raw []byte) (check.Explanation, error) {
 			r, err := extauthz.DecodeJSON(raw, s.reading)
 			if err != nil {
@@ -267,6 +283,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 		Decision:    s.decisions.Find,
 		CheckLedger: s.checkLedger, RecordLife: s.recordLife(), Skew: s.cfg.Tokens.Skew.Duration,
 	}
+	service.PlanUses = s.rules.planUses
 	if s.tokens != nil {
 		service.Tokens, service.Issuers, service.Signers = s.tokens, s.tokens.Names(), s.tokens.Signers()
 	}
@@ -301,10 +318,20 @@ func (s *Server) status() admin.Status {
 		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Node: string(s.node),
 		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
 	}
+	if at := s.rules.keptAt.Load(); at != nil {
+		out.PolicyKept = *at
+	}
 	for name := range rules.Plans {
 		out.Plans = append(out.Plans, name)
 	}
 	slices.Sort(out.Plans)
+	return out
+}
+
+// wholeStatus is the status with what may take a while to find.
+func (s *Server) wholeStatus(ctx context.Context) admin.Status {
+	out := s.status()
+	out.MissingPlans = s.rules.missingPlans(ctx)
 	return out
 }
 
@@ -415,7 +442,9 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	if interval == 0 || len(s.cfg.Policy.Paths) == 0 {
 		interval = 1 << 62 // never: only when told to
 	}
+	wg.Go(func() { s.rules.audit(ctx) })
 	w := policy.NewWatcher(source(s.cfg.Policy), interval, s.fingerprint, s.rules.reload)
+	wg.Go(func() { every(ctx, retryEvery, func() { s.rules.again(ctx, w.Poke) }) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // before Run goes on: unheeded, the signal would end the process
 	wg.Go(func() { w.Run(ctx) })

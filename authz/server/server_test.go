@@ -296,7 +296,7 @@ func TestReasonsTableIsChecked(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := CheckPolicies(t.Context(), config.Policy{Paths: []string{dir}}); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
+			if _, err := CheckPolicies(t.Context(), config.Policy{Paths: []string{dir}}, nil); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
 				t.Errorf("accepted: %v", err)
 			}
 		})

@@ -20,6 +20,8 @@ type Metrics struct {
 	loads      *prometheus.CounterVec
 	faults     *prometheus.GaugeVec
 	signals    *prometheus.CounterVec
+	kept       prometheus.Gauge
+	missing    prometheus.Gauge
 	// The counters of decisions, looked up once: one is counted up for every request.
 	allowed, other prometheus.Counter
 	denied         map[authz.Reason]prometheus.Counter
@@ -59,13 +61,19 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollkeeper_signals_refused_total", Help: "Requests to revoke from outside that were refused; the log has some of them only.",
 		}, []string{"endpoint"}),
+		kept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tollkeeper_policy_kept", Help: "1 while the server decides by the policy that it kept, because it could not start with the configured one.",
+		}),
+		missing: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tollkeeper_plans_missing", Help: "Plans that accounts or keys are on and that do not exist, so that they are denied.",
+		}),
 		denied: make(map[authz.Reason]prometheus.Counter, len(known)),
 	}
 	m.allowed, m.other = m.decisions.WithLabelValues("allow", ""), m.decisions.WithLabelValues("deny", "other")
 	for _, r := range known {
 		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
-	reg.MustRegister(m.decisions, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.signals)
+	reg.MustRegister(m.decisions, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.kept, m.missing, m.signals)
 	return m
 }
 
@@ -96,6 +104,17 @@ func (m *Metrics) PolicyLoaded(revision string) {
 	m.policyInfo.WithLabelValues(revision).Set(1)
 	m.faults.Reset()
 }
+
+// PolicyKept says whether the policy in force is the one that was kept.
+func (m *Metrics) PolicyKept(yes bool) {
+	m.kept.Set(0)
+	if yes {
+		m.kept.Set(1)
+	}
+}
+
+// PlansMissing says how many plans are used that do not exist.
+func (m *Metrics) PlansMissing(n int) { m.missing.Set(float64(n)) }
 
 // maxFaults bounds how many faults of one policy are shown.
 const maxFaults = 20

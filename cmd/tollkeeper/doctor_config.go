@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,6 +75,7 @@ func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 		}
 	}
 	policyState(cmd.Context(), cfg.Policy, seen.Policy, state)
+	c.planState(cmd, cfg, state)
 	return lint.OwnFile(path, raw, cfg, nil, state), nil
 }
 
@@ -101,7 +103,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	for _, w := range p.Warnings() {
 		s.PolicyNotes = append(s.PolicyNotes, w.String())
 	}
-	if _, err := server.CheckPolicies(ctx, cfg); errors.As(err, &load) {
+	if _, err := server.CheckPolicies(ctx, cfg, nil); errors.As(err, &load) {
 		s.PolicyNotes = append(s.PolicyNotes, faultLines(err)...) // the strict check refuses what the server takes
 	} else if err != nil {
 		s.PolicyFaults = faultLines(err)
@@ -118,6 +120,25 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 			s.FailedTests = append(s.FailedTests, results[i].Name)
 		}
 	}
+}
+
+// planState looks whether the policies have the plans that are used: by the data file, or by the server that has it.
+func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
+	if at, err := server.PolicyKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
+		s.PolicyKept = at.Format(time.RFC3339)
+	}
+	if cfg.Store != "bolt" || !server.HasLedger(cfg.DataDir) {
+		return
+	}
+	used, err := server.PlansOf(cmd.Context(), cfg.DataDir)
+	if errors.Is(err, server.ErrRunning) {
+		used = new(admin.Plans)
+		err = (&cli{dataDir: cfg.DataDir}).do(cmd, "GET", admin.Path("plans"), nil, used)
+	}
+	if err != nil {
+		return // what is wrong with the data directory is said elsewhere
+	}
+	s.MissingPlans, _ = server.CheckPlans(cmd.Context(), cfg.Policy, used) // and so is what is wrong with the policies
 }
 
 func faultLines(err error) []string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
@@ -25,14 +26,25 @@ func (c *cli) policyCmd() *cobra.Command {
 
 func (c *cli) policyCheckCmd() *cobra.Command {
 	var cfg config.Policy
+	var onServer bool
 	cmd := &cobra.Command{
 		Use: "check [PATH...]", Short: "Compile policies as strictly as can be, with their plans and reasons",
 		Long: `Compile policies as strictly as can be and read their plans and reasons. Nothing is
 served, and no server is needed. Without paths, the shipped policies are checked. What is
-good and takes part in no decision, such as a package with a misspelt name, is a warning.`,
+good and takes part in no decision, such as a package with a misspelt name, is a warning.
+
+With --server, the running server says which plans, limits and reasons are used. Policies
+that lack one of them are at fault, as they are when they are loaded.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
-			s, err := server.CheckPolicies(cmd.Context(), cfg)
+			var used *admin.Plans
+			if onServer {
+				used = new(admin.Plans)
+				if err := c.do(cmd, "GET", admin.Path("plans"), nil, used); err != nil {
+					return err
+				}
+			}
+			s, err := server.CheckPolicies(cmd.Context(), cfg, used)
 			if err != nil {
 				return c.policyFaults(cmd, err)
 			}
@@ -54,6 +66,7 @@ good and takes part in no decision, such as a package with a misspelt name, is a
 		},
 	}
 	cmd.Flags().StringVar(&cfg.Query, "query", policy.DefaultQuery, "rule that decides")
+	cmd.Flags().BoolVar(&onServer, "server", false, "check against what is used on the running server, too")
 	regoVersion(cmd, &cfg)
 	return cmd
 }

@@ -175,6 +175,12 @@ func (c *cli) statusCmd() *cobra.Command {
 				t.field("policy fault", s.PolicyFault)
 				t.field("clock fault", s.ClockFault)
 				t.field("pruning paused", s.PruningPaused)
+				if !s.PolicyKept.IsZero() {
+					t.field("policy kept", "the server could not start with the configured policies, and goes on with those kept at "+when(s.PolicyKept))
+				}
+				for _, plan := range s.MissingPlans {
+					t.field("missing plan", plan)
+				}
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("revocations", fmt.Sprint(s.Revocations))
 			})

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) apikey.Stor
 		{"listing of an account", listAccountKeys},
 		{"listing of accounts", listAccounts},
 		{"listing of a hundred", listDefault},
+		{"plans are found on accounts and keys", onPlans},
 		{"ids with odd characters", oddIDs},
 		{"import", imports},
 		{"import of nothing", importNothing},

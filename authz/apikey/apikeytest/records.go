@@ -1,6 +1,7 @@
 package apikeytest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -341,6 +342,42 @@ func listDefault(f *fixture) {
 	accounts, err := f.store.Accounts(f.ctx(), apikey.Page{})
 	if err != nil || len(accounts) != 100 || len(f.keys(apikey.Page{})) != 100 {
 		f.Fatalf("%d accounts and %d keys, want 100: %v", len(accounts), len(f.keys(apikey.Page{})), err)
+	}
+}
+
+// onPlans has more records than a store reads at a time, and a key whose meta says what looks like a plan.
+func onPlans(f *fixture) {
+	const many = 10_050
+	keys := make([]apikey.Key, many)
+	for i := range keys {
+		keys[i] = key(fmt.Sprintf("key_%05d", i), fmt.Sprintf("acme_%05d", i), i)
+	}
+	if _, err := f.store.Import(f.ctx(), keys); err != nil {
+		f.Fatal(err)
+	}
+	f.createAccount("zeta")
+	plain := key("key_zeta", "zeta", many)
+	plain.Plan, plain.Name, plain.Meta = "", `"plan":"x"`, map[string]any{"plan": "x"}
+	f.createKey(plain)
+
+	count := make(map[string]int)
+	err := f.store.OnPlans(f.ctx(), func(a *apikey.Account, k *apikey.Key) error {
+		switch {
+		case a != nil && k == nil:
+			count["account "+a.Plan]++
+		case k != nil && a == nil:
+			count["key "+k.Plan]++
+		default:
+			f.Errorf("got account %v and key %v", a, k)
+		}
+		return nil
+	})
+	if err != nil || len(count) != 3 || count["account trial"] != many || count["account pro"] != 1 || count["key trial"] != many {
+		f.Errorf("%v, %v", count, err)
+	}
+	stop := errors.New("enough")
+	if err := f.store.OnPlans(f.ctx(), func(*apikey.Account, *apikey.Key) error { return stop }); !errors.Is(err, stop) {
+		f.Errorf("an error of the visitor: %v", err)
 	}
 }
 

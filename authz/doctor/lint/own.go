@@ -34,6 +34,8 @@ type State struct {
 	PolicyNotes  []string     // what a stricter check than the server's says of them
 	Memo         string       // whether verdicts are remembered
 	FailedTests  []string     // of the policies
+	MissingPlans []string     // plans that are used, and which the policies do not have, one a line
+	PolicyKept   string       // when the policies were kept that a start goes on with, "" for none
 	Data         DataDir
 	TLS          TLSFiles // empty: those that the file names
 }
@@ -160,7 +162,18 @@ func (in *Input) ofHere(f func(*Own, *State)) {
 func ownPolicies(in *Input, report func(Finding)) {
 	in.ofHere(func(o *Own, s *State) {
 		for _, fault := range s.PolicyFaults {
+			if s.PolicyKept != "" {
+				fault += " (a start goes on with the policies that were kept at " + s.PolicyKept + ")"
+			}
 			report(o.at("policy", "paths").says("%s", fault))
+		}
+	})
+}
+
+func ownPlans(in *Input, report func(Finding)) {
+	in.ofHere(func(o *Own, s *State) {
+		for _, plan := range s.MissingPlans {
+			report(o.at("policy", "paths").says("%s", plan))
 		}
 	})
 }

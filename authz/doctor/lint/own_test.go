@@ -80,6 +80,10 @@ func stateSamples(t *testing.T) []stateSample {
 		{"TK206", "good", state(func(*lint.State) {})},
 		{"TK207", "bad", state(func(s *lint.State) { s.PolicyNotes = []string{"a.rego:1: rego_compile_error: unused"} })},
 		{"TK207", "good", state(func(*lint.State) {})},
+		{"TK208", "bad", state(func(s *lint.State) {
+			s.MissingPlans = []string{`plan "gold" does not exist, and is used by 1 account (acme)`}
+		})},
+		{"TK208", "good", state(func(*lint.State) {})},
 		{"TK210", "bad", state(func(s *lint.State) { s.Data.Fault = "it is not writable" })},
 		{"TK210", "good", state(func(s *lint.State) { s.Data.Fault = "" })},
 		{"TK211", "bad", state(func(s *lint.State) { s.Data.Running = true })},

@@ -88,6 +88,27 @@ func (s *Keys) Accounts(_ context.Context, p apikey.Page) ([]*apikey.Account, er
 	return page(s.accounts, p, func(*apikey.Account) bool { return true }), nil
 }
 
+// OnPlans is apikey.Store.OnPlans.
+func (s *Keys) OnPlans(_ context.Context, each func(*apikey.Account, *apikey.Key) error) error {
+	s.mu.RLock()
+	accounts, keys := slices.Collect(maps.Values(s.accounts)), slices.Collect(maps.Values(s.keys))
+	s.mu.RUnlock()
+	for _, a := range accounts {
+		if err := each(a, nil); err != nil {
+			return err
+		}
+	}
+	for _, k := range keys {
+		if k.Plan == "" {
+			continue
+		}
+		if err := each(nil, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func page[T any](all map[string]*T, p apikey.Page, wanted func(*T) bool) []*T {
 	limit := p.Limit
 	if limit <= 0 {

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+)
+
+const plansInUse = `tollkeeper:
+  plans:
+    basic: {limits: {rate: {units: 60, window: minute}, credits: {units: 100, window: none, per: account}}}
+    extra: {limits: {rate: {units: 600, window: minute}}}
+    spare: {limits: {rate: {units: 1, window: minute}}}
+    dead: {limits: {rate: {units: 1, window: minute}}}
+`
+
+const routesInUse = `tollkeeper:
+  routes:
+  - {name: render, match: {path: /v1/render}, charge: {credits: 5}}
+  - {name: special, match: {path: /v1/special}, plans: [spare]}
+`
+
+// wares are a server on policies of its own, with an account on plan basic, a key with plan extra, and one with plan dead
+// that is revoked.
+type wares struct {
+	*running
+	cfg   config.Config
+	dir   string
+	basic admin.Key
+	extra admin.Key
+}
+
+func startWares(t *testing.T, change func(*config.Config)) *wares {
+	t.Helper()
+	w := &wares{cfg: configFor(t.TempDir()), dir: policyFolder(t, "plans.yaml", plansInUse, "routes.yaml", routesInUse,
+		"custom.rego", "package tollkeeper.custom\n\ndeny contains {\"reason\": \"closed\"} if input.key.name == \"closed\"\n",
+		"closed.yaml", "tollkeeper: {reasons: {closed: {status: {strict: 402}}}}\n")}
+	w.cfg.Policy.Paths = []string{w.dir}
+	if change != nil {
+		change(&w.cfg)
+	}
+	w.running = start(t, w.cfg)
+	w.basic = w.newKey("acme", "basic")
+	var dead admin.Key
+	w.do("POST", "/v1/keys", admin.KeyCreate{Account: "acme", Plan: "extra"}, &w.extra)
+	w.do("POST", "/v1/keys", admin.KeyCreate{Account: "acme", Plan: "dead"}, &dead)
+	w.do("POST", "/v1/keys/"+dead.ID+"/revoke", map[string]string{}, nil)
+	w.do("POST", "/v1/keys", admin.KeyCreate{Account: "acme", Plan: "dead", ExpiresAt: time.Now().Add(time.Millisecond), Force: true}, nil)
+	return w
+}
+
+func (w *wares) status() admin.Status {
+	w.t.Helper()
+	var s admin.Status
+	w.do("GET", "/v1/status", nil, &s)
+	return s
+}
+
+// TestReload_DoesNotTakeAwayWhatIsUsed edits the data in one way after the other, and back.
+func TestReload_DoesNotTakeAwayWhatIsUsed(t *testing.T) {
+	w := startWares(t, nil)
+	for _, c := range []struct {
+		name, file, old, text string
+		want                  []string
+	}{
+		{"a plan of an account is renamed", "plans.yaml", "basic:", "base:", []string{`plan "basic" is gone`, "1 account (acme)"}},
+		{"a plan of a key is renamed", "plans.yaml", "extra:", "more:", []string{`plan "extra" is gone`, "1 key (" + w.extra.ID + ")"}},
+		{"a plan that a route names is removed", "plans.yaml", "    spare: {limits: {rate: {units: 1, window: minute}}}\n", "", []string{`plan "spare" is gone`, `route "special"`}},
+		{"all plans are removed", "plans.yaml", plansInUse, "{}", []string{`plan "basic" is gone`, `plan "extra" is gone`, `plan "spare" is gone`}},
+		{"a limit is renamed", "plans.yaml", "credits:", "credit:", []string{`limit "credits" of plan "basic" is gone`, "1 account (acme)", `route "render"`}},
+		{"a limit counts something else", "plans.yaml", "window: none,", "window: none, unit: tokens,", []string{`limit "credits" of plan "basic" counts tokens and no more requests`, "1 account (acme)"}},
+		{"a reason is removed", "closed.yaml", "tollkeeper: {reasons: {closed: {status: {strict: 402}}}}", "{}", []string{`reason "closed" is gone`, "custom.rego:3"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := w.status()
+			whole, err := os.ReadFile(filepath.Join(w.dir, c.file))
+			if err != nil || !strings.Contains(string(whole), c.old) {
+				t.Fatalf("%v: %q is not in %s", err, c.old, c.file)
+			}
+			edited := strings.Replace(string(whole), c.old, c.text, 1)
+			writeFiles(t, w.dir, c.file, edited)
+			var used admin.Plans
+			w.do("GET", "/v1/plans", nil, &used)
+			_, err = CheckPolicies(t.Context(), w.cfg.Policy, &used)
+			w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
+			now := w.status()
+			for _, text := range append(c.want, "policy.allow_removed_plans") {
+				if !strings.Contains(now.PolicyFault, text) {
+					t.Errorf("the fault does not say %q: %s", text, now.PolicyFault)
+				}
+			}
+			for _, text := range c.want {
+				if err == nil || !strings.Contains(err.Error(), text) {
+					t.Errorf("policy check does not say %q: %v", text, err)
+				}
+			}
+			if now.Policy != before.Policy || len(now.MissingPlans) > 0 {
+				t.Errorf("revision %s became %s, missing %v", before.Policy, now.Policy, now.MissingPlans)
+			}
+			if m := w.metrics(); !strings.Contains(m, `code="removed_in_use"`) {
+				t.Errorf("the metric: %s", grep(m, "policy_fault"))
+			}
+			w.want(w.basic.Key, 200, "")
+			w.want(w.extra.Key, 200, "")
+			writeFiles(t, w.dir, c.file, string(whole))
+			w.await("the file is good again", func() bool { return w.status().PolicyFault == "" })
+		})
+	}
+}
+
+// TestReload_TakesAwayWhatIsNot removes a plan of which only keys are left that are never good again, and lifts a limit.
+func TestReload_TakesAwayWhatIsNot(t *testing.T) {
+	w := startWares(t, nil)
+	before := w.status().Policy
+	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "dead:", "new:", 1))
+	w.await("the plan is gone", func() bool { return w.status().Policy != before })
+	if s := w.status(); s.PolicyFault != "" || len(s.MissingPlans) > 0 || strings.Contains(strings.Join(s.Plans, " "), "dead") {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestReload_FollowsOnceThePlanIsLeft moves the account off the plan that is gone: the files do not change again.
+func TestReload_FollowsOnceThePlanIsLeft(t *testing.T) {
+	w := startWares(t, nil)
+	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "credits:", "credit:", 1), "routes.yaml", "{}")
+	w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
+	plan := "extra"
+	w.do("PATCH", "/v1/accounts/acme", admin.AccountUpdate{Plan: &plan}, nil)
+	w.rules.again(t.Context(), func() { _ = syscall.Kill(syscall.Getpid(), syscall.SIGHUP) })
+	w.await("the change is in force", func() bool { return w.status().PolicyFault == "" })
+}
+
+func TestReload_TakesAwayWhatIsUsedWhenToldTo(t *testing.T) {
+	w := startWares(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
+	writeFiles(t, w.dir, "plans.yaml", strings.NewReplacer("basic:", "base:", "extra:", "more:").Replace(plansInUse))
+	w.await("the plans are missed", func() bool { return len(w.status().MissingPlans) == 2 })
+	missing := strings.Join(w.status().MissingPlans, "\n")
+	if want := "plan \"basic\" does not exist, and is used by 1 account (acme)\nplan \"extra\" does not exist, and is used by 1 key (" + w.extra.ID + ")"; missing != want {
+		t.Errorf("got  %s\nwant %s", missing, want)
+	}
+	if m := w.metrics(); !strings.Contains(m, "tollkeeper_plans_missing 2") {
+		t.Errorf("the metric: %s", grep(m, "missing"))
+	}
+	w.want(w.basic.Key, 403, "policy_error")
+	if e := w.explain(w.basic.Key); e.Cause != `account "acme" is on plan "basic", which is not defined: it would have no limits` {
+		t.Errorf("explained: %s", e.Cause)
+	}
+	plan := "base"
+	w.do("PATCH", "/v1/accounts/acme", admin.AccountUpdate{Plan: &plan}, nil)
+	w.do("PATCH", "/v1/keys/"+w.extra.ID, admin.KeyUpdate{Plan: &plan}, nil)
+	if s := w.status(); len(s.MissingPlans) > 0 {
+		t.Errorf("still missing: %v", s.MissingPlans)
+	}
+	w.want(w.basic.Key, 200, "")
+}
+
+// TestStart_WithoutAPlanThatIsUsed has nothing to go on with but the files: it serves, and says who is denied.
+func TestStart_WithoutAPlanThatIsUsed(t *testing.T) {
+	w := startWares(t, nil)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(w.cfg.DataDir, keptFile)); err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "basic:", "base:", 1))
+	used, err := PlansOf(t.Context(), w.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CheckPolicies(t.Context(), w.cfg.Policy, used); err == nil || !strings.Contains(err.Error(), `plan "basic" does not exist, and is used by 1 account (acme)`) {
+		t.Errorf("by the data file: %v", err)
+	}
+	log := &journal{}
+	w.running = startLogging(t, w.cfg, log.logger())
+	w.want(w.basic.Key, 403, "policy_error")
+	w.want(w.extra.Key, 200, "")
+	w.await("the log says who", func() bool {
+		return strings.Contains(log.String(), `plan \"basic\" does not exist, and is used by 1 account (acme)`)
+	})
+	if s := w.status(); len(s.MissingPlans) != 1 || s.PolicyFault != "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTokenPlans_AreUsed: plans that only tokens name.
+func TestTokenPlans_AreUsed(t *testing.T) {
+	var plans tokenPlans
+	for range 2 {
+		plans.Record(&check.Entry{Facts: &authz.Facts{Token: authz.TokenFact{Status: authz.TokenValid, Plan: "gold"}}})
+		plans.Record(&check.Entry{Facts: &authz.Facts{Token: authz.TokenFact{Status: authz.TokenExpired, Plan: "silver"}}})
+	}
+	uses := make(map[string]*admin.PlanUse)
+	plans.addTo(uses)
+	if len(uses) != 1 || usedBy(uses["gold"])[0] != "tokens that name it" {
+		t.Errorf("%+v", uses)
+	}
+}

@@ -1,0 +1,80 @@
+# METADATA
+# title: The decision
+# description: >-
+#   Asks one concern after the other. The first that objects gives the reason, so a caller without a key learns nothing
+#   about plans and quotas. Among the objections of one concern data.tollkeeper.precedence chooses, and
+#   data.tollkeeper.reasons turns the reason into a status.
+# schemas:
+#   - input: schema.input
+package envoy.authz
+
+import data.tollkeeper.account
+import data.tollkeeper.charge
+import data.tollkeeper.form
+import data.tollkeeper.hook
+import data.tollkeeper.key
+import data.tollkeeper.payment
+import data.tollkeeper.permission
+import data.tollkeeper.quota
+import data.tollkeeper.route
+import data.tollkeeper.token
+
+# Whatever is undefined below ends here.
+default allow := {"allowed": false, "http_status": 403, "reason": "policy_error"}
+
+allow := {"allowed": true, "charge": cost} if {
+	objection == []
+} else := object.union(
+	{"allowed": false, "http_status": status(code), "reason": code},
+	{"detail": text | text := objection[1][code]},
+) if {
+	code := first(objection[0])
+}
+
+# objection is what the first concern that objects has against the request, or nothing: its reasons, and sentences for
+# the caller by reason. It only picks, so that nothing can be undefined here and be taken for content.
+objection := [form.deny, {}] if some _ in form.deny
+
+else := [route.deny, {}] if some _ in route.deny
+
+else := objection_on_public if route.public
+
+else := [key.deny, key.details] if some _ in key.deny
+
+else := [account.deny, {}] if some _ in account.deny
+
+else := [token.deny, {}] if some _ in token.deny
+
+else := [permission.deny, permission.details] if some _ in permission.deny
+
+else := [hook.deny, hook.details] if some _ in hook.deny
+
+else := [payment.deny, payment.details] if some _ in payment.deny
+
+else := [charge.deny, {}] if some _ in charge.deny
+
+else := [quota.deny, quota.details] if some _ in quota.deny
+
+else := []
+
+# Nobody has to say who they are, but the operator's own rules hold all the same.
+objection_on_public := [hook.deny, hook.details] if some _ in hook.deny
+
+else := []
+
+cost := {} if {
+	route.public
+} else := charge.units
+
+# Codes that the precedence does not list are an operator's own. They come last, in alphabetical order.
+first(codes) := listed[0] if {
+	listed := [code | some code in data.tollkeeper.precedence; code in codes]
+	count(listed) > 0
+} else := sort(codes)[0]
+
+# A status that would not refuse the request is nobody's intention.
+status(code) := number if {
+	number := data.tollkeeper.reasons[code].status[data.tollkeeper.profile]
+	number >= 300
+	number <= 599
+} else := 403

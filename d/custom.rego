@@ -1,0 +1,6 @@
+package tollkeeper.custom
+
+deny[msg] {
+	input.key.meta.role == "intern"
+	msg := "Interns only read."
+}

@@ -1,0 +1,97 @@
+# What is not known, or known by no name that we know, is never a permission.
+package tollkeeper.facts_test
+
+import data.tollkeeper.fixtures
+
+denied(decision) if {
+	decision.allowed == false
+	decision.reason in {"policy_error", "request_malformed", "state_stale"}
+}
+
+decide_without(path) := decision if {
+	decision := data.envoy.authz.allow with input as json.remove(fixtures.good, [path])
+		with data.tollkeeper.plans as fixtures.world.plans
+		with data.tollkeeper.routes as fixtures.world.routes
+		with data.tollkeeper.custom as {}
+		with data.tollkeeper.environment as "live"
+		with data.tollkeeper.profile as "strict"
+}
+
+test_an_input_that_is_none_denies if {
+	every nothing in [{}, [], null, "", 0, false, {"attributes": {}}, {"key": {"status": "active"}}] {
+		decision := data.envoy.authz.allow with input as nothing
+		decision.allowed == false
+		decision.http_status >= 400
+		decision.reason == "request_malformed"
+	}
+}
+
+test_a_missing_fact_denies if {
+	every path in [
+		"attributes", "attributes/request", "attributes/request/http", "attributes/request/http/method",
+		"attributes/request/http/path", "parsed_path", "key", "key/status", "key/plan", "account", "account/status",
+		"token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily", "quota/daily/state",
+	] {
+		denied(decide_without(path))
+	}
+}
+
+test_a_key_without_scopes_or_environment_has_none if {
+	decide_without("key/scopes").reason == "permission_denied"
+	decide_without("key/environment").reason == "key_wrong_environment"
+}
+
+test_what_nobody_asks_for_may_be_missing if {
+	every path in ["version", "parsed_query", "attributes/contextExtensions", "key/meta", "account/meta", "quota/tokens", "quota/daily/remaining"] {
+		decide_without(path).allowed
+	}
+}
+
+test_a_value_of_no_meaning_denies if {
+	every path in [
+		"attributes", "attributes/request/http/path", "key", "key/status", "key/plan", "account",
+		"account/status", "token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily",
+		"quota/daily/state",
+	] {
+		every value in [null, "", "melted", 1, [], {}, ["active"], {"active": true}] {
+			denied(fixtures.decide({path: value}))
+		}
+	}
+}
+
+test_a_token_that_was_not_sent_is_fine_where_none_is_demanded if {
+	fixtures.decide(object.union(fixtures.to("GET", "/v2"), {"token/status": "missing"})).allowed
+}
+
+test_an_empty_environment_is_not_the_one_that_is_served if {
+	fixtures.decide({"key/environment": ""}).reason == "key_wrong_environment"
+}
+
+test_a_subscription_may_end_later if {
+	fixtures.decide({
+		"key/meta/subscription_ends": fixtures.future,
+		"account/meta/subscription_ends": fixtures.future,
+	}).allowed
+}
+
+test_either_subscription_counts if {
+	every path in ["key/meta/subscription_ends", "account/meta/subscription_ends"] {
+		fixtures.decide({path: fixtures.past}).reason == "subscription_expired"
+	}
+}
+
+test_a_subscription_has_ended_at_its_end if {
+	decide_at("2030-01-01T00:00:00Z").reason == "subscription_expired"
+	decide_at("2029-12-31T23:59:59.999999999Z").allowed
+}
+
+decide_at(time_of_day) := decision if {
+	now := time.parse_rfc3339_ns(time_of_day)
+	decision := fixtures.decide({"key/meta/subscription_ends": "2030-01-01T00:00:00Z"}) with time.now_ns as now
+}
+
+test_an_end_that_cannot_be_read_is_not_taken_for_never if {
+	every value in ["", "2030-01-01", "never", 5, null, true, {}] {
+		fixtures.decide({"key/meta/subscription_ends": value}).reason == "policy_error"
+	}
+}
