@@ -6,6 +6,11 @@ type Trace struct {
 	Rules []TracedRule
 	// Input is the document that the policy read, as JSON.
 	Input []byte
+	// Query is the full name of the rule, or of the package, that was asked.
+	Query string
+	// Route is the entry of the routes that applies, as JSON: an object without fields where none does, nil where the policy
+	// knows no routes.
+	Route []byte
 }
 
 // TracedRule is one rule that a policy went through.

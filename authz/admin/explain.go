@@ -42,6 +42,9 @@ func viewExplanation(e *check.Explanation) Explanation {
 		out.Rule = &rule
 		out.Fact = facts(r)
 	}
+	if e.Trace.Route != nil {
+		out.Route = routeOf(e.Trace.Route)
+	}
 	for i := range e.Trace.Rules {
 		out.Rules = append(out.Rules, viewRule(&e.Trace.Rules[i]))
 	}
@@ -50,6 +53,29 @@ func viewExplanation(e *check.Explanation) Explanation {
 	}
 	for _, q := range e.Facts.Quota {
 		out.Quota = append(out.Quota, QuotaState{Name: q.Name, State: string(q.State), Limit: q.Limit, Remaining: q.Remaining, ResetsAt: q.ResetsAt})
+	}
+	return out
+}
+
+// questionOf reads a question, or a CheckRequest that is one by itself.
+func questionOf(raw []byte) Question {
+	var q Question
+	if json.Unmarshal(raw, &q) != nil || q.CheckRequest == nil {
+		return Question{CheckRequest: raw}
+	}
+	return q
+}
+
+func routeOf(entry []byte) *Route {
+	var fields struct {
+		Name  string `json:"name"`
+		Match struct {
+			Path string `json:"path"`
+		} `json:"match"`
+	}
+	out := &Route{}
+	if string(entry) != "{}" && json.Unmarshal(entry, &fields) == nil {
+		out.Name, out.Path, out.Entry = fields.Name, fields.Match.Path, entry
 	}
 	return out
 }

@@ -56,8 +56,8 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	add(r, "GET /v1/decisions/{id}", "Show a recent decision, by its id or by the x-request-id of the request", func(ctx context.Context, in byID) (Decision, error) {
 		return s.decision(ctx, in.ID)
 	})
-	add(r, "POST /v1/explain", "Say how a CheckRequest would be decided, and why", func(ctx context.Context, in struct{ RawBody []byte }) (Explanation, error) {
-		e, err := s.Explain(ctx, in.RawBody)
+	add(r, "POST /v1/explain", "Say how a CheckRequest, given by itself or in a Question, would be decided, and why", func(ctx context.Context, in struct{ RawBody []byte }) (Explanation, error) {
+		e, err := s.Explain(ctx, questionOf(in.RawBody))
 		if err != nil {
 			return Explanation{}, err
 		}

@@ -39,8 +39,8 @@ type Service struct {
 	Status    func(ctx context.Context) Status
 	// PlanUses says who is on which plan. It looks at everything there is.
 	PlanUses func(ctx context.Context) (Plans, error)
-	// Explain decides a CheckRequest that is given as JSON.
-	Explain func(ctx context.Context, checkRequest []byte) (check.Explanation, error)
+	// Explain decides a request that is described.
+	Explain func(ctx context.Context, q Question) (check.Explanation, error)
 	// Decision finds a recent decision by its id or by the x-request-id of its request.
 	Decision func(ctx context.Context, id string) (Decision, bool)
 	// CheckLedger looks over the data file. The error says why it could not be looked at.

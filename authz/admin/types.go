@@ -177,6 +177,27 @@ type QuotaChange struct {
 	Note  string `json:"note,omitempty"`
 }
 
+// Question describes a request to be explained. A CheckRequest by itself, as it stands in Envoy's logs, is one, too.
+type Question struct {
+	// CheckRequest is the request as Envoy would send it, in protobuf's JSON.
+	CheckRequest json.RawMessage `json:"check_request"`
+	// Method, Path and Host count in place of those in CheckRequest, byte for byte.
+	Method []byte `json:"method,omitempty"`
+	Path   []byte `json:"path,omitempty"`
+	Host   []byte `json:"host,omitempty"`
+	// Key is the text of a key, or the id of one, that the request is to carry.
+	Key string `json:"key,omitempty"`
+	// Account is whose first good key it is to carry.
+	Account string `json:"account,omitempty"`
+}
+
+// Route is the entry of the routes that applied to a request. Where none did, it has no fields.
+type Route struct {
+	Name  string          `json:"name,omitempty"`
+	Path  string          `json:"path,omitempty"`
+	Entry json.RawMessage `json:"entry,omitempty"`
+}
+
 // Explanation says why a request was, or would be, decided as it is.
 type Explanation struct {
 	Allowed bool   `json:"allowed"`
@@ -190,6 +211,7 @@ type Explanation struct {
 	PolicyErrors []string         `json:"policy_errors,omitempty"`
 	Fact         string           `json:"fact,omitempty"`
 	Rule         *Rule            `json:"rule,omitempty"`
+	Route        *Route           `json:"route,omitempty" doc:"Absent where the policy knows no routes."`
 	Charge       map[string]int64 `json:"charge,omitempty"`
 	Policy       string           `json:"policy"`
 	Key          json.RawMessage  `json:"key,omitempty"`

@@ -31,6 +31,12 @@ func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (
 		}
 		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
 	}
+	return i.factsOf(ctx, k, now)
+}
+
+// factsOf returns what is known about a key.
+func (i *Identifier) factsOf(ctx context.Context, k *Key, now time.Time) (authz.KeyFact, authz.AccountFact) {
+	nobody := authz.AccountFact{Status: authz.AccountUnknown}
 	account := i.Account(ctx, k.Account)
 	if account.Status == authz.AccountUnavailable {
 		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
@@ -60,6 +66,20 @@ func (i *Identifier) MayBeKey(ctx context.Context, text string) (bool, error) {
 		return IsOurs(text), nil
 	}
 	return false, err
+}
+
+// Only is an identifier to which the id of one key is the key as well: for operators, who do not know its text.
+type Only struct {
+	*Identifier
+	Key *Key
+}
+
+// Identify returns what is known about the key.
+func (o Only) Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact) {
+	if text != o.Key.ID {
+		return o.Identifier.Identify(ctx, text, now)
+	}
+	return o.factsOf(ctx, o.Key, now)
 }
 
 // Account returns what is known about an account. It does not fail: what it cannot find out is a status.

@@ -406,7 +406,7 @@ func TestDryRun(t *testing.T) {
 	if got := strings.Join(d.RemoveRequestHeaders, " "); got != "x-tollkeeper-account x_tollkeeper_plan" {
 		t.Errorf("a dry run lets forged headers through: removes %q", got)
 	}
-	if e := b.Explain(t.Context(), request()); e.Decision.Allowed() {
+	if e := b.Explain(t.Context(), request(), nil); e.Decision.Allowed() {
 		t.Error("a dry run explains away a denial")
 	}
 	b.book.entries = nil
@@ -449,7 +449,7 @@ func (lost) Account(context.Context, string) authz.AccountFact {
 func TestExplainTakesNothing(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{})
 	for range 5 {
-		if e := b.Explain(t.Context(), request("x-api-key", b.text)); !e.Decision.Allowed() || e.Charge["daily"] != 1 {
+		if e := b.Explain(t.Context(), request("x-api-key", b.text), nil); !e.Decision.Allowed() || e.Charge["daily"] != 1 {
 			t.Fatalf("%+v", e)
 		}
 	}

@@ -57,6 +57,29 @@ func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
 	}
 }
 
+// Put puts a key into a request, in the first place in which one is looked for. It reports whether there is one.
+func (s *Sources) Put(r *authz.Request, text string) bool {
+	h := r.HTTP
+	switch {
+	case h == nil:
+		return false
+	case len(s.Headers) > 0:
+		h.Headers = append(h.Headers, authz.Header{Name: s.Headers[0], Value: text})
+	case s.Bearer:
+		h.Headers = append(h.Headers, authz.Header{Name: "authorization", Value: "Bearer " + text})
+	case len(s.Cookies) > 0:
+		h.Headers = append(h.Headers, authz.Header{Name: "cookie", Value: s.Cookies[0] + "=" + text})
+	case len(s.Query) > 0:
+		if h.Params == nil {
+			h.Params = make(map[string][]string)
+		}
+		h.Params[s.Query[0]] = append(h.Params[s.Query[0]], text)
+	default:
+		return false
+	}
+	return true
+}
+
 // addOnly takes the values of one source, of which there has to be one only.
 func (c *credential) addOnly(from place, values []string) {
 	switch len(values) {

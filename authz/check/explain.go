@@ -27,8 +27,13 @@ const traceTimeout = 5 * time.Second
 // Explain decides a request on the same path as Check, with these differences: nothing is charged or recorded, and what a
 // dry run would let through is shown denied, for that is what somebody wants explained. Then the policy is asked once more,
 // for the trace alone: one that is traced goes through rules, and fails in them, that it passes over else.
-func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
-	dry := &Checker{keys: c.keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(), opt: c.opt}
+//
+// Keys says whose keys are, nil for who says so in Check.
+func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Explanation {
+	if keys == nil {
+		keys = c.keys
+	}
+	dry := &Checker{keys: keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(), opt: c.opt}
 	dry.opt.DryRun = false
 	dry.rules.Store(c.rules.Load())
 	a := &attempt{Checker: dry, request: r, began: c.opt.Now()}
@@ -48,16 +53,21 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request) Explanation {
 	return out
 }
 
-// Decisive returns the rule that gave the reason, nil if the trace does not show one: of the rules that held, the last
-// that names the code, for the entry module, which names them all in its precedence, is entered first.
+// Decisive returns the rule that decided, nil if the trace does not show one. For a denial it is, of the rules that held,
+// the last that names the code, for the entry module, which names them all in its precedence, is entered first. Where none
+// does, and for an allow, it is the rule that was asked.
 func (e *Explanation) Decisive() *authz.TracedRule {
-	if e.Decision.Allowed() {
-		return nil
-	}
 	code := string(e.Decision.DeniedFor())
-	for i := len(e.Trace.Rules) - 1; i >= 0; i-- {
+	for i := len(e.Trace.Rules) - 1; i >= 0 && code != ""; i-- {
 		if r := &e.Trace.Rules[i]; r.Held && slices.Contains(r.Strings, code) {
 			return r
+		}
+	}
+	for _, name := range []string{e.Trace.Query, e.Trace.Query + ".allowed"} { // a rule, or a package with one
+		for i := range e.Trace.Rules {
+			if r := &e.Trace.Rules[i]; r.Held && r.Name == name {
+				return r
+			}
 		}
 	}
 	return nil

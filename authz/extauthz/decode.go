@@ -6,6 +6,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -167,9 +168,12 @@ func (d *decoder) httpRequest(s string) {
 	}
 }
 
+// Texts are those of a request that JSON cannot hold where they are not UTF-8. Nil is not given.
+type Texts struct{ Method, Path, Host []byte }
+
 // DecodeJSON reads a CheckRequest in its JSON form, as it stands in Envoy's logs and in the explain API, on the same way
-// as one that Envoy sent.
-func DecodeJSON(raw []byte, opt Options) (*authz.Request, error) {
+// as one that Envoy sent. The texts that are given count in place of those in it, byte for byte.
+func DecodeJSON(raw []byte, texts Texts, opt Options) (*authz.Request, error) {
 	var req authv3.CheckRequest
 	if err := protojson.Unmarshal(raw, &req); err != nil {
 		return nil, authz.Errorf(authz.KindInvalid, "not a CheckRequest: %w", err)
@@ -178,5 +182,20 @@ func DecodeJSON(raw []byte, opt Options) (*authz.Request, error) {
 	if err != nil {
 		return nil, authz.Errorf(authz.KindInvalid, "not a CheckRequest: %w", err)
 	}
-	return decode(string(message), opt), nil
+	// The message goes on with another piece of itself, of which the last of each text counts.
+	var http []byte
+	for _, f := range []struct {
+		number protowire.Number
+		text   []byte
+	}{{2, texts.Method}, {4, texts.Path}, {5, texts.Host}} {
+		if f.text != nil {
+			http = protowire.AppendBytes(protowire.AppendTag(http, f.number, protowire.BytesType), f.text)
+		}
+	}
+	if http != nil {
+		for _, number := range []protowire.Number{2, 4, 1} { // http, in request, in attributes
+			http = protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), http)
+		}
+	}
+	return decode(string(message)+string(http), opt), nil
 }

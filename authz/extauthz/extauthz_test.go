@@ -268,7 +268,7 @@ func TestJSONIsReadAsTheWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := DecodeJSON(text, Options{})
+		got, err := DecodeJSON(text, Texts{}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestJSONIsReadAsTheWire(t *testing.T) {
 			t.Errorf("%s: got  %s\nwant %s", name, show(got), show(want))
 		}
 	}
-	if _, err := DecodeJSON([]byte(`{"attributes": 1}`), Options{}); authz.KindOf(err) != authz.KindInvalid {
+	if _, err := DecodeJSON([]byte(`{"attributes": 1}`), Texts{}, Options{}); authz.KindOf(err) != authz.KindInvalid {
 		t.Errorf("what is no CheckRequest: %v", err)
 	}
 }

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
 )
 
 // customDeny is the rule that the shipped policies ask operators' own rules by.
@@ -74,4 +76,23 @@ func (p *Policy) Mentions(text string) (place string, ok bool) {
 		})
 	}
 	return place, ok
+}
+
+// routeRule is the shipped policies' rule that says which entry of the routes applies.
+var routeRule = ast.MustParseRef("data.tollkeeper.route.rule")
+
+// routeOf is the entry of the routes that applies, as JSON, nil where the policy has no such rule or the rule no value.
+func (p *Policy) routeOf(ctx context.Context, input ast.Value) []byte {
+	if len(p.compiler.GetRules(routeRule)) == 0 {
+		return nil
+	}
+	results, err := rego.New(append(p.asking(routeRule), rego.ParsedInput(input))...).Eval(ctx)
+	if err != nil || len(results) != 1 || len(results[0].Expressions) != 1 {
+		return nil
+	}
+	v, ok := results[0].Expressions[0].Value.(ast.Value)
+	if !ok {
+		return nil
+	}
+	return []byte(jsonOf(v))
 }

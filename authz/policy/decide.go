@@ -71,6 +71,9 @@ func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 	}
 	e := evaluation{Policy: p, trace: tr}
 	decision, err := e.run(ctx, input)
+	if tr != nil {
+		tr.Query, tr.Route = p.query, p.routeOf(ctx, input)
+	}
 	var v authz.Verdict
 	if err == nil {
 		v, err = verdictOf(decision)

@@ -80,7 +80,9 @@ type Server struct {
 	tokens      *token.Verifier // nil: no tokens are understood
 	rules       *rulebook
 	checker     *check.Checker
-	fingerprint string // of the policies that were loaded first
+	identifier  *apikey.Identifier
+	places      check.Sources // in which a key may stand
+	fingerprint string        // of the policies that were loaded first
 	tokenPlans  tokenPlans
 	decisions   *decisionlog.Log
 	closers     []io.Closer // in the order in which they were opened
@@ -190,7 +192,8 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	if s.tokens != nil {
 		opt.Tokens = s.tokens
 	}
-	s.checker = check.New(keys, s.revocations, s.dispenser, recorders{s.decisions, metrics, &s.tokenPlans}, opt)
+	s.identifier, s.places = keys, opt.Credentials
+	s.checker = check.New(s.identifier, s.revocations, s.dispenser, recorders{s.decisions, metrics, &s.tokenPlans}, opt)
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
@@ -271,15 +274,9 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 	service := &admin.Service{
 		Keys: s.stores.keys, Hasher: hasher, Revocations: s.revocations, Revoked: s.stores.revocations,
 		Ledger: s.stores.ledger, Dispenser: s.dispenser, Now: time.Now,
-		Plans:  func() map[string][]authz.Limit { return s.checker.Rules().Plans },
-		Status: s.wholeStatus,
-		Explain: func(ctx context.Context, raw []byte) (check.Explanation, error) {
-			r, err := extauthz.DecodeJSON(raw, s.reading)
-			if err != nil {
-				return check.Explanation{}, err
-			}
-			return s.checker.Explain(ctx, r), nil
-		},
+		Plans:       func() map[string][]authz.Limit { return s.checker.Rules().Plans },
+		Status:      s.wholeStatus,
+		Explain:     s.explain,
 		Decision:    s.decisions.Find,
 		CheckLedger: s.checkLedger, RecordLife: s.recordLife(), Skew: s.cfg.Tokens.Skew.Duration,
 	}

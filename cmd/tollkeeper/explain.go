@@ -1,133 +1,300 @@
 package main
 
 import (
-	"encoding/base64"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
+	"maps"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
 
-// question is a request as it is described on the command line.
+// question is a request as it is described on the command line. What it says reaches the checker byte for byte: nothing
+// here parses a path.
 type question struct {
-	method, path, host, key, token, file string
-	headers, context                     []string
-	rules                                bool
+	method, path, host, scheme, url string
+	key, account, token, body, file string
+	headers, context                []string
+	content                         []byte // of the body
+	decision                        string
+	rules                           bool
 }
+
+// described are the flags that describe the request itself, which a curl command or a file does in their place.
+var described = []string{"method", "path", "host", "url", "header", "body"}
 
 func (c *cli) explainCmd() *cobra.Command {
 	var q question
 	cmd := &cobra.Command{
-		Use:   "explain",
+		Use:   "explain [-- curl ...]",
 		Short: "Say why a request is allowed or denied",
 		Long: `Ask the running server how it would decide a request, on the same path as a real one but
-without charging anybody: the fact, the rule that decided, and what the caller can do.
+without charging anybody: the fact, the route, the rule that decided, and what the caller
+can do. The request is described by flags, or by the curl command that makes it; for a
+request that was decided, give the id that its caller was told.
 
   tollkeeper explain --path /v1/reports/7 --key tk_live_…
-  tollkeeper explain --method POST --path /v1/render -H 'content-type: text/plain'
-  tollkeeper explain --request check.json        a CheckRequest as JSON; - is standard input`,
-		Args: args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			raw, err := q.checkRequest(cmd.InOrStdin())
+  tollkeeper explain --path /v1/reports/7 --key key_…      a key by its id
+  tollkeeper explain --path /v1/reports/7 --account acme   the account's first good key
+  tollkeeper explain -X POST --path /v1/render -H 'content-type: text/plain' --body hello
+  tollkeeper explain -- curl -H 'x-api-key: tk_live_…' https://api.example.com/v1/reports/7
+  tollkeeper explain --request check.json        a CheckRequest as JSON; - is standard input
+  tollkeeper explain --decision ID               what was decided, by x-authz-decision-id or x-request-id`,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if q.decision != "" {
+				return c.showDecision(cmd, q.decision)
+			}
+			if err := q.take(cmd, words); err != nil {
+				return err
+			}
+			in, err := q.question(cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
 			var e admin.Explanation
-			if err := c.do(cmd, "POST", admin.Path("explain"), raw, &e); err != nil {
+			if err := c.do(cmd, "POST", admin.Path("explain"), in, &e); err != nil {
 				return err
 			}
 			return c.show(cmd, e, func(t *table) { explain(t, &e, q.rules) })
 		},
 	}
 	f := cmd.Flags()
+	f.SetInterspersed(false) // what stands behind curl is curl's
 	f.StringVarP(&q.method, "method", "X", "GET", "method")
-	f.StringVar(&q.path, "path", "/", "path with its query, or a whole URL")
+	f.StringVar(&q.path, "path", "/", "path with its query, as it is sent")
 	f.StringVar(&q.host, "host", "localhost", "host")
-	f.StringVar(&q.key, "key", "", "key, sent as x-api-key")
+	f.StringVar(&q.url, "url", "", "URL, in place of --path and --host")
+	f.StringVar(&q.key, "key", "", "text or id of a key, sent where the server looks for one first")
+	f.StringVar(&q.account, "account", "", "account, whose first good key is sent")
 	f.StringVar(&q.token, "token", "", "bearer token, sent as Authorization")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, "'name: value' (again for more)")
+	f.StringVar(&q.body, "body", "", "body, or @ and the name of a file that holds it")
 	f.StringArrayVar(&q.context, "context", nil, "context extension of the route, name=value (again for more)")
 	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of all these")
+	f.StringVar(&q.decision, "decision", "", "id of a decision, or x-request-id of its request: show what was decided")
 	f.BoolVar(&q.rules, "rules", false, "list every rule that took part")
 	return cmd
 }
 
-// checkRequest describes the question as Envoy would.
-func (q *question) checkRequest(stdin io.Reader) (json.RawMessage, error) {
+// take takes the request from a curl command, if there is one, and from a URL.
+func (q *question) take(cmd *cobra.Command, words []string) error {
+	switch {
+	case len(words) > 0 && words[0] != "curl":
+		return usagef("%s: %q is one word too many: want flags, or -- curl and its own", cmd.CommandPath(), words[0])
+	case len(words) > 0 || q.file != "":
+		for _, name := range described {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s: the request is described by a curl command or a file already", name)
+			}
+		}
+	}
+	if len(words) > 0 {
+		return q.readCurl(words[1:], cmd.InOrStdin())
+	}
+	var err error
+	if strings.Contains(q.path, "://") && !strings.HasPrefix(q.path, "/") {
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "--path is sent as it is: for a URL there is --url")
+	}
+	if q.content, err = readBody(q.body, cmd.InOrStdin()); err != nil || q.url == "" {
+		return err
+	}
+	if cmd.Flags().Changed("path") || cmd.Flags().Changed("host") {
+		return usagef("give --url, or --path and --host")
+	}
+	u, ok := cutURL(q.url)
+	if !ok {
+		return usagef("--url %q: want one such as https://api.example.com/v1/reports", q.url)
+	}
+	q.scheme, q.host, q.path = u.scheme, u.host, u.target
+	return nil
+}
+
+// location is a URL in its parts, each as it stood.
+type location struct{ scheme, user, host, target string }
+
+// cutURL cuts a URL as clients do before they send a request. The path is not looked at; a fragment is not sent.
+func cutURL(s string) (location, bool) {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok || scheme == "" {
+		return location{}, false
+	}
+	rest, _, _ = strings.Cut(rest, "#")
+	end := strings.IndexAny(rest, "/?")
+	if end < 0 {
+		end = len(rest)
+	}
+	u := location{scheme: strings.ToLower(scheme), host: rest[:end], target: rest[end:]}
+	if at := strings.LastIndexByte(u.host, '@'); at >= 0 {
+		u.user, u.host = u.host[:at], u.host[at+1:]
+	}
+	if !strings.HasPrefix(u.target, "/") {
+		u.target = "/" + u.target
+	}
+	return u, u.host != ""
+}
+
+// question describes the request as Envoy would.
+func (q *question) question(stdin io.Reader) (*admin.Question, error) {
+	out := &admin.Question{Key: q.key, Account: q.account}
+	var err error
 	switch q.file {
 	case "":
+		out.CheckRequest, err = q.checkRequest()
+		out.Method, out.Path, out.Host = []byte(q.method), []byte(q.path), []byte(q.host)
 	case "-":
-		return io.ReadAll(stdin)
+		out.CheckRequest, err = io.ReadAll(stdin)
 	default:
-		return os.ReadFile(q.file)
+		out.CheckRequest, err = os.ReadFile(q.file)
 	}
-	if u, err := url.Parse(q.path); err == nil && u.Host != "" {
-		q.host, q.path = u.Host, u.RequestURI()
+	if err == nil && !json.Valid(out.CheckRequest) {
+		err = usagef("--request %s: not a CheckRequest: it is not JSON", q.file)
 	}
-	if !strings.HasPrefix(q.path, "/") {
-		return nil, usagef("--path %q: want a path that begins with /", q.path)
-	}
-	type header struct {
-		Key   string `json:"key"`
-		Value string `json:"rawValue"`
-	}
-	var headers []header
-	add := func(name, value string) {
-		headers = append(headers, header{strings.ToLower(name), base64.StdEncoding.EncodeToString([]byte(value))})
-	}
-	add(":method", q.method)
-	add(":path", q.path)
-	add(":authority", q.host)
-	for _, h := range q.headers {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok {
-			return nil, usagef("--header %q: want 'name: value'", h)
-		}
-		add(strings.TrimSpace(name), strings.TrimSpace(value))
-	}
-	if q.key != "" {
-		add("x-api-key", q.key)
-	}
-	if q.token != "" {
-		add("authorization", "Bearer "+strings.TrimSpace(q.token))
+	return out, err
+}
+
+// header is a header of a CheckRequest, with its value in base64.
+type header struct {
+	Key   string `json:"key"`
+	Value []byte `json:"rawValue"`
+}
+
+func (q *question) checkRequest() (json.RawMessage, error) {
+	headers, err := q.headerList()
+	if err != nil {
+		return nil, err
 	}
 	extensions, err := pairs("context", q.context)
 	if err != nil {
 		return nil, err
 	}
+	scheme := q.scheme
+	if scheme == "" {
+		scheme = "http"
+	}
+	http := map[string]any{"scheme": scheme, "protocol": "HTTP/1.1", "headerMap": map[string]any{"headers": headers}}
+	switch {
+	case len(q.content) == 0:
+	case utf8.Valid(q.content):
+		http["body"], http["size"] = string(q.content), strconv.Itoa(len(q.content))
+	default:
+		http["rawBody"], http["size"] = q.content, strconv.Itoa(len(q.content))
+	}
 	return json.Marshal(map[string]any{"attributes": map[string]any{
-		"contextExtensions": extensions,
-		"request": map[string]any{"http": map[string]any{
-			"method": q.method, "path": q.path, "host": q.host, "scheme": "http", "protocol": "HTTP/1.1",
-			"headerMap": map[string]any{"headers": headers},
-		}},
+		"contextExtensions": extensions, "request": map[string]any{"http": http},
 	}})
+}
+
+// headerList are the headers that come to Envoy: those that are given, and those that HTTP adds.
+func (q *question) headerList() ([]header, error) {
+	var out []header
+	add := func(name, value string) { out = append(out, header{strings.ToLower(name), []byte(value)}) }
+	add(":method", q.method)
+	add(":path", q.path)
+	add(":authority", q.host)
+	length := false
+	for _, h := range q.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, usagef("--header %q: want 'name: value'", h)
+		}
+		length = length || strings.EqualFold(name, "content-length")
+		add(name, strings.Trim(value, " \t"))
+	}
+	if len(q.content) > 0 && !length {
+		add("content-length", strconv.Itoa(len(q.content)))
+	}
+	if q.token != "" {
+		add("authorization", "Bearer "+strings.TrimSpace(q.token))
+	}
+	return out, nil
+}
+
+// readBody is a body that is given, or the content of the file behind an @.
+func readBody(s string, stdin io.Reader) ([]byte, error) {
+	name, isFile := strings.CutPrefix(s, "@")
+	switch {
+	case !isFile:
+		return []byte(s), nil
+	case name == "-":
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+// showDecision prints the record of a decision. Its id may be given as it stands in the body of a denial.
+func (c *cli) showDecision(cmd *cobra.Command, id string) error {
+	if urn, ok := strings.CutPrefix(id, "urn:uuid:"); ok {
+		id, _, _ = strings.Cut(urn, "?=")
+	}
+	var raw json.RawMessage
+	if err := c.do(cmd, "GET", admin.Path("decisions", id), nil, &raw); err != nil {
+		return err
+	}
+	return c.show(cmd, raw, func(t *table) {
+		var d admin.Decision
+		if json.Unmarshal(raw, &d) == nil {
+			t.line(outcome(d.Allowed, d.Status, string(d.Reason)))
+		}
+		fields(t, raw)
+	})
+}
+
+// fields prints the members of a JSON object in their order.
+func fields(t *table, raw []byte) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := dec.Token(); err != nil {
+		return
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return
+		}
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return
+		}
+		text := string(value)
+		if s := ""; json.Unmarshal(value, &s) == nil {
+			text = s
+		}
+		t.field(strings.ReplaceAll(fmt.Sprint(name), "_", " "), text)
+	}
+}
+
+func outcome(allowed bool, status int, reason string) string {
+	if allowed {
+		return "allowed"
+	}
+	return fmt.Sprintf("denied: %d %s", status, reason)
 }
 
 // explain prints the answer first, then why, then what to do.
 func explain(t *table, e *admin.Explanation, all bool) {
-	if e.Allowed {
-		t.line("allowed")
-		for name, units := range e.Charge {
-			t.field("charge", fmt.Sprintf("%d of %s", units, name))
-		}
-	} else {
-		t.line(fmt.Sprintf("denied: %d %s", e.Status, e.Reason))
-		t.field("title", e.Title)
-		t.field("detail", e.Detail)
-		t.field("fact", e.Fact)
-		if e.Rule != nil {
-			t.field("rule", fmt.Sprintf("%s (%s:%d)", e.Rule.Name, e.Rule.File, e.Rule.Line))
-		}
-		t.field("cause", e.Cause)
-		t.field("remedy", e.Remedy)
+	t.line(outcome(e.Allowed, e.Status, e.Reason))
+	for _, name := range slices.Sorted(maps.Keys(e.Charge)) {
+		t.field("charge", fmt.Sprintf("%d of %s", e.Charge[name], name))
 	}
+	t.field("title", e.Title)
+	t.field("detail", e.Detail)
+	t.field("fact", e.Fact)
+	t.field("route", routeText(e.Route))
+	if e.Rule != nil {
+		t.field("rule", fmt.Sprintf("%s (%s:%d)", e.Rule.Name, e.Rule.File, e.Rule.Line))
+	}
+	t.field("cause", e.Cause)
+	for _, text := range e.PolicyErrors {
+		t.field("policy error", text)
+	}
+	t.field("remedy", e.Remedy)
 	t.field("key", string(e.Key))
 	t.field("token", string(e.Token))
 	t.field("account", string(e.Account))
@@ -147,6 +314,21 @@ func explain(t *table, e *admin.Explanation, all bool) {
 		}
 		t.row(fmt.Sprint(r.Held), r.Name, fmt.Sprintf("%s:%d", r.File, r.Line), strings.Join(facts, ", "))
 	}
+}
+
+// routeText names the entry of the routes that applied.
+func routeText(r *admin.Route) string {
+	switch {
+	case r == nil:
+		return ""
+	case r.Entry == nil:
+		return "none: no entry of the routes matches"
+	case r.Name != "" && r.Path != "":
+		return r.Name + " (" + r.Path + ")"
+	case r.Name != "":
+		return r.Name
+	}
+	return r.Path
 }
 
 func orNever(s string) string {

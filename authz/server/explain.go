@@ -1,0 +1,92 @@
+package server
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
+)
+
+// explain decides a request that an operator describes, with the key that it is to carry.
+func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanation, error) {
+	r, err := extauthz.DecodeJSON(q.CheckRequest, extauthz.Texts{Method: q.Method, Path: q.Path, Host: q.Host}, s.reading)
+	if err != nil {
+		return check.Explanation{}, err
+	}
+	text, key, err := s.keyOf(ctx, q)
+	if err != nil {
+		return check.Explanation{}, err
+	}
+	if text != "" && r.HTTP != nil && !s.places.Put(r, text) {
+		return check.Explanation{}, authz.Errorf(authz.KindInvalid, "no request can carry a key: the configuration names no place for one")
+	}
+	if key != nil {
+		return s.checker.Explain(ctx, r, apikey.Only{Identifier: s.identifier, Key: key}), nil
+	}
+	return s.checker.Explain(ctx, r, nil), nil
+}
+
+// keyOf is the text of the key that a request is to carry, "" for none. For a key that is known by its id alone it is the
+// id, and the key comes with it.
+func (s *Server) keyOf(ctx context.Context, q admin.Question) (text string, _ *apikey.Key, err error) {
+	switch {
+	case q.Key != "" && q.Account != "":
+		return "", nil, authz.Errorf(authz.KindInvalid, "a key and an account: give one of them")
+	case q.Account != "":
+		k, err := s.firstKey(ctx, q.Account)
+		if err != nil {
+			return "", nil, err
+		}
+		return k.ID, k, nil
+	case q.Key == "":
+		return "", nil, nil
+	}
+	k, err := s.stores.keys.Key(ctx, q.Key)
+	if err == nil {
+		return k.ID, k, nil
+	}
+	if authz.KindOf(err) != authz.KindNotFound {
+		return "", nil, err
+	}
+	// An id with a letter wrong must not be taken for the text of a key, which it is only if a key was imported that looks
+	// like one.
+	if fact, _ := s.identifier.Identify(ctx, q.Key, time.Now()); strings.HasPrefix(q.Key, "key_") && !fact.Found() {
+		return "", nil, authz.Errorf(authz.KindNotFound, "there is no key %q", q.Key)
+	}
+	return q.Key, nil, nil
+}
+
+// firstKey is the first of an account's keys that is good, or else the first of all.
+func (s *Server) firstKey(ctx context.Context, account string) (*apikey.Key, error) {
+	if _, err := s.stores.keys.Account(ctx, account); err != nil {
+		return nil, err
+	}
+	var first *apikey.Key
+	for p := (apikey.Page{Account: account, Limit: 100}); ; {
+		keys, err := s.stores.keys.Keys(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			if k.StatusAt(time.Now()) == authz.KeyActive && !s.revocations.Key(k.ID) && !s.revocations.Account(k.Account, k.CreatedAt) {
+				return k, nil
+			}
+			if first == nil {
+				first = k
+			}
+		}
+		if len(keys) < p.Limit {
+			break
+		}
+		p.After = keys[len(keys)-1].ID
+	}
+	if first == nil {
+		return nil, authz.Errorf(authz.KindNotFound, "account %q has no key: make one with: tollkeeper key create --account %s", account, account)
+	}
+	return first, nil
+}
