@@ -21,7 +21,7 @@ test_an_input_that_is_none_denies if {
 	every nothing in [{}, [], null, "", 0, false, {"attributes": {}}, {"key": {"status": "active"}}] {
 		decision := data.envoy.authz.allow with input as nothing
 		decision.allowed == false
-		decision.http_status == 403
+		decision.http_status >= 400
 		decision.reason == "request_malformed"
 	}
 }

@@ -3,6 +3,9 @@ package policies
 
 import "embed"
 
+// ShippedTest is the file of tests that hold for the shipped plans and routes alone. The others hold for any.
+const ShippedTest = "shipped_test.rego"
+
 // Files are the rules and their tests (*.rego), the data (*.yaml), the schema of the input (schema/input.json) and
 // the bundle's manual (README.md).
 //

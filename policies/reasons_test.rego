@@ -131,6 +131,7 @@ test_without_any_data_nothing_is_allowed if {
 		with data.tollkeeper.reasons as {}
 		with data.tollkeeper.profile as {}
 		with data.tollkeeper.custom as {}
+		with data.tollkeeper.environment as fixtures.good.key.environment
 	decision == {"allowed": false, "http_status": 403, "reason": "policy_error"}
 }
 

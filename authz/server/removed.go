@@ -299,6 +299,29 @@ func routesOf(p *policy.Policy) routes {
 	return out
 }
 
+// routeWarnings say which plans and limits routes name that do not exist. Such a limit is left out of the charge, and such a
+// plan lets nobody through.
+func routeWarnings(p *policy.Policy, plans map[string][]authz.Limit) []policy.Fault {
+	var out []policy.Fault
+	warn := func(format string, args ...any) {
+		out = append(out, policy.Fault{Code: "unknown_in_route", Text: fmt.Sprintf(format, args...)})
+	}
+	rs := routesOf(p)
+	for _, r := range rs {
+		for _, plan := range r.plans {
+			if _, there := plans[plan]; !there {
+				warn("route %q is for plan %q, which does not exist", r.name, plan)
+			}
+		}
+		for _, limit := range r.limits {
+			if len(rs.charging(limit, plans)) > 0 {
+				warn("route %q charges limit %q, which no plan has", r.name, limit)
+			}
+		}
+	}
+	return out
+}
+
 // naming are the routes for which one has to be on that plan.
 func (r routes) naming(plan string) (out []string) {
 	for _, x := range r {

@@ -280,8 +280,8 @@ func (b *rulebook) accept(next *ruling) {
 	b.metrics.PolicyKept(false)
 	b.log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo(),
 		"strict_errors", p.StrictErrors())
-	for _, w := range p.Warnings() {
-		b.log.Warn("policy has a part that decides nothing", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
+	for _, w := range append(routeWarnings(p, r.Plans), p.Warnings()...) {
+		b.log.Warn("policy has a part that is probably not meant", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
 	}
 }
 
@@ -421,7 +421,7 @@ func CheckPolicies(ctx context.Context, cfg config.Policy, used *admin.Plans) (P
 	}
 	return PolicySummary{
 		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo(),
-		StrictErrors: p.StrictErrors(), Warnings: p.Warnings(),
+		StrictErrors: p.StrictErrors(), Warnings: append(routeWarnings(p, r.Plans), p.Warnings()...),
 	}, nil
 }
 
