@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -121,4 +122,58 @@ func replaceFile(path string, content []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// begin puts the configured policies in force, or those that were kept where the configured ones cannot be used. Its error
+// says that there are none.
+func (b *rulebook) begin(ctx context.Context) (fingerprint string, err error) {
+	src := source(b.cfg)
+	next, err := b.load(ctx, src, b.cfg)
+	last, lastErr := readKept(b.dataDir, b.cfg)
+	if lastErr != nil {
+		b.log.Error("the policy that was kept cannot be read", "error", lastErr)
+	}
+	if last == nil || err == nil && last.is(b.cfg, next.policy.Fingerprint()) {
+		if err != nil {
+			return "", err
+		}
+		b.accept(next)
+		if last == nil {
+			b.keep(next)
+		}
+		return next.policy.Fingerprint(), nil
+	}
+	src, cfg, oldErr := last.source(b.cfg)
+	var old *ruling
+	if oldErr == nil {
+		old, oldErr = b.load(ctx, src, cfg)
+	}
+	if oldErr != nil {
+		b.log.Error("the policy that was kept cannot be used", "error", oldErr)
+	}
+	if err == nil && old != nil {
+		_, err = b.takesAway(ctx, old, next)
+	}
+	switch {
+	case err == nil:
+		b.accept(next)
+		b.keep(next)
+		return next.policy.Fingerprint(), nil
+	case old == nil:
+		return "", err
+	}
+	b.accept(old)
+	b.keptAt.Store(&last.SavedAt)
+	b.refuse(err)
+	b.metrics.PolicyKept(true)
+	b.log.Error("serving the last good policy, which was kept: the configured one cannot be used", "revision", old.policy.Revision(),
+		"kept_at", last.SavedAt, "paths", b.cfg.Paths)
+	return "", nil // so that the first look at the files reads them again
+}
+
+// keep keeps the policy in force for the next start.
+func (b *rulebook) keep(next *ruling) {
+	if err := saveKept(b.dataDir, b.cfg, next.held, next.policy.Fingerprint(), time.Now()); err != nil {
+		b.log.Error("policy not kept: a start on a broken one would fail", "error", err)
+	}
 }

@@ -81,76 +81,6 @@ func (b *rulebook) load(ctx context.Context, src policy.Source, cfg config.Polic
 	return &ruling{rules: r, policy: p, held: held}, nil
 }
 
-// begin puts the configured policies in force, or those that were kept where the configured ones cannot be used. Its error
-// says that there are none.
-func (b *rulebook) begin(ctx context.Context) (fingerprint string, err error) {
-	src := source(b.cfg)
-	next, err := b.load(ctx, src, b.cfg)
-	last, lastErr := readKept(b.dataDir, b.cfg)
-	if lastErr != nil {
-		b.log.Error("the policy that was kept cannot be read", "error", lastErr)
-	}
-	if last == nil || err == nil && last.is(b.cfg, next.policy.Fingerprint()) {
-		if err != nil {
-			return "", err
-		}
-		b.accept(next)
-		if last == nil {
-			b.keep(next)
-		}
-		return next.policy.Fingerprint(), nil
-	}
-	src, cfg, oldErr := last.source(b.cfg)
-	var old *ruling
-	if oldErr == nil {
-		old, oldErr = b.load(ctx, src, cfg)
-	}
-	if oldErr != nil {
-		b.log.Error("the policy that was kept cannot be used", "error", oldErr)
-	}
-	if err == nil && old != nil {
-		err = b.takesAway(ctx, old, next)
-	}
-	switch {
-	case err == nil:
-		b.accept(next)
-		b.keep(next)
-		return next.policy.Fingerprint(), nil
-	case old == nil:
-		return "", err
-	}
-	b.accept(old)
-	b.keptAt.Store(&last.SavedAt)
-	b.refuse(err)
-	b.metrics.PolicyKept(true)
-	b.log.Error("serving the last good policy, which was kept: the configured one cannot be used", "revision", old.policy.Revision(),
-		"kept_at", last.SavedAt, "paths", b.cfg.Paths)
-	return "", nil // so that the first look at the files reads them again
-}
-
-// takesAway says what the next policies lack of those in force that is used.
-func (b *rulebook) takesAway(ctx context.Context, old, next *ruling) error {
-	if b.cfg.AllowRemovedPlans {
-		return nil
-	}
-	f := &inForce{plans: limitsOf(old.rules.Plans), reasons: ownReasons(old.policy)}
-	if len(f.taken(next.rules, next.policy)) == 0 && !f.lacks(next.rules) {
-		return nil // whoever is on the plans: nothing is gone
-	}
-	var err error
-	if f.uses, err = b.uses(ctx); err != nil {
-		return fmt.Errorf("whether the plans that are gone are used is not known: %w", err)
-	}
-	faults := f.taken(next.rules, next.policy)
-	if len(faults) == 0 {
-		return nil
-	}
-	for i := range faults {
-		faults[i].Text += ": bring it back, or set policy.allow_removed_plans"
-	}
-	return &policy.LoadError{Faults: faults}
-}
-
 // rulesOf reads the data that Go needs out of a policy: plans and the table of reasons, in which the shipped one stands
 // behind the policy's own.
 func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*check.Rules, error) {
@@ -237,9 +167,10 @@ func parseReason(v any, profile string) (authz.ReasonInfo, error) {
 
 // reload puts the policies on disk in force, or says why it does not.
 func (b *rulebook) reload(ctx context.Context, src policy.Source) {
+	gone := false
 	next, err := b.load(ctx, src, b.cfg)
 	if err == nil {
-		err = b.takesAway(ctx, b.now.Load(), next)
+		gone, err = b.takesAway(ctx, b.now.Load(), next)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -249,24 +180,9 @@ func (b *rulebook) reload(ctx context.Context, src policy.Source) {
 	}
 	b.accept(next)
 	b.keep(next)
-	if b.cfg.AllowRemovedPlans || b.hasOrphans() {
+	if gone || b.hasOrphans() { // somebody may have come to the plan meanwhile, or left it
 		b.audit(ctx)
 	}
-}
-
-// again looks once more at what may have changed by itself: whoever was on a plan that is gone may be on another one now.
-func (b *rulebook) again(ctx context.Context, reload func()) {
-	if b.waiting.Load() {
-		reload()
-	}
-	if b.hasOrphans() {
-		b.audit(ctx)
-	}
-}
-
-func (b *rulebook) hasOrphans() bool {
-	found := b.orphans.Load()
-	return found != nil && len(*found) > 0
 }
 
 func (b *rulebook) accept(next *ruling) {
@@ -283,65 +199,6 @@ func (b *rulebook) accept(next *ruling) {
 	for _, w := range append(routeWarnings(p, r.Plans), p.Warnings()...) {
 		b.log.Warn("policy has a part that is probably not meant", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
 	}
-}
-
-// keep keeps the policy in force for the next start.
-func (b *rulebook) keep(next *ruling) {
-	if err := saveKept(b.dataDir, b.cfg, next.held, next.policy.Fingerprint(), time.Now()); err != nil {
-		b.log.Error("policy not kept: a start on a broken one would fail", "error", err)
-	}
-}
-
-// audit looks for accounts and keys whose plan does not exist. They are denied.
-func (b *rulebook) audit(ctx context.Context) {
-	found := []string{}
-	uses, err := b.uses(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			b.log.Error("who is on which plan is not known", "error", err)
-		}
-		return
-	}
-	if now := b.now.Load(); now != nil {
-		found = append(found, missing(uses, now.rules.Plans)...)
-	}
-	before := b.orphans.Swap(&found)
-	for _, text := range found {
-		if before == nil || !slices.Contains(*before, text) {
-			b.log.Error("customers are denied with policy_error: their plan does not exist", "error", text)
-		}
-	}
-	b.metrics.PlansMissing(len(found))
-}
-
-// missingPlans says which plans do not exist and are used. The API refuses such plans, so that while there are none only a
-// reload can make some.
-func (b *rulebook) missingPlans(ctx context.Context) []string {
-	if b.orphans.Load() == nil || b.hasOrphans() {
-		b.audit(ctx)
-	}
-	if found := b.orphans.Load(); found != nil {
-		return *found
-	}
-	return nil
-}
-
-// planUses is what policies that come must not take away.
-func (b *rulebook) planUses(ctx context.Context) (admin.Plans, error) {
-	uses, err := b.uses(ctx)
-	if err != nil {
-		return admin.Plans{}, err
-	}
-	now := b.now.Load()
-	for name, limits := range limitsOf(now.rules.Plans) {
-		u := useOf(uses, name)
-		u.Defined, u.Limits = true, limits
-	}
-	out := admin.Plans{Plans: []admin.PlanUse{}, Reasons: ownReasons(now.policy)}
-	for _, name := range slices.Sorted(maps.Keys(uses)) {
-		out.Plans = append(out.Plans, *uses[name])
-	}
-	return out, nil
 }
 
 // memo is how the memo of the policy in force does.

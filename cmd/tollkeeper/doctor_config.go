@@ -100,11 +100,12 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	}
 	s.Memo = p.Memo()
 	var load *policy.LoadError
-	for _, w := range p.Warnings() {
+	checked, err := server.CheckPolicies(ctx, cfg, nil)
+	for _, w := range checked.Warnings {
 		s.PolicyNotes = append(s.PolicyNotes, w.String())
 	}
-	if _, err := server.CheckPolicies(ctx, cfg, nil); errors.As(err, &load) {
-		s.PolicyNotes = append(s.PolicyNotes, faultLines(err)...) // the strict check refuses what the server takes
+	if errors.As(err, &load) {
+		s.PolicyNotes = faultLines(err) // the strict check refuses what the server takes
 	} else if err != nil {
 		s.PolicyFaults = faultLines(err)
 	}
