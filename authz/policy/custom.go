@@ -11,6 +11,12 @@ import (
 // customDeny is the rule that the shipped policies ask operators' own rules by.
 var customDeny = ast.MustParseRef("data.tollkeeper.custom.deny")
 
+// What the server and the shipped rules read as data, in data.tollkeeper.
+var (
+	dataPackage = customDeny[:2]
+	dataOnly    = map[string]bool{"plans": true, "routes": true, "reasons": true, "precedence": true, "profile": true}
+)
+
 // hookPackage is where they do.
 var hookPackage = ast.MustParseRef("data.tollkeeper.hook")
 
@@ -21,6 +27,11 @@ func customFaults(modules map[string]*ast.Module) []Fault {
 	var faults []Fault
 	for _, name := range sortedKeys(modules) {
 		m := modules[name]
+		for _, r := range m.Rules {
+			if rule := r.Head.Ref()[0].Value.String(); m.Package.Path.Equal(dataPackage) && dataOnly[rule] {
+				faults = append(faults, formFault(r, rule+" is a rule here, and is read as data: write it into a .yaml or .json file"))
+			}
+		}
 		if !m.Package.Path.Equal(customDeny[:len(customDeny)-1]) {
 			continue
 		}

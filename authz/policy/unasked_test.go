@@ -81,6 +81,10 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 }
 
 func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
+	_, err := Load(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
+	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here, and is read as data: write it into a .yaml or .json file" {
+		t.Errorf("plans as a rule: %v", err)
+	}
 	for rules, want := range map[string]string{
 		"deny(x) if x == 1": "c.rego:3:1: deny is a function here, which is never called: write deny contains … if …",
 		"deny contains 1 if input.key.id == \"x\"\n\ndeny if input.key.id == \"y\"": "c.rego:5:1: deny is written as \"deny := …\" here and as \"deny contains …\" in c.rego:3: write all of them with contains",
