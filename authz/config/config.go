@@ -57,7 +57,7 @@ type Policy struct {
 	// does not; the error is counted and logged all the same. Not set: true where the shipped rules decide, false else, as
 	// OPA has it.
 	StrictErrors *bool `yaml:"strict_errors" env:"STRICT_ERRORS"`
-	// AllowRemovedPlans lets a reload take away plans, limits and reasons that accounts, keys or routes use. Their
+	// AllowRemovedPlans lets a reload, or a start, take away plans, limits and reasons that accounts, keys or routes use. Their
 	// customers are denied with policy_error.
 	AllowRemovedPlans bool `yaml:"allow_removed_plans" env:"ALLOW_REMOVED_PLANS"`
 	// Memo is how many verdicts are remembered, in 64 MiB of memory at most. A verdict is asked for again only when

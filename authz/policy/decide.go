@@ -94,8 +94,8 @@ type evaluation struct {
 	printed bool
 }
 
-// steady reports whether the same input gives the same verdict again, and nothing besides that somebody waits for. A
-// verdict that came of an error is not kept: whoever reads the record of a decision sees the error each time.
+// steady reports whether the same input gives the same verdict again, and has no other effect, such as a print. A verdict
+// that came of an error is not kept, so that the error is in the record of each decision.
 func (e *evaluation) steady() bool { return len(e.asked) == 0 && len(e.failed) == 0 && !e.printed }
 
 // Print gives what a rule prints to whoever wants it.

@@ -89,6 +89,6 @@ func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
 		t.Errorf("memo: %s", p.Memo())
 	}
 	if quiet := mustLoad(t, files("p.rego", slack), Options{Memo: 10}); quiet.Memo() != "on" {
-		t.Errorf("nobody listens, and the memo is %s", quiet.Memo())
+		t.Errorf("without a listener the memo is %s", quiet.Memo())
 	}
 }

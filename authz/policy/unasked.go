@@ -16,7 +16,7 @@ const (
 	warnData    = "unasked_data"
 )
 
-// unasked finds rules that take no part in any decision though somebody seems to mean them to: a misspelt package, a
+// unasked finds rules that take no part in any decision and look as if they were meant to: a misspelt package, a
 // package beside the query, a rule beside those that are asked for. Libraries of which only some rules are used, tests,
 // and packages that hold nothing but constants are left alone.
 type unasked struct {
@@ -80,7 +80,7 @@ func (u *unasked) note(r *ast.Rule) {
 	ast.WalkTerms(r.Body, visit)
 }
 
-// inPackage says which rules of one package nobody asks for.
+// inPackage says which rules of one package are not asked for.
 func (u *unasked) inPackage(rules []*ast.Rule) []Fault {
 	if len(rules) == 0 || ofTests(rules[0].Module.Package.Path) {
 		return nil

@@ -52,7 +52,7 @@ func saveKept(dir string, cfg config.Policy, held policy.Source, fingerprint str
 }
 
 // readKept returns what was kept of the policies at the configured paths, nil if there is nothing. Policies of other
-// paths are others, which nobody asks for.
+// paths are others, and do not take their place.
 func readKept(dir string, cfg config.Policy) (*kept, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, keptFile))
 	if errors.Is(err, os.ErrNotExist) || len(cfg.Paths) == 0 {

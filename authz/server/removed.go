@@ -238,7 +238,7 @@ func missing(uses map[string]*admin.PlanUse, plans map[string][]authz.Limit) []s
 	return out
 }
 
-// usedBy says who is on a plan and how many, nothing for nobody.
+// usedBy says who is on a plan and how many, nothing for an unused one.
 func usedBy(u *admin.PlanUse) []string {
 	if u == nil {
 		return nil
@@ -300,7 +300,7 @@ func routesOf(p *policy.Policy) routes {
 }
 
 // routeWarnings say which plans and limits routes name that do not exist. Such a limit is left out of the charge, and such a
-// plan lets nobody through.
+// plan lets no caller through.
 func routeWarnings(p *policy.Policy, plans map[string][]authz.Limit) []policy.Fault {
 	var out []policy.Fault
 	warn := func(format string, args ...any) {

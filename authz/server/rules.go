@@ -180,7 +180,7 @@ func (b *rulebook) reload(ctx context.Context, src policy.Source) {
 	}
 	b.accept(next)
 	b.keep(next)
-	if gone || b.hasOrphans() { // somebody may have come to the plan meanwhile, or left it
+	if gone || b.hasOrphans() { // accounts may have come to the plan meanwhile, or left it
 		b.audit(ctx)
 	}
 }
