@@ -183,7 +183,7 @@ func TestRulesAskForMetricsThatAreThere(t *testing.T) {
 		served[metricName.FindString(line)] = true
 	}
 	// Those about faults and issuers come with the first of them.
-	served["tollkeeper_policy_fault"], served["tollkeeper_policy_kept"], served["tollkeeper_issuer_fault"] = true, true, true
+	served["tollkeeper_policy_fault"], served["tollkeeper_issuer_fault"] = true, true
 	for _, r := range all[promv1.PrometheusRule](w) {
 		for _, g := range r.v.Spec.Groups {
 			for _, rule := range g.Rules {
