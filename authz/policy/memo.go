@@ -45,6 +45,8 @@ type remembered struct {
 const (
 	// MemoBytes is how much memory remembered verdicts may take, by the sizes of what they hold.
 	MemoBytes = 64 << 20
+	// weightBytes is about what a small verdict takes.
+	weightBytes = 1 << 10
 	// maxVerdict is the largest verdict that is remembered, with its key.
 	maxVerdict = 64 << 10
 )
@@ -53,9 +55,12 @@ func newMemo(size int) *memo {
 	return &memo{
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		verdicts: otter.Must(&otter.Options[digest, *remembered]{
-			MaximumWeight: MemoBytes,
+			// In weights, and not in bytes: the cache has a counter for every unit of its maximum.
+			MaximumWeight: MemoBytes / weightBytes,
 			// None weighs less than its share, so that there are never more than that many.
-			Weigher: func(_ digest, v *remembered) uint32 { return uint32(max(v.size, MemoBytes/size)) },
+			Weigher: func(_ digest, v *remembered) uint32 {
+				return uint32(max((v.size+weightBytes-1)/weightBytes, MemoBytes/weightBytes/size))
+			},
 		}),
 		keys: sync.Pool{New: func() any { return &key{buf: make([]byte, 0, 512)} }},
 		hits: xsync.NewCounter(), misses: xsync.NewCounter(), bypasses: xsync.NewCounter(),
