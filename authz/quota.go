@@ -44,6 +44,9 @@ type Limit struct {
 	Anchor int
 	// RefundOnCrash gives back what a crashed node held of prepaid credits and had not reported as spent.
 	RefundOnCrash bool
+	// Count is the same for limits that share a count, and no others, whatever their units. quota.ParsePlans sets it; ""
+	// has it worked out whenever it is needed.
+	Count string
 }
 
 // Holder is who is charged.

@@ -46,10 +46,14 @@ func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	}
 	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now), forgetful{},
 		check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true}})
-	limit := authz.Limit{Name: "rate", Units: 1 << 50, Unit: authz.UnitRequests, Window: authz.WindowMonth, Per: authz.PerKey}
-	shared := limit
-	shared.Name, shared.Per = "daily", authz.PerAccount
-	c.Use(&check.Rules{Policy: p, Plans: map[string][]authz.Limit{"free": {limit, shared}}})
+	plans, err := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{
+		"rate":  map[string]any{"units": 1 << 50, "window": "month"},
+		"daily": map[string]any{"units": 1 << 50, "window": "month", "per": "account"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Use(&check.Rules{Policy: p, Plans: plans})
 	r := request(":method", "GET", ":path", "/v1/x", ":authority", "api", "accept", "*/*", "user-agent", "curl/8", "x-request-id", "0b9f",
 		"x-forwarded-for", "10.0.0.1", "x-forwarded-proto", "http", "x-api-key", text)
 	r.Source = &authz.Peer{Address: &authz.Address{Socket: &authz.SocketAddress{Address: "10.0.0.1", Port: 4000}}}

@@ -36,6 +36,28 @@ func (b Bucket) LegacyKey() string {
 	return string(append(out, b.Limit...))
 }
 
+// count is the key of the bucket without its holder.
+func (b Bucket) count() string {
+	b.Holder = ""
+	return b.Key()
+}
+
+// tapKey is a bucket in few words: for every request it is looked up several times.
+type tapKey struct{ holder, count string }
+
+func keyOf(l *authz.Limit, h authz.Holder) tapKey {
+	key := tapKey{h.Key, l.Count}
+	if l.Per == authz.PerAccount {
+		key.holder = h.Account
+	}
+	if key.count == "" {
+		key.count = BucketOf(l, h).count()
+	}
+	return key
+}
+
+func (b Bucket) tapKey() tapKey { return tapKey{b.Holder, b.count()} }
+
 // BucketOf is the bucket in which the holder's use of the limit is counted.
 func BucketOf(l *authz.Limit, h authz.Holder) Bucket {
 	b := Bucket{Per: l.Per, Holder: h.Key, Limit: l.Name, Unit: l.Unit, Window: l.Window}

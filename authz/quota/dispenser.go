@@ -30,7 +30,7 @@ type Dispenser struct {
 
 	seq  atomic.Uint64 // of requests to the ledger, one row for all buckets
 	rid  atomic.Uint64 // of reservations
-	taps *xsync.Map[Bucket, *tap]
+	taps *xsync.Map[tapKey, *tap]
 
 	mu      sync.Mutex
 	refunds []SettleRequest // that did not get through
@@ -51,7 +51,7 @@ func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Dispenser{
 		ledger: l, node: node, name: string(node), now: now, base: now(), spawn: func(f func()) { go f() },
-		taps: xsync.NewMap[Bucket, *tap](), ctx: ctx, cancel: cancel,
+		taps: xsync.NewMap[tapKey, *tap](), ctx: ctx, cancel: cancel,
 	}
 	if r, ok := l.(Recaller); ok {
 		r.OnRecall(node, d.giveBack)
@@ -61,7 +61,7 @@ func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
 
 // giveBack returns what is in hand of a bucket of which another node has nothing left.
 func (d *Dispenser) giveBack(ctx context.Context, b Bucket) {
-	if t, ok := d.taps.Load(b); ok {
+	if t, ok := d.taps.Load(b.tapKey()); ok {
 		t.giveBack(ctx)
 	}
 }
@@ -127,24 +127,24 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 
 // withTap runs f on the tap of the limit's bucket. A tap that the sweep has just retired is replaced.
 func (d *Dispenser) withTap(h authz.Holder, l *authz.Limit, f func(*tap) (authz.QuotaFact, bool)) authz.QuotaFact {
-	b := BucketOf(l, h)
+	key := keyOf(l, h)
 	for {
-		t, ok := d.taps.Load(b)
+		t, ok := d.taps.Load(key)
 		if !ok {
-			t, _ = d.taps.LoadOrStore(b, newTap(d, b, l))
+			t, _ = d.taps.LoadOrStore(key, newTap(d, BucketOf(l, h), l))
 		}
 		t.adopt(l)
 		if fact, alive := f(t); alive {
 			fact.Name = l.Name
 			return fact
 		}
-		d.forget(b, t)
+		d.forget(t)
 	}
 }
 
 // forget takes a dead tap off the map.
-func (d *Dispenser) forget(b Bucket, t *tap) {
-	d.taps.Compute(b, func(at *tap, there bool) (*tap, xsync.ComputeOp) {
+func (d *Dispenser) forget(t *tap) {
+	d.taps.Compute(t.bucket.tapKey(), func(at *tap, there bool) (*tap, xsync.ComputeOp) {
 		if there && at == t {
 			return nil, xsync.DeleteOp
 		}
@@ -155,7 +155,7 @@ func (d *Dispenser) forget(b Bucket, t *tap) {
 // Report tells the ledger what was spent of that bucket, so that its balance is up to date, and learns what changed
 // there, such as a credit, and what the limit grants now. It does nothing for a bucket that is not in use here.
 func (d *Dispenser) Report(ctx context.Context, b Bucket, l *authz.Limit) error {
-	t, ok := d.taps.Load(b)
+	t, ok := d.taps.Load(b.tapKey())
 	if !ok {
 		return nil
 	}

@@ -23,6 +23,18 @@ func daily(units int64) authz.Limit {
 	return authz.Limit{Name: "daily", Units: units, Unit: authz.UnitRequests, Window: authz.WindowDay, Per: authz.PerAccount}
 }
 
+// counted is the limit as ParsePlans would make it.
+func counted(t testing.TB, l authz.Limit) authz.Limit {
+	t.Helper()
+	plans, err := quota.ParsePlans(map[string]any{"p": map[string]any{"limits": map[string]any{
+		l.Name: map[string]any{"units": l.Units, "window": l.Window, "per": l.Per, "unit": l.Unit},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plans["p"][0]
+}
+
 func credits() authz.Limit {
 	return authz.Limit{Name: "credits", Unit: authz.UnitRequests, Window: authz.WindowNone, Per: authz.PerAccount}
 }
@@ -456,7 +468,7 @@ func (r *returns) Return(ctx context.Context, req quota.ReturnRequest) error {
 
 // BenchmarkReserve is a reservation from units in hand: of one key by all processors, and of many keys.
 func BenchmarkReserve(b *testing.B) {
-	limits := []authz.Limit{daily(quota.MaxUnits / 2)}
+	limits := []authz.Limit{counted(b, daily(quota.MaxUnits/2))}
 	charge := authz.Charge{"daily": 1}
 	for _, keys := range []int{1, 1_000_000} {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
@@ -492,7 +504,7 @@ func BenchmarkReserve(b *testing.B) {
 // TestReservingNeedsNoMemory holds that a reservation from units in hand allocates nothing.
 func TestReservingNeedsNoMemory(t *testing.T) {
 	d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
-	limits, charge := []authz.Limit{daily(quota.MaxUnits / 2), credits()}, authz.Charge{"daily": 1}
+	limits, charge := []authz.Limit{counted(t, daily(quota.MaxUnits/2)), counted(t, credits())}, authz.Charge{"daily": 1}
 	var r authz.Reservation
 	facts := make([]authz.QuotaFact, len(limits))
 	d.Reserve(t.Context(), acme, limits, authz.Charge{"daily": 1000}, facts, &r)

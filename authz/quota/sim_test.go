@@ -120,7 +120,7 @@ func (w *world) page() *Page {
 
 // inHand is how many units the node could hand out.
 func (n *simNode) inHand() int64 {
-	t, ok := n.d.taps.Load(n.w.bucket)
+	t, ok := n.d.taps.Load(n.w.bucket.tapKey())
 	if !ok {
 		return 0
 	}
@@ -263,7 +263,7 @@ func (n *simNode) ask() {
 // admit counts what was just reserved.
 func (w *world) admit(n *simNode) {
 	w.admitted++
-	t, _ := n.d.taps.Load(w.bucket)
+	t, _ := n.d.taps.Load(w.bucket.tapKey())
 	held := t.hand.Load().period
 	period := held.Start.Unix()
 	w.perPeriod[period]++
@@ -315,7 +315,7 @@ func (w *world) step() {
 	case p < 9840:
 		w.now = w.now.Add(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 	case p < 9880:
-		if t, ok := n.d.taps.Load(w.bucket); ok {
+		if t, ok := n.d.taps.Load(w.bucket.tapKey()); ok {
 			_ = t.sweep(expired)
 		}
 	case !w.faulty:

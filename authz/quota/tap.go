@@ -423,7 +423,7 @@ func (t *tap) retire(ctx context.Context) error {
 	h := t.hand.Load()
 	t.dead = h.left.Load() == 0 && t.waiting == 0 && t.flight == nil && len(t.queue) == 0 && h.issued-h.reported <= 0
 	if t.dead {
-		t.d.forget(t.bucket, t)
+		t.d.forget(t)
 	}
 	return nil
 }
