@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -59,7 +60,15 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 func (e *Explanation) Decisive() *authz.TracedRule {
 	code := string(e.Decision.DeniedFor())
 	for i := len(e.Trace.Rules) - 1; i >= 0 && code != ""; i-- {
-		if r := &e.Trace.Rules[i]; r.Held && slices.Contains(r.Strings, code) {
+		r := &e.Trace.Rules[i]
+		switch {
+		case !r.Held:
+		case code == string(authz.ReasonPolicyDenied) && strings.HasPrefix(r.Name, hookPackage):
+			if own := e.ownRule(); own != nil {
+				return own
+			}
+			return r
+		case slices.Contains(r.Strings, code):
 			return r
 		}
 	}
@@ -71,6 +80,27 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 		}
 	}
 	return nil
+}
+
+// The shipped policies give policy_denied for a rule of the operator's that names no reason.
+const (
+	hookPackage = "data.tollkeeper.hook."
+	ownDeny     = "data.tollkeeper.custom.deny"
+)
+
+// ownRule returns the operator's rule that held, preferably one that names no reason, nil if there is none.
+func (e *Explanation) ownRule() (found *authz.TracedRule) {
+	for i := range e.Trace.Rules {
+		r := &e.Trace.Rules[i]
+		if !r.Held || !strings.HasPrefix(r.Name, ownDeny) {
+			continue
+		}
+		if !slices.Contains(r.Strings, "reason") {
+			return r
+		}
+		found = r
+	}
+	return found
 }
 
 // dryMeter answers as the meter would and takes nothing.

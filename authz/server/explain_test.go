@@ -62,3 +62,28 @@ func TestExplain_PutsTheKeyWhereTheServerLooksForOne(t *testing.T) {
 		}
 	}
 }
+
+// TestExplain_NamesTheOperatorsRule in whichever form it objects, and not the shipped rule that reads it.
+func TestExplain_NamesTheOperatorsRule(t *testing.T) {
+	const when = ` if input.attributes.request.http.method == "GET"`
+	for _, rule := range []string{
+		`deny` + when,
+		`deny contains "Closed."` + when,
+		`deny["Closed."]` + when,
+		`deny := "Closed."` + when,
+		`deny contains {"detail": "Closed."}` + when,
+		`deny contains {"reason": "Not Usable"}` + when,
+		`deny contains {"reason": "policy_denied"}` + when,
+		`deny contains {"reason": "gate_closed"}` + when,
+	} {
+		t.Run(rule, func(t *testing.T) {
+			cfg := configFor(t.TempDir())
+			cfg.Policy.Paths = []string{policyFolder(t, "custom.rego", "package tollkeeper.custom\n\n"+rule+"\n")}
+			r := start(t, cfg)
+			e := r.explain(r.newKey("acme", "free").Key)
+			if e.Rule == nil || filepath.Base(e.Rule.File) != "custom.rego" || e.Rule.Line != 3 || len(e.Rule.Facts) != 1 {
+				t.Errorf("denied for %s by %+v", e.Reason, e.Rule)
+			}
+		})
+	}
+}
