@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -102,13 +103,13 @@ func nearest(name string) string {
 	return best
 }
 
-// override reads the variables of an environment over cfg. The error begins with the variable, or with "environment".
+// override reads the variables of an environment over cfg. The error begins with the variable.
 func override(cfg *Config, environment map[string]string) error {
 	if err := checkVariables(environment); err != nil {
 		return err
 	}
 	if err := env.ParseWithOptions(cfg, env.Options{Prefix: EnvPrefix, Environment: environment}); err != nil {
-		return fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
+		return unreadable(err, environment)
 	}
 	for _, l := range []struct {
 		list string
@@ -123,4 +124,25 @@ func override(cfg *Config, environment map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// unreadable names the variable that cannot be read, where the parser names a field of the code.
+func unreadable(err error, environment map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(environment)) {
+		value := environment[name]
+		var wrong env.ParseError
+		alone := env.Options{Prefix: EnvPrefix, Environment: map[string]string{index.ReplaceAllString(name, "_0_"): value}}
+		if !errors.As(env.ParseWithOptions(&Config{}, alone), &wrong) {
+			continue
+		}
+		t := wrong.Type
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		if t.Kind() == reflect.Bool {
+			return fmt.Errorf("%s: %q: want true or false", name, value)
+		}
+		return fmt.Errorf("%s: %q: want a number", name, value) // texts can be read, whatever they are
+	}
+	return fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
 }

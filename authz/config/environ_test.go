@@ -83,3 +83,19 @@ func TestEnvironment_GapInAList(t *testing.T) {
 		t.Errorf("half a client: %v", err)
 	}
 }
+
+// TestEnvironment_WrongType: the error names the variable and its value, and nothing of the code.
+func TestEnvironment_WrongType(t *testing.T) {
+	for name, c := range map[string]struct{ value, want string }{
+		"TOLLKEEPER_POLICY_ALLOW_REMOVED_PLANS": {"yes", `"yes": want true or false`},
+		"TOLLKEEPER_POLICY_STRICT_ERRORS":       {"maybe", `"maybe": want true or false`},
+		"TOLLKEEPER_POLICY_MEMO":                {"1k", `"1k": want a number`},
+		"TOLLKEEPER_TOKENS_ISSUERS_1_DISCOVERY": {"on", `"on": want true or false`},
+		"TOLLKEEPER_REQUEST_TIMEOUT":            {"soon", `"soon": want a duration`},
+	} {
+		all := map[string]string{name: c.value, "TOLLKEEPER_TOKENS_ISSUERS_0_ISSUER": "https://a"}
+		if _, err := Read("", nil, all); err == nil || !strings.HasPrefix(err.Error(), name+": "+c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
