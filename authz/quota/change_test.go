@@ -2,6 +2,7 @@ package quota_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -282,5 +283,21 @@ func TestDispenser_RefusedLease(t *testing.T) {
 	}
 	if got := balance(t, ledger, limit); served != 1000 || got.Spent != 1000 || got.Excess != 0 {
 		t.Errorf("%d served, %+v", served, got)
+	}
+}
+
+// TestParsePlans_WrongType: the fault says what to write, and nothing of the code.
+func TestParsePlans_WrongType(t *testing.T) {
+	for want, limit := range map[string]any{
+		`units: want a whole number, not string`:     map[string]any{"units": "ten", "window": "day"},
+		`units: want a whole number, not number 1.5`: map[string]any{"units": 1.5, "window": "day"},
+		`anchor_day: want a whole number, not bool`:  map[string]any{"units": 1, "window": "month", "anchor_day": true},
+		`window: want a text, not number`:            map[string]any{"units": 1, "window": 7},
+		`limit: want an object, not number`:          1000,
+	} {
+		_, err := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{"daily": limit}}})
+		if err == nil || !strings.HasSuffix(err.Error(), `limit "daily": `+want) {
+			t.Errorf("%v: %v, want %s", limit, err, want)
+		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +119,10 @@ func parseLimit(name string, data any) (authz.Limit, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&s); err != nil {
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) {
+			want := map[reflect.Kind]string{reflect.String: "a text", reflect.Struct: "an object"}[wrong.Type.Kind()]
+			return zero, authz.Errorf(authz.KindInvalid, "%s: want %s, not %s", cmp.Or(wrong.Field, "limit"), cmp.Or(want, "a whole number"), wrong.Value)
+		}
 		return zero, authz.Errorf(authz.KindInvalid, "%s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	l := authz.Limit{
