@@ -49,6 +49,9 @@ request that was decided, give the id that its caller was told.
   tollkeeper explain --request check.json        a CheckRequest as JSON; - is standard input
   tollkeeper explain --decision ID               what was decided, by x-authz-decision-id or x-request-id`,
 		RunE: func(cmd *cobra.Command, words []string) error {
+			if err := notEmpty(cmd, "decision", "key", "account", "token", "url", "request"); err != nil {
+				return err
+			}
 			if q.decision != "" {
 				return c.showDecision(cmd, q.decision)
 			}

@@ -41,15 +41,23 @@ func onlyReads(cmd *cobra.Command) bool {
 // by mistake, as in --data-dir "$DIR", would mean another server.
 func (c *cli) preferFlags(cmd *cobra.Command) error {
 	f := cmd.Flags()
-	for _, name := range []string{"data-dir", "admin", "token-file"} {
-		if f.Changed(name) && f.Lookup(name).Value.String() == "" {
-			return usagef("--%s must not be empty", name)
-		}
+	if err := notEmpty(cmd, "data-dir", "admin", "token-file"); err != nil {
+		return err
 	}
 	if f.Changed("data-dir") && !f.Changed("admin") {
 		c.address = ""
 		if !f.Changed("token-file") {
 			c.tokenFile = ""
+		}
+	}
+	return nil
+}
+
+// notEmpty refuses flags that were given and are empty: a variable in quotes that is not set would be taken for no flag.
+func notEmpty(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+			return usagef("--%s must not be empty", name)
 		}
 	}
 	return nil

@@ -41,6 +41,9 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 			if in.Account == "" {
 				return usagef("give the account that the key is for: --account acme")
 			}
+			if err = notEmpty(cmd, "env", "not-before", "plan"); err != nil {
+				return err
+			}
 			if in.Meta, err = pairs("meta", metaPairs); err != nil {
 				return err
 			}

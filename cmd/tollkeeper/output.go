@@ -34,7 +34,7 @@ func newTable(w io.Writer) *table {
 	return &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
 }
 
-// row prints one row. Empty cells are shown as "-", control characters as escapes.
+// row prints one row. Empty cells are shown as "-", control characters as "?".
 func (t *table) row(cells ...string) {
 	for i, cell := range cells {
 		if cells[i] = printable(cell); cell == "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +118,11 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	best, distance := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := levenshtein.ComputeDistance(name, f.Name); d < distance {
+		d := levenshtein.ComputeDistance(name, f.Name)
+		if len(name) > 2 && strings.HasPrefix(f.Name, name+"-") {
+			d = min(d, 2) // --expires for --expires-at
+		}
+		if d < distance {
 			best, distance = f.Name, d
 		}
 	})
@@ -127,7 +132,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usagef("there is no flag --%s: see %s --help", name, cmd.CommandPath())
 }
 
-// args wants that many arguments, by name.
+// args wants that many arguments, by name, and none that is empty.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < len(names) {
@@ -135,6 +140,9 @@ func args(names ...string) cobra.PositionalArgs {
 		}
 		if len(given) > len(names) {
 			return usagef("%s: %q is one word too many", cmd.CommandPath(), given[len(names)])
+		}
+		if i := slices.Index(given, ""); i >= 0 {
+			return usagef("%s: give %s, which must not be empty", cmd.CommandPath(), names[i])
 		}
 		return nil
 	}
@@ -172,7 +180,9 @@ func (c *cli) statusCmd() *cobra.Command {
 				t.field("version", s.Version)
 				t.field("node", s.Node)
 				t.field("policy", s.Policy)
-				t.field("policy fault", s.PolicyFault)
+				for fault := range strings.Lines(s.PolicyFault) {
+					t.field("policy fault", strings.TrimSuffix(fault, "\n"))
+				}
 				t.field("clock fault", s.ClockFault)
 				t.field("pruning paused", s.PruningPaused)
 				if !s.PolicyKept.IsZero() {
