@@ -56,7 +56,7 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 
 // Decisive returns the rule that decided, nil if the trace does not show one. For a denial it is, of the rules that held,
 // the last that names the code, for the entry module, which names them all in its precedence, is entered first. Where none
-// does, and for an allow, it is the rule that was asked.
+// does, and for an allow, it is the rule that was asked, unless the policy failed.
 func (e *Explanation) Decisive() *authz.TracedRule {
 	code := string(e.Decision.DeniedFor())
 	for i := len(e.Trace.Rules) - 1; i >= 0 && code != ""; i-- {
@@ -71,6 +71,9 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 		case slices.Contains(r.Strings, code):
 			return r
 		}
+	}
+	if r := e.Decision.DeniedFor(); r == authz.ReasonPolicyError || r == authz.ReasonDecisionTimeout {
+		return nil // the policy did not decide, whatever held
 	}
 	for _, name := range []string{e.Trace.Query, e.Trace.Query + ".allowed"} { // a rule, or a package with one
 		for i := range e.Trace.Rules {

@@ -44,6 +44,17 @@ func TestExplain_NamesTheRuleOfADropInPolicy(t *testing.T) {
 	}
 }
 
+// TestExplain_NamesNoRuleWhereThePolicyFailed: the rule that was asked would have allowed.
+func TestExplain_NamesNoRuleWhereThePolicyFailed(t *testing.T) {
+	cfg := configFor(t.TempDir())
+	cfg.Policy.Paths = []string{policyFolder(t, "custom.rego", "package tollkeeper.custom\n\ndeny contains \"x\" if to_number(input.key.id) > 3\n")}
+	r := start(t, cfg)
+	e := r.explain(r.newKey("acme", "free").Key)
+	if e.Reason != "policy_error" || e.Rule != nil || len(e.PolicyErrors) != 1 {
+		t.Errorf("denied for %s by %+v: %v", e.Reason, e.Rule, e.PolicyErrors)
+	}
+}
+
 // TestExplain_PutsTheKeyWhereTheServerLooksForOne has no x-api-key header configured.
 func TestExplain_PutsTheKeyWhereTheServerLooksForOne(t *testing.T) {
 	for name, places := range map[string]config.Credentials{
