@@ -24,7 +24,10 @@ type Book struct {
 //	Granted = Spent + Returned + what is Held
 //	Granted - Returned <= Ceiling + Forgiven
 type Page struct {
-	Period   Period             `json:"period"`
+	Period Period `json:"period"`
+	// Was is the period of the page before retime changed it. Nodes report what they hold by that name, and the clock may
+	// come to it again.
+	Was      Period             `json:"was,omitzero"`
 	Credited int64              `json:"credited,omitempty"`
 	Forgiven int64              `json:"forgiven,omitempty"`
 	Granted  int64              `json:"granted"`
@@ -199,7 +202,7 @@ func checkLimit(l *authz.Limit) error {
 // in which something may be settled or asked again, and nothing was ever granted or credited that stays.
 func (b *Book) Forgettable(now time.Time) bool {
 	for _, p := range []*Page{b.Current, b.Previous} {
-		if p != nil && !p.Period.End.Add(SettleMemory).Before(now) {
+		if p != nil && !(p.Period.End.Add(SettleMemory).Before(now) && p.Was.End.Add(SettleMemory).Before(now)) {
 			return false
 		}
 	}
@@ -310,6 +313,8 @@ func (b *Book) running(l *authz.Limit, now time.Time) *Page {
 	case now.Before(b.Current.Period.Start):
 	case next.Start.Before(b.Current.Period.End):
 		b.Current.Period = next
+	case next.overlaps(b.Current.Was): // it was the clock before that was wrong
+		b.Current.Period = next
 	default:
 		b.Previous, b.Current = b.Current, &Page{Period: next}
 	}
@@ -317,10 +322,11 @@ func (b *Book) running(l *authz.Limit, now time.Time) *Page {
 }
 
 // retime puts the current page, which a wrong clock opened in the future, into the period that is really running. What was
-// used on it was used now, and so were the units of the page that it replaced.
+// used on it was used now, and so were the units of the page that it replaced. If it is the clock of now that is wrong,
+// running puts the page back.
 func (b *Book) retime(next Period) {
 	p, q := b.Current, b.Previous
-	p.Period = next
+	p.Period, p.Was = next, p.Period
 	if q == nil || !q.Period.overlaps(next) {
 		return
 	}
@@ -343,7 +349,7 @@ func (b *Book) pageOf(held Period) *Page {
 		return b.Prepaid
 	}
 	for _, p := range []*Page{b.Current, b.Previous} {
-		if p != nil && held.overlaps(p.Period) {
+		if p != nil && (held.overlaps(p.Period) || held.overlaps(p.Was)) {
 			return p
 		}
 	}

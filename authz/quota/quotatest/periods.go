@@ -154,6 +154,47 @@ func clockWrong(f *fixture) {
 	}
 }
 
+// clockWrongReports has a node report what it used and give back the rest after the clock was put right, when it still
+// knows only the wrong period.
+func clockWrongReports(f *fixture) {
+	const years = 10 * 365 * 24 * time.Hour
+	l := tenAnHour()
+	f.clock.Advance(years)
+	wrong := f.lease("a", l, 0, 8).Period
+	f.clock.Advance(-years)
+	f.lease("b", l, 0, 1)
+	r := f.request("a", l, 3, 0)
+	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{
+		Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: wrong, Spent: 3, Units: 5,
+	}); err != nil {
+		f.Fatalf("return: %v", err)
+	}
+	if got := f.balance(l); got.Spent != 3 || got.Excess != 0 || got.Outstanding["a"] != 0 || got.Free != 6 {
+		f.Fatalf("balance after the report: %+v", got)
+	}
+}
+
+// clockBehind has a lease taken while the clock is years behind, as that of a machine that has not asked for the time yet.
+// When it is put right, what was used before counts.
+func clockBehind(f *fixture) {
+	const years = 10 * 365 * 24 * time.Hour
+	for _, window := range []authz.Window{authz.WindowHour, authz.WindowDay, authz.WindowMonth} {
+		l := authz.Limit{Name: string(window), Units: 10, Window: window}
+		period := f.lease("a", l, 0, 8).Period
+		f.clock.Advance(-years)
+		if got := f.lease("b", l, 0, 10); got.Granted != 2 {
+			f.Fatalf("%s: lease while the clock is behind: %+v", window, got)
+		}
+		f.clock.Advance(years)
+		if n, err := f.ledger.(quota.Forgetter).Forget(f.ctx()); err != nil || n != 0 {
+			f.Fatalf("%s: %d forgotten: %v", window, n, err)
+		}
+		if got := f.lease("a", l, 8, 10); got.Granted != 0 || !got.Period.Same(period) {
+			f.Fatalf("%s: lease when the clock was put right: %+v", window, got)
+		}
+	}
+}
+
 func strands(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)

@@ -34,6 +34,8 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"clock that goes back opens no period again", clockBack},
 		{"books are forgotten when nothing depends on them", forgets},
 		{"clock that was far ahead leaves nothing behind", clockWrong},
+		{"report of a period that a wrong clock opened", clockWrongReports},
+		{"clock that was far behind grants nothing twice", clockBehind},
 		{"lease that runs out is stranded", strands},
 		{"node that comes back has its lease again", comesBack},
 		{"prepaid leases that run out are refunded if the limit says so", refundsOnCrash},
