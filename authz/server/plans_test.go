@@ -118,3 +118,27 @@ func TestServer_TwoPlansOneLimit(t *testing.T) {
 		t.Errorf("%d for the small plan and %d for the large one, want 5 and 295", got[small.ID], got[large.ID])
 	}
 }
+
+// TestServer_QuotaOfTheSmallerPlan shows what is left of a limit of which a node holds more than the plan grants, for keys
+// on a larger plan.
+func TestServer_QuotaOfTheSmallerPlan(t *testing.T) {
+	r, _ := startWithPlans(t, plansFile("10", "4000"))
+	large := r.newKey("acme", "large")
+	var small admin.Key
+	r.do("POST", "/v1/keys", admin.KeyCreate{Account: "acme", Plan: "small"}, &small)
+	for _, step := range []struct {
+		use  int
+		left int64
+	}{{1, 9}, {2, 7}, {12, 0}, {20, 0}} {
+		if got := r.allowed(large.Key, step.use); got != step.use {
+			t.Fatalf("%d of %d allowed", got, step.use)
+		}
+		var quotas []admin.Quota
+		r.do("GET", "/v1/quota?key="+small.ID, nil, &quotas)
+		for _, q := range quotas {
+			if q.Limit == "daily" && q.Remaining != step.left {
+				t.Errorf("%+v, want %d left", q, step.left)
+			}
+		}
+	}
+}
