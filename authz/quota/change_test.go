@@ -85,6 +85,30 @@ func TestDispenser_LimitChanged(t *testing.T) {
 	}
 }
 
+// TestDispenser_LimitLoweredTwice lowers, raises and lowers the limit within a second. A report leaves nothing in hand that
+// the last one does not grant.
+func TestDispenser_LimitLoweredTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := memory.NewLedger(time.Now)
+		d := quota.NewDispenser(ledger, "n", time.Now)
+		for i, units := range []int64{5, 300, 4} {
+			takeSome(t, d, daily(100_000), 10)
+			low := daily(units)
+			if err := d.Report(t.Context(), quota.BucketOf(&low, acme), &low); err != nil {
+				t.Fatal(err)
+			}
+			got, err := ledger.Balance(t.Context(), quota.BucketOf(&low, acme), low)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if used := int64(10 * (i + 1)); got.Granted-got.Returned > max(units, used) {
+				t.Errorf("lowered to %d with %d used: %+v", units, used, got)
+			}
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
 // TestDispenser_LimitLoweredOnTwoNodes has the units used on another node than the one that is asked after the change.
 func TestDispenser_LimitLoweredOnTwoNodes(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)

@@ -368,6 +368,7 @@ func (t *tap) report(ctx context.Context, l *authz.Limit) error {
 			return err
 		}
 	}
+	t.surrendered = time.Time{} // who asks for a report wants to see the units back
 	if err := t.callLocked(ctx, l, 0); err != nil {
 		return err
 	}
