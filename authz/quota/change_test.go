@@ -325,3 +325,27 @@ func TestParsePlans_WrongType(t *testing.T) {
 		}
 	}
 }
+
+// leisurely takes its time to grant a lease.
+type leisurely struct{ quota.Ledger }
+
+func (s leisurely) Lease(ctx context.Context, q quota.LeaseRequest) (quota.Lease, error) {
+	time.Sleep(10 * time.Millisecond)
+	return s.Ledger.Lease(ctx, q)
+}
+
+// TestDispenser_ClosedWhileItLeases closes a dispenser while a lease is under way that was asked for ahead of need.
+func TestDispenser_ClosedWhileItLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := leisurely{memory.NewLedger(time.Now)}
+		d := quota.NewDispenser(ledger, "n", time.Now)
+		limit := daily(1000)
+		takeSome(t, d, limit, 14) // of 16
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := balance(t, ledger, limit); got.Spent != 14 || len(got.Outstanding) != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}

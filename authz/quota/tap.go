@@ -418,6 +418,11 @@ func (t *tap) returnAllLocked(ctx context.Context) error {
 func (t *tap) retire(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for t.flight != nil || len(t.queue) > 0 { // what these bring is given back as well
+		if err := t.callLocked(ctx, t.limit.Load(), 0); err != nil {
+			return err
+		}
+	}
 	if err := t.returnAllLocked(ctx); err != nil {
 		return err
 	}
