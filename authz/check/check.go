@@ -437,7 +437,12 @@ func (a *attempt) seal() authz.Decision {
 // undecided reports whether the denial, whoever gave its reason, comes from something that could not be found out.
 func (a *attempt) undecided() bool {
 	f := &a.facts
-	return a.verdict.Reason.Undecided() || a.verdict.Reason == authz.ReasonRequestMalformed ||
+	for i := range f.Quota {
+		if f.Quota[i].State == authz.QuotaUnavailable {
+			return true
+		}
+	}
+	return a.verdict.Reason.Undecided() || a.verdict.Reason == authz.ReasonRequestMalformed || f.Revocation.Stale ||
 		f.Key.Status == authz.KeyUnavailable || f.Account.Status == authz.AccountUnavailable || f.Token.Status == authz.TokenUnavailable
 }
 

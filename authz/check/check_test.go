@@ -433,6 +433,26 @@ func TestDryRun_DeniesWhatCouldNotBeDecided(t *testing.T) {
 	if d := b.Check(t.Context(), request()); !d.Allowed() {
 		t.Errorf("without a key the store has nothing to say: %s", d.DeniedFor())
 	}
+	opt := check.Options{DryRun: true, Credentials: check.Sources{Headers: []string{"x-api-key"}}}
+	keys, rules := apikey.NewIdentifier(b.keys, apikey.Hasher{}), check.Rules{Policy: always(authz.Verdict{Reason: "later"}), Plans: map[string][]authz.Limit{"small": limits}}
+	for name, c := range map[string]*check.Checker{
+		"a ledger that is away":    check.New(keys, b.revoked, silent{b.meter}, b.book, opt),
+		"revocations that are old": check.New(keys, revocation.NewSet(memory.NewRevocations(), time.Hour, time.Now), b.meter, b.book, opt),
+	} {
+		c.Use(&rules)
+		if d := c.Check(t.Context(), request("x-api-key", b.text)); d.DeniedFor() != "later" {
+			t.Errorf("%s: denied for %q", name, d.DeniedFor())
+		}
+	}
+}
+
+// silent is a meter whose ledger cannot say anything.
+type silent struct{ check.Meter }
+
+func (silent) Peek(_ context.Context, _ authz.Holder, _ []authz.Limit, facts []authz.QuotaFact) {
+	for i := range facts {
+		facts[i].State = authz.QuotaUnavailable
+	}
 }
 
 // lost is a key store that cannot say anything.
