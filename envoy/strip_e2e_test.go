@@ -144,3 +144,40 @@ allow := {"allowed": true, "query_parameters_to_set": {"a": input.attributes.req
 		}
 	}
 }
+
+// TestPolicy_HandsOutNoMoreThanEnvoyTakes: beyond its limits Envoy answers 500 to an allow, to one of a response after the
+// upstream has done its work.
+func TestPolicy_HandsOutNoMoreThanEnvoyTakes(t *testing.T) {
+	dir := t.TempDir()
+	rego := `package envoy.authz
+
+fields(n) := {sprintf("x-tollkeeper-h%d", [i]): "v" | some i in numbers.range(1, n)}
+
+text(s, n) := concat("", [s | some _ in numbers.range(1, n)])
+
+cases := {
+	"headers": {"headers": fields(120)},
+	"response": {"response_headers_to_add": fields(120)},
+	"values": {"response_headers_to_add": {"x-h": [sprintf("%d", [i]) | some i in numbers.range(1, 120)]}},
+	"query": {"query_parameters_to_set": {"a": text("&&&&&&&&&&&&&&&&&&&&", 1000)}},
+	"both": {"headers": {"x-tollkeeper-h": text("0123456789abcdef", 2000)}, "query_parameters_to_set": {"a": text("0123456789abcdef", 2000)}},
+	"few": {"headers": fields(60), "response_headers_to_add": fields(60)},
+	"roles": {"headers": {"x-tollkeeper-roles": [sprintf("%d", [i]) | some i in numbers.range(1, 120)]}},
+}
+
+allow := object.union({"allowed": true}, cases[input.attributes.request.http.headers["x-case"]])
+`
+	if err := os.WriteFile(filepath.Join(dir, "p.rego"), []byte(rego), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := runStack(t, harness.TollkeeperOptions{Policies: dir}, nil)
+	for name, want := range map[string]string{
+		"headers": "policy_error", "response": "policy_error", "values": "policy_error", "query": "policy_error", "both": "policy_error", "few": "", "roles": "",
+	} {
+		s.Reset()
+		r := get(t, s.http, s.addr, "/v1", "x-case", name)
+		if got := r.Header.Get("X-Authz-Reason"); got != want || (r.StatusCode == http.StatusOK) != (want == "") || s.Count() > 0 != (want == "") {
+			t.Errorf("%s: %d %q, %d reached the upstream, want %q", name, r.StatusCode, got, s.Count(), want)
+		}
+	}
+}

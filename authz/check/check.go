@@ -283,6 +283,9 @@ func (a *attempt) decide(ctx context.Context) error {
 	if len(v.SetQueryParameters)+len(v.RemoveQueryParameters) > 0 && a.request.HTTP != nil && !a.canRewrite(v.SetQueryParameters, v.RemoveQueryParameters) {
 		return errors.New("the policy changes a query with bytes that have to be escaped")
 	}
+	if size := sizeOf(v.Headers, v.SetQueryParameters); len(v.SetQueryParameters) > 0 && size > maxAdded {
+		return fmt.Errorf("the policy adds %d bytes to a request: Envoy would refuse more than %d", size, maxAdded)
+	}
 	a.verdict = v
 	return nil
 }

@@ -205,9 +205,9 @@ func (a *attempt) rewriteQuery(out *authz.Answer) {
 // rewritten is a path without those parameters and with others in place of any of the same name, and whether Envoy would
 // come to the same, but for the place of what is set.
 func rewritten(path string, set []authz.Header, remove []string) (_ string, plain bool) {
-	base, query, _ := strings.Cut(path, "?")
+	base, query, asked := strings.Cut(path, "?")
 	if query == "" && len(set) == 0 {
-		return path, true
+		return path, !asked // Envoy would take the "?" away
 	}
 	plain = true
 	var parts []string
@@ -238,6 +238,21 @@ func rewritten(path string, set []authz.Header, remove []string) (_ string, plai
 		return base, plain
 	}
 	return base + "?" + strings.Join(parts, "&"), plain
+}
+
+// maxAdded is how many bytes a policy may add to a request, in headers and in the query. With more than 60 KiB in all Envoy
+// answers 500.
+const maxAdded = 48 << 10
+
+// sizeOf is how many bytes headers and query parameters take, as they are sent.
+func sizeOf(headers authz.Headers, query []authz.Header) (size int) {
+	for i := range headers {
+		size += len(headers[i].Name) + len(headers[i].Value)
+	}
+	for i := range query {
+		size += len("&=") + len(encoded(query[i].Name)) + len(encoded(query[i].Value))
+	}
+	return size
 }
 
 // encoded is a text as it stands in a query. OPA's Envoy plugin sends what a policy says as it is, so careful policies encode

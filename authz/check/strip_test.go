@@ -24,13 +24,13 @@ func TestRewritten_LeavesTheRest(t *testing.T) {
 			return name == "key"
 		})
 		want := "/p"
-		if len(keep) > 0 {
+		if len(keep) > 0 || query == "" {
 			want += "?" + strings.Join(keep, "&")
 		}
 		if got != want {
 			t.Fatalf("%q became %q, want %q", query, got, want)
 		}
-		if plain && query != "" && envoys(query, "key") != want {
+		if plain && envoys(query, "key") != want {
 			t.Fatalf("Envoy makes %q of %q, want %q", envoys(query, "key"), query, want)
 		}
 	})
@@ -62,6 +62,13 @@ func envoys(query, remove string) string {
 		return "/p"
 	}
 	return "/p?" + strings.Join(out, "&")
+}
+
+// TestRewritten_KeepsAQuestionMark: Envoy takes away one that nothing follows, also where nothing is to be removed.
+func TestRewritten_KeepsAQuestionMark(t *testing.T) {
+	if got, plain := rewritten("/p?", nil, []string{"debug"}); got != "/p?" || plain {
+		t.Errorf("%q, %t", got, plain)
+	}
 }
 
 // TestKeyInQuery_StandsBesideAnything: an answer cannot carry bytes that are not UTF-8, so beside them Envoy has to take the

@@ -230,11 +230,27 @@ func (r *reader) headers(name string, toClient bool) authz.Headers {
 	if size > maxHeaders {
 		r.fail("%s take %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
 	}
+	if n := fields(out, toClient); n > maxFields {
+		r.fail("%s are %d: Envoy would refuse more than %d beside those that are there", name, n, maxFields)
+	}
 	return out
 }
 
-// maxHeaders is how many bytes of headers a policy may hand out. With more than 60 KiB in all Envoy answers 500.
-const maxHeaders = 48 << 10
+// maxHeaders is how many bytes of headers a policy may hand out, and maxFields how many. With more than 60 KiB or 100 headers
+// in all Envoy answers 500.
+const maxHeaders, maxFields = 48 << 10, 64
+
+// fields is how many headers there will be: values for one name are one on the way to the upstream.
+func fields(h authz.Headers, toClient bool) int {
+	if toClient || len(h) <= maxFields {
+		return len(h)
+	}
+	names := make(map[string]bool)
+	for i := range h {
+		names[h[i].Name] = true
+	}
+	return len(names)
+}
 
 // checkHeader refuses what would change where a message ends, or what Envoy answers with 500 when all has been decided
 // and charged.

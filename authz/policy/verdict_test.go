@@ -109,6 +109,8 @@ func TestVerdictErrors(t *testing.T) {
 		{`{"allowed": false, "headers": {":path": "/x"}}`, `header ":path" cannot go to a client`},
 		{`{"allowed": true, "response_headers_to_add": {":status": "200"}}`, `":status" is not a header`},
 		{`{"allowed": true, "headers": {"x": "` + strings.Repeat("x", maxHeaders) + `"}}`, "headers take 49153 bytes: Envoy would refuse more than 49152"},
+		{`{"allowed": true, "response_headers_to_add": {"x": [` + strings.Repeat(`"1",`, maxFields) + `"1"]}}`,
+			"response_headers_to_add are 65: Envoy would refuse more than 64 beside those that are there"},
 		{`{"allowed": true, "response_headers_to_add": 1}`, "response_headers_to_add must be an object or an array of objects, not number"},
 		{`{"allowed": true, "request_headers_to_remove": "x"}`, "request_headers_to_remove must be an array of strings, not string"},
 		{`{"allowed": true, "request_headers_to_remove": ["x y"]}`, `"x y" is not a header name`},
