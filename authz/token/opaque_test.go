@@ -303,6 +303,21 @@ func TestIntrospection_TokensForOtherUses(t *testing.T) {
 	}
 }
 
+// TestIntrospection_SignedTokensForOtherUses has signed tokens of which only the header says what they are for.
+func TestIntrospection_SignedTokensForOtherUses(t *testing.T) {
+	b := asking(t, nil)
+	for typ, want := range map[string]authz.TokenStatus{
+		"at+jwt": authz.TokenValid, "JWT": authz.TokenValid, "application/customer+jwt": authz.TokenValid,
+		"refresh+jwt": authz.TokenMalformed, "application/logout+jwt": authz.TokenMalformed, "secevent+JWT": authz.TokenMalformed,
+	} {
+		text := b.issuer.Sign(typ, map[string]any{"iss": "https://other.example"})
+		b.issuer.Opaque(text, map[string]any{"iat": b.clock.now().Unix()})
+		if got := b.status(t, text); got != want {
+			t.Errorf("%s: %q, want %q", typ, got, want)
+		}
+	}
+}
+
 func TestAnswersAboutOthers(t *testing.T) {
 	b := asking(t, func(in *token.Introspection) { in.Audiences = []string{"api"} })
 	iat := b.clock.now().Unix()

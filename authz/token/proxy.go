@@ -44,8 +44,10 @@ func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, b *aut
 
 // vouched describes a token that the proxy has verified.
 func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*verified, error) {
-	if bearer != "" && !v.samePayload(bearer, claims) {
-		return nil, malformed("the token in the request is not the one that the proxy verified")
+	if bearer != "" {
+		if err := v.shown(bearer, claims); err != nil {
+			return nil, err
+		}
 	}
 	claims, err := exact(claims)
 	if err != nil {
@@ -70,17 +72,26 @@ func byClaims(claims map[string]any) (string, error) {
 	return authz.ClaimsDigest(raw), err
 }
 
-// samePayload reports whether a token's payload is what the proxy found in the token that it verified.
-func (v *Verifier) samePayload(bearer string, claims map[string]any) bool {
+// shown returns an error if the token in the request is not the one that the proxy verified, or says in its header, which the
+// proxy does not pass on, that it is not for access.
+func (v *Verifier) shown(bearer string, claims map[string]any) error {
 	p, err := parse(bearer, v.opt.MaxBytes)
+	if err != nil || !samePayload(p.claims, claims) {
+		return malformed("the token in the request is not the one that the proxy verified")
+	}
+	if !p.forAccess() {
+		return otherType(p)
+	}
+	return nil
+}
+
+// samePayload reports whether a token's payload is what the proxy found in the token that it verified.
+func samePayload(token, proxy map[string]any) bool {
+	mine, err := exact(token)
 	if err != nil {
 		return false
 	}
-	mine, err := exact(p.claims)
-	if err != nil {
-		return false
-	}
-	theirs, err := exact(claims)
+	theirs, err := exact(proxy)
 	return err == nil && reflect.DeepEqual(mine, theirs)
 }
 

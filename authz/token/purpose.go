@@ -42,6 +42,13 @@ func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
 	return nil
 }
 
+// forAccess reports whether the header of a token allows for access (RFC 8725 section 3.11, RFC 9068 section 2.1).
+func (p *parsed) forAccess() bool { return p.typ == "" || p.typ == "jwt" || p.typ == "at+jwt" }
+
+func otherType(p *parsed) error {
+	return malformed("a token of the type %.64q is not for access", p.typ)
+}
+
 // kindOf is a kind of token without what is written around it by some: "Refresh", "refresh_token", "refresh+jwt" and
 // "urn:ietf:params:oauth:token-type:refresh_token" are one.
 func kindOf(v string) string {

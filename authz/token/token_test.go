@@ -415,6 +415,9 @@ func TestTheProxyVerifies(t *testing.T) {
 	if f, _ := b.FromProxy(t.Context(), filters("payload", claims()), &authz.Bearer{Text: forge(`{"alg":"RS256"}`, string(raw), "x")}, now); f.Status != authz.TokenValid || f.Digest == "" {
 		t.Errorf("the token that was verified: %+v", f)
 	}
+	if f, _ := b.FromProxy(t.Context(), filters("payload", claims()), &authz.Bearer{Text: forge(`{"alg":"RS256","typ":"refresh+jwt"}`, string(raw), "x")}, now); f.Status != authz.TokenMalformed {
+		t.Errorf("a token that is not for access: %+v", f)
+	}
 	raw, _ = json.Marshal(other)
 	if f, _ := b.FromProxy(t.Context(), filters("payload", claims()), &authz.Bearer{Text: forge(`{"alg":"RS256"}`, string(raw), "x")}, now); f.Status != authz.TokenMalformed {
 		t.Errorf("another token beside the one that was verified: %+v", f)

@@ -96,16 +96,19 @@ func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now 
 	}
 	is, err := v.issuerOf(p)
 	if err != nil {
-		if v.introspector != nil {
-			return v.introspect(ctx, b, k, now)
+		if v.introspector == nil {
+			return nil, err
 		}
-		return nil, err
+		if !notOther(kindOf(p.typ)) { // its server may call it active all the same
+			return nil, otherType(p)
+		}
+		return v.introspect(ctx, b, k, now)
 	}
 	if is.keys == nil {
 		return nil, refuse(authz.TokenUntrustedIssuer, "the proxy, to which the issuer %q is left, did not vouch for it", is.Name)
 	}
-	if p.typ != "" && p.typ != "jwt" && p.typ != "at+jwt" { // RFC 8725 section 3.11, RFC 9068 section 2.1
-		return nil, malformed("a token of the type %.64q is not for access", p.typ)
+	if !p.forAccess() {
+		return nil, otherType(p)
 	}
 	kid, err := is.signature(ctx, p)
 	if err != nil {
