@@ -176,7 +176,7 @@ func (a *attempt) rewriteQuery(out *authz.Answer) {
 	var key []string
 	if !a.opt.Answers.KeepCredentials && a.facts.Key.Found() {
 		for _, p := range a.credential.places {
-			if p.in == "query" {
+			if p.in == "query" && !authz.Headers(out.SetQueryParameters).Has(p.name) { // else the policy puts its own there
 				key = append(key, p.name)
 			}
 		}
@@ -230,6 +230,9 @@ func rewritten(path string, set []authz.Header, remove []string) (_ string, plai
 		parts = append(parts, part)
 	}
 	for _, p := range set {
+		if slices.Contains(remove, p.Name) { // Envoy sets before it removes
+			continue
+		}
 		name, value := encoded(p.Name), encoded(p.Value)
 		plain = plain && name == p.Name && value == p.Value && !strings.ContainsAny(name+value, "%~") // which Envoy refuses
 		parts = append(parts, name+"="+value)

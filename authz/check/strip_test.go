@@ -71,6 +71,22 @@ func TestRewritten_KeepsAQuestionMark(t *testing.T) {
 	}
 }
 
+// TestQuery_OfThePolicyInPlaceOfTheKey: what a policy sets comes in place of a key of that name. What it sets and removes is
+// removed, as by Envoy.
+func TestQuery_OfThePolicyInPlaceOfTheKey(t *testing.T) {
+	for _, path := range []string{"/p?key=K", "/p?z=1&a=1&key=K", "/p?%6bey=K"} {
+		a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{Path: path}}, credential: credential{places: []place{{"query", "key"}}}}
+		a.facts.Key.ID = "key_1"
+		one := authz.Answer{SetQueryParameters: []authz.Header{{Name: "key", Value: "own"}}}
+		if a.rewriteQuery(&one); len(one.RemoveQueryParameters) > 0 {
+			t.Errorf("%s: Envoy would remove what is set: %+v", path, one)
+		}
+	}
+	if got, _ := rewritten("/p?z=1&a=1&q=3", []authz.Header{{Name: "q", Value: "2"}}, []string{"q"}); got != "/p?z=1&a=1" {
+		t.Errorf("set and removed: %q", got)
+	}
+}
+
 // TestKeyInQuery_StandsBesideAnything: an answer cannot carry bytes that are not UTF-8, so beside them Envoy has to take the
 // key out, and the request is refused where it would change something else.
 func TestKeyInQuery_StandsBesideAnything(t *testing.T) {
