@@ -62,7 +62,7 @@ func (a *attempt) allowance() authz.Answer {
 	if a.facts.Key.Status == authz.KeyActive || a.facts.Token.Status == authz.TokenValid {
 		a.identityHeaders(&out)
 	}
-	if a.facts.Key.Found() { // also one that is no good any more, on a route that asks for none
+	if a.isSecret() { // also one that is no good any more, on a route that asks for none
 		a.dropCredential(&out)
 	}
 	if a.credential.token != "" && a.facts.Token.Known() && !a.opt.Answers.KeepTokens && !out.Headers.Has("authorization") {

@@ -446,6 +446,20 @@ func TestDryRun_DeniesWhatCouldNotBeDecided(t *testing.T) {
 	}
 }
 
+// TestKey_ThatCannotBeLookedUpStaysHere has the store away on a route that asks for no key.
+func TestKey_ThatCannotBeLookedUpStaysHere(t *testing.T) {
+	open := always(authz.Verdict{Allowed: true})
+	b := newBench(t, open, check.Options{})
+	b.Checker = check.New(lost{}, b.revoked, b.meter, b.book, check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Query: []string{"api_key"}}})
+	b.Use(&check.Rules{Policy: open})
+	r := request("x-api-key", b.text)
+	r.HTTP.Path, r.HTTP.Params = "/v1/x?api_key="+b.text, map[string][]string{"api_key": {b.text}}
+	d := b.Check(t.Context(), r)
+	if !d.Allowed() || !slices.Contains(d.RemoveRequestHeaders, "x-api-key") || !slices.Equal(d.RemoveQueryParameters, []string{"api_key"}) {
+		t.Errorf("%q: removes headers %q and parameters %q", d.DeniedFor(), d.RemoveRequestHeaders, d.RemoveQueryParameters)
+	}
+}
+
 // silent is a meter whose ledger cannot say anything.
 type silent struct{ check.Meter }
 

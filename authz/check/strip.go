@@ -15,7 +15,7 @@ import (
 // unmovable says why the key cannot be taken out of the request without a change to what stands beside it, "" if it can:
 // an answer carries only texts in UTF-8, and Envoy accepts no control characters in a path.
 func (a *attempt) unmovable() string {
-	if a.opt.Answers.KeepCredentials || !a.facts.Key.Found() {
+	if a.opt.Answers.KeepCredentials || !a.isSecret() {
 		return ""
 	}
 	for _, p := range a.credential.places {
@@ -33,6 +33,12 @@ func (a *attempt) unmovable() string {
 		}
 	}
 	return ""
+}
+
+// isSecret reports whether what came as a key is somebody's, or may be while the store cannot say. Text that is nobody's key
+// is the upstream's business.
+func (a *attempt) isSecret() bool {
+	return a.facts.Key.Found() || a.facts.Key.Status == authz.KeyUnavailable
 }
 
 // canRewrite reports whether the query can be changed like this, in Envoy's way or by setting the path.
@@ -174,7 +180,7 @@ const headerPath = ":path"
 // So it is taken only where nothing of that shows; else the answer sets the path.
 func (a *attempt) rewriteQuery(out *authz.Answer) {
 	var key []string
-	if !a.opt.Answers.KeepCredentials && a.facts.Key.Found() {
+	if !a.opt.Answers.KeepCredentials && a.isSecret() {
 		for _, p := range a.credential.places {
 			if p.in == "query" && !authz.Headers(out.SetQueryParameters).Has(p.name) { // else the policy puts its own there
 				key = append(key, p.name)
