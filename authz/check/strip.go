@@ -235,8 +235,10 @@ func rewritten(path string, set []authz.Header, remove []string) (_ string, plai
 		last = raw
 		parts = append(parts, part)
 	}
-	for _, p := range set {
-		if slices.Contains(remove, p.Name) { // Envoy sets before it removes
+	for i, p := range set {
+		// Envoy sets one after the other, and then removes: of several values the last one stays.
+		again := slices.ContainsFunc(set[i+1:], func(q authz.Header) bool { return q.Name == p.Name })
+		if again || slices.Contains(remove, p.Name) {
 			continue
 		}
 		name, value := encoded(p.Name), encoded(p.Value)

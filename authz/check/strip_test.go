@@ -85,6 +85,9 @@ func TestQuery_OfThePolicyInPlaceOfTheKey(t *testing.T) {
 	if got, _ := rewritten("/p?z=1&a=1&q=3", []authz.Header{{Name: "q", Value: "2"}}, []string{"q"}); got != "/p?z=1&a=1" {
 		t.Errorf("set and removed: %q", got)
 	}
+	if got, _ := rewritten("/p?z=1&a=1&q=3", []authz.Header{{Name: "q", Value: "2"}, {Name: "q", Value: "1"}}, nil); got != "/p?z=1&a=1&q=1" {
+		t.Errorf("two values: %q", got)
+	}
 }
 
 // TestKeyInQuery_StandsBesideAnything: an answer cannot carry bytes that are not UTF-8, so beside them Envoy has to take the
