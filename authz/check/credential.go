@@ -31,8 +31,9 @@ type credential struct {
 	room      [1]place
 }
 
-// find reads the key from every source, and what came by the bearer scheme. Two places may hold the same key; two that differ, or one source that was sent
-// twice, cannot be told apart from an attempt to be charged as one caller and served as another.
+// find reads the key from every source, and what came by the bearer scheme. Two places may hold the same key; two that
+// differ, or one source that was sent twice, cannot be told apart from an attempt to be charged as one caller and served as
+// another.
 func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
 	if r.HTTP == nil {
 		return

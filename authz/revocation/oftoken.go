@@ -11,8 +11,8 @@ import (
 const ClockMargin = 5 * time.Minute
 
 // OfToken returns the records that cut off one token: by its jti, if it has one, under which its issuer may have written
-// it in more than one way, and by its digest, of its text and of its claims where a request may lack the text. They are kept as long as the token is accepted, and for ever if that is not
-// known.
+// it in more than one way, and by the digests of its text and, where a request may lack the text, of its claims. They are
+// kept as long as the token is accepted, and for ever if that is not known.
 func OfToken(t *authz.TokenFact, now time.Time, cause string) []Record {
 	r := Record{At: now, Cause: cause}
 	if !t.ExpiresAt.IsZero() {
