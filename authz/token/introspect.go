@@ -236,13 +236,13 @@ func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified
 	if err := t.read(answer, payers{in.AccountClaim, in.PlanClaim, in.Accounts}, isAccess); err != nil {
 		return nil, err
 	}
-	// Servers need not say when a token was issued. One that tells the end only must not have it live longer than what
-	// revokes it is kept.
-	if last := now.Add(v.opt.Timing.MaxLifetime + v.opt.Timing.Skew); t.until.After(last) || t.fact.ExpiresAt.IsZero() {
-		return nil, malformed("the answer says neither exp nor iat, or the token lives longer than max_lifetime")
-	}
-	if t.fact.IssuedAt.IsZero() { // a server may move the end while the token is used: what revokes it is kept for good
-		t.fact.ExpiresAt = time.Time{}
+	if t.fact.IssuedAt.IsZero() {
+		// Servers need not say when a token was issued. One that tells the end only must not have it live longer than
+		// what revokes it is kept.
+		if last := now.Add(v.opt.Timing.MaxLifetime + v.opt.Timing.Skew); t.until.IsZero() || t.until.After(last) {
+			return nil, malformed("the answer says neither exp nor iat, or the token lives longer than max_lifetime")
+		}
+		t.fact.ExpiresAt = time.Time{} // a server may move the end while the token is used: what revokes it is kept for good
 	}
 	if iss := answer["iss"]; iss != nil && iss != in.Issuer {
 		return nil, refuse(authz.TokenUntrustedIssuer, "the answer is about another issuer's token")

@@ -88,13 +88,24 @@ func TestWhichTextsAreTokens(t *testing.T) {
 	b.want(t, jwt, authz.TokenValid) // no issuer is trusted to sign it, but its server vouches for it
 }
 
+// TestIntrospection_ServerWhoseClockIsAhead has tokens that were issued, by their server's clock, a moment from now.
+func TestIntrospection_ServerWhoseClockIsAhead(t *testing.T) {
+	b := asking(t, nil)
+	for ahead, want := range map[time.Duration]authz.TokenStatus{
+		time.Second: authz.TokenValid, 30 * time.Second: authz.TokenValid, 31 * time.Second: authz.TokenNotYetValid,
+	} {
+		b.issuer.Opaque(ahead.String(), map[string]any{"iat": b.clock.now().Add(ahead).Unix()})
+		b.want(t, ahead.String(), want)
+	}
+}
+
 func TestManyAskOnce(t *testing.T) {
 	b := asking(t, nil)
 	release := make(chan struct{})
 	b.issuer.Serve(tokentest.IntrospectPath, func(w http.ResponseWriter, _ *http.Request) {
 		b.issuer.Asked.Add(1)
 		<-release
-		_, _ = w.Write(fmt.Appendf(nil, `{"active":true,"iat":%d}`, time.Now().Unix()))
+		_, _ = fmt.Fprintf(w, `{"active":true,"iat":%d}`, b.clock.now().Unix())
 	})
 	var wg sync.WaitGroup
 	for range 100 {
