@@ -3,6 +3,7 @@
 package archtest
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -117,6 +118,20 @@ func TestExitIsForMain(t *testing.T) {
 			if !strings.Contains(line, "archtest") && !strings.Contains(line, "_test.go") {
 				t.Errorf("only cmd may end the process, and nothing may run before main: %s", strings.TrimSpace(line))
 			}
+		}
+	}
+}
+
+// TestTopLevel holds what lies at the top of the repository: people look for things there, so nothing else may.
+func TestTopLevel(t *testing.T) {
+	known := strings.Fields("LICENSE Makefile README.md authz bin cmd coverage.out data envoy go.mod go.sum k8s policies tollkeeper")
+	entries, err := os.ReadDir("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") && !slices.Contains(known, e.Name()) {
+			t.Errorf("%s does not belong at the top of the repository", e.Name())
 		}
 	}
 }
