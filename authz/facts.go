@@ -1,12 +1,6 @@
 package authz
 
-import (
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
-	"strings"
-	"time"
-)
+import "time"
 
 // Facts are what is known about the caller when the policy is asked. They never say what to do: a key that expired is
 // a fact, to refuse it is the policy's business. The zero value knows nothing and every shipped policy denies on it.
@@ -117,8 +111,8 @@ type TokenFact struct {
 	// The rest is not shown to policies. Fault says why a token is not good, for the operator, and by the others it is
 	// revoked.
 	Fault      string
-	Digest     string // of its text, see TokenDigest
-	ByClaims   string // its name by its claims, see ClaimsDigest; "" where the text is always known
+	Digest     string // of its text: see credential.TokenDigest
+	ByClaims   string // names it by its claims: see credential.ClaimsDigest; "" where the text is always known
 	Subject    string
 	Session    string
 	Client     string
@@ -138,44 +132,6 @@ type Bearer struct {
 
 // Known reports whether the token was made by an issuer that is trusted, whatever its state.
 func (t *TokenFact) Known() bool { return t.Issuer != "" }
-
-// TokenDigest is the name of a token by its text: SHA-256 in base64url without padding. Of a JWT it is that of what is
-// signed, without the signature, for a signature may be written in more than one way. Any other text counts whole, also one
-// with two dots in it.
-func TokenDigest(text string) string {
-	if at := strings.LastIndexByte(text, '.'); at > 0 && isJWS(text) {
-		text = text[:at]
-	}
-	return digest([]byte(text))
-}
-
-// ClaimsDigest is the name of a token by its claims, in a form that does not depend on who read them: of a token that only
-// the proxy has seen, there is no other.
-func ClaimsDigest(canonical []byte) string { return digest(append([]byte("claims:"), canonical...)) }
-
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-// isJWS reports whether a text is a JWS in its compact form (RFC 7515 section 7.1): three parts of base64url, of which the
-// first is a JSON object that names an algorithm.
-func isJWS(text string) bool {
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
-		return false
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[0])
-	if err != nil {
-		return false
-	}
-	var header struct{ Alg *string }
-	if json.Unmarshal(raw, &header) != nil || header.Alg == nil {
-		return false
-	}
-	_, err = base64.RawURLEncoding.DecodeString(parts[1])
-	return err == nil
-}
 
 // Statement is something that an issuer signed and that is not an access token: a logout token, or a security event.
 type Statement struct {

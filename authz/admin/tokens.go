@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
@@ -149,7 +150,7 @@ func (s *Service) revokeToken(ctx context.Context, text, cause string) (Revoked,
 	t := s.Tokens.Inspect(ctx, text)
 	switch {
 	case t.Status == authz.TokenUnavailable:
-		t.Digest = authz.TokenDigest(text)
+		t.Digest = credential.TokenDigest(text)
 	case !t.Known():
 		return Revoked{}, authz.Errorf(authz.KindInvalid, "the token is %s, and so is refused already", strings.ReplaceAll(string(t.Status), "_", " "))
 	}

@@ -18,12 +18,13 @@ var law = map[string]struct {
 	why string
 }{
 	"authz":            {nil, "the vocabulary, which everybody imports, imports nobody"},
-	"authz/check":      {[]string{"authz"}, "the request path declares what it needs and is given it"},
+	"authz/credential": {nil, "what the text of a credential looks like, and its digest: needed on both sides of the request path"},
+	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares what it needs and is given it"},
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
 	"authz/revocation": {[]string{"authz"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
 	"authz/policy":     {[]string{"authz"}, "as apikey"},
-	"authz/token":      {[]string{"authz"}, "as apikey"},
+	"authz/token":      {[]string{"authz", "authz/credential"}, "as apikey"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
 	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
@@ -35,14 +36,14 @@ var law = map[string]struct {
 	"authz/store/bolt":   {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "as memory"},
 
 	"authz/extauthz":    {[]string{"authz"}, "the door to Envoy knows only the vocabulary, so that protobuf stops here"},
-	"authz/signals":     {[]string{"authz", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},
+	"authz/signals":     {[]string{"authz", "authz/credential", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},
 	"authz/decisionlog": {[]string{"authz", "authz/check"}, "writes down what the request path records"},
 	"authz/telemetry":   {[]string{"authz", "authz/check"}, "counts what the request path records"},
 	"authz/config":      {nil, "the file: the server starts with it, and doctor looks at it"},
 	"authz/tlsfiles":    {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":      {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/doctor/lint": {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
-	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
+	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
 		"operators work on the domain, through its contracts, and look at recent decisions"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",

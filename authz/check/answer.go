@@ -65,7 +65,7 @@ func (a *attempt) allowance() authz.Answer {
 	if a.isSecret() { // also one that is no good any more, on a route that asks for none
 		a.dropCredential(&out)
 	}
-	if a.credential.token != "" && a.facts.Token.Known() && !a.opt.Answers.KeepTokens && !out.Headers.Has("authorization") {
+	if a.credentials.token != "" && a.facts.Token.Known() && !a.opt.Answers.KeepTokens && !out.Headers.Has("authorization") {
 		out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, "authorization")
 	}
 	a.dropForgeries(&out)

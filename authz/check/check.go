@@ -152,7 +152,7 @@ type attempt struct {
 	request     *authz.Request
 	began       time.Time
 	rules       *Rules
-	credential  credential
+	credentials credentials
 	facts       authz.Facts
 	plan        string // of who pays, "" if nobody is known who could
 	holder      authz.Holder

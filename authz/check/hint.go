@@ -26,8 +26,8 @@ func (a *attempt) hint() string {
 		return ""
 	}
 	mac := hmac.New(sha256.New, a.opt.HintKey)
-	_, _ = mac.Write([]byte(a.credential.text))
-	return publicPrefix(a.credential.text) + "~" + hex.EncodeToString(mac.Sum(nil)[:hintBytes])
+	_, _ = mac.Write([]byte(a.credentials.text))
+	return publicPrefix(a.credentials.text) + "~" + hex.EncodeToString(mac.Sum(nil)[:hintBytes])
 }
 
 // publicPrefix is the part of a key that says what it is: lower-case words with an underscore after each. Text that is

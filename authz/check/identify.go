@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
 // Keys finds out whose a key is.
@@ -40,24 +41,24 @@ func (a *attempt) identify(ctx context.Context) {
 	a.facts.Token.Status = authz.TokenMissing
 	a.facts.Account.Status = authz.AccountUnknown
 	a.facts.Revocation.Stale = a.revocations.Stale()
-	a.opt.Credentials.find(&a.credential, a.request, a.opt.Tokens)
+	a.opt.Credentials.find(&a.credentials, a.request, a.opt.Tokens)
 	patient := a.patient(ctx)
 	known := a.tellBearer(patient)
 	switch key := &a.facts.Key; {
-	case a.credential.ambiguous:
+	case a.credentials.ambiguous:
 		a.facts.Account = authz.AccountFact{Status: authz.AccountUnknown}
 		*key = authz.KeyFact{Status: authz.KeyAmbiguous}
-	case a.credential.text == "":
+	case a.credentials.text == "":
 		key.Status = authz.KeyMissing
 	default:
 		if !known {
-			a.facts.Key, a.facts.Account = a.keys.Identify(patient, a.credential.text, a.began)
+			a.facts.Key, a.facts.Account = a.keys.Identify(patient, a.credentials.text, a.began)
 		}
 		if key.Found() && (a.revocations.Key(key.ID) || a.revocations.Account(key.Account, key.CreatedAt)) {
 			key.Status = authz.KeyRevoked
 		}
 	}
-	if a.opt.Tokens != nil && !a.credential.ambiguous {
+	if a.opt.Tokens != nil && !a.credentials.ambiguous {
 		a.identifyToken(ctx)
 	}
 }
@@ -66,7 +67,7 @@ func (a *attempt) identify(ctx context.Context) {
 // were imported have any form, that of a token too, and a text that may be a key must not be shown to a token's server.
 // It reports whether the facts about the request's key are there by that.
 func (a *attempt) tellBearer(ctx context.Context) bool {
-	c, tokens := &a.credential, a.opt.Tokens
+	c, tokens := &a.credentials, a.opt.Tokens
 	here := place{"header", "authorization"}
 	switch {
 	case c.bearer == "" || c.ambiguous:
@@ -86,7 +87,7 @@ func (a *attempt) tellBearer(ctx context.Context) bool {
 		case tokens != nil && tokens.IsToken(c.bearer):
 			c.token = c.bearer
 			return false
-		case looksLikeJWT(c.bearer): // the upstream's business, while no issuer is trusted
+		case credential.LooksLikeJWT(c.bearer): // the upstream's business, while no issuer is trusted
 			return false
 		}
 	}
@@ -103,8 +104,8 @@ func (a *attempt) tellBearer(ctx context.Context) bool {
 func (a *attempt) identifyToken(ctx context.Context) {
 	ctx = a.patient(ctx)
 	token := &a.facts.Token
-	b := &a.credential.shown
-	b.Text = a.credential.token
+	b := &a.credentials.shown
+	b.Text = a.credentials.token
 	if from := a.request.Source; from != nil {
 		b.Certificate = from.Certificate
 		if from.Address != nil && from.Address.Socket != nil {

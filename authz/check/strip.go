@@ -18,7 +18,7 @@ func (a *attempt) unmovable() string {
 	if a.opt.Answers.KeepCredentials || !a.isSecret() {
 		return ""
 	}
-	for _, p := range a.credential.places {
+	for _, p := range a.credentials.places {
 		switch p.in {
 		case "query":
 			if !a.canRewrite(nil, []string{p.name}) {
@@ -85,7 +85,7 @@ func (a *attempt) dropCredential(out *authz.Answer) {
 		return
 	}
 	var cookies []string
-	for _, p := range a.credential.places {
+	for _, p := range a.credentials.places {
 		switch p.in {
 		case "cookie":
 			cookies = append(cookies, p.name)
@@ -181,7 +181,7 @@ const headerPath = ":path"
 func (a *attempt) rewriteQuery(out *authz.Answer) {
 	var key []string
 	if !a.opt.Answers.KeepCredentials && a.isSecret() {
-		for _, p := range a.credential.places {
+		for _, p := range a.credentials.places {
 			if p.in == "query" && !authz.Headers(out.SetQueryParameters).Has(p.name) { // else the policy puts its own there
 				key = append(key, p.name)
 			}

@@ -75,7 +75,7 @@ func TestRewritten_KeepsAQuestionMark(t *testing.T) {
 // removed, as by Envoy.
 func TestQuery_OfThePolicyInPlaceOfTheKey(t *testing.T) {
 	for _, path := range []string{"/p?key=K", "/p?z=1&a=1&key=K", "/p?%6bey=K"} {
-		a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{Path: path}}, credential: credential{places: []place{{"query", "key"}}}}
+		a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{Path: path}}, credentials: credentials{places: []place{{"query", "key"}}}}
 		a.facts.Key.ID = "key_1"
 		one := authz.Answer{SetQueryParameters: []authz.Header{{Name: "key", Value: "own"}}}
 		if a.rewriteQuery(&one); len(one.RemoveQueryParameters) > 0 {
@@ -98,7 +98,7 @@ func TestKeyInQuery_StandsBesideAnything(t *testing.T) {
 	} {
 		a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{
 			RawHeaders: true, Headers: authz.Headers{{Name: ":path", Value: path}},
-		}}, credential: credential{places: []place{{"query", "key"}}}}
+		}}, credentials: credentials{places: []place{{"query", "key"}}}}
 		a.facts.Key.ID = "key_1"
 		if cause := a.unmovable(); (cause == "") != want {
 			t.Errorf("%q: %q", path, cause)
@@ -124,7 +124,7 @@ func TestInOurName_FoldsAsServersDo(t *testing.T) {
 func TestKeyHeader_GoesInEverySpelling(t *testing.T) {
 	a := &attempt{Checker: &Checker{}, request: &authz.Request{HTTP: &authz.HTTP{Headers: authz.Headers{
 		{Name: "x-api-key", Value: "K"}, {Name: "x_api_key", Value: "L"}, {Name: "x.api-key", Value: "M"}, {Name: "x-api-keys", Value: "N"},
-	}}}, credential: credential{places: []place{{"header", "x-api-key"}}}}
+	}}}, credentials: credentials{places: []place{{"header", "x-api-key"}}}}
 	var out authz.Answer
 	a.dropCredential(&out)
 	if got := strings.Join(out.RemoveRequestHeaders, " "); got != "x-api-key x_api_key x.api-key" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
@@ -54,7 +55,7 @@ func heap() int64 {
 // fullToken is a token of which everything is known and nothing revoked.
 func fullToken() authz.TokenFact {
 	return authz.TokenFact{
-		Status: authz.TokenValid, Issuer: issuer, ID: "not-revoked", Digest: authz.TokenDigest("text"), Subject: "auth0|5f7c8ec7c33c6c004bbafe82",
+		Status: authz.TokenValid, Issuer: issuer, ID: "not-revoked", Digest: credential.TokenDigest("text"), Subject: "auth0|5f7c8ec7c33c6c004bbafe82",
 		Session: "0a1b2c3d-0000-4000-8000-000000000000", Client: "mobile-app", SigningKey: "2024-05-a", Account: "acme",
 		IssuedAt: noon(), ExpiresAt: noon().Add(time.Hour),
 	}

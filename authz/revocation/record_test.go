@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
@@ -23,7 +24,7 @@ func valid(kind revocation.Kind) revocation.Record {
 	case revocation.KindKey, revocation.KindAccount:
 		r.Issuer = ""
 	case revocation.KindToken:
-		r.Issuer, r.Value = "", authz.TokenDigest("abc")
+		r.Issuer, r.Value = "", credential.TokenDigest("abc")
 	}
 	switch kind {
 	case revocation.KindAccount, revocation.KindSubject, revocation.KindClient:

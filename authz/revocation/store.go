@@ -13,7 +13,7 @@ type Kind string
 const (
 	KindKey     Kind = "key"     // an API key, by id
 	KindAccount Kind = "account" // every credential of an account that was issued until Before
-	KindToken   Kind = "token"   // one token, by authz.TokenDigest of its text
+	KindToken   Kind = "token"   // one token, by credential.TokenDigest of its text
 	KindJTI     Kind = "jti"     // one token, by the id that its issuer gave it
 	KindSession Kind = "sid"     // every token of a session at the issuer
 	KindSubject Kind = "sub"     // every token of a subject that was issued until Before

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
@@ -29,7 +30,7 @@ func TestTokenIsCutOffByEachKind(t *testing.T) {
 		value  string
 		unlike func(t *authz.TokenFact)
 	}{
-		revocation.KindToken:      {token.Digest, func(t *authz.TokenFact) { t.Digest = authz.TokenDigest("another") }},
+		revocation.KindToken:      {token.Digest, func(t *authz.TokenFact) { t.Digest = credential.TokenDigest("another") }},
 		revocation.KindJTI:        {token.ID, func(t *authz.TokenFact) { t.ID = "another" }},
 		revocation.KindSession:    {token.Session, func(t *authz.TokenFact) { t.Session = "another" }},
 		revocation.KindSubject:    {token.Subject, func(t *authz.TokenFact) { t.Subject = "another" }},
@@ -124,7 +125,7 @@ var fewTokens = rapid.Custom(func(t *rapid.T) authz.TokenFact {
 		Client: name("client"), SigningKey: name("kid"), Account: name("account"), IssuedAt: instants.Draw(t, "issued"),
 	}
 	if text := name("text"); text != "" {
-		f.Digest = authz.TokenDigest(text)
+		f.Digest = credential.TokenDigest(text)
 	}
 	return f
 })
@@ -133,7 +134,7 @@ var fewRecords = rapid.Custom(func(t *rapid.T) revocation.Record {
 	r := valid(rapid.SampledFrom(kinds).Draw(t, "kind"))
 	r.Value = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "value")
 	if r.Kind == revocation.KindToken {
-		r.Value = authz.TokenDigest(r.Value)
+		r.Value = credential.TokenDigest(r.Value)
 	}
 	if r.Issuer != "" {
 		r.Issuer = rapid.SampledFrom([]string{"i", "j"}).Draw(t, "issuer")

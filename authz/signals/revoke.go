@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
@@ -50,7 +51,7 @@ func (d *door) tokenRecords(text string, fact *authz.TokenFact, client string) [
 	case !fact.Known() && fact.Status != authz.TokenValid && fact.Status != authz.TokenUnavailable:
 		return nil
 	}
-	fact.Digest = authz.TokenDigest(text)
+	fact.Digest = credential.TokenDigest(text)
 	return revocation.OfToken(fact, d.opt.Now(), fmt.Sprintf("revoked by client %q", client))
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 )
@@ -22,9 +23,9 @@ func TestRevokeExample(t *testing.T) {
 		"Host", "server.example.com", "Authorization", "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW")
 	want(t, rec, http.StatusOK, "")
 	w.wantRecords(t, revocation.Record{
-		Kind: revocation.KindToken, Value: authz.TokenDigest(token), At: noon(), // when it ends nobody said
+		Kind: revocation.KindToken, Value: credential.TokenDigest(token), At: noon(), // when it ends nobody said
 	})
-	if !w.revoker.Token(&authz.TokenFact{Digest: authz.TokenDigest(token)}) {
+	if !w.revoker.Token(&authz.TokenFact{Digest: credential.TokenDigest(token)}) {
 		t.Error("the token is not revoked")
 	}
 	if lines := w.lines(slog.LevelInfo); len(lines) != 1 || lines[0]["by"] != "s6BhdRkqt3" {
@@ -36,7 +37,7 @@ func TestRevokeExample(t *testing.T) {
 func TestRevokeRecords(t *testing.T) {
 	const text = "some.token.text"
 	exp := noon().Add(time.Hour)
-	digest := revocation.Record{Kind: revocation.KindToken, Value: authz.TokenDigest(text), At: noon(), ExpiresAt: exp.Add(margin)}
+	digest := revocation.Record{Kind: revocation.KindToken, Value: credential.TokenDigest(text), At: noon(), ExpiresAt: exp.Add(margin)}
 	jti := revocation.Record{Kind: revocation.KindJTI, Issuer: idp, Value: "id-1", At: noon(), ExpiresAt: exp.Add(margin)}
 	forGood := digest
 	forGood.ExpiresAt = time.Time{}
@@ -72,7 +73,7 @@ func TestRecordsForGood(t *testing.T) {
 	w := newWorld(t, func(o *signals.Options) { o.MaxLifetime = 0 })
 	w.verifier.facts["opaque"] = authz.TokenFact{Status: authz.TokenValid, Issuer: idp}
 	want(t, w.revoke(t, "opaque"), http.StatusOK, "")
-	w.wantRecords(t, revocation.Record{Kind: revocation.KindToken, Value: authz.TokenDigest("opaque"), At: noon()})
+	w.wantRecords(t, revocation.Record{Kind: revocation.KindToken, Value: credential.TokenDigest("opaque"), At: noon()})
 }
 
 func TestRevokeAuthenticatesTheClient(t *testing.T) {

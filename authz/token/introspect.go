@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
 // Introspection says who is asked about tokens that only their server understands (RFC 7662).
@@ -202,7 +203,7 @@ func (v *Verifier) asked(ctx context.Context, b *authz.Bearer, k cacheKey, known
 	case err != nil:
 		return nil, err
 	}
-	t.fact.Digest = authz.TokenDigest(b.Text)
+	t.fact.Digest = credential.TokenDigest(b.Text)
 	v.cache.Set(k, t)
 	in.known.Set(k.sum, struct{}{})
 	return t, nil

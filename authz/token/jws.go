@@ -22,9 +22,6 @@ type parsed struct {
 
 const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// looksLikeJWT reports whether a text is a JWS in its compact form: three parts, the first of which is a JSON object.
-func looksLikeJWT(s string) bool { return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2 }
-
 // parse reads a token. It trusts nothing of it.
 func parse(text string, maxBytes int) (*parsed, error) {
 	if len(text) > maxBytes {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
@@ -45,7 +46,7 @@ func TestOpaqueTokens(t *testing.T) {
 	for range 3 {
 		f := b.Identify(t.Context(), &authz.Bearer{Text: "abc"}, now)
 		if f.Status != authz.TokenValid || f.Subject != "alice" || f.Account != "acme" || f.Client != "app" || f.ID != "j" ||
-			f.Issuer != b.issuer.URL || f.Digest != authz.TokenDigest("abc") || len(f.Scopes) != 1 {
+			f.Issuer != b.issuer.URL || f.Digest != credential.TokenDigest("abc") || len(f.Scopes) != 1 {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
 // envoyFilter is the filter that verifies tokens in the proxy, under whose name it leaves their claims.
@@ -61,7 +62,7 @@ func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*v
 		return nil, err
 	}
 	if bearer != "" {
-		t.fact.Digest = authz.TokenDigest(bearer)
+		t.fact.Digest = credential.TokenDigest(bearer)
 	}
 	return t, nil
 }
@@ -69,7 +70,7 @@ func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*v
 // byClaims is the name of a token of which there may be only the claims, in the form that exact gives them.
 func byClaims(claims map[string]any) (string, error) {
 	raw, err := json.Marshal(claims) // in the order of their names
-	return authz.ClaimsDigest(raw), err
+	return credential.ClaimsDigest(raw), err
 }
 
 // shown returns an error if the token in the request is not the one that the proxy verified, or says in its header, which the
@@ -122,7 +123,7 @@ func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, boo
 		return authz.TokenFact{}, false
 	}
 	fact := authz.TokenFact{
-		Status: authz.TokenUnavailable, Fault: "only the proxy can tell, to which its issuer is left", Issuer: is.Name, Digest: authz.TokenDigest(text),
+		Status: authz.TokenUnavailable, Fault: "only the proxy can tell, to which its issuer is left", Issuer: is.Name, Digest: credential.TokenDigest(text),
 		ExpiresAt: now.Add(v.opt.Timing.RecordLife()), // if it is good now, it ends by then
 	}
 	fact.ID, _ = p.claims["jti"].(string)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
@@ -96,7 +97,7 @@ func TestAGoodToken(t *testing.T) {
 		f := b.Identify(t.Context(), &authz.Bearer{Text: text}, now)
 		if f.Status != authz.TokenValid || f.Issuer != b.issuer.URL || f.ID != "j" || f.Subject != "alice" || f.Session != "s" ||
 			f.Client != "app" || f.SigningKey != "key-1" || f.Account != "acme" || f.Plan != "pro" || strings.Join(f.Scopes, ",") != "read,write" ||
-			!f.IssuedAt.Equal(now) || !f.ExpiresAt.Equal(now.Add(time.Hour+timing().Skew)) || f.Digest != authz.TokenDigest(text) {
+			!f.IssuedAt.Equal(now) || !f.ExpiresAt.Equal(now.Add(time.Hour+timing().Skew)) || f.Digest != credential.TokenDigest(text) {
 			t.Errorf("%+v", f)
 		}
 		if f.Claims["n"] != json.Number("1152921504606846976") {

@@ -13,12 +13,13 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jws"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
 // IsToken reports whether the text of an Authorization field is a token's and not a key's. JSON Web Tokens are, where
 // any issuer is trusted; other texts are where somebody can be asked about them, unless they are keys of our own form.
 func (v *Verifier) IsToken(text string) bool {
-	if looksLikeJWT(text) {
+	if credential.LooksLikeJWT(text) {
 		return true
 	}
 	return v.introspector != nil && !v.opt.IsKey(text)
@@ -87,7 +88,7 @@ func (v *Verifier) state(ctx context.Context, t *verified, b *authz.Bearer, now 
 // verify does what is done once for every token, and remembers it. A token of which there is nothing to remember is an
 // error.
 func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now time.Time) (*verified, error) {
-	if !looksLikeJWT(b.Text) {
+	if !credential.LooksLikeJWT(b.Text) {
 		return v.introspect(ctx, b, k, now)
 	}
 	p, err := parse(b.Text, v.opt.MaxBytes)
@@ -118,7 +119,7 @@ func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now 
 	if err != nil {
 		return nil, err
 	}
-	t.fact.Digest, t.fact.SigningKey, t.keys = authz.TokenDigest(b.Text), kid, is.keys
+	t.fact.Digest, t.fact.SigningKey, t.keys = credential.TokenDigest(b.Text), kid, is.keys
 	v.cache.Set(k, t)
 	return t, nil
 }

@@ -21,7 +21,7 @@ type place struct {
 }
 
 // credential is what a request carries to say who sent it.
-type credential struct {
+type credentials struct {
 	text      string // the key
 	bearer    string // what came by the bearer scheme: a key or a token, see attempt.tellBearer
 	token     string // the bearer token
@@ -34,7 +34,7 @@ type credential struct {
 // find reads the key from every source, and what came by the bearer scheme. Two places may hold the same key; two that
 // differ, or one source that was sent twice, cannot be told apart from an attempt to be charged as one caller and served as
 // another.
-func (s *Sources) find(c *credential, r *authz.Request, tokens Tokens) {
+func (s *Sources) find(c *credentials, r *authz.Request, tokens Tokens) {
 	if r.HTTP == nil {
 		return
 	}
@@ -82,7 +82,7 @@ func (s *Sources) Put(r *authz.Request, text string) bool {
 }
 
 // addOnly takes the values of one source, of which there has to be one only.
-func (c *credential) addOnly(from place, values []string) {
+func (c *credentials) addOnly(from place, values []string) {
 	switch len(values) {
 	case 0:
 	case 1:
@@ -93,7 +93,7 @@ func (c *credential) addOnly(from place, values []string) {
 }
 
 // add takes the value of one source. A comma is what proxies join repeated headers with.
-func (c *credential) add(from place, value string) {
+func (c *credentials) add(from place, value string) {
 	text := strings.Trim(value, " \t")
 	if strings.Contains(text, ",") {
 		c.ambiguous = true
@@ -116,7 +116,7 @@ const bearer = "bearer "
 
 // addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's
 // business. Envoy joins a repeated Authorization with a comma, so a comma beside a bearer scheme is two credentials.
-func (c *credential) addBearer(values []string) {
+func (c *credentials) addBearer(values []string) {
 	for _, v := range values {
 		lower := strings.ToLower(v)
 		if !strings.Contains(lower, bearer) {
@@ -131,12 +131,6 @@ func (c *credential) addBearer(values []string) {
 		}
 		c.bearer = strings.Trim(v[len(bearer):], " \t")
 	}
-}
-
-// looksLikeJWT reports whether a text is a JWS in its compact form: three parts, the first of which is a JSON object in
-// base64url (RFC 7515 section 3.1).
-func looksLikeJWT(s string) bool {
-	return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2
 }
 
 // cookies returns the values of a cookie in every Cookie field (RFC 6265 section 4.2.1); HTTP/2 may send several.
