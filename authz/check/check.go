@@ -53,8 +53,8 @@ type Entry struct {
 	// KeyHint names a key that is malformed or unknown without revealing it, "" for all others: a prefix that many share,
 	// and a hash under Options.HintKey.
 	KeyHint string
-	// Would is the reason of a denial that a dry run let through.
-	Would authz.Reason
+	// DryRunReason is the reason of a denial that a dry run let through.
+	DryRunReason authz.Reason
 	// PolicyErrors tell which functions of the policy failed, as file:line: text.
 	PolicyErrors []string
 }
@@ -484,7 +484,7 @@ func (c *Checker) record(a *attempt, d *authz.Decision) {
 	defer func() { _ = recover() }()
 	a.entry = Entry{
 		At: a.began, Took: c.opt.Now().Sub(a.began), Request: a.request, Facts: &a.facts, Decision: d,
-		Plan: a.plan, Charge: a.charge, Cause: a.cause, Would: a.would, KeyHint: a.hint(),
+		Plan: a.plan, Charge: a.charge, Cause: a.cause, DryRunReason: a.would, KeyHint: a.hint(),
 	}
 	a.entry.PolicyErrors = a.policyErrors
 	if a.rules != nil {

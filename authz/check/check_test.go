@@ -399,7 +399,7 @@ func TestGRPCCallers(t *testing.T) {
 
 func TestDryRun(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{DryRun: true})
-	if d := b.Check(t.Context(), request()); !d.Allowed() || b.book.entries[0].Would != authz.ReasonKeyMissing {
+	if d := b.Check(t.Context(), request()); !d.Allowed() || b.book.entries[0].DryRunReason != authz.ReasonKeyMissing {
 		t.Errorf("a dry run denies, or does not say what it would do: %+v", b.book.entries)
 	}
 	d := b.Check(t.Context(), request("x-tollkeeper-account", "victim", "x_tollkeeper_plan", "all"))

@@ -205,7 +205,7 @@ func (o *writer) write(text []byte) (n int, err error) {
 func lineOf(e *check.Entry) Line {
 	line := Line{
 		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
-		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.Would, Cause: e.Cause,
+		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.DryRunReason, Cause: e.Cause,
 		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, KeyHint: e.KeyHint, Account: e.Facts.Account.ID, Plan: e.Plan,
 		Charge: e.Charge, Policy: e.Revision,
 	}
