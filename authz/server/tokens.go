@@ -100,7 +100,7 @@ func timing(cfg *config.Tokens) token.Timing {
 // recordLife is that of the tokens.
 func (s *Server) recordLife() time.Duration {
 	t := timing(&s.cfg.Tokens)
-	return t.RecordLife()
+	return t.RevocationTTL()
 }
 
 // serveEvents opens the port at which others revoke tokens, if there is to be one.

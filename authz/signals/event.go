@@ -8,17 +8,17 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// The families of event types.
+// Event types begin with one of these.
 const (
 	caep = "https://schemas.openid.net/secevent/caep/event-type/"
 	risc = "https://schemas.openid.net/secevent/risc/event-type/"
-	// verificationEvent shows that a stream works, and asks for nothing (SSF 1.0 section 8.1.4).
+	// verificationEvent tests a stream and asks for nothing (SSF 1.0 section 8.1.4).
 	verificationEvent = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 )
 
-// acts are the events that something is done about. Each returns what is to be recorded; an event whose subject cannot be
-// found among tokens is refused, for its transmitter must not believe that it took effect.
-var acts = map[string]func(*event) ([]revocation.Record, error){
+// handlers are the events that have an effect here. Each returns the records to keep. An event whose subject cannot be
+// matched to tokens is refused, so that its transmitter does not believe that it took effect.
+var handlers = map[string]func(*event) ([]revocation.Record, error){
 	caep + "session-revoked":       (*event).sessionRevoked,
 	caep + "credential-change":     (*event).credentialChange,
 	caep + "token-claims-change":   (*event).claimsChange,
@@ -38,10 +38,10 @@ type event struct {
 	claims  map[string]any
 	subject subject
 	at      time.Time // when it happened
-	expires time.Time // when what it cuts off has ended by itself
+	expires time.Time // when the tokens that it revokes have expired by themselves
 }
 
-// read finds the subject and the time of the event. Drafts had the subject within the event.
+// read reads the subject and the time of the event. Drafts had the subject inside the event.
 func (e *event) read(token map[string]any) (err error) {
 	id := token["sub_id"]
 	if id == nil {
@@ -57,13 +57,13 @@ func (e *event) read(token map[string]any) (err error) {
 	return err
 }
 
-// milliseconds is from where on a number of seconds would lie after the year 5138 and so is one of milliseconds, which
-// drafts of CAEP wrote.
+// milliseconds is the number from which event_timestamp is taken for milliseconds, as drafts of CAEP wrote it. As seconds it
+// would be the year 5138.
 const milliseconds = 1e11
 
-// happened returns when the event took place: event_timestamp in seconds (CAEP 1.0 section 2), or else when its token was
-// issued. It does not lie in the future, so that who logs in again after this is let in, where the clock of the issuer
-// decides if it is ahead of ours: by that clock tokens say when they were issued.
+// happened returns when the event took place: event_timestamp in seconds (CAEP 1.0 section 2), or else the iat of the token.
+// A time in the future becomes now, or iat if the issuer's clock is ahead of ours. Otherwise a user who logs in again after
+// the event would be refused: the new token's iat comes from the issuer's clock.
 func (e *event) happened() (time.Time, error) {
 	at := e.issued
 	if v := e.claims["event_timestamp"]; v != nil {
@@ -84,26 +84,26 @@ func (e *event) happened() (time.Time, error) {
 	return at, nil
 }
 
-// record begins a record of that kind.
+// record makes a record of that kind without a Before.
 func (e *event) record(kind revocation.Kind, value string) revocation.Record {
 	return revocation.Record{
 		Kind: kind, Issuer: e.issuer, Value: value, At: e.now, Cause: "security event " + e.name, ExpiresAt: e.expires,
 	}
 }
 
-// unmatched refuses an event that names nothing that it could be applied to.
+// unmatched refuses an event whose subject matches no tokens.
 func (e *event) unmatched(wanted string) error {
 	return invalid("%s: the subject names no %s by which tokens could be found", e.name, wanted)
 }
 
-// recordBefore is a record for what was issued before the event.
+// recordBefore makes a record for what was issued before the event.
 func (e *event) recordBefore(kind revocation.Kind, value string) revocation.Record {
 	r := e.record(kind, value)
 	r.Before = e.at
 	return r
 }
 
-// cutOffUser ends everything that the user has now, and lets him log in again.
+// cutOffUser revokes every token that the user has now. The user may log in again.
 func (e *event) cutOffUser() ([]revocation.Record, error) {
 	if e.subject.user == "" {
 		return nil, e.unmatched("user")
@@ -111,9 +111,9 @@ func (e *event) cutOffUser() ([]revocation.Record, error) {
 	return []revocation.Record{e.recordBefore(revocation.KindSubject, e.subject.user)}, nil
 }
 
-// sessionRevoked ends the session that is named, with the tokens of its user that name no session, or else all sessions that
-// the user has now. Where an opaque id may name
-// either, it is taken for both: it can only be one of them, and the other record matches nobody.
+// sessionRevoked ends the session that is named, with those tokens of its user that name no session. If only a user is named
+// it ends all sessions that the user has now. An opaque id may be either, so it is recorded as both; one of the two records
+// matches no token.
 func (e *event) sessionRevoked() ([]revocation.Record, error) {
 	switch s := e.subject; {
 	case s.session != "" && s.user != "":
@@ -128,8 +128,8 @@ func (e *event) sessionRevoked() ([]revocation.Record, error) {
 	return nil, e.unmatched("session or user")
 }
 
-// credentialChange cuts off what was obtained with a credential that is gone or is another one now. A new one beside
-// those that the user had takes nothing away.
+// credentialChange revokes what the user obtained before a credential was removed or changed. A credential that was added
+// revokes nothing.
 func (e *event) credentialChange() ([]revocation.Record, error) {
 	switch e.claims["change_type"] {
 	case "revoke", "delete", "update":
@@ -140,7 +140,7 @@ func (e *event) credentialChange() ([]revocation.Record, error) {
 	return nil, invalid("%s: change_type must be create, revoke, update or delete", e.name)
 }
 
-// claimsChange cuts off the tokens that carry old claims: the one that is named, or those that the session or the user had
+// claimsChange revokes the tokens that carry old claims: the token that is named, or those that the session or the user had
 // when the claims changed.
 func (e *event) claimsChange() ([]revocation.Record, error) {
 	switch s := e.subject; {
@@ -154,7 +154,7 @@ func (e *event) claimsChange() ([]revocation.Record, error) {
 	return nil, e.unmatched("token, session or user")
 }
 
-// suspend keeps the user out until he is enabled again. What he has now stays cut off then.
+// suspend refuses the user until an event enables the account again. The tokens of now stay revoked after that.
 func (e *event) suspend() ([]revocation.Record, error) {
 	records, err := e.cutOffUser()
 	if err != nil {
@@ -163,7 +163,7 @@ func (e *event) suspend() ([]revocation.Record, error) {
 	return append([]revocation.Record{e.suspension(false)}, records...), nil
 }
 
-// enable lifts a suspension. Tokens that were issued before it stay cut off.
+// enable lifts a suspension. Tokens that were issued before the suspension stay revoked.
 func (e *event) enable() ([]revocation.Record, error) {
 	if e.subject.user == "" {
 		return nil, e.unmatched("user")
@@ -171,8 +171,9 @@ func (e *event) enable() ([]revocation.Record, error) {
 	return []revocation.Record{e.suspension(true)}, nil
 }
 
-// suspension is a record that holds against those of earlier events, in whichever order they arrive. One that is lifted
-// can be forgotten once nothing from before is valid.
+// suspension makes a record that begins or lifts a suspension. Its At is when the event happened, so that the later event
+// wins in whichever order two arrive. A suspension has no expiry. A lifted one may be forgotten once every earlier token has
+// expired.
 func (e *event) suspension(lifted bool) revocation.Record {
 	r := e.record(revocation.KindSuspension, e.subject.user)
 	r.Lifted, r.At = lifted, e.at

@@ -23,8 +23,8 @@ func request(path, contentType, authorization, body string) *http.Request {
 	return r
 }
 
-// FuzzRevoke sends anything to the revocation endpoint. Nobody is answered with 200 who did not prove to be the client,
-// and nothing is recorded but the token that was sent and that is known.
+// FuzzRevoke sends anything to the revocation endpoint. Only an authenticated client gets 200, and only the known token that
+// it sent is recorded.
 func FuzzRevoke(f *testing.F) {
 	f.Add(form, basicClient, "token=known&token_type_hint=access_token")
 	f.Add(form, "", "token=known&client_id=s6BhdRkqt3&client_secret=gX1fBat3bV")
@@ -66,8 +66,8 @@ func basicAuth(header string) (id, secret string, ok bool) {
 	return id, secret, ok && header != ""
 }
 
-// FuzzLogout sends any claims, signed or not. Only what is signed is acknowledged, and an acknowledged logout has cut off
-// exactly the session or the user that it names.
+// FuzzLogout sends any claims, signed or not. Only signed tokens are acknowledged, and an acknowledged logout revokes exactly
+// the session or the user that it names.
 func FuzzLogout(f *testing.F) {
 	f.Add(logoutExample, true)
 	f.Add(logoutExample, false)
@@ -99,8 +99,8 @@ func FuzzLogout(f *testing.F) {
 	})
 }
 
-// FuzzEvents pushes any claims, signed or not. Only what is signed is acknowledged, and what it records is of its issuer
-// and neither of the future nor of anybody that it does not name.
+// FuzzEvents pushes any claims, signed or not. Only signed tokens are acknowledged. Every record belongs to the issuer, names
+// a subject that the claims name, and is not in the future.
 func FuzzEvents(f *testing.F) {
 	for _, event := range []string{
 		caep + "session-revoked", caep + "credential-change", caep + "token-claims-change", risc + "account-disabled", risc + "account-enabled",
@@ -142,7 +142,7 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-// names reports whether a text stands anywhere in claims.
+// names reports whether a text occurs anywhere in the claims.
 func names(v any, text string) bool {
 	switch v := v.(type) {
 	case string:

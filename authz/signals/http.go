@@ -17,17 +17,16 @@ import (
 )
 
 const (
-	// maxBody bounds a request, in bytes. The largest thing that is sent here is a token, and no header carries one of
-	// this size.
+	// maxBody is the most bytes of a request body. The largest thing that is sent here is a token.
 	maxBody = 64 << 10
-	// maxID bounds what names a subject, a session or a token, in bytes; OpenID Connect Core allows 255 for a subject.
+	// maxID is the most bytes of the id of a subject, a session or a token. OpenID Connect Core allows 255 for a subject.
 	maxID = 1024
-	// retryAfter is how long to wait before something that could not be made durable is sent again, in seconds.
+	// retryAfter is when the sender should try again after a record could not be made durable, in seconds.
 	retryAfter = "5"
 )
 
-// endpoint is one of the three. What handle returns is who sent the request, as far as that is proven, and why it is not
-// acknowledged; without an error it is.
+// endpoint is one of the three. handle returns who sent the request, as far as that is proven, and an error if the request
+// is not acknowledged.
 type endpoint struct {
 	handle  func(r *http.Request) (by string, err error)
 	success int
@@ -42,7 +41,7 @@ var (
 	eventError = dialect{"err", "description"}         // RFC 8935 section 2.3
 )
 
-// refusal is why a request is not acknowledged. Its text goes out, and so is always our own: it quotes nothing.
+// refusal is why a request is not acknowledged. The sender gets its text, which therefore never quotes anything.
 type refusal struct {
 	status int
 	code   string
@@ -52,17 +51,18 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// invalid refuses a request for its form.
+// invalid refuses a malformed request.
 func invalid(format string, args ...any) error {
 	return &refusal{status: http.StatusBadRequest, code: "invalid_request", text: fmt.Sprintf(format, args...)}
 }
 
-// unavailable asks for the same request again later.
+// unavailable asks the sender to send the same request again later.
 func unavailable(text string, cause error) error {
 	return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: text, cause: cause}
 }
 
-// asRefusal maps errors of the store, in this one place. What the store calls invalid will not become valid later.
+// asRefusal maps every error that is not a refusal yet, which comes from the store. A record that the store calls invalid
+// stays invalid, so the sender is not asked to repeat it.
 func asRefusal(err error) *refusal {
 	var r *refusal
 	if !errors.As(err, &r) {
@@ -76,17 +76,17 @@ func asRefusal(err error) *refusal {
 
 // routes serves endpoints by their exact paths.
 type routes struct {
-	endpoints map[string]endpoint
-	log       *slog.Logger
-	now       func() time.Time
-	refused   func(endpoint string)
-	// The lines of the log are bounded apart for those who have proven who they are, whom the operator wants to hear of.
-	strangers, known *throttle
+	byPath  map[string]endpoint
+	log     *slog.Logger
+	now     func() time.Time
+	refused func(endpoint string)
+	// Refusals of authenticated senders have a throttle of their own, so that a flood of anonymous ones does not hide them.
+	anonymous, authenticated *throttle
 }
 
 func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	e, ok := rs.endpoints[r.URL.Path]
+	e, ok := rs.byPath[r.URL.Path]
 	switch {
 	case !ok:
 		oauthError.write(w, &refusal{status: http.StatusNotFound, code: "invalid_request", text: "there is nothing here"})
@@ -107,8 +107,8 @@ func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.dialect.write(w, why)
 }
 
-// guard turns a panic into a refusal. A panic may quote what was sent, so only its type and its place are logged, and its
-// text where the runtime wrote it.
+// guard turns a panic into a refusal. The value of a panic may quote the request, so the log gets its type and stack, and
+// its text only if the runtime wrote it.
 func (rs routes) guard(e endpoint, r *http.Request) (by string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -116,7 +116,7 @@ func (rs routes) guard(e endpoint, r *http.Request) (by string, err error) {
 			if re, ok := p.(runtime.Error); ok {
 				what = re.Error()
 			}
-			if ok, _ := rs.strangers.allow(rs.now()); ok {
+			if ok, _ := rs.anonymous.allow(rs.now()); ok {
 				rs.log.Error("panic in a signal endpoint", "endpoint", r.URL.Path, "panic", what, "stack", string(debug.Stack()))
 			}
 			by, err = "", &refusal{status: http.StatusInternalServerError, code: "server_error", text: "the request was not processed"}
@@ -125,12 +125,12 @@ func (rs routes) guard(e endpoint, r *http.Request) (by string, err error) {
 	return e.handle(r)
 }
 
-// logRefusal counts a refusal, and logs it unless there were too many.
+// logRefusal counts a refusal, and logs it unless there were too many of late.
 func (rs routes) logRefusal(r *http.Request, by string, why *refusal) {
 	rs.refused(r.URL.Path)
-	t := rs.strangers
+	t := rs.anonymous
 	if by != "" {
-		t = rs.known
+		t = rs.authenticated
 	}
 	ok, silent := t.allow(rs.now())
 	if !ok {
@@ -151,7 +151,7 @@ func (rs routes) logRefusal(r *http.Request, by string, why *refusal) {
 }
 
 func (d dialect) write(w http.ResponseWriter, why *refusal) {
-	body, _ := json.Marshal(map[string]string{d.code: why.code, d.text: why.text}) // strings can always be written
+	body, _ := json.Marshal(map[string]string{d.code: why.code, d.text: why.text}) // strings always marshal
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Language", "en") // RFC 8935 section 2.3
@@ -165,7 +165,7 @@ func (d dialect) write(w http.ResponseWriter, why *refusal) {
 	_, _ = w.Write(body)
 }
 
-// readBody reads a body of that media type, whose parameters do not matter.
+// readBody reads a body of that media type, and ignores the parameters of the type.
 func readBody(r *http.Request, mediaType string) (string, error) {
 	given := r.Header.Values("Content-Type")
 	if len(given) != 1 {
@@ -186,7 +186,7 @@ func readBody(r *http.Request, mediaType string) (string, error) {
 }
 
 // readForm reads the parameters of a form. Each may appear once, and one without a value counts as omitted (RFC 6749
-// section 3.1). Those in the URL are not looked at (section 2.3.1).
+// section 3.1). Parameters in the URL are ignored (section 2.3.1).
 func readForm(r *http.Request) (map[string]string, error) {
 	body, err := readBody(r, "application/x-www-form-urlencoded")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 )
 
-// requests are one good request for each endpoint.
+// requests returns one good request for each endpoint.
 func requests(t testing.TB, w *world) map[string]func() *http.Request {
 	w.verifier.facts["some-token-text"] = authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ID: "id-1"}
 	made := func(path, contentType, body string) func() *http.Request {
@@ -32,15 +32,15 @@ func requests(t testing.TB, w *world) map[string]func() *http.Request {
 	}
 }
 
-// TestStoreFailsNothingIsAcknowledged fails before the first record, and between the first and the second.
-func TestStoreFailsNothingIsAcknowledged(t *testing.T) {
+// TestEndpoints_StoreFails has the store fail before the first record, and between the first and the second.
+func TestEndpoints_StoreFails(t *testing.T) {
 	w := newWorld(t)
 	for path, request := range requests(t, w) {
 		for after := range 2 {
 			w.revoker.err, w.revoker.after = authz.Errorf(authz.KindUnavailable, "no"), after
 			want(t, w.serve(t, request()), 503, "temporarily_unavailable")
 		}
-		// What can never be kept is not asked for again.
+		// The sender is not asked to repeat what can never be kept.
 		w.revoker.err, w.revoker.after = authz.Errorf(authz.KindInvalid, "no"), 0
 		want(t, w.serve(t, request()), 400, "invalid_request")
 		w.revoker.err = nil
@@ -53,7 +53,7 @@ func TestStoreFailsNothingIsAcknowledged(t *testing.T) {
 	}
 }
 
-func TestPanicsAreNotAcknowledged(t *testing.T) {
+func TestEndpoints_Panic(t *testing.T) {
 	for name, panics := range map[string]func(){
 		"a text":         func() { panic("some-token-text") },
 		"an error":       func() { panic(errors.New(sign(logoutExample))) },
@@ -75,7 +75,7 @@ func TestPanicsAreNotAcknowledged(t *testing.T) {
 	}
 }
 
-func TestOnlyPost(t *testing.T) {
+func TestEndpoints_OnlyPOST(t *testing.T) {
 	w := newWorld(t)
 	for path := range requests(t, w) {
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions, "REVOKE"} {
@@ -90,7 +90,7 @@ func TestOnlyPost(t *testing.T) {
 	}
 }
 
-func TestBodiesAreBoundedAndTyped(t *testing.T) {
+func TestEndpoints_BodySizeAndType(t *testing.T) {
 	w := newWorld(t)
 	for path, request := range requests(t, w) {
 		r := request()
@@ -125,13 +125,13 @@ func TestBodiesAreBoundedAndTyped(t *testing.T) {
 	want(t, w.post(t, signals.EventsPath, secevent, sign(set(t, risc+"account-enabled", object{}, object{"jti": "nl"}))+"\r\n"), 202, "")
 }
 
-// broken is a body whose end does not arrive.
+// broken is a body that breaks off.
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// TestDefaults serves without a clock of the test's, as a server does.
-func TestDefaults(t *testing.T) {
+// TestHandler_WithoutClock leaves the clock to the handler, as the server does.
+func TestHandler_WithoutClock(t *testing.T) {
 	w := newWorld(t, func(o *signals.Options) { o.Now = nil })
 	for path, request := range requests(t, w) {
 		if rec := w.serve(t, request()); rec.Code >= 300 {
@@ -140,8 +140,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreLoggedWithALimit has strangers knock, and a client of ours fail beside them.
-func TestRefusalsAreLoggedWithALimit(t *testing.T) {
+// TestThrottle_RefusalsInTheLog has a flood of anonymous requests, and then a mistake of a known client.
+func TestThrottle_RefusalsInTheLog(t *testing.T) {
 	counted := make(map[string]int)
 	w := newWorld(t, func(o *signals.Options) { o.Refused = func(endpoint string) { counted[endpoint]++ } })
 	for range 500 {
@@ -158,7 +158,7 @@ func TestRefusalsAreLoggedWithALimit(t *testing.T) {
 	w.log.Reset()
 	want(t, w.post(t, signals.RevokePath, form, "", "Authorization", basicClient), 400, "invalid_request")
 	if lines := w.lines(slog.LevelInfo); len(lines) != 1 || lines[0]["by"] != "s6BhdRkqt3" {
-		t.Errorf("of a client whom the operator knows, the log says %v", lines)
+		t.Errorf("of an authenticated client, the log says %v", lines)
 	}
 	w.log.Reset()
 	w.now = w.now.Add(time.Minute)

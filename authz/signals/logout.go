@@ -11,11 +11,11 @@ import (
 // logoutEvent is the member of events that makes a token a logout token (Back-Channel Logout 1.0 section 2.4).
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
-// logout is the back-channel logout of OpenID Connect: an issuer ends a session, or all sessions of a user.
+// logout handles a back-channel logout of OpenID Connect: an issuer ends a session, or all sessions of a user.
 //
-// A token counts as seen once its record is durable, so that an issuer which was told to come back is not taken for a
-// replay. Two copies that arrive at once both do the same work, and one of them is told that it is a replay.
-func (d *door) logout(r *http.Request) (string, error) {
+// A logout token enters the cache once its records are durable. An issuer that was told to try again is therefore not taken
+// for a replay. Of two copies that arrive at once, both do the same work, and one is refused as a replay.
+func (es *endpoints) logout(r *http.Request) (string, error) {
 	form, err := readForm(r)
 	if err != nil {
 		return "", err
@@ -24,37 +24,38 @@ func (d *door) logout(r *http.Request) (string, error) {
 	if text == "" {
 		return "", invalid("the parameter logout_token is missing")
 	}
-	st, err := d.verifier.Logout(r.Context(), text)
+	st, err := es.verifier.Logout(r.Context(), text)
 	if err != nil {
 		return "", statementError(err, nil)
 	}
-	records, err := d.logoutRecords(&st)
+	records, err := es.logoutRecords(&st)
 	if err != nil {
 		return st.Issuer, err
 	}
 	id := statementKey(&st)
-	if d.logouts.has(id, d.opt.Now()) {
+	if es.logouts.has(id, es.opt.Now()) {
 		return st.Issuer, replayed()
 	}
-	if err := d.keep(r.Context(), records); err != nil {
+	if err := es.keep(r.Context(), records); err != nil {
 		return st.Issuer, err
 	}
-	if !d.logouts.add(id, d.opt.Now()) {
+	if !es.logouts.add(id, es.opt.Now()) {
 		return st.Issuer, replayed()
 	}
-	d.log.Info("logged out", "endpoint", LogoutPath, "by", st.Issuer, "jti", st.ID, "kinds", kinds(records))
+	es.log.Info("logged out", "endpoint", LogoutPath, "by", st.Issuer, "jti", st.ID, "kinds", kindNames(records))
 	return st.Issuer, nil
 }
 
 func replayed() error { return invalid("the logout token was acknowledged before") }
 
-// logoutRecords validates the claims of a logout token (section 2.6) and returns what it cuts off.
+// logoutRecords validates the claims of a logout token (section 2.6) and returns the records that it asks for.
 //
-// A session is cut off for good. Without one all sessions of the user end, which are the ones that began before the token
-// was issued: a token that is delivered late, or again, must not end those that began since. With a session and a user, the
-// other sessions of the user go on (section 2.4); but access tokens need not name their session, and those that do not may
-// all be of the one that ends.
-func (d *door) logoutRecords(st *authz.Statement) ([]revocation.Record, error) {
+//   - With a session, that session ends for good.
+//   - Without one, every session of the user ends that began before the logout token was issued. A logout token that is
+//     delivered late or twice must not end later sessions.
+//   - With a session and a user, the user's other sessions continue (section 2.4). Access tokens that name no session are
+//     revoked as well, because they may belong to the session that ends.
+func (es *endpoints) logoutRecords(st *authz.Statement) ([]revocation.Record, error) {
 	events, _ := st.Claims["events"].(map[string]any)
 	if _, ok := events[logoutEvent].(map[string]any); !ok {
 		return nil, invalid("events does not name a logout")
@@ -77,7 +78,7 @@ func (d *door) logoutRecords(st *authz.Statement) ([]revocation.Record, error) {
 		return nil, invalid("neither sub nor sid is present")
 	}
 	session := revocation.Record{
-		Kind: revocation.KindSession, Issuer: st.Issuer, Value: sid, At: d.opt.Now(), Cause: "back-channel logout", ExpiresAt: d.expiry(st.IssuedAt),
+		Kind: revocation.KindSession, Issuer: st.Issuer, Value: sid, At: es.opt.Now(), Cause: "back-channel logout", ExpiresAt: es.expiry(st.IssuedAt),
 	}
 	user := session
 	user.Kind, user.Value, user.Before = revocation.KindSubject, sub, st.IssuedAt
@@ -91,7 +92,7 @@ func (d *door) logoutRecords(st *authz.Statement) ([]revocation.Record, error) {
 	return []revocation.Record{session, user}, nil
 }
 
-// identifier returns the member of that name, "" if there is none or it is null, and an error if it cannot name anything.
+// identifier returns the member of that name: "" if it is absent or null, and an error if it is not a usable id.
 func identifier(members map[string]any, name string) (string, error) {
 	v := members[name]
 	if v == nil {
@@ -104,19 +105,18 @@ func identifier(members map[string]any, name string) (string, error) {
 	return s, nil
 }
 
-// statementTexts say in our words why a statement is not accepted. The verifier's words are for the log: who sent the
-// statement has not proven to be its issuer.
+// statementTexts tell the sender why a statement is refused. The verifier's own words go to the log only, because the sender
+// has not proven to be the issuer.
 var statementTexts = map[authz.TokenStatus]string{
 	authz.TokenMalformed:       "the token is malformed",
 	authz.TokenBadSignature:    "the signature of the token is not valid",
 	authz.TokenUntrustedIssuer: "the issuer of the token is not trusted",
-	authz.TokenWrongAudience:   "the token is meant for somebody else",
+	authz.TokenWrongAudience:   "the token is meant for another audience",
 	authz.TokenExpired:         "the token has expired",
 	authz.TokenNotYetValid:     "the token is not valid yet",
 }
 
-// statementError turns an error of the verifier into a refusal, with the code for its status, or invalid_request where
-// there is none.
+// statementError turns an error of the verifier into a refusal. The code is the one for its status, or invalid_request.
 func statementError(err error, codes map[authz.TokenStatus]string) error {
 	var te *authz.TokenError
 	if !errors.As(err, &te) || te.Status == authz.TokenUnavailable {

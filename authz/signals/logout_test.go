@@ -31,7 +31,7 @@ const server = "https://server.example.com"
 
 func iat() time.Time { return time.Unix(1471566154, 0).UTC() }
 
-func TestLogoutExample(t *testing.T) {
+func TestLogout_ExampleOfTheSpecification(t *testing.T) {
 	w := newWorld(t)
 	w.now = iat().Add(time.Second)
 	want(t, w.logout(t, logoutExample), 200, "")
@@ -47,8 +47,8 @@ func TestLogoutExample(t *testing.T) {
 	}
 }
 
-// TestLogoutOfASessionOfAUser ends the session, and what the user has that may be of it: tokens that name no session.
-func TestLogoutOfASessionOfAUser(t *testing.T) {
+// TestLogout_SessionAndUser: the session ends, and so do the user's tokens that name no session, which may belong to it.
+func TestLogout_SessionAndUser(t *testing.T) {
 	w := newWorld(t)
 	want(t, w.logout(t, with(t, logoutExample, object{"sid": "s1", "sub": "alice"})), 200, "")
 	for name, c := range map[string]struct {
@@ -56,12 +56,12 @@ func TestLogoutOfASessionOfAUser(t *testing.T) {
 		issued           time.Time
 		revoked          bool
 	}{
-		"of the session":               {"s1", "alice", iat(), true},
-		"of the session, issued later": {"s1", "alice", iat().Add(time.Minute), true},
-		"of another session":           {"s2", "alice", iat(), false},
+		"in the session":               {"s1", "alice", iat(), true},
+		"in the session, issued later": {"s1", "alice", iat().Add(time.Minute), true},
+		"in another session":           {"s2", "alice", iat(), false},
 		"without a session":            {"", "alice", iat(), true},
 		"without, issued later":        {"", "alice", iat().Add(time.Second), false},
-		"without, of somebody else":    {"", "bob", iat(), false},
+		"without, of another user":     {"", "bob", iat(), false},
 	} {
 		if got := w.revoker.Token(&authz.TokenFact{Issuer: server, Session: c.session, Subject: c.subject, IssuedAt: c.issued}); got != c.revoked {
 			t.Errorf("a token %s: revoked %v", name, got)
@@ -69,8 +69,8 @@ func TestLogoutOfASessionOfAUser(t *testing.T) {
 	}
 }
 
-// TestSignalsTakeNullForAbsent has what others write who have nothing to say.
-func TestSignalsTakeNullForAbsent(t *testing.T) {
+// TestEndpoints_NullIsAbsent has senders that write null for a member that they do not have.
+func TestEndpoints_NullIsAbsent(t *testing.T) {
 	null := func(claims string, names ...string) string {
 		var m map[string]any
 		if err := json.Unmarshal([]byte(claims), &m); err != nil {
@@ -99,8 +99,8 @@ func TestSignalsTakeNullForAbsent(t *testing.T) {
 	}
 }
 
-// TestLogoutOfAUser ends what the user had when the token was made, and nothing that came later, however late it arrives.
-func TestLogoutOfAUser(t *testing.T) {
+// TestLogout_User: what the user had when the logout token was made ends, and nothing later, however late the token arrives.
+func TestLogout_User(t *testing.T) {
 	w := newWorld(t)
 	w.now = iat().Add(time.Hour)
 	want(t, w.logout(t, with(t, logoutExample, object{"sid": nil})), 200, "")
@@ -117,8 +117,8 @@ func TestLogoutOfAUser(t *testing.T) {
 	}
 }
 
-// TestLogoutByAClockAhead holds that the issuer's clock decides: its tokens say by it when they were issued.
-func TestLogoutByAClockAhead(t *testing.T) {
+// TestLogout_IssuerClockAhead: the issuer's clock decides, because the iat of its access tokens comes from the same clock.
+func TestLogout_IssuerClockAhead(t *testing.T) {
 	w := newWorld(t)
 	w.now = iat().Add(-20 * time.Second)
 	want(t, w.logout(t, with(t, logoutExample, object{"sid": nil})), 200, "")
@@ -128,7 +128,7 @@ func TestLogoutByAClockAhead(t *testing.T) {
 	})
 }
 
-func TestLogoutIsNotReplayed(t *testing.T) {
+func TestLogout_Replayed(t *testing.T) {
 	w := newWorld(t)
 	want(t, w.logout(t, logoutExample), 200, "")
 	want(t, w.logout(t, logoutExample), 400, "invalid_request")
@@ -136,7 +136,7 @@ func TestLogoutIsNotReplayed(t *testing.T) {
 	want(t, w.logout(t, with(t, logoutExample, object{"iss": "https://another.example"})), 200, "")
 	w.now = w.now.Add(maxLifetime - time.Second)
 	want(t, w.logout(t, logoutExample), 400, "invalid_request")
-	// The store was out of reach: the issuer is told to come back, and is heard when it does.
+	// While the store is out of reach the issuer is told to try again, and that is no replay.
 	w.revoker.err = authz.Errorf(authz.KindUnavailable, "no")
 	next := with(t, logoutExample, object{"jti": "next"})
 	want(t, w.logout(t, next), 503, "temporarily_unavailable")
@@ -145,8 +145,8 @@ func TestLogoutIsNotReplayed(t *testing.T) {
 	want(t, w.logout(t, next), 400, "invalid_request")
 }
 
-// TestLogoutReplayedAtOnce holds that of many copies one is acknowledged.
-func TestLogoutReplayedAtOnce(t *testing.T) {
+// TestLogout_ReplayedConcurrently: one of many copies is acknowledged.
+func TestLogout_ReplayedConcurrently(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex
 	codes := make(map[int]int)
@@ -166,14 +166,14 @@ func TestLogoutReplayedAtOnce(t *testing.T) {
 	}
 }
 
-// TestLogoutReplayedMeanwhile has a second copy arrive, and be acknowledged, while the first is made durable.
-func TestLogoutReplayedMeanwhile(t *testing.T) {
+// TestLogout_ReplayedWhileTheFirstIsKept has a copy arrive, and be acknowledged, while the first is made durable.
+func TestLogout_ReplayedWhileTheFirstIsKept(t *testing.T) {
 	w := newWorld(t)
 	w.revoker.during = func() { want(t, w.logout(t, logoutExample), 200, "") }
 	want(t, w.logout(t, logoutExample), 400, "invalid_request")
 }
 
-func TestLogoutRefusesOtherTokens(t *testing.T) {
+func TestLogout_BadTokens(t *testing.T) {
 	const logout = "http://schemas.openid.net/event/backchannel-logout"
 	for name, change := range map[string]object{
 		"no events":           {"events": nil},
@@ -187,7 +187,7 @@ func TestLogoutRefusesOtherTokens(t *testing.T) {
 		"an empty jti":        {"jti": ""},
 		"jti is a number":     {"jti": 1},
 		"no iat":              {"iat": nil},
-		"nobody":              {"sub": nil, "sid": nil},
+		"no sub and no sid":   {"sub": nil, "sid": nil},
 		"an empty sub":        {"sub": "", "sid": nil},
 		"an empty sid":        {"sid": ""},
 		"sid is a number":     {"sid": 17},
@@ -215,7 +215,7 @@ func TestLogoutRefusesOtherTokens(t *testing.T) {
 	}
 }
 
-func TestLogoutRefusesWhatTheVerifierRefuses(t *testing.T) {
+func TestLogout_VerifierErrors(t *testing.T) {
 	for status, c := range map[authz.TokenStatus]struct {
 		status int
 		code   string

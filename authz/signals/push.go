@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// eventCodes are the error codes of RFC 8935 section 2.4 for what the verifier found.
+// eventCodes are the error codes of RFC 8935 section 2.4 by the verifier's status.
 var eventCodes = map[authz.TokenStatus]string{
 	authz.TokenMalformed:       "invalid_request",
 	authz.TokenBadSignature:    "invalid_key",
@@ -20,12 +20,12 @@ var eventCodes = map[authz.TokenStatus]string{
 	authz.TokenWrongAudience:   "invalid_audience",
 }
 
-// push is the delivery of a security event token by its transmitter (RFC 8935).
+// push handles a security event token that a transmitter delivers (RFC 8935).
 //
-// A token that was acknowledged before is acknowledged again and does nothing: transmitters repeat what they saw no answer
-// to. It counts as acknowledged once everything that it says is durable.
-func (d *door) push(r *http.Request) (string, error) {
-	if err := d.admit(r); err != nil {
+// A token enters the cache once all of its records are durable. If it comes again it is acknowledged and does nothing,
+// because transmitters repeat a token when they miss the answer.
+func (es *endpoints) push(r *http.Request) (string, error) {
+	if err := es.admit(r); err != nil {
 		return "", err
 	}
 	body, err := readBody(r, "application/secevent+jwt")
@@ -36,7 +36,7 @@ func (d *door) push(r *http.Request) (string, error) {
 	if text == "" {
 		return "", invalid("the body is empty")
 	}
-	st, err := d.verifier.Event(r.Context(), text)
+	st, err := es.verifier.Event(r.Context(), text)
 	if err != nil {
 		return "", statementError(err, eventCodes)
 	}
@@ -45,29 +45,29 @@ func (d *door) push(r *http.Request) (string, error) {
 		return st.Issuer, err
 	}
 	id := statementKey(&st)
-	if d.events.has(id, d.opt.Now()) {
-		d.log.Debug("security event repeated", "endpoint", EventsPath, "by", st.Issuer, "jti", st.ID)
+	if es.events.has(id, es.opt.Now()) {
+		es.log.Debug("security event repeated", "endpoint", EventsPath, "by", st.Issuer, "jti", st.ID)
 		return st.Issuer, nil
 	}
-	p, err := d.plan(&st, events)
+	p, err := es.plan(&st, events)
 	if err != nil {
 		return st.Issuer, err
 	}
-	if err := d.keep(r.Context(), p.records); err != nil {
+	if err := es.keep(r.Context(), p.records); err != nil {
 		return st.Issuer, err
 	}
-	d.events.add(id, d.opt.Now())
-	d.log.Info("security event taken", append([]any{"endpoint", EventsPath, "by", st.Issuer, "jti", st.ID}, p.attrs()...)...)
+	es.events.add(id, es.opt.Now())
+	es.log.Info("security event taken", append([]any{"endpoint", EventsPath, "by", st.Issuer, "jti", st.ID}, p.attrs()...)...)
 	return st.Issuer, nil
 }
 
-// admit checks the Authorization header that the transmitter was told to send.
-func (d *door) admit(r *http.Request) error {
-	if d.opt.EventAuthorization == "" {
+// admit checks the Authorization header that was agreed with the transmitter.
+func (es *endpoints) admit(r *http.Request) error {
+	if es.opt.EventAuthorization == "" {
 		return nil
 	}
 	given := r.Header.Values("Authorization")
-	want, got := sha256.Sum256([]byte(d.opt.EventAuthorization)), sha256.Sum256([]byte(r.Header.Get("Authorization")))
+	want, got := sha256.Sum256([]byte(es.opt.EventAuthorization)), sha256.Sum256([]byte(r.Header.Get("Authorization")))
 	if len(given) != 1 || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 		return &refusal{status: http.StatusBadRequest, code: "authentication_failed", text: "the Authorization header is missing or wrong"}
 	}
@@ -75,7 +75,7 @@ func (d *door) admit(r *http.Request) error {
 }
 
 // readEvents validates the claims that every security event token has (RFC 8417 section 2.2, SSF 1.0 section 4.1) and
-// returns its events by their types. That sub and exp must be absent keeps other tokens from being taken for one.
+// returns its events by type. It wants no sub and no exp, so that no other kind of token passes for a security event.
 func readEvents(st *authz.Statement) (map[string]map[string]any, error) {
 	for _, name := range []string{"sub", "exp"} {
 		if st.Claims[name] != nil {
@@ -100,15 +100,15 @@ func readEvents(st *authz.Statement) (map[string]map[string]any, error) {
 	return events, nil
 }
 
-// plan is what a security event token leads to.
+// plan is what a security event token asks for.
 type plan struct {
 	records []revocation.Record
-	ignored []string // the types of events that nothing is done about
-	state   any      // of a verification event, which its receiver is to find in the log
+	ignored []string // types of events that have no effect here
+	state   any      // the state of a verification event, which the operator looks for in the log
 }
 
-// plan says what is to be recorded, without recording it: a token with something wrong in it does nothing at all.
-func (d *door) plan(st *authz.Statement, events map[string]map[string]any) (*plan, error) {
+// plan works out the records of all events before any is kept: a token with one bad event has no effect at all.
+func (es *endpoints) plan(st *authz.Statement, events map[string]map[string]any) (*plan, error) {
 	p := &plan{}
 	for _, name := range slices.Sorted(maps.Keys(events)) {
 		claims := events[name]
@@ -116,19 +116,19 @@ func (d *door) plan(st *authz.Statement, events map[string]map[string]any) (*pla
 			p.state = claims["state"]
 			continue
 		}
-		act, known := acts[name]
+		handle, known := handlers[name]
 		if !known {
 			p.ignored = append(p.ignored, name)
 			continue
 		}
 		e := event{
-			issuer: st.Issuer, issued: st.IssuedAt, now: d.opt.Now(), expires: d.expiry(st.IssuedAt),
+			issuer: st.Issuer, issued: st.IssuedAt, now: es.opt.Now(), expires: es.expiry(st.IssuedAt),
 			name: name[strings.LastIndex(name, "/")+1:], claims: claims,
 		}
 		if err := e.read(st.Claims); err != nil {
 			return nil, err
 		}
-		records, err := act(&e)
+		records, err := handle(&e)
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (d *door) plan(st *authz.Statement, events map[string]map[string]any) (*pla
 func (p *plan) attrs() []any {
 	var out []any
 	if len(p.records) > 0 {
-		out = append(out, "kinds", kinds(p.records))
+		out = append(out, "kinds", kindNames(p.records))
 	}
 	if len(p.ignored) > 0 {
 		out = append(out, "ignored", p.ignored)

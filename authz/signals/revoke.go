@@ -13,15 +13,15 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// revoke is RFC 7009: a client revokes a token that it holds.
+// revoke handles a client's request to revoke a token that it holds (RFC 7009).
 //
-// A token that nobody knows is as good as revoked (section 2.2), and is not recorded, lest the store fill with noise.
-func (d *door) revoke(r *http.Request) (string, error) {
+// An unknown token counts as revoked (section 2.2). It is not recorded, or made-up tokens would fill the store.
+func (es *endpoints) revoke(r *http.Request) (string, error) {
 	form, err := readForm(r)
 	if err != nil {
 		return "", err
 	}
-	client, err := d.authenticate(r, form)
+	client, err := es.authenticate(r, form)
 	if err != nil {
 		return "", err
 	}
@@ -29,22 +29,22 @@ func (d *door) revoke(r *http.Request) (string, error) {
 	if text == "" {
 		return client, invalid("the parameter token is missing")
 	}
-	fact := d.verifier.Inspect(r.Context(), text)
-	records := d.tokenRecords(text, &fact, client)
-	if err := d.keep(r.Context(), records); err != nil {
+	fact := es.verifier.Inspect(r.Context(), text)
+	records := es.tokenRecords(text, &fact, client)
+	if err := es.keep(r.Context(), records); err != nil {
 		return client, err
 	}
 	if len(records) == 0 {
-		d.log.Info("token needs no revocation", "endpoint", RevokePath, "by", client, "status", string(fact.Status))
+		es.log.Info("token needs no revocation", "endpoint", RevokePath, "by", client, "status", string(fact.Status))
 		return client, nil
 	}
-	d.log.Info("token revoked", "endpoint", RevokePath, "by", client, "issuer", fact.Issuer, "kinds", kinds(records))
+	es.log.Info("token revoked", "endpoint", RevokePath, "by", client, "issuer", fact.Issuer, "kinds", kindNames(records))
 	return client, nil
 }
 
-// tokenRecords returns what cuts off a token. One whose state is unknown is recorded by its digest all the same, for that
-// can only deny.
-func (d *door) tokenRecords(text string, fact *authz.TokenFact, client string) []revocation.Record {
+// tokenRecords returns the records that revoke a token. A token whose state cannot be found out is recorded by its digest:
+// the record matches that token only, and can only deny.
+func (es *endpoints) tokenRecords(text string, fact *authz.TokenFact, client string) []revocation.Record {
 	switch {
 	case fact.Status == authz.TokenExpired:
 		return nil
@@ -52,16 +52,16 @@ func (d *door) tokenRecords(text string, fact *authz.TokenFact, client string) [
 		return nil
 	}
 	fact.Digest = credential.TokenDigest(text)
-	return revocation.OfToken(fact, d.opt.Now(), fmt.Sprintf("revoked by client %q", client))
+	return revocation.OfToken(fact, es.opt.Now(), fmt.Sprintf("revoked by client %q", client))
 }
 
-// authenticate returns the id of the client that sent the request. It proves itself by HTTP Basic, or by client_id and
-// client_secret in the form, but not by both (RFC 6749 section 2.3). Secrets are compared by their hash in constant time.
-func (d *door) authenticate(r *http.Request, form map[string]string) (string, error) {
+// authenticate returns the id of the client that sent the request. The client uses HTTP Basic, or client_id and
+// client_secret in the form, but not both (RFC 6749 section 2.3). Hashes of secrets are compared, in constant time.
+func (es *endpoints) authenticate(r *http.Request, form map[string]string) (string, error) {
 	id, secret := form["client_id"], form["client_secret"]
 	given := r.Header.Values("Authorization")
 	if len(given) == 0 {
-		if !d.knows(login{id, secret}) {
+		if !es.knows(login{id, secret}) {
 			return "", unauthenticated(unknownClient)
 		}
 		return id, nil
@@ -77,7 +77,7 @@ func (d *door) authenticate(r *http.Request, form map[string]string) (string, er
 		return "", invalid("the client has two ids")
 	}
 	for _, l := range readings {
-		if (id == "" || l.id == id) && d.knows(l) {
+		if (id == "" || l.id == id) && es.knows(l) {
 			return l.id, nil
 		}
 	}
@@ -86,11 +86,11 @@ func (d *door) authenticate(r *http.Request, form map[string]string) (string, er
 
 const unknownClient = "the client is unknown, or its secret is wrong or missing"
 
-// login is what a client says to prove itself.
+// login is the credentials that a client sent.
 type login struct{ id, secret string }
 
-func (d *door) knows(l login) bool {
-	want, known := d.clients[l.id]
+func (es *endpoints) knows(l login) bool {
+	want, known := es.clients[l.id]
 	got := sha256.Sum256([]byte(l.secret))
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1 && known
 }
@@ -99,8 +99,8 @@ func unauthenticated(text string) error {
 	return &refusal{status: http.StatusUnauthorized, code: "invalid_client", text: text}
 }
 
-// basic reads HTTP Basic in both ways that clients write it: form-urlencoded, as OAuth has it (RFC 6749 section 2.3.1), and
-// as it is, which is what RFC 7617 and curl do. Each reading has to be right as a whole.
+// basic reads HTTP Basic in both ways that clients write it: form-urlencoded, as OAuth wants (RFC 6749 section 2.3.1), and
+// plain, as RFC 7617 and curl do. A reading takes id and secret in the same way; they are never mixed.
 func basic(r *http.Request) []login {
 	id, secret, ok := r.BasicAuth()
 	if !ok {

@@ -14,8 +14,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 )
 
-// TestRevokeExample is the request of RFC 7009 section 2.1, byte for byte but for its path.
-func TestRevokeExample(t *testing.T) {
+// TestRevoke_ExampleOfRFC7009 sends the request of RFC 7009 section 2.1, byte for byte except for its path.
+func TestRevoke_ExampleOfRFC7009(t *testing.T) {
 	w := newWorld(t)
 	const token = "45ghiukldjahdnhzdauz"
 	w.verifier.facts[token] = authz.TokenFact{Status: authz.TokenValid, Issuer: idp}
@@ -23,7 +23,7 @@ func TestRevokeExample(t *testing.T) {
 		"Host", "server.example.com", "Authorization", "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW")
 	want(t, rec, http.StatusOK, "")
 	w.wantRecords(t, revocation.Record{
-		Kind: revocation.KindToken, Value: credential.TokenDigest(token), At: noon(), // when it ends nobody said
+		Kind: revocation.KindToken, Value: credential.TokenDigest(token), At: noon(), // no expiry is known
 	})
 	if !w.revoker.Token(&authz.TokenFact{Digest: credential.TokenDigest(token)}) {
 		t.Error("the token is not revoked")
@@ -33,8 +33,8 @@ func TestRevokeExample(t *testing.T) {
 	}
 }
 
-// TestRevokeRecords goes through what can be known of a token.
-func TestRevokeRecords(t *testing.T) {
+// TestRevoke_RecordsByStatus has a token of every status.
+func TestRevoke_RecordsByStatus(t *testing.T) {
 	const text = "some.token.text"
 	exp := noon().Add(time.Hour)
 	digest := revocation.Record{Kind: revocation.KindToken, Value: credential.TokenDigest(text), At: noon(), ExpiresAt: exp.Add(margin)}
@@ -45,19 +45,19 @@ func TestRevokeRecords(t *testing.T) {
 		fact authz.TokenFact
 		want []revocation.Record
 	}{
-		"valid":             {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ID: "id-1", ExpiresAt: exp}, []revocation.Record{jti, digest}},
-		"valid, no jti":     {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ExpiresAt: exp}, []revocation.Record{digest}},
-		"jti without end":   {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ID: strings.Repeat("x", 2000), ExpiresAt: exp}, []revocation.Record{digest}},
-		"valid, no issuer":  {authz.TokenFact{Status: authz.TokenValid, ID: "id-1"}, []revocation.Record{forGood}},
-		"not valid yet":     {authz.TokenFact{Status: authz.TokenNotYetValid, Issuer: idp, ExpiresAt: exp}, []revocation.Record{digest}},
-		"for somebody else": {authz.TokenFact{Status: authz.TokenWrongAudience, Issuer: idp, ID: "id-1", ExpiresAt: exp}, []revocation.Record{jti, digest}},
-		"unavailable":       {authz.TokenFact{Status: authz.TokenUnavailable}, []revocation.Record{forGood}},
-		"expired":           {authz.TokenFact{Status: authz.TokenExpired, Issuer: idp, ID: "id-1", ExpiresAt: noon().Add(-time.Hour)}, nil},
-		"unknown":           {authz.TokenFact{Status: authz.TokenMalformed}, nil},
-		"forged":            {authz.TokenFact{Status: authz.TokenBadSignature}, nil},
-		"a stranger's":      {authz.TokenFact{Status: authz.TokenUntrustedIssuer}, nil},
-		"inactive":          {authz.TokenFact{Status: authz.TokenRevoked}, nil},
-		"nothing is known":  {authz.TokenFact{}, nil},
+		"valid":            {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ID: "id-1", ExpiresAt: exp}, []revocation.Record{jti, digest}},
+		"valid, no jti":    {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ExpiresAt: exp}, []revocation.Record{digest}},
+		"jti without end":  {authz.TokenFact{Status: authz.TokenValid, Issuer: idp, ID: strings.Repeat("x", 2000), ExpiresAt: exp}, []revocation.Record{digest}},
+		"valid, no issuer": {authz.TokenFact{Status: authz.TokenValid, ID: "id-1"}, []revocation.Record{forGood}},
+		"not valid yet":    {authz.TokenFact{Status: authz.TokenNotYetValid, Issuer: idp, ExpiresAt: exp}, []revocation.Record{digest}},
+		"another audience": {authz.TokenFact{Status: authz.TokenWrongAudience, Issuer: idp, ID: "id-1", ExpiresAt: exp}, []revocation.Record{jti, digest}},
+		"unavailable":      {authz.TokenFact{Status: authz.TokenUnavailable}, []revocation.Record{forGood}},
+		"expired":          {authz.TokenFact{Status: authz.TokenExpired, Issuer: idp, ID: "id-1", ExpiresAt: noon().Add(-time.Hour)}, nil},
+		"unknown":          {authz.TokenFact{Status: authz.TokenMalformed}, nil},
+		"forged":           {authz.TokenFact{Status: authz.TokenBadSignature}, nil},
+		"another issuer":   {authz.TokenFact{Status: authz.TokenUntrustedIssuer}, nil},
+		"inactive":         {authz.TokenFact{Status: authz.TokenRevoked}, nil},
+		"nothing is known": {authz.TokenFact{}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -68,15 +68,15 @@ func TestRevokeRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsForGood holds that an operator who did not say how long tokens live has nothing forgotten.
-func TestRecordsForGood(t *testing.T) {
+// TestRevoke_WithoutMaxLifetime: where the lifetime of tokens is not configured, records are kept for good.
+func TestRevoke_WithoutMaxLifetime(t *testing.T) {
 	w := newWorld(t, func(o *signals.Options) { o.MaxLifetime = 0 })
 	w.verifier.facts["opaque"] = authz.TokenFact{Status: authz.TokenValid, Issuer: idp}
 	want(t, w.revoke(t, "opaque"), http.StatusOK, "")
 	w.wantRecords(t, revocation.Record{Kind: revocation.KindToken, Value: credential.TokenDigest("opaque"), At: noon()})
 }
 
-func TestRevokeAuthenticatesTheClient(t *testing.T) {
+func TestRevoke_ClientAuthentication(t *testing.T) {
 	const good, wrong = "&client_id=s6BhdRkqt3&client_secret=gX1fBat3bV", "&client_id=s6BhdRkqt3&client_secret=gX1fBat3bW"
 	basic := func(id, secret string) string {
 		r, _ := http.NewRequest(http.MethodPost, "/", nil)
@@ -98,7 +98,7 @@ func TestRevokeAuthenticatesTheClient(t *testing.T) {
 		"both readings, mixed":     {"", []string{basic("a%3Ab", "% é")}, 401, "invalid_client"},
 		"as it is, and decoded":    {"", []string{basic("e%2Bf", "g%2Bh")}, 200, ""}, // its id and its secret look encoded
 		"as it is, of another id":  {"&client_id=c+d", []string{basic("c+d", "100% +%zz")}, 400, "invalid_request"},
-		"nobody":                   {"", nil, 401, "invalid_client"},
+		"no client":                {"", nil, 401, "invalid_client"},
 		"no secret":                {"&client_id=s6BhdRkqt3", nil, 401, "invalid_client"},
 		"no id":                    {"&client_secret=gX1fBat3bV", nil, 401, "invalid_client"},
 		"wrong secret":             {wrong, nil, 401, "invalid_client"},
@@ -132,14 +132,14 @@ func TestRevokeAuthenticatesTheClient(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody is known", func(t *testing.T) {
+	t.Run("no clients are configured", func(t *testing.T) {
 		w := newWorld(t, func(o *signals.Options) { o.Clients = nil })
 		want(t, w.revoke(t, "tok"), 401, "invalid_client")
 		want(t, w.post(t, signals.RevokePath, form, "token=tok&client_id=&client_secret="), 401, "invalid_client")
 	})
 }
 
-func TestRevokeRefusesBadForms(t *testing.T) {
+func TestRevoke_BadForms(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":                "",
 		"no token":             "token_type_hint=access_token",

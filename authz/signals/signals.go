@@ -1,7 +1,3 @@
-// Package signals is the door through which others say who is to be cut off: clients that revoke a token (RFC 7009),
-// issuers that log a user out (OpenID Connect Back-Channel Logout 1.0), and transmitters that push security events
-// (RFC 8935, with the events of CAEP 1.0 and RISC 1.0). What they say becomes records of package revocation, and nothing
-// is acknowledged before its records are durable.
 package signals
 
 import (
@@ -15,104 +11,108 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// The paths of the endpoints. Each takes POST and nothing else.
+// The paths of the endpoints. Each accepts POST only.
 const (
 	RevokePath = "/oauth2/revoke"           // RFC 7009
 	LogoutPath = "/oidc/backchannel-logout" // OpenID Connect Back-Channel Logout 1.0
 	EventsPath = "/ssf/events"              // RFC 8935
 )
 
-// Revoker makes a record durable and applies it; revocation.Set does. A record that it was given before changes nothing.
+// Revoker makes a record durable and applies it. A record that it was given before MUST change nothing. revocation.Set is
+// one.
 type Revoker interface {
 	Revoke(ctx context.Context, r revocation.Record) (revocation.Record, error)
 }
 
 // Verifier checks what issuers signed.
 //
-// Its errors are *authz.TokenError and never quote the token; any other error counts as unavailable. The statements it
-// returns have an issuer that is configured, and an iat that is not in the future beyond what clocks may differ by.
+// Its errors are *authz.TokenError and MUST NOT quote the token; any other error counts as unavailable. A statement that it
+// returns has a configured issuer, and an iat that is not in the future by more than clocks may differ.
 type Verifier interface {
-	// Inspect says what is known of an access token. It does not look at revocations.
+	// Inspect says what is known of an access token. It ignores revocations.
 	Inspect(ctx context.Context, text string) authz.TokenFact
-	// Logout verifies a logout token: signature, issuer, audience, typ, iat and exp. What its claims mean is not its
-	// business.
+	// Logout verifies the signature, issuer, audience, typ, iat and exp of a logout token, and no other claim.
 	Logout(ctx context.Context, text string) (authz.Statement, error)
-	// Event verifies a security event token likewise, but for exp, which such a token does not have.
+	// Event verifies the same of a security event token, except exp, which such a token does not have.
 	Event(ctx context.Context, text string) (authz.Statement, error)
 }
 
-// Options are what the operator chooses.
+// Options are the operator's settings.
 type Options struct {
-	// Clients are the secrets of those who may revoke tokens, by client id. Each may revoke any token, for who it was
-	// issued to is known to its issuer alone. A client without a secret is refused, and without any client everybody is.
+	// Clients are the secrets of the clients that may revoke tokens, by client id. Each may revoke any token, because only
+	// the issuer knows which client a token was issued to. A client without a secret is refused. Without any client, every
+	// revocation is refused.
 	Clients map[string]string
-	// EventAuthorization is the value that the Authorization header of a push must have, such as "Bearer ..."; it is
-	// agreed with the transmitter as authorization_header (SSF 1.0 section 6.1.1). Empty: the signature alone counts.
+	// EventAuthorization is the value that the Authorization header of a push must have, such as "Bearer ...". It is
+	// agreed with the transmitter as authorization_header (SSF 1.0 section 6.1.1). Empty: the signature is enough.
 	EventAuthorization string
-	// MaxLifetime is the longest that any token can live: a record for a user or a session is kept for as long. Zero:
-	// for good.
+	// MaxLifetime is the longest that any token can live. Records for a user or a session are kept that long. Zero: for
+	// good.
 	MaxLifetime time.Duration
 	Now         func() time.Time // nil: time.Now
-	// Refused is called for every request that an endpoint refuses; nil: nobody counts them. The log has some of them only.
+	// Refused is called for every request that an endpoint refuses; nil: they are not counted. The log has only some of
+	// them.
 	Refused func(endpoint string)
 }
 
-// door is what the endpoints share.
-type door struct {
+// endpoints is the state that the three endpoints share.
+type endpoints struct {
 	verifier Verifier
 	revoker  Revoker
 	opt      Options
 	clients  map[string][sha256.Size]byte // hashes of the secrets
 	log      *slog.Logger
 
-	// What was acknowledged, by issuer and jti.
-	logouts, events *seen
+	logouts, events *jtiCache // what was acknowledged
 }
 
-// Handler serves the three endpoints. It needs no authentication in front: each endpoint has its own.
+// Handler serves the three endpoints. Each authenticates its own callers, so nothing in front of it has to.
 func Handler(v Verifier, r Revoker, opt Options, log *slog.Logger) http.Handler {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	d := &door{verifier: v, revoker: r, opt: opt, clients: make(map[string][sha256.Size]byte), log: log}
+	es := &endpoints{verifier: v, revoker: r, opt: opt, clients: make(map[string][sha256.Size]byte), log: log}
 	for id, secret := range opt.Clients {
 		if secret != "" {
-			d.clients[id] = sha256.Sum256([]byte(secret))
+			es.clients[id] = sha256.Sum256([]byte(secret))
 		}
 	}
 	remember := opt.MaxLifetime
 	if remember <= 0 {
 		remember = 24 * time.Hour
 	}
-	d.logouts, d.events = newSeen(remember), newSeen(remember)
+	es.logouts, es.events = newJTICache(remember), newJTICache(remember)
 	if opt.Refused == nil {
 		opt.Refused = func(string) {}
 	}
-	// The semicolons of a query, which is not looked at, would be a line in the log of net/http each time.
-	return http.AllowQuerySemicolons(routes{log: log, now: opt.Now, refused: opt.Refused, strangers: &throttle{}, known: &throttle{}, endpoints: map[string]endpoint{
-		RevokePath: {d.revoke, http.StatusOK, oauthError},
-		LogoutPath: {d.logout, http.StatusOK, oauthError},
-		EventsPath: {d.push, http.StatusAccepted, eventError},
-	}})
+	// Without this, net/http would log every query with a semicolon, and the query is not even read.
+	return http.AllowQuerySemicolons(routes{
+		log: log, now: opt.Now, refused: opt.Refused, anonymous: &throttle{}, authenticated: &throttle{},
+		byPath: map[string]endpoint{
+			RevokePath: {es.revoke, http.StatusOK, oauthError},
+			LogoutPath: {es.logout, http.StatusOK, oauthError},
+			EventsPath: {es.push, http.StatusAccepted, eventError},
+		},
+	})
 }
 
-// keep makes records durable and applies them, in their order. After an error some of them may be; to keep all of them
+// keep makes records durable and applies them, in their order. After an error some of them may be kept; keeping all of them
 // again is safe.
-func (d *door) keep(ctx context.Context, records []revocation.Record) error {
+func (es *endpoints) keep(ctx context.Context, records []revocation.Record) error {
 	for _, r := range records {
-		if _, err := d.revoker.Revoke(ctx, r); err != nil {
+		if _, err := es.revoker.Revoke(ctx, r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// expiry returns from when on nothing can be valid that was issued at that instant or before now, or zero if that never is.
-func (d *door) expiry(issued time.Time) time.Time {
-	if d.opt.MaxLifetime <= 0 {
+// expiry returns when every token issued at that instant, or before now, has expired by itself. Zero: never.
+func (es *endpoints) expiry(issued time.Time) time.Time {
+	if es.opt.MaxLifetime <= 0 {
 		return time.Time{}
 	}
-	return later(issued, d.opt.Now()).Add(d.opt.MaxLifetime + revocation.ClockMargin)
+	return later(issued, es.opt.Now()).Add(es.opt.MaxLifetime + revocation.ClockMargin)
 }
 
 func later(a, b time.Time) time.Time {
@@ -122,8 +122,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// kinds names the kinds of records for the log.
-func kinds(records []revocation.Record) []string {
+// kindNames lists the kinds of records for the log.
+func kindNames(records []revocation.Record) []string {
 	var out []string
 	for _, r := range records {
 		name := string(r.Kind)

@@ -2,20 +2,20 @@ package signals
 
 import "strings"
 
-// subject is whom an event is about, as far as tokens can be found by it; what is not named is empty. Formats that say
-// who somebody is without his id at the issuer (email, phone_number, account) name nothing here: no token has to carry
-// such a thing, and it may pass to somebody else.
+// subject is the ids in a subject identifier by which tokens can be found; those that are absent are empty. Formats without
+// an id of the issuer (email, phone_number, account) yield none: tokens need not carry an address or a number, and it may
+// pass to another person.
 type subject struct {
 	user    string // a sub of the issuer
 	session string // a sid of the issuer
 	token   string // a jti of the issuer
-	// opaque says that the user stands alone and in the format opaque. An event about a session names the session in
-	// that way just as well (CAEP 1.0 section 3.1, first example).
+	// opaque says that user comes from a simple identifier in the format opaque. It may be a session instead: events about
+	// sessions name them like this as well (CAEP 1.0 section 3.1, first example).
 	opaque bool
 }
 
-// readSubject reads a subject identifier (RFC 9493 section 3, SSF 1.0 section 3). An issuer speaks for its own subjects
-// only: one that is somebody else's is refused, whatever its format.
+// readSubject reads a subject identifier (RFC 9493 section 3, SSF 1.0 section 3). An issuer may speak for its own subjects
+// only; another issuer's subject is refused, whatever its format.
 func readSubject(v any, issuer string) (subject, error) {
 	id, ok := v.(map[string]any)
 	if !ok {
@@ -27,7 +27,7 @@ func readSubject(v any, issuer string) (subject, error) {
 	return readSimple(id, issuer)
 }
 
-// isComplex reports whether a subject is named by its parts. Drafts wrote the parts without a format.
+// isComplex reports whether an identifier has parts. Drafts wrote the parts without a format.
 func isComplex(id map[string]any) bool {
 	if format := id["format"]; format != nil {
 		return format == "complex"
@@ -37,8 +37,8 @@ func isComplex(id map[string]any) bool {
 	return user || session
 }
 
-// readComplex reads a subject that is named by its parts. Of these the user and the session count. Whoever matches those
-// and not the others, such as a device, is cut off too, because no token says so much of itself.
+// readComplex reads an identifier with parts. Only user and session count. The other parts, such as a device, narrow the
+// subject down, but tokens do not carry them; so the event revokes more than it names, and never less.
 func readComplex(id map[string]any, issuer string) (subject, error) {
 	var out subject
 	for _, v := range id {
@@ -48,7 +48,7 @@ func readComplex(id map[string]any, issuer string) (subject, error) {
 			}
 		}
 	}
-	// A session is named as a user is: by an opaque id, or by an id beside its issuer.
+	// A part for a session has the form of a part for a user: an opaque id, or an id with its issuer.
 	for name, to := range map[string]*string{"user": &out.user, "session": &out.session} {
 		v := id[name]
 		if v == nil {
@@ -76,7 +76,7 @@ func readSimple(id map[string]any, issuer string) (subject, error) {
 		return subject{}, err
 	}
 	if id["iss"] == nil && (format == "iss_sub" || format == "jwt_id") {
-		return subject{}, invalid("the subject does not say whose it is")
+		return subject{}, invalid("iss is missing from the subject")
 	}
 	var out subject
 	switch format {
@@ -91,8 +91,7 @@ func readSimple(id map[string]any, issuer string) (subject, error) {
 	return out, err
 }
 
-// formatOf returns the format of a subject. Drafts called it subject_type and wrote iss-sub, and the example of RFC 8935
-// still does.
+// formatOf returns the format of an identifier. Drafts, and the example of RFC 8935, call it subject_type and write iss-sub.
 func formatOf(id map[string]any) (string, error) {
 	if format, err := identifier(id, "format"); format != "" || err != nil {
 		return format, err
@@ -104,15 +103,15 @@ func formatOf(id map[string]any) (string, error) {
 	return strings.ReplaceAll(format, "-", "_"), err
 }
 
-// ownedBy refuses a subject that belongs to another issuer.
+// ownedBy refuses a subject of another issuer.
 func ownedBy(id map[string]any, issuer string) error {
 	if iss := id["iss"]; iss != nil && iss != issuer {
-		return invalid("the subject is of another issuer than the event")
+		return invalid("the subject belongs to another issuer than the event")
 	}
 	return nil
 }
 
-// required returns a member that has to be there and to name something.
+// required returns the id in a member that must be present.
 func required(members map[string]any, name string) (string, error) {
 	s, err := identifier(members, name)
 	if s == "" && err == nil {

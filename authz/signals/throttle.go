@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// throttle bounds how many lines the log gets from those who are refused. A stranger can be refused as often as he likes.
+// throttle bounds how many refusals are logged, because anyone can cause any number of them.
 type throttle struct {
 	mu     sync.Mutex
-	began  time.Time // of the window
-	lines  int
-	silent int // refusals that were not logged
+	began  time.Time // when the window began
+	lines  int       // logged in the window
+	silent int       // refusals not logged since the last line
 }
 
 const (
@@ -18,7 +18,7 @@ const (
 	throttleLines  = 20
 )
 
-// allow reports whether a line is to be logged, and how many were not before it.
+// allow reports whether to log a refusal, and how many were not logged since the last that was.
 func (t *throttle) allow(now time.Time) (ok bool, silent int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

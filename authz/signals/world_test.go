@@ -30,15 +30,14 @@ const (
 
 func noon() time.Time { return time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC) }
 
-// verifier stands for the issuers out there. It knows the access tokens that it is told of, and believes a statement that
-// carries one of its signatures.
+// verifier is a fake. It knows the access tokens in facts, and accepts a statement that carries one of the signatures.
 type verifier struct {
 	facts  map[string]authz.TokenFact
 	err    error // of every statement
 	panics func()
 }
 
-// signatures are the ones that the verifier believes: ours, and the one in the example of RFC 8935.
+// signatures are those that the verifier accepts: the one of sign, and the one in the example of RFC 8935.
 var signatures = []string{"c2lnbmVk", "Y4rXxMD406P2edv00cr9Wf3_XwNtLjB9n-jTqN1_lLc"}
 
 func (v *verifier) Inspect(_ context.Context, text string) authz.TokenFact {
@@ -85,7 +84,7 @@ func readStatement(text string) (authz.Statement, error) {
 		return authz.Statement{}, &authz.TokenError{Status: authz.TokenMalformed, Text: "not JSON"}
 	}
 	if st.Issuer, _ = st.Claims["iss"].(string); st.Issuer == "" {
-		return authz.Statement{}, &authz.TokenError{Status: authz.TokenUntrustedIssuer, Text: "nobody"}
+		return authz.Statement{}, &authz.TokenError{Status: authz.TokenUntrustedIssuer, Text: "no issuer"}
 	}
 	st.ID, _ = st.Claims["jti"].(string)
 	for name, to := range map[string]*time.Time{"iat": &st.IssuedAt, "exp": &st.ExpiresAt} {
@@ -98,12 +97,12 @@ func readStatement(text string) (authz.Statement, error) {
 	return st, nil
 }
 
-// sign makes a statement from its claims in JSON.
+// sign makes a signed statement of claims in JSON.
 func sign(claims string) string {
 	return "eyJ0eXAiOiJKV1QifQ." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + "." + signatures[0]
 }
 
-// revoker is a revocation.Set that fails when told to, and counts what it made durable.
+// revoker is a revocation.Set that fails when told to, and remembers what it made durable.
 type revoker struct {
 	*revocation.Set
 	during func() // called once, while a record is made durable
@@ -133,7 +132,7 @@ func (r *revoker) Revoke(ctx context.Context, record revocation.Record) (revocat
 	return stored, err
 }
 
-// world is the endpoints with what they stand between.
+// world is the endpoints between a fake verifier and a memory store.
 type world struct {
 	verifier *verifier
 	revoker  *revoker
@@ -141,7 +140,7 @@ type world struct {
 	now      time.Time
 	handler  http.Handler
 	log      bytes.Buffer
-	sent     []string // texts that nobody may find in the log or in an answer
+	sent     []string // texts that must not be in the log
 }
 
 func newWorld(t testing.TB, change ...func(*signals.Options)) *world {
@@ -158,7 +157,7 @@ func newWorld(t testing.TB, change ...func(*signals.Options)) *world {
 	return w
 }
 
-// checkSecrets looks for what was sent in the log. Quotes and the like would be escaped there, but tokens have none.
+// checkSecrets looks for tokens and secrets in the log. The log would escape quotes, but tokens have none.
 func (w *world) checkSecrets(t testing.TB) {
 	for _, text := range append(w.sent, "gX1fBat3bV") {
 		if len(text) > 8 && strings.Contains(w.log.String(), text) {
@@ -167,7 +166,7 @@ func (w *world) checkSecrets(t testing.TB) {
 	}
 }
 
-// post sends a request, with headers in pairs, and checks what holds for every answer.
+// post sends a request with headers in pairs, and checks what every answer must have.
 func (w *world) post(t testing.TB, path, contentType, body string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
@@ -231,7 +230,7 @@ const (
 	secevent = "application/secevent+jwt"
 )
 
-// want checks an answer: its status, and the code of its error, in whichever dialect.
+// want checks the status of an answer, and the code of its error in either dialect.
 func want(t testing.TB, rec *httptest.ResponseRecorder, status int, code string) {
 	t.Helper()
 	var answer map[string]string
@@ -241,7 +240,7 @@ func want(t testing.TB, rec *httptest.ResponseRecorder, status int, code string)
 	}
 }
 
-// wantRecords checks what was recorded since the start, in the order in which it was.
+// wantRecords checks everything that was recorded, in order.
 func (w *world) wantRecords(t testing.TB, want ...revocation.Record) {
 	t.Helper()
 	w.revoker.mu.Lock()
@@ -263,7 +262,7 @@ func (w *world) wantRecords(t testing.TB, want ...revocation.Record) {
 	}
 }
 
-// lines are the log's lines at a level, without their time.
+// lines returns the log's lines of a level, without their time.
 func (w *world) lines(level slog.Level) []map[string]any {
 	var out []map[string]any
 	dec := json.NewDecoder(bytes.NewReader(w.log.Bytes()))

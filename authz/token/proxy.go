@@ -124,7 +124,7 @@ func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, boo
 	}
 	fact := authz.TokenFact{
 		Status: authz.TokenUnavailable, Fault: "only the proxy can tell, to which its issuer is left", Issuer: is.Name, Digest: credential.TokenDigest(text),
-		ExpiresAt: now.Add(v.opt.Timing.RecordLife()), // if it is good now, it ends by then
+		ExpiresAt: now.Add(v.opt.Timing.RevocationTTL()), // if it is good now, it ends by then
 	}
 	fact.ID, _ = p.claims["jti"].(string)
 	if claims, err := exact(p.claims); err == nil {

@@ -57,9 +57,9 @@ type Timing struct {
 	MaxLifetime time.Duration
 }
 
-// RecordLife is how long what revokes tokens has to be kept: as long as one that was issued just now is accepted, by a clock
-// that differs from the issuer's.
-func (t *Timing) RecordLife() time.Duration { return t.MaxLifetime + 2*t.Skew }
+// RevocationTTL is how long a record that revokes tokens must be kept: until no token issued before now can be accepted, by
+// whichever clock.
+func (t *Timing) RevocationTTL() time.Duration { return t.MaxLifetime + 2*t.Skew }
 
 // Options are the settings of a Verifier.
 type Options struct {
