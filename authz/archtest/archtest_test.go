@@ -33,7 +33,7 @@ var law = map[string]struct {
 	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory"}, "as apikeytest"},
 
 	"authz/store/memory": {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and knows no other store"},
-	"authz/store/bolt":   {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "as memory"},
+	"authz/store/bolt":   {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation"}, "as memory; and it says itself how its file is checked"},
 
 	"authz/extauthz":    {[]string{"authz"}, "the door to Envoy knows only the vocabulary, so that protobuf stops here"},
 	"authz/signals":     {[]string{"authz", "authz/credential", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},

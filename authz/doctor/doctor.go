@@ -1,41 +1,42 @@
-// Package doctor is named checks that an operator can have run: what each looks at, whether that is as it should be,
-// and how to mend it if it is not. A check only looks. What it looks at is given to it, so that the same checks are run
-// by a server on what it has open and by the command line on what lies on the disk.
+// Package doctor runs named checks for an operator and reports what each found and what to do about it. A check changes
+// nothing. Whoever makes a check gives it what it looks at, so that a server checks what it has open, and the command line
+// checks the same on the disk. The rows stand beside the code that they check, such as those of the data file in store/bolt.
 package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
 // Check is one thing to look at.
 type Check struct {
-	Name  string // short, for people and scripts
-	Looks string // what it looks at, as a sentence that is true when all is well
-	Mend  string // what to do if it is not
+	Name   string // short, for people and scripts
+	Claim  string // a sentence that is true when all is well
+	Remedy string // what to do if it is not true
 	// Run returns nil if all is well, and else what is wrong.
 	Run func(ctx context.Context) error
-	// Guards says that the checks after this one are not to be run unless it finds that all is well.
+	// Guards says that the checks after this one run only if it finds that all is well.
 	Guards bool
 }
 
-// State is the outcome of a check. The zero State is none, and is not well.
+// State is the outcome of a check. The zero State is not StateOK.
 type State string
 
 // The states.
 const (
 	StateOK      State = "ok"
 	StateWrong   State = "wrong"
-	StateSkipped State = "skipped" // not looked at, because of what was found before
+	StateSkipped State = "skipped" // not run, because an earlier check that guards it failed
 )
 
 // Finding is what a check found.
 type Finding struct {
-	Check string `json:"check"`
-	Looks string `json:"looks"`
-	State State  `json:"state" enum:"ok,wrong,skipped"`
-	Wrong string `json:"wrong,omitempty" doc:"What is wrong."`
-	Mend  string `json:"mend,omitempty" doc:"What to do about it."`
+	Check  string `json:"check"`
+	Claim  string `json:"looks"`
+	State  State  `json:"state" enum:"ok,wrong,skipped"`
+	Wrong  string `json:"wrong,omitempty" doc:"What is wrong."`
+	Remedy string `json:"mend,omitempty" doc:"What to do about it."`
 }
 
 // Report is the findings of several checks.
@@ -44,17 +45,17 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Run runs checks one after the other. A report without findings is not OK: nothing was looked at.
+// Run runs checks one after the other. A report without findings is not OK, because nothing was checked.
 func Run(ctx context.Context, checks []Check) Report {
 	r := Report{OK: len(checks) > 0, Findings: make([]Finding, 0, len(checks))}
 	var stopped *Check
 	for i := range checks {
 		c := &checks[i]
-		f := Finding{Check: c.Name, Looks: c.Looks}
+		f := Finding{Check: c.Name, Claim: c.Claim}
 		if stopped != nil {
 			f.State, f.Wrong = StateSkipped, fmt.Sprintf("not looked at, because of %q", stopped.Name)
 		} else if err := run(ctx, c); err != nil {
-			f.State, f.Wrong, f.Mend = StateWrong, err.Error(), c.Mend
+			f.State, f.Wrong, f.Remedy = StateWrong, err.Error(), c.Remedy
 			if c.Guards {
 				stopped = c
 			}
@@ -67,7 +68,7 @@ func Run(ctx context.Context, checks []Check) Report {
 	return r
 }
 
-// run runs one check. One that panics or is not run to its end has not found that all is well.
+// run runs one check. A check that panics or is cut short fails.
 func run(ctx context.Context, c *Check) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -78,4 +79,13 @@ func run(ctx context.Context, c *Check) (err error) {
 		return fmt.Errorf("not looked at: %w", err)
 	}
 	return c.Run(ctx)
+}
+
+// Clock is the finding that a server distrusts its clock, and why.
+func Clock(why string) Check {
+	return Check{
+		Name: "clock", Claim: "The clock goes as time does.",
+		Remedy: "Set the clock right. If it is right, leave it: once it has gone on for long enough, it is believed.",
+		Run:    func(context.Context) error { return errors.New(why) },
+	}
 }

@@ -28,27 +28,22 @@ func CheckLedger(ctx context.Context, dataDir string) (doctor.Report, error) {
 	switch {
 	case err == nil:
 		defer func() { _ = file.Close() }()
-		return doctor.Run(ctx, doctor.Ledger(file)), nil
+		return doctor.Run(ctx, file.Checks()), nil
 	case errors.Is(err, bolt.ErrInUse):
 		return doctor.Report{}, ErrRunning
 	case authz.KindOf(err) == authz.KindConflict:
-		return doctor.Run(ctx, doctor.Ledger(unreadable{err})), nil
+		return doctor.Run(ctx, bolt.ChecksOfUnreadable(err)), nil
 	default:
 		return doctor.Report{}, err
 	}
 }
-
-// unreadable is a file that could not even be opened: something is wrong with its very first part.
-type unreadable struct{ err error }
-
-func (u unreadable) CheckPart(context.Context, string) error { return u.err }
 
 // checkLedger checks the data file that the server has open, and says so where its clock is not believed.
 func (s *Server) checkLedger(ctx context.Context) (doctor.Report, error) {
 	if s.stores.file == nil {
 		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in memory: there is no file to check")
 	}
-	checks := doctor.Ledger(s.stores.file)
+	checks := s.stores.file.Checks()
 	for _, why := range []string{s.clock.Doubt(), s.pruner.Doubt()} {
 		if why != "" {
 			checks = append(checks, doctor.Clock(why))

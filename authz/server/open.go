@@ -13,7 +13,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
-	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
@@ -33,7 +32,7 @@ type stores struct {
 	marks       revocation.Marks // of the same store
 	ledger      quota.Ledger
 	closer      io.Closer
-	file        doctor.LedgerFile // nil where there is none
+	file        *bolt.DB // nil where there is none
 }
 
 func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {

@@ -99,15 +99,15 @@ func findings(t *table, r doctor.Report) {
 	for _, f := range r.Findings {
 		switch f.State {
 		case doctor.StateOK:
-			t.row(string(f.State), f.Check, f.Looks)
+			t.row(string(f.State), f.Check, f.Claim)
 		default:
 			t.row(string(f.State), f.Check, f.Wrong)
 		}
 	}
 	var mend []string // one sentence each, though it may mend several
 	for _, f := range r.Findings {
-		if f.Mend != "" && !strings.Contains(strings.Join(mend, "\n"), f.Mend) {
-			mend = append(mend, f.Mend)
+		if f.Remedy != "" && !strings.Contains(strings.Join(mend, "\n"), f.Remedy) {
+			mend = append(mend, f.Remedy)
 		}
 	}
 	for _, m := range mend {

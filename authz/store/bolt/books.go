@@ -11,11 +11,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// shelf holds the books that the operations of one transaction use, by quota.Bucket.Key: when many nodes lease from one
+// txBooks holds the books that the operations of one transaction use, by quota.Bucket.Key: when many nodes lease from one
 // bucket at once, its book is read and written once for all of them. It dies with the transaction.
-type shelf map[string]*shelved
+type txBooks map[string]*txBook
 
-type shelved struct {
+type txBook struct {
 	book    *quota.Book
 	changed bool
 }
@@ -30,15 +30,15 @@ func (w *write) book(bucket quota.Bucket) (*quota.Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.books[key] = &shelved{book: b, changed: old != nil}
+	w.books[key] = &txBook{book: b, changed: old != nil}
 	if old != nil { // another count may follow in this transaction: it must not find what this one took
-		return b, w.putLegacy(bucket, old)
+		return b, w.putLegacyBook(bucket, old)
 	}
 	return b, nil
 }
 
 // amend applies a verb to the bucket's book and keeps it if it was not refused.
-func (w *write) amend(bucket quota.Bucket, verb func(*quota.Book) error) error {
+func (w *write) changeBook(bucket quota.Bucket, verb func(*quota.Book) error) error {
 	key := bucket.Key()
 	if len(key) > bbolt.MaxKeySize {
 		return authz.Errorf(authz.KindInvalid, "the name of the bucket has %d bytes: at most %d can be stored", len(key), bbolt.MaxKeySize)
@@ -54,8 +54,8 @@ func (w *write) amend(bucket quota.Bucket, verb func(*quota.Book) error) error {
 	return nil
 }
 
-// putBack writes the books that were changed.
-func (s shelf) putBack(tx *bbolt.Tx) error {
+// flush writes the books that were changed.
+func (s txBooks) flush(tx *bbolt.Tx) error {
 	for key, b := range s {
 		if !b.changed {
 			continue
@@ -87,13 +87,13 @@ func loadBook(tx *bbolt.Tx, bucket quota.Bucket) (b, old *quota.Book, err error)
 	return b, old, nil
 }
 
-// putLegacy writes what a bucket left of a book of an older version.
-func (w *write) putLegacy(bucket quota.Bucket, old *quota.Book) error {
+// putLegacyBook writes what a bucket left of a book of an older version.
+func (w *write) putLegacyBook(bucket quota.Bucket, old *quota.Book) error {
 	key := []byte(bucket.LegacyKey())
 	if old.Empty() {
 		return w.delete(bucketBooks, key)
 	}
-	_, err := keep(w, bucketBooks, key, old)
+	_, err := putJSON(w, bucketBooks, key, old)
 	return err
 }
 
@@ -107,7 +107,7 @@ func (s *Ledger) Forget(ctx context.Context) (int, error) {
 		next, old, err := s.forgettable(ctx, from)
 		if err == nil && len(old) > 0 {
 			var gone int
-			gone, err = s.forget(ctx, old)
+			gone, err = s.forgetBooks(ctx, old)
 			n += gone
 		}
 		if err != nil || next == nil {
@@ -141,7 +141,7 @@ func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old
 }
 
 // forget deletes those of the books that can still be forgotten.
-func (s *Ledger) forget(ctx context.Context, keys [][]byte) (int, error) {
+func (s *Ledger) forgetBooks(ctx context.Context, keys [][]byte) (int, error) {
 	return mutate(ctx, s.db.commits, func(w *write) (n int, err error) {
 		now := s.clock()
 		for _, key := range keys {
@@ -159,7 +159,7 @@ func (s *Ledger) forget(ctx context.Context, keys [][]byte) (int, error) {
 }
 
 // balance asks a copy: to tell a balance turns the book to the period that is running.
-func balance(b *quota.Book, bucket quota.Bucket, l authz.Limit, now time.Time) (quota.Balance, error) {
+func balanceOf(b *quota.Book, bucket quota.Bucket, l authz.Limit, now time.Time) (quota.Balance, error) {
 	text, err := encode(b)
 	if err != nil {
 		return quota.Balance{}, err

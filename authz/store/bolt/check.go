@@ -9,41 +9,49 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// part is something in the file that can be checked by itself.
+// part is a part of the file that can be checked by itself. Its row stands beside its code, below.
 type part struct {
-	name  string
-	check func(*bbolt.Tx) error
+	name   string
+	claim  string // what is true of a sound file
+	remedy string
+	guards bool // the parts after it can only be read if it is sound
+	check  func(*bbolt.Tx) error
 }
+
+// The remedies. No command of ours writes a book whose sums are wrong, so that damage is a bug of ours.
+const (
+	restoreBackup = "Stop the server, and restore tollkeeper.db from a backup."
+	reportBug     = "Keep a copy of tollkeeper.db and report this: no command of tollkeeper leads there. Restore a backup to go on from."
+)
 
 // parts are in the order in which they have to be checked: on damaged pages nothing else may be read, and without the
 // buckets of our format there is nothing to read.
 func parts() []part {
 	return []part{
-		{"pages", checkPages}, {"format", checkFormat}, {"accounts", checkAccounts}, {"keys", checkKeys},
-		{"revocations", checkRevocations}, {"books", checkBooks}, {"settlements", checkSettled}, {"journal", checkJournal},
+		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, checkPages},
+		{"format", "The file is of the format that this version reads.",
+			"Use the version of tollkeeper that wrote the file, or restore a backup.", true, checkFormat},
+		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, checkAccounts},
+		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, checkKeys},
+		{"revocations", "Every revocation can be read, and is found by its revision.", restoreBackup, false, checkRevocations},
+		{"books", "In every book granted = spent + outstanding + stranded + returned, and granted - returned <= allowed + forgiven.",
+			reportBug, false, checkBooks},
+		{"settlements", "Every settlement can be read, and is forgotten when its time comes.", restoreBackup, false, checkSettled},
+		{"journal", "Every credit and reset can be read, so that none counts twice.", restoreBackup, false, checkJournal},
 	}
 }
 
-// Parts are the names that CheckPart knows, in the order in which they have to be checked. Where one is wrong, those
-// after it may say anything.
-func Parts() []string {
-	var names []string
-	for _, p := range parts() {
-		names = append(names, p.name)
-	}
-	return names
-}
-
-// Check walks the whole file and returns an error that names the first thing that is wrong with it: pages, records that
-// cannot be read, keys without an account, indexes that do not agree with what they point at, books whose sums do not
-// come out. It does not hold up reads or writes.
+// Check checks the whole file in one transaction and returns an error that names the first fault: an unsound page, a record
+// that cannot be read, a key without an account, an index that disagrees with its records, a book whose sums are wrong. It
+// does not hold up reads or writes.
 func (db *DB) Check(ctx context.Context) error {
 	return db.view(ctx, func(tx *bbolt.Tx) error {
-		defer rest(tx)
+		defer dropPages(tx)
 		for _, p := range parts() {
 			if err := ctx.Err(); err != nil {
 				return authz.Errorf(authz.KindUnavailable, "not checked to the end: %w", err)
@@ -56,27 +64,40 @@ func (db *DB) Check(ctx context.Context) error {
 	})
 }
 
-// CheckPart is Check for one of Parts. A name that is not among them is KindInvalid.
-func (db *DB) CheckPart(ctx context.Context, name string) error {
-	return checkPart(name, func(check func(*bbolt.Tx) error) error {
+// Checks returns a check for each part of the file, in the order in which they have to run.
+func (db *DB) Checks() []doctor.Check {
+	return checks(func(ctx context.Context, p part) error {
 		return db.view(ctx, func(tx *bbolt.Tx) error {
-			defer rest(tx)
-			return check(tx)
+			defer dropPages(tx)
+			return p.check(tx)
 		})
 	})
 }
 
-func checkPart(name string, view func(func(*bbolt.Tx) error) error) error {
+// Checks is DB.Checks.
+func (f *File) Checks() []doctor.Check {
+	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
+	return checks(func(ctx context.Context, p part) error { return view(ctx, begin, p.check) })
+}
+
+// ChecksOfUnreadable returns the checks of a file that Inspect refused with that error. The first one reports the error.
+func ChecksOfUnreadable(err error) []doctor.Check {
+	return checks(func(context.Context, part) error { return err })
+}
+
+func checks(run func(context.Context, part) error) []doctor.Check {
+	var out []doctor.Check
 	for _, p := range parts() {
-		if p.name == name {
-			return view(p.check)
-		}
+		out = append(out, doctor.Check{
+			Name: p.name, Claim: p.claim, Remedy: p.remedy, Guards: p.guards,
+			Run: func(ctx context.Context) error { return run(ctx, p) },
+		})
 	}
-	return authz.Errorf(authz.KindInvalid, "the file has no part %q", name)
+	return out
 }
 
 // each decodes every record of a bucket and returns how many there are.
-func each[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T) error) (int, error) {
+func eachRecord[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T) error) (int, error) {
 	n := 0
 	err := tx.Bucket([]byte(bucket)).ForEach(func(k, text []byte) error {
 		n++
@@ -103,7 +124,7 @@ func sameSize(tx *bbolt.Tx, index string, records int) error {
 }
 
 func checkAccounts(tx *bbolt.Tx) error {
-	_, err := each(tx, bucketAccounts, func(id []byte, a *apikey.Account) error {
+	_, err := eachRecord(tx, bucketAccounts, func(id []byte, a *apikey.Account) error {
 		if a.ID != string(id) || a.Version == 0 {
 			return damaged("account %q, version %d, stands in the place of %q", a.ID, a.Version, id)
 		}
@@ -114,7 +135,7 @@ func checkAccounts(tx *bbolt.Tx) error {
 
 func checkKeys(tx *bbolt.Tx) error {
 	accounts, digests, listed := tx.Bucket([]byte(bucketAccounts)), tx.Bucket([]byte(bucketDigests)), tx.Bucket([]byte(bucketAccountKeys))
-	n, err := each(tx, bucketKeys, func(id []byte, k *apikey.Key) error {
+	n, err := eachRecord(tx, bucketKeys, func(id []byte, k *apikey.Key) error {
 		switch {
 		case k.ID != string(id) || k.Version == 0:
 			return damaged("key %q, version %d, stands in the place of %q", k.ID, k.Version, id)
@@ -122,7 +143,7 @@ func checkKeys(tx *bbolt.Tx) error {
 			return damaged("key %q belongs to account %q, which is not there", id, k.Account)
 		case string(digests.Get(k.Digest[:])) != k.ID:
 			return damaged("key %q is not found by its digest", id)
-		case listed.Get(join(k.Account, k.ID)) == nil:
+		case listed.Get(joinKey(k.Account, k.ID)) == nil:
 			return damaged("key %q is not listed among those of account %q", id, k.Account)
 		case k.Successor != "" && tx.Bucket([]byte(bucketKeys)).Get([]byte(k.Successor)) == nil:
 			return damaged("key %q was replaced by %q, which is not there", id, k.Successor)
@@ -142,11 +163,11 @@ func checkRevocations(tx *bbolt.Tx) error {
 	revisions := tx.Bucket([]byte(bucketRevisions))
 	expiries, expire := tx.Bucket([]byte(bucketExpiries)), 0
 	indexed := expiriesIndexed(tx) // else the file was last written by an older version
-	n, err := each(tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
-		if string(matcher(r.Kind, r.Issuer, r.Value)) != string(key) {
+	n, err := eachRecord(tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
+		if string(revokedKey(r.Kind, r.Issuer, r.Value)) != string(key) {
 			return damaged("the revocation of %s %q stands in the place of another", r.Kind, r.Value)
 		}
-		if string(revisions.Get(number(r.Revision))) != string(key) || r.Revision > revisions.Sequence() {
+		if string(revisions.Get(numberKey(r.Revision))) != string(key) || r.Revision > revisions.Sequence() {
 			return damaged("the revocation of %s %q is not found by its revision %d", r.Kind, r.Value, r.Revision)
 		}
 		if r.ExpiresAt.IsZero() {
@@ -168,7 +189,7 @@ func checkRevocations(tx *bbolt.Tx) error {
 }
 
 func checkBooks(tx *bbolt.Tx) error {
-	_, err := each(tx, bucketBooks, func(key []byte, b *quota.Book) error {
+	_, err := eachRecord(tx, bucketBooks, func(key []byte, b *quota.Book) error {
 		if err := b.Check(); err != nil {
 			return authz.Errorf(authz.KindConflict, "bucket %q: %w", key, err)
 		}
@@ -179,7 +200,7 @@ func checkBooks(tx *bbolt.Tx) error {
 
 func checkSettled(tx *bbolt.Tx) error {
 	index := tx.Bucket([]byte(bucketSettledAt))
-	n, err := each(tx, bucketSettled, func(id []byte, s *settled) error {
+	n, err := eachRecord(tx, bucketSettled, func(id []byte, s *settled) error {
 		if index.Get(settledAt(s.At, string(id))) == nil {
 			return damaged("settlement %q is not found by its instant", id)
 		}
@@ -200,7 +221,7 @@ func checkSettled(tx *bbolt.Tx) error {
 }
 
 func checkJournal(tx *bbolt.Tx) error {
-	_, err := each(tx, bucketJournal, func(id []byte, e *entry) error {
+	_, err := eachRecord(tx, bucketJournal, func(id []byte, e *entry) error {
 		if e.Verb != "credit" && e.Verb != "reset" {
 			return damaged("id %q was used for %q", id, e.Verb)
 		}

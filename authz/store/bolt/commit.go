@@ -35,28 +35,28 @@ type committer struct {
 	quit  chan struct{} // closed by stop
 	done  chan struct{} // closed when the goroutine has ended
 
-	gate    sync.RWMutex
+	mu      sync.RWMutex
 	closed  bool           // nobody may come in any more
 	writers sync.WaitGroup // those who came in before
 
-	// durability is held whole while a commit is under way, so that no read begins on a transaction that the operating
+	// commitGate is held whole while a commit is under way, so that no read begins on a transaction that the operating
 	// system already shows and the disk does not have yet. A read waits for no longer than its context lets it.
-	durability *semaphore.Weighted
+	commitGate *semaphore.Weighted
 
 	// Owned by the goroutine; broken may be read once done is closed.
-	doubtful bool  // a commit failed
-	refused  int   // writes that failed since one succeeded, for the log
-	broken   error // bbolt cannot write again before the process starts anew
+	uncertain bool  // a commit failed
+	failures  int   // writes that failed since one succeeded, for the log
+	broken    error // bbolt cannot write again before the process starts anew
 }
 
-// manyReads is more than can begin at a time.
-const manyReads = 1 << 30
+// allReads is more than can begin at a time.
+const allReads = 1 << 30
 
 // op is one write.
 type op struct {
-	run  func(*write) error // may run more than once
-	gone atomic.Bool        // nobody waits for it any more
-	done chan error         // has room for the answer
+	run       func(*write) error // may run more than once
+	abandoned atomic.Bool        // nobody waits for it any more
+	done      chan error         // has room for the answer
 
 	// The committer's notes about the last run.
 	err   error
@@ -68,7 +68,7 @@ const maxGroup = 512
 
 func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committer {
 	return &committer{
-		db: db, reload: reload, log: log, durability: semaphore.NewWeighted(manyReads),
+		db: db, reload: reload, log: log, commitGate: semaphore.NewWeighted(allReads),
 		queue: make(chan *op), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -90,7 +90,7 @@ func (c *committer) do(ctx context.Context, run func(*write) error) error {
 	if err := ctx.Err(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
 	}
-	if !c.enter() {
+	if !c.admit() {
 		return authz.Errorf(authz.KindUnavailable, "not written: the store is closed")
 	}
 	defer c.writers.Done()
@@ -104,14 +104,14 @@ func (c *committer) do(ctx context.Context, run func(*write) error) error {
 	case err := <-o.done:
 		return err
 	case <-ctx.Done():
-		o.gone.Store(true)
+		o.abandoned.Store(true)
 		return authz.Errorf(authz.KindUnavailable, "may have been written or not: %w", ctx.Err())
 	}
 }
 
-func (c *committer) enter() bool {
-	c.gate.RLock()
-	defer c.gate.RUnlock()
+func (c *committer) admit() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	if !c.closed {
 		c.writers.Add(1)
 	}
@@ -121,10 +121,10 @@ func (c *committer) enter() bool {
 // stop refuses new writes, waits for those that came before to be answered, and ends the goroutine. It returns false if
 // it was called already.
 func (c *committer) stop() bool {
-	c.gate.Lock()
+	c.mu.Lock()
 	was := c.closed
 	c.closed = true
-	c.gate.Unlock()
+	c.mu.Unlock()
 	if was {
 		return false
 	}
@@ -136,10 +136,10 @@ func (c *committer) stop() bool {
 
 // begin starts a read of what is durable.
 func (c *committer) begin(ctx context.Context) (*bbolt.Tx, error) {
-	if err := c.durability.Acquire(ctx, 1); err != nil {
+	if err := c.commitGate.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("the disk is busy with a write: %w", err)
 	}
-	defer c.durability.Release(1)
+	defer c.commitGate.Release(1)
 	return c.db.Begin(false)
 }
 
@@ -175,10 +175,10 @@ func (c *committer) gather(first *op) []*op {
 // commit answers every operation of the group.
 func (c *committer) commit(group []*op) {
 	for len(group) > 0 {
-		spoiler, err := c.attempt(group)
-		if spoiler != nil {
-			spoiler.done <- err
-			group = slices.DeleteFunc(group, func(o *op) bool { return o == spoiler })
+		failed, err := c.runGroup(group)
+		if failed != nil {
+			failed.done <- err
+			group = slices.DeleteFunc(group, func(o *op) bool { return o == failed })
 			continue
 		}
 		for _, o := range group {
@@ -200,12 +200,12 @@ func (c *committer) commit(group []*op) {
 
 // attempt runs the operations in one transaction. It returns the operation that spoiled it, if one did, and the error
 // of that operation or of the transaction.
-func (c *committer) attempt(group []*op) (spoiler *op, err error) {
+func (c *committer) runGroup(group []*op) (failed *op, err error) {
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	if c.doubtful {
-		if err := c.settleDoubts(); err != nil {
+	if c.uncertain {
+		if err := c.resync(); err != nil {
 			return nil, err
 		}
 	}
@@ -214,7 +214,7 @@ func (c *committer) attempt(group []*op) (spoiler *op, err error) {
 		return nil, err
 	}
 	defer c.rollback(tx) // which does nothing after a commit
-	wrote, books := false, make(shelf)
+	wrote, books := false, make(txBooks)
 	for _, o := range group {
 		w := &write{tx: tx, books: books}
 		o.err, o.after = c.runOne(o, w), w.after
@@ -226,14 +226,14 @@ func (c *committer) attempt(group []*op) (spoiler *op, err error) {
 	if !wrote {
 		return nil, nil
 	}
-	if err := books.putBack(tx); err != nil {
+	if err := books.flush(tx); err != nil {
 		return nil, err
 	}
-	return nil, c.durable(tx)
+	return nil, c.commitTx(tx)
 }
 
 func (c *committer) runOne(o *op, w *write) (err error) {
-	if o.gone.Load() {
+	if o.abandoned.Load() {
 		return authz.Errorf(authz.KindUnavailable, "not written: nobody waits for it")
 	}
 	defer func() {
@@ -249,39 +249,39 @@ func (c *committer) runOne(o *op, w *write) (err error) {
 func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			tx, err = nil, c.breakDown("beginning a transaction", p)
+			tx, err = nil, c.markBroken("beginning a transaction", p)
 		}
 	}()
 	if tx, err = c.db.Begin(true); err != nil {
-		return nil, c.refuse(err)
+		return nil, c.writeFailed(err)
 	}
 	return tx, nil
 }
 
-func (c *committer) durable(tx *bbolt.Tx) (err error) {
-	_ = c.durability.Acquire(context.Background(), manyReads) // which never ends
-	defer c.durability.Release(manyReads)
+func (c *committer) commitTx(tx *bbolt.Tx) (err error) {
+	_ = c.commitGate.Acquire(context.Background(), allReads) // which never ends
+	defer c.commitGate.Release(allReads)
 	defer func() {
 		if p := recover(); p != nil {
-			c.doubtful = true
-			err = c.refuse(fmt.Errorf("the data file is damaged: %v", p))
+			c.uncertain = true
+			err = c.writeFailed(fmt.Errorf("the data file is damaged: %v", p))
 		}
 	}()
 	if err := tx.Commit(); err != nil {
-		c.doubtful = true
-		return c.refuse(err)
+		c.uncertain = true
+		return c.writeFailed(err)
 	}
-	if c.refused > 0 {
-		c.log.Info("the data file can be written again", "refused", c.refused)
-		c.refused = 0
+	if c.failures > 0 {
+		c.log.Info("the data file can be written again", "refused", c.failures)
+		c.failures = 0
 	}
 	return nil
 }
 
 // refuse answers a transaction that the disk did not take. The log hears of the first one and of the end of it, however
 // many there are in between: a full disk is one event.
-func (c *committer) refuse(err error) error {
-	if c.refused++; c.refused == 1 {
+func (c *committer) writeFailed(err error) error {
+	if c.failures++; c.failures == 1 {
 		c.log.Error("cannot write to the data file: until it can be written, nothing is granted and nothing is changed", "error", err)
 	}
 	return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
@@ -290,27 +290,27 @@ func (c *committer) refuse(err error) error {
 func (c *committer) rollback(tx *bbolt.Tx) {
 	defer func() {
 		if p := recover(); p != nil {
-			_ = c.breakDown("rolling back", p)
+			_ = c.markBroken("rolling back", p)
 		}
 	}()
 	_ = tx.Rollback()
 }
 
-// breakDown notes that bbolt died with its write lock in hand: to begin another transaction would wait for ever.
-func (c *committer) breakDown(doing string, p any) error {
+// markBroken notes that bbolt died with its write lock in hand: to begin another transaction would wait for ever.
+func (c *committer) markBroken(doing string, p any) error {
 	c.log.Error("the data file is damaged, nothing can be written any more", "doing", doing, "panic", p)
 	c.broken = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
 	return c.broken
 }
 
-// settleDoubts makes what the file shows durable and brings memory in line with it.
-func (c *committer) settleDoubts() error {
+// resync makes what the file shows durable and brings memory in line with it.
+func (c *committer) resync() error {
 	if err := c.db.Sync(); err != nil {
-		return c.refuse(err)
+		return c.writeFailed(err)
 	}
 	if err := c.reload(); err != nil {
-		return c.refuse(err)
+		return c.writeFailed(err)
 	}
-	c.doubtful = false
+	c.uncertain = false
 	return nil
 }

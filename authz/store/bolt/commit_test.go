@@ -225,11 +225,11 @@ func TestDoubtsAreSettled(t *testing.T) {
 	// As if the disk had failed after the transaction: the file has the key, memory has not.
 	k := apikey.Key{ID: "unsure", Account: "acme", Digest: apikey.Hasher{}.Text("unsure"), Version: 1}
 	if err := db.commits.do(t.Context(), func(w *write) error {
-		w.then(func() { db.commits.doubtful = true })
-		if err := index(w, &k); err != nil {
+		w.afterCommit(func() { db.commits.uncertain = true })
+		if err := indexKey(w, &k); err != nil {
 			return err
 		}
-		_, err := keep(w, bucketKeys, []byte(k.ID), &k)
+		_, err := putJSON(w, bucketKeys, []byte(k.ID), &k)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func TestReadsKeepUpWithWrites(t *testing.T) {
 				default:
 				}
 				least := acknowledged.Load()
-				db.tables.Load().keys.Invalidate(k.Digest) // as if it had not been asked for in a long time
+				db.cache.Load().keys.Invalidate(k.Digest) // as if it had not been asked for in a long time
 				if got, err := keys.Find(ctx, k.Digest); err != nil || got.Version < least {
 					t.Errorf("read version %d after version %d was acknowledged (%v)", got.Version, least, err)
 					return
@@ -358,8 +358,8 @@ func TestCheckFinds(t *testing.T) {
 		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
 		"key without digest":  func(w *write) error { return w.delete(bucketDigests, key.Digest[:]) },
 		"digest without key":  func(w *write) error { return w.put(bucketDigests, []byte("other"), []byte("key_1")) },
-		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, join("acme", "key_1")) },
-		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, join("acme", "key_2"), nil) },
+		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, joinKey("acme", "key_1")) },
+		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, joinKey("acme", "key_2"), nil) },
 		"not JSON":            func(w *write) error { return w.put(bucketKeys, []byte("key_1"), []byte("{")) },
 		"key in another place": func(w *write) error {
 			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
@@ -369,7 +369,7 @@ func TestCheckFinds(t *testing.T) {
 		},
 		"unknown journal entry": func(w *write) error { return w.put(bucketJournal, []byte("j"), []byte(`{"verb":"steal"}`)) },
 		"settlement not listed": func(w *write) error { return w.put(bucketSettled, []byte("s"), []byte(`{}`)) },
-		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, number(9), []byte("x")) },
+		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, numberKey(9), []byte("x")) },
 		"revoked not listed":    func(w *write) error { return w.put(bucketRevoked, []byte("x"), []byte(`{}`)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,13 +400,13 @@ func TestAReadWaitsNoLongerThanItMay(t *testing.T) {
 	if err := db.reload(); err != nil { // so that the account is not in memory
 		t.Fatal(err)
 	}
-	if err := db.commits.durability.Acquire(t.Context(), manyReads); err != nil {
+	if err := db.commits.commitGate.Acquire(t.Context(), allReads); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := db.Keys().Account(ctx, a.ID)
-	db.commits.durability.Release(manyReads)
+	db.commits.commitGate.Release(allReads)
 	if authz.KindOf(err) != authz.KindUnavailable || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while the disk hangs: %v", err)
 	}

@@ -134,13 +134,13 @@ func (im *importing) add(in incoming) error {
 		}
 		im.result.Accounts++
 	}
-	if err := index(im.w, k); err != nil {
+	if err := indexKey(im.w, k); err != nil {
 		return err
 	}
 	if err := im.w.put(bucketKeys, []byte(k.ID), in.text); err != nil {
 		return err
 	}
-	im.w.then(func() { im.keys.db.tables.Load().putDigest(k.Digest) })
+	im.w.afterCommit(func() { im.keys.db.cache.Load().putDigest(k.Digest) })
 	im.result.Created++
 	return nil
 }

@@ -1,7 +1,6 @@
 package bolt
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,10 +17,10 @@ type File struct{ bolt *bbolt.DB }
 
 // Inspect opens a file that is there, for reading only. No server can start on it until it is closed.
 //
-// The error is of KindNotFound when there is no file, and ErrInUse when a server uses it: ask that server then.
-// Otherwise it is as that of Open, except that damage may also be left for CheckPart to find.
+// The error is of KindNotFound when there is no file, and ErrInUse when a server uses it: ask that server then. Damage is of
+// KindConflict, as in Open, or is left for Checks to find.
 func Inspect(path string) (*File, error) {
-	isNew, err := look(path)
+	isNew, err := checkPath(path)
 	if err != nil {
 		return nil, err
 	}
@@ -39,14 +38,8 @@ func Inspect(path string) (*File, error) {
 	return &File{db}, nil
 }
 
-// CheckPart is DB.CheckPart.
-func (f *File) CheckPart(ctx context.Context, name string) error {
-	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	return checkPart(name, func(check func(*bbolt.Tx) error) error { return view(ctx, begin, check) })
-}
-
 // CheckPepper returns an error of KindConflict if the file was made with another pepper than that of this fingerprint.
-// What is no file of ours is left for CheckPart to find.
+// A file that is not ours passes: Checks finds that.
 func (f *File) CheckPepper(fingerprint string) error {
 	tx, err := f.bolt.Begin(false)
 	if err != nil {
@@ -54,7 +47,7 @@ func (f *File) CheckPepper(fingerprint string) error {
 	}
 	defer func() { _ = tx.Rollback() }()
 	if meta := tx.Bucket([]byte(bucketMeta)); meta != nil {
-		return samePepper(meta, fingerprint)
+		return checkPepper(meta, fingerprint)
 	}
 	return nil
 }

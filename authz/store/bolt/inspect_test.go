@@ -3,25 +3,24 @@ package bolt_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// inspect checks a file part by part until one is wrong, as whoever looks for damage does. The file stays as it is.
+// inspect runs every check on a file, as an operator does who looks for damage, and returns what is wrong. The file stays as
+// it is.
 func inspect(t *testing.T, path string, content []byte) error {
 	t.Helper()
 	f, err := bolt.Inspect(path)
-	for _, part := range bolt.Parts() {
-		if err == nil {
-			err = f.CheckPart(t.Context(), part)
-		}
-	}
-	if f != nil {
+	if err == nil {
+		err = wrong(doctor.Run(t.Context(), f.Checks()))
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
@@ -30,6 +29,38 @@ func inspect(t *testing.T, path string, content []byte) error {
 		t.Errorf("the file was changed by looking at it: %v", err)
 	}
 	return err
+}
+
+// wrong is the first thing that a report says is wrong.
+func wrong(r doctor.Report) error {
+	for _, f := range r.Findings {
+		if f.State == doctor.StateWrong {
+			return fmt.Errorf("%s: %s", f.Check, f.Wrong)
+		}
+	}
+	if !r.OK {
+		return fmt.Errorf("nothing is wrong and the report is not ok: %+v", r)
+	}
+	return nil
+}
+
+// TestChecks_Unreadable checks a file that could not be opened: the first check reports why, and guards the others.
+func TestChecks_Unreadable(t *testing.T) {
+	checks := bolt.ChecksOfUnreadable(errors.New("it is garbage"))
+	for _, c := range checks {
+		if c.Name == "" || c.Claim == "" || c.Remedy == "" {
+			t.Errorf("a check without a name, a claim or a remedy: %+v", c)
+		}
+	}
+	r := doctor.Run(t.Context(), checks)
+	for i, f := range r.Findings {
+		if (f.State == doctor.StateWrong) != (i == 0) || (f.State == doctor.StateSkipped) != (i > 0) || (f.Remedy == "") != (i > 0) {
+			t.Errorf("finding %d: %+v", i, f)
+		}
+	}
+	if r.OK || len(r.Findings) < 2 || r.Findings[0].Wrong != "it is garbage" {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestInspect(t *testing.T) {
@@ -47,9 +78,6 @@ func TestInspect(t *testing.T) {
 	if _, err := bolt.Open(path, bolt.Options{Pepper: "none"}); !errors.Is(err, bolt.ErrInUse) || !strings.Contains(err.Error(), path) {
 		t.Errorf("open while it is inspected: %v", err)
 	}
-	if err := f.CheckPart(t.Context(), "nothing"); authz.KindOf(err) != authz.KindInvalid || err == nil {
-		t.Errorf("a part that is not there: %v", err)
-	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +86,8 @@ func TestInspect(t *testing.T) {
 	if _, err := bolt.Inspect(path); !errors.Is(err, bolt.ErrInUse) {
 		t.Errorf("inspect while it is open: %v", err)
 	}
-	for _, part := range bolt.Parts() {
-		if err := db.CheckPart(t.Context(), part); err != nil {
-			t.Errorf("%s: %v", part, err)
-		}
+	if err := wrong(doctor.Run(t.Context(), db.Checks())); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -20,34 +20,34 @@ func (db *DB) Keys() *Keys { return &Keys{db: db} }
 
 // Find is apikey.Store.Find.
 func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
-	t, err := s.db.open(ctx)
+	t, err := s.db.loaded(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return hot(t, t.keys, d, func() (*apikey.Key, error) {
+	return readThrough(t, t.keys, d, func() (*apikey.Key, error) {
 		if !t.digests.has(d) {
 			return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
 		}
-		return keyByDigest(ctx, s.db, d)
+		return readKeyByDigest(ctx, s.db, d)
 	})
 }
 
 // Key is apikey.Store.Key.
 func (s *Keys) Key(ctx context.Context, id string) (*apikey.Key, error) {
-	if _, err := s.db.open(ctx); err != nil {
+	if _, err := s.db.loaded(ctx); err != nil {
 		return nil, err
 	}
-	return record[apikey.Key](ctx, s.db, bucketKeys, id, "no key %q")
+	return readRecord[apikey.Key](ctx, s.db, bucketKeys, id, "no key %q")
 }
 
 // Account is apikey.Store.Account.
 func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) {
-	t, err := s.db.open(ctx)
+	t, err := s.db.loaded(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := hot(t, t.accounts, id, func() (*apikey.Account, error) {
-		a, err := record[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
+	a, err := readThrough(t, t.accounts, id, func() (*apikey.Account, error) {
+		a, err := readRecord[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
 		if authz.KindOf(err) == authz.KindNotFound { // nil: an issuer can have customers of whom only its tokens tell
 			return nil, nil
 		}
@@ -63,7 +63,7 @@ func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) 
 func (s *Keys) Accounts(ctx context.Context, p apikey.Page) ([]*apikey.Account, error) {
 	var out []*apikey.Account
 	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
-		return list(tx.Bucket([]byte(bucketAccounts)).Cursor(), nil, p, func(_ string, text []byte) error {
+		return listIDs(tx.Bucket([]byte(bucketAccounts)).Cursor(), nil, p, func(_ string, text []byte) error {
 			a, err := decode[apikey.Account](text)
 			out = append(out, a)
 			return err
@@ -79,9 +79,9 @@ func (s *Keys) Keys(ctx context.Context, p apikey.Page) ([]*apikey.Key, error) {
 		keys := tx.Bucket([]byte(bucketKeys))
 		c, prefix := keys.Cursor(), []byte(nil)
 		if p.Account != "" {
-			c, prefix = tx.Bucket([]byte(bucketAccountKeys)).Cursor(), join(p.Account, "")
+			c, prefix = tx.Bucket([]byte(bucketAccountKeys)).Cursor(), joinKey(p.Account, "")
 		}
-		return list(c, prefix, p, func(id string, _ []byte) error {
+		return listIDs(c, prefix, p, func(id string, _ []byte) error {
 			k, err := decode[apikey.Key](keys.Get([]byte(id)))
 			if err == nil && k == nil {
 				err = authz.Errorf(authz.KindUnavailable, "the data file is damaged: key %q is listed and not there", id)
@@ -97,7 +97,7 @@ func (s *Keys) Keys(ctx context.Context, p apikey.Page) ([]*apikey.Key, error) {
 }
 
 // list goes through the ids behind a prefix, as the page says.
-func list(c *bbolt.Cursor, prefix []byte, p apikey.Page, each func(id string, value []byte) error) error {
+func listIDs(c *bbolt.Cursor, prefix []byte, p apikey.Page, each func(id string, value []byte) error) error {
 	limit := p.Limit
 	if limit <= 0 {
 		limit = 100

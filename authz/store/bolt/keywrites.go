@@ -37,11 +37,11 @@ func (s *Keys) AmendAccount(ctx context.Context, id string, c apikey.AccountChan
 }
 
 func (s *Keys) putAccount(w *write, a *apikey.Account) (*apikey.Account, error) {
-	a, err := keep(w, bucketAccounts, []byte(a.ID), a)
+	a, err := putJSON(w, bucketAccounts, []byte(a.ID), a)
 	if err != nil {
 		return nil, err
 	}
-	w.then(func() { s.db.tables.Load().putAccount(a) })
+	w.afterCommit(func() { s.db.cache.Load().putAccount(a) })
 	return a, nil
 }
 
@@ -110,25 +110,25 @@ func (s *Keys) addKey(w *write, k apikey.Key) (*apikey.Key, error) {
 	if k.Lineage == "" {
 		k.Lineage = k.ID
 	}
-	if err := index(w, &k); err != nil {
+	if err := indexKey(w, &k); err != nil {
 		return nil, err
 	}
 	return s.putKey(w, &k)
 }
 
 // index writes what points at a key.
-func index(w *write, k *apikey.Key) error {
+func indexKey(w *write, k *apikey.Key) error {
 	if err := w.put(bucketDigests, k.Digest[:], []byte(k.ID)); err != nil {
 		return err
 	}
-	return w.put(bucketAccountKeys, join(k.Account, k.ID), nil)
+	return w.put(bucketAccountKeys, joinKey(k.Account, k.ID), nil)
 }
 
 func (s *Keys) putKey(w *write, k *apikey.Key) (*apikey.Key, error) {
-	k, err := keep(w, bucketKeys, []byte(k.ID), k)
+	k, err := putJSON(w, bucketKeys, []byte(k.ID), k)
 	if err != nil {
 		return nil, err
 	}
-	w.then(func() { s.db.tables.Load().putKey(k) })
+	w.afterCommit(func() { s.db.cache.Load().putKey(k) })
 	return k, nil
 }

@@ -37,8 +37,8 @@ func bucketNames() []string {
 	}
 }
 
-// identify refuses a file that is not ours, makes a new one ours, and brings one of an older version up to date.
-func identify(w *write, pepper string) error {
+// ensureFormat refuses a file that is not ours, makes a new one ours, and brings one of an older version up to date.
+func ensureFormat(w *write, pepper string) error {
 	meta := w.tx.Bucket([]byte(bucketMeta))
 	if meta == nil {
 		if first, _ := w.tx.Cursor().First(); first != nil {
@@ -58,13 +58,13 @@ func identify(w *write, pepper string) error {
 	if err := checkFormat(w.tx); err != nil {
 		return err
 	}
-	if err := samePepper(meta, pepper); err != nil {
+	if err := checkPepper(meta, pepper); err != nil {
 		return err
 	}
-	return indexExpiries(w)
+	return rebuildExpiries(w)
 }
 
-func samePepper(meta *bbolt.Bucket, pepper string) error {
+func checkPepper(meta *bbolt.Bucket, pepper string) error {
 	if got := meta.Get([]byte("pepper")); string(got) != pepper {
 		return authz.Errorf(authz.KindConflict, "the file was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", got, pepper)
 	}
@@ -94,13 +94,13 @@ func checkFormat(tx *bbolt.Tx) error {
 // write is what an operation sees of the transaction that it takes part in.
 type write struct {
 	tx    *bbolt.Tx
-	books shelf    // of the whole transaction
+	books txBooks  // of the whole transaction
 	wrote bool     // the transaction has something of this operation in it
 	after []func() // run once the transaction is durable
 }
 
 // then has a function run once the write is durable and before it is acknowledged. It must not fail.
-func (w *write) then(fn func()) { w.after = append(w.after, fn) }
+func (w *write) afterCommit(fn func()) { w.after = append(w.after, fn) }
 
 // get returns a value that is good until the next put, nil if there is none.
 func (w *write) get(bucket string, key []byte) []byte { return w.tx.Bucket([]byte(bucket)).Get(key) }
@@ -128,7 +128,7 @@ func (w *write) delete(bucket string, key []byte) error {
 
 // keep writes a value as JSON and returns what will be read back, so that nothing that is held in memory changes when
 // the process starts again: a number in Meta, say, is a float64 from the beginning.
-func keep[T any](w *write, bucket string, key []byte, v *T) (*T, error) {
+func putJSON[T any](w *write, bucket string, key []byte, v *T) (*T, error) {
 	text, err := encode(v)
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func decode[T any](text []byte) (*T, error) {
 
 // join makes one key of several parts. Each but the last is preceded by its length, so that no two lists of parts make
 // the same key.
-func join(parts ...string) []byte {
+func joinKey(parts ...string) []byte {
 	var out []byte
 	for i, part := range parts {
 		if i < len(parts)-1 {
@@ -173,4 +173,4 @@ func join(parts ...string) []byte {
 }
 
 // number is a key that sorts as numbers do.
-func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+func numberKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

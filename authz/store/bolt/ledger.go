@@ -27,7 +27,7 @@ func (db *DB) Ledger() *Ledger { return &Ledger{db: db} }
 func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
 	return mutate(ctx, s.db.commits, func(w *write) (lease quota.Lease, err error) {
 		now := s.clock()
-		err = w.amend(r.Bucket, func(b *quota.Book) (err error) {
+		err = w.changeBook(r.Bucket, func(b *quota.Book) (err error) {
 			lease, err = b.Lease(r, now)
 			return err
 		})
@@ -39,7 +39,7 @@ func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, 
 func (s *Ledger) Return(ctx context.Context, r quota.ReturnRequest) error {
 	return s.db.commits.do(ctx, func(w *write) error {
 		now := s.clock()
-		return w.amend(r.Bucket, func(b *quota.Book) error { return b.Return(r, now) })
+		return w.changeBook(r.Bucket, func(b *quota.Book) error { return b.Return(r, now) })
 	})
 }
 
@@ -64,7 +64,7 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 			return old.Answer, nil
 		}
 		record := settled{At: now}
-		if err := w.amend(r.Bucket, func(b *quota.Book) (err error) {
+		if err := w.changeBook(r.Bucket, func(b *quota.Book) (err error) {
 			record.Answer, err = b.Settle(r, now)
 			return err
 		}); err != nil {
@@ -75,30 +75,30 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 				return quota.Settlement{}, err
 			}
 		}
-		if err := remember(w, r.ID, &record); err != nil {
+		if err := putSettled(w, r.ID, &record); err != nil {
 			return quota.Settlement{}, err
 		}
-		return record.Answer, forget(w, now)
+		return record.Answer, forgetSettled(w, now)
 	})
 }
 
 func settledAt(at time.Time, id string) []byte {
-	return append(number(uint64(at.UnixNano())), id...)
+	return append(numberKey(uint64(at.UnixNano())), id...)
 }
 
-func remember(w *write, id string, record *settled) error {
-	if _, err := keep(w, bucketSettled, []byte(id), record); err != nil {
+func putSettled(w *write, id string, record *settled) error {
+	if _, err := putJSON(w, bucketSettled, []byte(id), record); err != nil {
 		return err
 	}
 	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
 }
 
-// forgetAtOnce is how many old settlements one new one clears away. More than one, so that they never pile up.
-const forgetAtOnce = 8
+// settledPerForget is how many old settlements one new one clears away. More than one, so that they never pile up.
+const settledPerForget = 8
 
-func forget(w *write, now time.Time) error {
+func forgetSettled(w *write, now time.Time) error {
 	c := w.tx.Bucket([]byte(bucketSettledAt)).Cursor()
-	for range forgetAtOnce {
+	for range settledPerForget {
 		k, _ := c.First()
 		if k == nil || now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(k)))) <= quota.SettleMemory {
 			return nil
@@ -148,12 +148,12 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 		}
 		switch {
 		case old == nil:
-			if err := w.amend(e.Bucket, func(b *quota.Book) error { return verb(b, now) }); err != nil {
+			if err := w.changeBook(e.Bucket, func(b *quota.Book) error { return verb(b, now) }); err != nil {
 				return quota.Balance{}, err
 			}
 			record := e
 			record.At = now
-			if _, err := keep(w, bucketJournal, []byte(id), &record); err != nil {
+			if _, err := putJSON(w, bucketJournal, []byte(id), &record); err != nil {
 				return quota.Balance{}, err
 			}
 		case old.Verb != e.Verb || !sameBucket(old.Bucket, e.Bucket) || old.Units != e.Units:
@@ -163,7 +163,7 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 		if err != nil {
 			return quota.Balance{}, err
 		}
-		return balance(b, e.Bucket, l, now)
+		return balanceOf(b, e.Bucket, l, now)
 	})
 }
 

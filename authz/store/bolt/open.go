@@ -50,13 +50,13 @@ type DB struct {
 	bolt    *bbolt.DB
 	commits *committer
 	now     func() time.Time
-	tables  atomic.Pointer[tables] // nil once closed
+	cache   atomic.Pointer[keyCache] // nil once closed
 	views   atomic.Uint64
 }
 
-// viewsPerRest is after how many reads of the file its pages leave the memory. What is asked for often is kept elsewhere
+// viewsPerDrop is after how many reads of the file its pages leave the memory. What is asked for often is kept elsewhere
 // (tables), and each of the others leaves up to 64 kB in memory for every page that it touches.
-const viewsPerRest = 1024
+const viewsPerDrop = 1024
 
 // Open opens the file, or makes it, with its directory, where there is none. It reads the digests of all keys into memory.
 //
@@ -81,7 +81,7 @@ func Open(path string, o Options) (*DB, error) {
 			return nil, err
 		}
 	}
-	db, err := openStarted(path, o)
+	db, err := openAndLoad(path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +89,15 @@ func Open(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// openStarted opens a file that is there and reads it. Nothing is committed yet.
-func openStarted(path string, o Options) (*DB, error) {
+// openAndLoad opens a file that is there and reads it. Nothing is committed yet.
+func openAndLoad(path string, o Options) (*DB, error) {
 	file, err := openFile(path, bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: o.openFile})
 	if err != nil {
 		return nil, err
 	}
 	db := &DB{bolt: file, now: o.Now}
 	db.commits = newCommitter(file, db.reload, o.Logger)
-	if err := db.start(o.Pepper); err != nil {
+	if err := db.load(o.Pepper); err != nil {
 		_ = file.Close()
 		return nil, authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
 	}
@@ -115,7 +115,7 @@ func create(path string, o Options) error {
 	if err := temp.Close(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
 	}
-	db, err := openStarted(temp.Name(), o)
+	db, err := openAndLoad(temp.Name(), o)
 	if err != nil {
 		return err
 	}
@@ -133,11 +133,11 @@ func prepare(path string) (isNew bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, authz.Errorf(authz.KindUnavailable, "cannot make the directory for %s: %w", path, err)
 	}
-	return look(path)
+	return checkPath(path)
 }
 
 // look refuses what cannot be a file of ours, and reports whether there is nothing at all.
-func look(path string) (isNew bool, err error) {
+func checkPath(path string) (isNew bool, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -160,7 +160,7 @@ func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			letGo(file)
+			releaseFile(file)
 			db, err = nil, authz.Errorf(authz.KindConflict, "%s is damaged: %v", path, p)
 		}
 	}()
@@ -185,12 +185,12 @@ func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 }
 
 // start checks that the file is whole and ours, and reads it into memory.
-func (db *DB) start(pepper string) error {
+func (db *DB) load(pepper string) error {
 	if err := db.view(context.Background(), checkPages); err != nil {
 		return err
 	}
 	// No goroutine commits yet: the identity goes through the same steps as every later write.
-	first := &op{run: func(w *write) error { return identify(w, pepper) }, done: make(chan error, 1)}
+	first := &op{run: func(w *write) error { return ensureFormat(w, pepper) }, done: make(chan error, 1)}
 	db.commits.commit([]*op{first})
 	if err := <-first.done; err != nil {
 		return err
@@ -215,7 +215,7 @@ func (db *DB) Close() error {
 	if !db.commits.stop() {
 		return nil
 	}
-	db.tables.Store(nil)
+	db.cache.Store(nil)
 	if db.commits.broken != nil {
 		return db.commits.broken // the file is let go of when the process ends
 	}
@@ -228,8 +228,8 @@ func (db *DB) Close() error {
 // view runs a function on what is durable now.
 func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
 	return view(ctx, db.commits.begin, func(tx *bbolt.Tx) error {
-		if db.views.Add(1)%viewsPerRest == 0 {
-			defer rest(tx)
+		if db.views.Add(1)%viewsPerDrop == 0 {
+			defer dropPages(tx)
 		}
 		return read(tx)
 	})

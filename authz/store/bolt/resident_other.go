@@ -4,5 +4,5 @@ package bolt
 
 import "go.etcd.io/bbolt"
 
-// rest does nothing: elsewhere the system takes back pages by itself, when it needs the memory.
-func rest(*bbolt.Tx) {}
+// dropPages does nothing: elsewhere the system takes back pages by itself, when it needs the memory.
+func dropPages(*bbolt.Tx) {}

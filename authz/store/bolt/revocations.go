@@ -21,14 +21,14 @@ var _ revocation.Store = (*Revocations)(nil)
 // Revocations returns the revocations of the file.
 func (db *DB) Revocations() *Revocations { return &Revocations{db: db} }
 
-func matcher(kind revocation.Kind, issuer, value string) []byte {
-	return join(string(kind), issuer, value)
+func revokedKey(kind revocation.Kind, issuer, value string) []byte {
+	return joinKey(string(kind), issuer, value)
 }
 
 // Add is revocation.Store.Add.
 func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.Record, error) {
 	return mutate(ctx, s.db.commits, func(w *write) (revocation.Record, error) {
-		add, key := r, matcher(r.Kind, r.Issuer, r.Value)
+		add, key := r, revokedKey(r.Kind, r.Issuer, r.Value)
 		old, err := decode[revocation.Record](w.get(bucketRevoked, key))
 		if err != nil {
 			return revocation.Record{}, err
@@ -39,7 +39,7 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 				return *old, nil
 			}
 			add = merged
-			if err := strike(w, key, old); err != nil {
+			if err := unindexRevocation(w, key, old); err != nil {
 				return revocation.Record{}, err
 			}
 		}
@@ -47,17 +47,17 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 		if add.Revision, err = w.tx.Bucket([]byte(bucketRevisions)).NextSequence(); err != nil {
 			return revocation.Record{}, authz.Errorf(authz.KindUnavailable, "no revision: %w", err)
 		}
-		stored, err := keep(w, bucketRevoked, key, &add)
+		stored, err := putJSON(w, bucketRevoked, key, &add)
 		if err != nil {
 			return revocation.Record{}, err
 		}
-		return *stored, enter(w, key, stored)
+		return *stored, indexRevocation(w, key, stored)
 	})
 }
 
 // enter puts a record into the indexes.
-func enter(w *write, key []byte, r *revocation.Record) error {
-	if err := w.put(bucketRevisions, number(r.Revision), key); err != nil {
+func indexRevocation(w *write, key []byte, r *revocation.Record) error {
+	if err := w.put(bucketRevisions, numberKey(r.Revision), key); err != nil {
 		return err
 	}
 	if !r.ExpiresAt.IsZero() {
@@ -65,12 +65,12 @@ func enter(w *write, key []byte, r *revocation.Record) error {
 			return err
 		}
 	}
-	return indexedUntil(w, r.Revision)
+	return setIndexedUntil(w, r.Revision)
 }
 
-// strike takes a record out of the indexes.
-func strike(w *write, key []byte, r *revocation.Record) error {
-	if err := w.delete(bucketRevisions, number(r.Revision)); err != nil {
+// unindexRevocation takes a record out of the indexes.
+func unindexRevocation(w *write, key []byte, r *revocation.Record) error {
+	if err := w.delete(bucketRevisions, numberKey(r.Revision)); err != nil {
 		return err
 	}
 	if r.ExpiresAt.IsZero() {
@@ -116,7 +116,7 @@ func forgetRevoked(w *write, entry []byte) (bool, error) {
 	if r == nil || !bytes.Equal(expiry(r.ExpiresAt, key), entry) {
 		return false, w.delete(bucketExpiries, entry)
 	}
-	if err := strike(w, key, r); err != nil {
+	if err := unindexRevocation(w, key, r); err != nil {
 		return false, err
 	}
 	return true, w.delete(bucketRevoked, key)
@@ -131,7 +131,7 @@ func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]rev
 		if after+1 == 0 {
 			return nil // there is no later revision
 		}
-		for k, key := c.Seek(number(after + 1)); k != nil && len(out) < limit; k, key = c.Next() {
+		for k, key := c.Seek(numberKey(after + 1)); k != nil && len(out) < limit; k, key = c.Next() {
 			r, err := decode[revocation.Record](records.Get(key))
 			if err != nil {
 				return err
@@ -142,7 +142,7 @@ func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]rev
 			out = append(out, *r)
 		}
 		if len(out) == limit { // more follow, and all of them will have been read
-			rest(tx)
+			dropPages(tx)
 		}
 		return nil
 	})
@@ -156,7 +156,7 @@ func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]rev
 func (s *Revocations) Get(ctx context.Context, kind revocation.Kind, issuer, value string) (revocation.Record, bool, error) {
 	var r *revocation.Record
 	err := s.db.view(ctx, func(tx *bbolt.Tx) (err error) {
-		r, err = decode[revocation.Record](tx.Bucket([]byte(bucketRevoked)).Get(matcher(kind, issuer, value)))
+		r, err = decode[revocation.Record](tx.Bucket([]byte(bucketRevoked)).Get(revokedKey(kind, issuer, value)))
 		return err
 	})
 	if err != nil || r == nil {
@@ -186,7 +186,7 @@ func (s *Revocations) Mark(ctx context.Context) (revocation.Mark, error) {
 // SetMark is revocation.Marks.SetMark.
 func (s *Revocations) SetMark(ctx context.Context, m revocation.Mark) error {
 	_, err := mutate(ctx, s.db.commits, func(w *write) (struct{}, error) {
-		_, err := keep(w, bucketMeta, metaMark, &m)
+		_, err := putJSON(w, bucketMeta, metaMark, &m)
 		return struct{}{}, err
 	})
 	return err
@@ -207,7 +207,7 @@ func expiry(at time.Time, key []byte) []byte {
 // The sequence of bucketExpiries is the last revision that it knows of. Versions that did not have this bucket write
 // records without it, and their files are files of ours: where it lags behind, it is made anew.
 
-func indexedUntil(w *write, revision uint64) error {
+func setIndexedUntil(w *write, revision uint64) error {
 	if err := w.tx.Bucket([]byte(bucketExpiries)).SetSequence(revision); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "writing to %q: %w", bucketExpiries, err)
 	}
@@ -219,8 +219,8 @@ func expiriesIndexed(tx *bbolt.Tx) bool {
 	return expiries != nil && expiries.Sequence() == tx.Bucket([]byte(bucketRevisions)).Sequence()
 }
 
-// indexExpiries makes bucketExpiries anew if it lags behind.
-func indexExpiries(w *write) error {
+// rebuildExpiries makes bucketExpiries anew if it lags behind.
+func rebuildExpiries(w *write) error {
 	if expiriesIndexed(w.tx) {
 		return nil
 	}
@@ -234,7 +234,7 @@ func indexExpiries(w *write) error {
 		return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", bucketExpiries, err)
 	}
 	var entries [][]byte
-	if _, err := each(w.tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
+	if _, err := eachRecord(w.tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
 		if !r.ExpiresAt.IsZero() {
 			entries = append(entries, expiry(r.ExpiresAt, key))
 		}
@@ -248,5 +248,5 @@ func indexExpiries(w *write) error {
 			return err
 		}
 	}
-	return indexedUntil(w, w.tx.Bucket([]byte(bucketRevisions)).Sequence())
+	return setIndexedUntil(w, w.tx.Bucket([]byte(bucketRevisions)).Sequence())
 }

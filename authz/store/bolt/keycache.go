@@ -12,55 +12,55 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// hotRecords is how many keys, and how many accounts, are held decoded: those that are asked for again and again.
-const hotRecords = 50_000
+// cachedRecords is how many keys, and how many accounts, are held decoded: those that are asked for again and again.
+const cachedRecords = 50_000
 
 // tables are what is held in memory of keys and accounts: the digests of all keys, so that a key that nobody has is refused
 // without a look at the file, and the records that are in use. A million records would otherwise be several million
 // objects, which the garbage collector would go through time and again, though few of them are ever asked for.
 //
 // Only the committer changes what is there already. Reads of what is in memory take no lock that a write holds for long.
-type tables struct {
-	digests  digestSet
-	keys     *otter.Cache[apikey.Digest, *apikey.Key]
-	accounts *otter.Cache[string, *apikey.Account]
-	writes   atomic.Uint64 // rises before any record becomes another one
+type keyCache struct {
+	digests    digestSet
+	keys       *otter.Cache[apikey.Digest, *apikey.Key]
+	accounts   *otter.Cache[string, *apikey.Account]
+	generation atomic.Uint64 // rises before any record becomes another one
 }
 
-func newTables() *tables {
-	return &tables{
-		keys:     otter.Must(&otter.Options[apikey.Digest, *apikey.Key]{MaximumSize: hotRecords}),
-		accounts: otter.Must(&otter.Options[string, *apikey.Account]{MaximumSize: hotRecords}),
+func newKeyCache() *keyCache {
+	return &keyCache{
+		keys:     otter.Must(&otter.Options[apikey.Digest, *apikey.Key]{MaximumSize: cachedRecords}),
+		accounts: otter.Must(&otter.Options[string, *apikey.Account]{MaximumSize: cachedRecords}),
 	}
 }
 
-func (t *tables) putKey(k *apikey.Key) {
-	t.writes.Add(1)
+func (t *keyCache) putKey(k *apikey.Key) {
+	t.generation.Add(1)
 	t.digests.add(k.Digest)
 	t.keys.Set(k.Digest, k)
 }
 
 // putDigest notes a key that is read from the file when somebody asks for it.
-func (t *tables) putDigest(d apikey.Digest) { t.digests.add(d) }
+func (t *keyCache) putDigest(d apikey.Digest) { t.digests.add(d) }
 
-func (t *tables) putAccount(a *apikey.Account) {
-	t.writes.Add(1)
+func (t *keyCache) putAccount(a *apikey.Account) {
+	t.generation.Add(1)
 	t.accounts.Set(a.ID, a)
 }
 
 // hot finds a record in a cache, or reads it from the file and keeps it there. What is read while something is written may
 // be what it was before, and is not kept: nobody who comes later gets it.
-func hot[K comparable, T any](t *tables, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
+func readThrough[K comparable, T any](t *keyCache, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
 	if v, ok := cache.GetIfPresent(key); ok {
 		return v, nil
 	}
-	before := t.writes.Load()
+	before := t.generation.Load()
 	v, err := read()
 	if err != nil {
 		return nil, err
 	}
 	kept, ok := cache.Compute(key, func(there *T, found bool) (*T, otter.ComputeOp) {
-		if found || t.writes.Load() != before {
+		if found || t.generation.Load() != before {
 			return there, otter.CancelOp
 		}
 		return v, otter.WriteOp
@@ -99,11 +99,11 @@ func (s *digestSet) has(d apikey.Digest) bool {
 }
 
 // open returns the tables, or why nothing can be read.
-func (db *DB) open(ctx context.Context) (*tables, error) {
+func (db *DB) loaded(ctx context.Context) (*keyCache, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}
-	t := db.tables.Load()
+	t := db.cache.Load()
 	if t == nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: the store is closed")
 	}
@@ -111,7 +111,7 @@ func (db *DB) open(ctx context.Context) (*tables, error) {
 }
 
 // record reads one record from the file. It is an error if there is none.
-func record[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T, error) {
+func readRecord[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T, error) {
 	var v *T
 	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
 		v, err = decode[T](tx.Bucket([]byte(bucket)).Get([]byte(id)))
@@ -126,8 +126,8 @@ func record[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T,
 	return v, nil
 }
 
-// keyByDigest reads a key from the file.
-func keyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, error) {
+// readKeyByDigest reads a key from the file.
+func readKeyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, error) {
 	var k *apikey.Key
 	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
 		id := tx.Bucket([]byte(bucketDigests)).Get(d[:])
@@ -147,9 +147,9 @@ func keyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, err
 
 // reload reads the digests of all keys into memory.
 func (db *DB) reload() error {
-	t := newTables()
+	t := newKeyCache()
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
-		defer rest(tx)
+		defer dropPages(tx)
 		digests, keys := 0, 0
 		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, id []byte) error {
 			if len(digest) != len(apikey.Digest{}) {
@@ -172,7 +172,7 @@ func (db *DB) reload() error {
 		return nil
 	})
 	if err == nil {
-		db.tables.Store(t)
+		db.cache.Store(t)
 	}
 	return err
 }

@@ -4,8 +4,8 @@ package bolt
 
 import "os"
 
-// letGo closes a file that bbolt died on.
-func letGo(f *os.File) {
+// releaseFile closes a file that bbolt died on.
+func releaseFile(f *os.File) {
 	if f != nil {
 		_ = f.Close()
 	}
