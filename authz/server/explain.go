@@ -14,7 +14,7 @@ import (
 
 // explain decides a request that an operator describes, with the key that it is to carry.
 func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanation, error) {
-	r, err := extauthz.DecodeJSON(q.CheckRequest, extauthz.Texts{Method: q.Method, Path: q.Path, Host: q.Host}, s.reading)
+	r, err := extauthz.DecodeJSON(q.CheckRequest, extauthz.Texts{Method: q.Method, Path: q.Path, Host: q.Host}, s.decodeOptions)
 	if err != nil {
 		return check.Explanation{}, err
 	}

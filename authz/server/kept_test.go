@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 )
 
 // TestStart_OnABrokenPolicyGoesOnWithTheKept breaks the policy in several ways between two starts.
@@ -75,12 +76,12 @@ func TestStart_OnABrokenPolicyGoesOnWithTheKept(t *testing.T) {
 func TestStart_DoesNotTakeAnyKeptPolicy(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *wares){
 		"nothing is kept": func(t *testing.T, w *wares) {
-			if err := os.Remove(filepath.Join(w.cfg.DataDir, keptFile)); err != nil {
+			if err := os.Remove(filepath.Join(w.cfg.DataDir, rulebook.KeptFile)); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"a byte of it is another": func(t *testing.T, w *wares) {
-			file := filepath.Join(w.cfg.DataDir, keptFile)
+			file := filepath.Join(w.cfg.DataDir, rulebook.KeptFile)
 			raw, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)

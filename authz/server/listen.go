@@ -43,8 +43,8 @@ const (
 	refusalsEvery = 10 * time.Second
 )
 
-// serveGRPC makes the server for checks, and takes its port.
-func (s *Server) serveGRPC(registry *prometheus.Registry) error {
+// openGRPC makes the server for checks, and takes its port.
+func (s *Server) openGRPC(registry *prometheus.Registry) error {
 	s.leaving = newLeaving()
 	options := append(grpcOptions(s.cfg.Listen.MaxConnectionAge.Duration), grpc.StreamInterceptor(s.leaving.interceptor))
 	if s.tls != nil {
@@ -58,7 +58,7 @@ func (s *Server) serveGRPC(registry *prometheus.Registry) error {
 	s.health = health.NewServer()
 	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
-	extauthz.Register(s.grpc, extauthz.NewServer(s.checker, s.reading, s.log))
+	extauthz.Register(s.grpc, extauthz.NewServer(s.checker, s.decodeOptions, s.log))
 	return nil
 }
 
@@ -155,8 +155,8 @@ func (r *refusals) total() uint64 {
 	return r.n
 }
 
-// serveHealth opens the port for health alone, if there is to be one.
-func (s *Server) serveHealth() (err error) {
+// openHealth opens the port for health alone, if there is to be one.
+func (s *Server) openHealth() (err error) {
 	if s.cfg.Listen.Health == "" {
 		return nil
 	}
@@ -168,8 +168,8 @@ func (s *Server) serveHealth() (err error) {
 	return nil
 }
 
-// serveMetrics opens the port for metrics alone, if there is to be one.
-func (s *Server) serveMetrics(registry *prometheus.Registry) (err error) {
+// openMetrics opens the port for metrics alone, if there is to be one.
+func (s *Server) openMetrics(registry *prometheus.Registry) (err error) {
 	if s.cfg.Listen.Metrics == "" {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (s *Server) serveMetrics(registry *prometheus.Registry) (err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	s.metrics = s.httpServer(mux)
+	s.scrapes = s.httpServer(mux)
 	return nil
 }
 

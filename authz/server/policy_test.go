@@ -12,6 +12,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
@@ -100,7 +101,7 @@ func TestCustomDeny_EveryFormDenies(t *testing.T) {
 		var before, status admin.Status
 		r.do("GET", "/v1/status", nil, &before)
 		writeFiles(t, dir, "custom.rego", "package tollkeeper.custom\n\n"+rule+"\n")
-		if _, err := CheckPolicies(t.Context(), cfg.Policy, nil); err != nil {
+		if _, err := rulebook.Check(t.Context(), cfg.Policy, nil); err != nil {
 			t.Errorf("%s\nis refused: %v", rule, err)
 			continue
 		}
@@ -181,7 +182,7 @@ func TestPolicyWarnings_AreLogged(t *testing.T) {
 	if got := grep(log.String(), "tollkeper.custom"); !strings.Contains(got, `"WARN"`) || !strings.Contains(got, "did you mean package tollkeeper.custom?") {
 		t.Errorf("logged: %s", got)
 	}
-	s, err := CheckPolicies(t.Context(), config.Policy{}, nil)
+	s, err := rulebook.Check(t.Context(), config.Policy{}, nil)
 	if err != nil || len(s.Warnings) > 0 || !s.StrictErrors {
 		t.Errorf("the shipped policies: %v, %+v", err, s)
 	}

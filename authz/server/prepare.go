@@ -16,6 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles"
@@ -34,11 +35,11 @@ func (f *StartFault) Unwrap() error { return f.Err }
 // parts are what a configuration makes of itself and of the files that it names, before anything is opened that only one
 // server can have. New and Check make them, so that what stops the one is found by the other.
 type parts struct {
-	hasher  apikey.Hasher
-	tls     *tlsfiles.Files // nil: there is none
-	reading extauthz.Options
-	tokens  *token.Options // nil: no tokens are understood
-	events  signals.Options
+	hasher        apikey.Hasher
+	tls           *tlsfiles.Files // nil: there is none
+	decodeOptions extauthz.Options
+	tokens        *token.Options // nil: no tokens are understood
+	events        signals.Options
 }
 
 // prepare makes the parts, or says everything that is wrong with them.
@@ -54,7 +55,7 @@ func prepare(cfg *config.Config, log *slog.Logger) (p parts, faults []StartFault
 	var field string
 	p.tls, field, err = openTLS(&cfg.TLS, log)
 	fail(field, err)
-	p.reading, err = readingOf(&cfg.Request)
+	p.decodeOptions, err = readDecodeOptions(&cfg.Request)
 	fail("request.proto_descriptor", err)
 	var more []StartFault
 	p.tokens, more = tokenOptions(&cfg.Tokens, log)
@@ -63,7 +64,7 @@ func prepare(cfg *config.Config, log *slog.Logger) (p parts, faults []StartFault
 	return p, append(faults, more...)
 }
 
-func readingOf(cfg *config.Request) (extauthz.Options, error) {
+func readDecodeOptions(cfg *config.Request) (extauthz.Options, error) {
 	o := extauthz.Options{SkipBody: cfg.SkipBodyParse}
 	if cfg.ProtoDescriptor == "" {
 		return o, nil
@@ -158,31 +159,25 @@ func CheckFields(cfg *config.Config) []StartFault {
 	return append(issuerFaults(&cfg.Tokens), clientFaults(cfg)...)
 }
 
-// Seen is what Check saw.
-type Seen struct {
+// CheckResult is what Check saw.
+type CheckResult struct {
 	Faults []StartFault
 	Policy *policy.Policy // nil if it cannot be used
 }
 
 // Check returns everything for which New would not start with a configuration on this machine. It takes the ports for a
 // moment, unless a server runs on the data directory, and changes nothing.
-func Check(ctx context.Context, cfg config.Config) Seen {
+func Check(ctx context.Context, cfg config.Config) CheckResult {
 	log := slog.New(slog.DiscardHandler)
 	p, faults := prepare(&cfg, log)
-	seen := Seen{Faults: faults}
+	seen := CheckResult{Faults: faults}
 	fail := func(field string, err error) {
 		if err != nil {
 			seen.Faults = append(seen.Faults, StartFault{field, err})
 		}
 	}
-	shipped, err := shippedReasons(ctx, cfg.Policy.Profile)
-	if err == nil {
-		rules := &rulebook{cfg: cfg.Policy, shipped: shipped, log: log}
-		var next *ruling
-		if next, err = rules.load(ctx, source(cfg.Policy), cfg.Policy); err == nil {
-			seen.Policy = next.policy
-		}
-	}
+	var err error
+	seen.Policy, err = rulebook.Load(ctx, cfg.Policy, log)
 	fail("policy", err)
 	fail("data_dir", checkDataDir(cfg.DataDir))
 	running := false

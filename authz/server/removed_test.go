@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 )
 
 const plansInUse = `tollkeeper:
@@ -89,7 +89,7 @@ func TestReload_DoesNotTakeAwayWhatIsUsed(t *testing.T) {
 			writeFiles(t, w.dir, c.file, edited)
 			var used admin.Plans
 			w.do("GET", "/v1/plans", nil, &used)
-			_, err = CheckPolicies(t.Context(), w.cfg.Policy, &used)
+			_, err = rulebook.Check(t.Context(), w.cfg.Policy, &used)
 			w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
 			now := w.status()
 			for _, text := range append(c.want, "policy.allow_removed_plans") {
@@ -134,7 +134,7 @@ func TestReload_FollowsOnceThePlanIsLeft(t *testing.T) {
 	w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
 	plan := "extra"
 	w.do("PATCH", "/v1/accounts/acme", admin.AccountUpdate{Plan: &plan}, nil)
-	w.rules.again(t.Context(), func() { _ = syscall.Kill(syscall.Getpid(), syscall.SIGHUP) })
+	w.rules.Recheck(t.Context())
 	w.await("the change is in force", func() bool { return w.status().PolicyFault == "" })
 }
 
@@ -168,7 +168,7 @@ func TestStart_WithoutAPlanThatIsUsed(t *testing.T) {
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(w.cfg.DataDir, keptFile)); err != nil {
+	if err := os.Remove(filepath.Join(w.cfg.DataDir, rulebook.KeptFile)); err != nil {
 		t.Fatal(err)
 	}
 	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "basic:", "base:", 1))
@@ -176,7 +176,7 @@ func TestStart_WithoutAPlanThatIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CheckPolicies(t.Context(), w.cfg.Policy, used); err == nil || !strings.Contains(err.Error(), `plan "basic" does not exist, and is used by 1 account (acme)`) {
+	if _, err := rulebook.Check(t.Context(), w.cfg.Policy, used); err == nil || !strings.Contains(err.Error(), `plan "basic" does not exist, and is used by 1 account (acme)`) {
 		t.Errorf("by the data file: %v", err)
 	}
 	log := &journal{}
@@ -198,9 +198,9 @@ func TestTokenPlans_AreUsed(t *testing.T) {
 		plans.Record(&check.Entry{Facts: &authz.Facts{Token: authz.TokenFact{Status: authz.TokenValid, Plan: "gold"}}})
 		plans.Record(&check.Entry{Facts: &authz.Facts{Token: authz.TokenFact{Status: authz.TokenExpired, Plan: "silver"}}})
 	}
-	uses := make(map[string]*admin.PlanUse)
+	uses := make(rulebook.Uses)
 	plans.addTo(uses)
-	if len(uses) != 1 || usedBy(uses["gold"])[0] != "tokens that name it" {
+	if len(uses) != 1 || !uses["gold"].Tokens {
 		t.Errorf("%+v", uses)
 	}
 }

@@ -47,9 +47,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
-	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
 	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token"
@@ -62,7 +62,6 @@ const (
 	syncEvery     = time.Second
 	pruneEvery    = time.Minute
 	forgetEvery   = 10 * time.Minute
-	retryEvery    = 30 * time.Second
 )
 
 // Server is a Tollkeeper that listens.
@@ -72,22 +71,22 @@ type Server struct {
 	version string
 	node    quota.NodeID
 
-	clock       *quota.Clock // of the ledger and of leases
-	stores      stores
-	revocations *revocation.Set
-	pruner      *revocation.Pruner
-	dispenser   *quota.Dispenser
-	tokens      *token.Verifier // nil: no tokens are understood
-	rules       *rulebook
-	checker     *check.Checker
-	identifier  *apikey.Identifier
-	places      check.Sources // in which a key may stand
-	fingerprint string        // of the policies that were loaded first
-	tokenPlans  tokenPlans
-	decisions   *decisionlog.Log
-	closers     []io.Closer // in the order in which they were opened
-	reading     extauthz.Options
-	word        *admin.Announcement // of where it listens; nil before
+	clock         *quota.Clock // of the ledger and of leases
+	stores        stores
+	revocations   *revocation.Set
+	pruner        *revocation.Pruner
+	dispenser     *quota.Dispenser
+	tokens        *token.Verifier // nil: no tokens are understood
+	rules         *rulebook.Book
+	metrics       *telemetry.Metrics
+	checker       *check.Checker
+	identifier    *apikey.Identifier
+	places        check.Sources // in which a key may stand
+	tokenPlans    tokenPlans
+	decisions     *decisionlog.Log
+	closers       []io.Closer // in the order in which they were opened
+	decodeOptions extauthz.Options
+	word          *admin.Announcement // of where it listens; nil before
 
 	tls     *tlsfiles.Files // nil: there is none
 	health  *health.Server
@@ -95,7 +94,7 @@ type Server struct {
 	admin   *http.Server
 	events  *http.Server // nil: nobody else may revoke
 	probes  *grpc.Server // nil: health is asked for where checks are
-	metrics *http.Server // nil: metrics are read through admin
+	scrapes *http.Server // nil: metrics are read through admin
 	leaving leaving
 
 	grpcL, adminL, eventsL, healthL, metricsL net.Listener
@@ -118,7 +117,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if len(faults) > 0 {
 		return nil, &faults[0]
 	}
-	s.tls, s.reading = p.tls, p.reading
+	s.tls, s.decodeOptions = p.tls, p.decodeOptions
 	s.clock = quota.NewClock(s.clockJumped)
 	if s.stores, err = openStores(cfg, p.hasher, s.clock.Now, log); err != nil {
 		return nil, err
@@ -133,24 +132,24 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.assemble(ctx, &p, registry); err != nil {
 		return nil, err
 	}
-	if err := s.serveGRPC(registry); err != nil {
+	if err := s.openGRPC(registry); err != nil {
 		return nil, err
 	}
-	if err := s.serveHealth(); err != nil {
+	if err := s.openHealth(); err != nil {
 		return nil, err
 	}
-	if err := s.serveMetrics(registry); err != nil {
+	if err := s.openMetrics(registry); err != nil {
 		return nil, err
 	}
-	if err := s.serveEvents(p.events); err != nil {
+	if err := s.openEvents(p.events); err != nil {
 		return nil, err
 	}
-	return s, s.serveAdmin(p.hasher, adminToken, registry)
+	return s, s.openAdmin(p.hasher, adminToken, registry)
 }
 
 // assemble makes the checker and what it needs.
 func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheus.Registry) error {
-	shipped, err := shippedReasons(ctx, s.cfg.Policy.Profile)
+	shipped, err := rulebook.ShippedReasons(ctx, s.cfg.Policy.Profile)
 	if err != nil {
 		return fmt.Errorf("shipped policies: %w", err)
 	}
@@ -197,12 +196,13 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
-		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.memo() },
+		Issuers: s.issuerGauges, Memo: func() telemetry.Memo { return s.rules.Memo() },
 	})
-	s.rules = &rulebook{
-		cfg: s.cfg.Policy, dataDir: s.cfg.DataDir, shipped: shipped, metrics: metrics, log: s.log, use: s.checker.Use, uses: s.planUses,
-	}
-	if s.fingerprint, err = s.rules.begin(ctx); err != nil {
+	s.metrics = metrics
+	s.rules = rulebook.New(rulebook.Options{
+		Policy: s.cfg.Policy, DataDir: s.cfg.DataDir, Shipped: shipped, Metrics: metrics, Log: s.log, Use: s.checker.Use, Uses: s.planUses,
+	})
+	if err = s.rules.Start(ctx); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	return nil
@@ -220,9 +220,9 @@ func (s *Server) clockJumped(jump time.Duration, believed bool) {
 	}
 }
 
-// planUses says who is on which plan.
-func (s *Server) planUses(ctx context.Context) (map[string]*admin.PlanUse, error) {
-	uses, err := planUses(ctx, s.stores.keys, time.Now(), func(k *apikey.Key) bool {
+// planUses tells who is on which plan.
+func (s *Server) planUses(ctx context.Context) (rulebook.Uses, error) {
+	uses, err := countUses(ctx, s.stores.keys, time.Now(), func(k *apikey.Key) bool {
 		return s.revocations.Key(k.ID) || s.revocations.Account(k.Account, k.CreatedAt)
 	})
 	if err != nil {
@@ -266,7 +266,7 @@ func (s *Server) openDecisionLog() error {
 	return nil
 }
 
-func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *prometheus.Registry) error {
+func (s *Server) openAdmin(hasher apikey.Hasher, adminToken string, registry *prometheus.Registry) error {
 	var err error
 	if s.adminL, err = listen("listen.admin", s.cfg.Listen.Admin); err != nil {
 		return err
@@ -280,7 +280,7 @@ func (s *Server) serveAdmin(hasher apikey.Hasher, adminToken string, registry *p
 		Decision:    s.decisions.Find,
 		CheckLedger: s.checkLedger, RecordLife: s.recordLife(), Skew: s.cfg.Tokens.Skew.Duration,
 	}
-	service.PlanUses = s.rules.planUses
+	service.PlanUses = s.rules.Plans
 	if s.tokens != nil {
 		service.Tokens, service.Issuers, service.Signers = s.tokens, s.tokens.Names(), s.tokens.Signers()
 	}
@@ -312,12 +312,10 @@ func (s *Server) status() admin.Status {
 	rules := s.checker.Rules()
 	out := admin.Status{
 		Address: "http://" + s.AdminAddr(), DataDir: absolute(s.cfg.DataDir),
-		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.faultText(), ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Node: string(s.node),
+		Version: s.version, Policy: rules.Policy.Revision(), PolicyFault: s.rules.Fault(), ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Node: string(s.node),
 		Revocations: s.revocations.Len(), Plans: make([]string, 0, len(rules.Plans)),
 	}
-	if at := s.rules.keptAt.Load(); at != nil {
-		out.PolicyKept = *at
-	}
+	out.PolicyKept = s.rules.KeptAt()
 	for name := range rules.Plans {
 		out.Plans = append(out.Plans, name)
 	}
@@ -328,7 +326,7 @@ func (s *Server) status() admin.Status {
 // wholeStatus is the status with what may take a while to find.
 func (s *Server) wholeStatus(ctx context.Context) admin.Status {
 	out := s.status()
-	out.MissingPlans = s.rules.missingPlans(ctx)
+	out.MissingPlans = s.rules.MissingPlans(ctx)
 	return out
 }
 
@@ -390,7 +388,7 @@ func (s *Server) startServing(wg *sync.WaitGroup) <-chan error {
 		name string
 		on   *http.Server
 		at   net.Listener
-	}{{"admin", s.admin, s.adminL}, {"events", s.events, s.eventsL}, {"metrics", s.metrics, s.metricsL}} {
+	}{{"admin", s.admin, s.adminL}, {"events", s.events, s.eventsL}, {"metrics", s.scrapes, s.metricsL}} {
 		if h.on == nil {
 			continue
 		}
@@ -435,16 +433,9 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 			})
 		})
 	}
-	interval := s.cfg.Policy.ReloadInterval.Duration
-	if interval == 0 || len(s.cfg.Policy.Paths) == 0 {
-		interval = 1 << 62 // never: only when told to
-	}
-	wg.Go(func() { s.rules.audit(ctx) })
-	w := policy.NewWatcher(source(s.cfg.Policy), interval, s.fingerprint, s.rules.reload)
-	wg.Go(func() { every(ctx, retryEvery, func() { s.rules.again(ctx, w.Poke) }) })
+	wg.Go(func() { s.rules.Run(ctx) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // before Run goes on: unheeded, the signal would end the process
-	wg.Go(func() { w.Run(ctx) })
 	wg.Go(func() {
 		defer signal.Stop(hup)
 		for {
@@ -452,7 +443,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				w.Poke()
+				s.rules.Poke()
 				s.decisions.Reopen()
 			}
 		}
@@ -477,7 +468,7 @@ func (s *Server) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, h := range []*http.Server{s.admin, s.events, s.metrics} {
+	for _, h := range []*http.Server{s.admin, s.events, s.scrapes} {
 		if h == nil {
 			continue
 		}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 )
 
 // running is a server on free ports, with clients for both.
@@ -296,7 +297,7 @@ func TestReasonsTableIsChecked(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := CheckPolicies(t.Context(), config.Policy{Paths: []string{dir}}, nil); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
+			if _, err := rulebook.Check(t.Context(), config.Policy{Paths: []string{dir}}, nil); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
 				t.Errorf("accepted: %v", err)
 			}
 		})

@@ -103,12 +103,12 @@ func (s *Server) recordLife() time.Duration {
 	return t.RevocationTTL()
 }
 
-// serveEvents opens the port at which others revoke tokens, if there is to be one.
-func (s *Server) serveEvents(opt signals.Options) error {
+// openEvents opens the port at which others revoke tokens, if there is to be one.
+func (s *Server) openEvents(opt signals.Options) error {
 	if s.cfg.Listen.Events == "" {
 		return nil
 	}
-	opt.MaxLifetime, opt.Refused = s.recordLife(), s.rules.metrics.SignalRefused
+	opt.MaxLifetime, opt.Refused = s.recordLife(), s.metrics.SignalRefused
 	var err error
 	if s.eventsL, err = listen("listen.events", s.cfg.Listen.Events); err != nil {
 		return err

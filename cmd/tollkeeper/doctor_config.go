@@ -15,6 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
 )
 
@@ -100,7 +101,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	}
 	s.Memo = p.Memo()
 	var load *policy.LoadError
-	checked, err := server.CheckPolicies(ctx, cfg, nil)
+	checked, err := rulebook.Check(ctx, cfg, nil)
 	for _, w := range checked.Warnings {
 		s.PolicyNotes = append(s.PolicyNotes, w.String())
 	}
@@ -112,7 +113,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	if len(cfg.Paths) == 0 {
 		return // those that are shipped were tested before
 	}
-	results, err := server.TestPolicies(ctx, cfg)
+	results, err := rulebook.Test(ctx, cfg)
 	if err != nil {
 		s.FailedTests = faultLines(err)
 	}
@@ -125,7 +126,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 
 // planState looks whether the policies have the plans that are used: by the data file, or by the server that has it.
 func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
-	if at, err := server.PolicyKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
+	if at, err := rulebook.LastKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
 		s.PolicyKept = at.Format(time.RFC3339)
 	}
 	if cfg.Store != "bolt" || !server.HasLedger(cfg.DataDir) {
@@ -139,7 +140,7 @@ func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 	if err != nil {
 		return // what is wrong with the data directory is said elsewhere
 	}
-	s.MissingPlans, _ = server.CheckPlans(cmd.Context(), cfg.Policy, used) // and so is what is wrong with the policies
+	s.MissingPlans, _ = rulebook.Lacking(cmd.Context(), cfg.Policy, used) // and so is what is wrong with the policies
 }
 
 func faultLines(err error) []string {

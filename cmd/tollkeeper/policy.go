@@ -14,7 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
-	"github.com/tollkeeper-authz/tollkeeper/authz/server"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
@@ -44,7 +44,7 @@ that lack one of them are at fault, as they are when they are loaded.`,
 					return err
 				}
 			}
-			s, err := server.CheckPolicies(cmd.Context(), cfg, used)
+			s, err := rulebook.Check(cmd.Context(), cfg, used)
 			if err != nil {
 				return c.policyFaults(cmd, err)
 			}
@@ -109,7 +109,7 @@ func (c *cli) policyTestCmd() *cobra.Command {
 does. No server is needed. Without paths, the shipped policies are tested.`,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
-			results, err := server.TestPolicies(cmd.Context(), cfg)
+			results, err := rulebook.Test(cmd.Context(), cfg)
 			if err != nil {
 				return c.policyFaults(cmd, err)
 			}
