@@ -293,7 +293,7 @@ func (c *cli) doctorRulesCmd() *cobra.Command {
 				t.field("severity", string(r.Severity))
 				t.field("wrong", r.Title)
 				t.field("why", r.Why)
-				t.field("mend", r.Mend)
+				t.field("mend", r.Remedy)
 			})
 		},
 	}

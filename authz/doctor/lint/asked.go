@@ -30,7 +30,7 @@ func asked(in *Input, report func(Finding)) {
 		case len(e.listeners) == 0 && !e.dump:
 			// a bootstrap that gets everything from a control plane
 			f := e.says("there are no listeners in here to be judged")
-			f.Severity, f.Mend = Info, askRunning
+			f.Severity, f.Remedy = Info, askRunning
 			report(f)
 		case !anybody:
 			report(e.says("no listener asks %s", in.authorizer()))

@@ -209,7 +209,7 @@ func certClients(in *Input, report func(Finding)) {
 			}
 			f, fence = o.at("tls", "client_names").says("every client with a certificate of the CA may ask on %s, whatever it was issued for", o.Config.Listen.GRPC),
 				"every client of %s with a certificate of the CA may ask: only a NetworkPolicy says who they are"
-			f.Mend = "Name the certificates of your Envoys in tls.client_names."
+			f.Remedy = "Name the certificates of your Envoys in tls.client_names."
 		}
 		if in.fenced(o) {
 			f.Wrong, f.Severity = fmt.Sprintf(fence, o.Config.Listen.GRPC), Info

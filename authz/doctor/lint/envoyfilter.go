@@ -143,7 +143,7 @@ func removedByPatch(in *Input, report func(Finding)) {
 }
 
 func mended(f Finding, mend string) Finding {
-	f.Mend = mend
+	f.Remedy = mend
 	return f
 }
 

@@ -277,7 +277,7 @@ func fields(s spot, report func(Finding), known string) {
 			hint = fmt.Sprintf(": did you mean %q?", near)
 		}
 		f := s.at(k).says("there is no field %q here%s", k, hint)
-		f.Mend = "Correct the name: a cluster refuses the object, or drops the field without a word."
+		f.Remedy = "Correct the name: a cluster refuses the object, or drops the field without a word."
 		report(f)
 	}
 }

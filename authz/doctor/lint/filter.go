@@ -105,7 +105,7 @@ func onError(in *Input, report func(Finding)) {
 			report(at.at("code").says("without an answer callers get %d, as if they were to blame", code))
 		case v.known() && v.before(1, 37, 0):
 			f := at.says("Envoy %s answers 403 whatever is set here", v)
-			f.Mend = "Use Envoy 1.37.1 or newer."
+			f.Remedy = "Use Envoy 1.37.1 or newer."
 			report(f)
 		}
 	}
@@ -211,7 +211,7 @@ func retries(in *Input, report func(Finding)) {
 		}
 		if g.GetGoogleGrpc() != nil {
 			f := a.at("grpc_service", "google_grpc").says("google_grpc takes no retry policy, and has no cluster whose TLS, limits and health could be judged")
-			f.Mend = "Use envoy_grpc with a cluster."
+			f.Remedy = "Use envoy_grpc with a cluster."
 			report(f)
 			continue
 		}

@@ -48,7 +48,7 @@ func egHTTP(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if at := o.extAuth("http"); at.is {
 			f := at.says("it asks over HTTP, which Tollkeeper does not answer")
-			f.Mend = "Use grpc."
+			f.Remedy = "Use grpc."
 			report(f)
 		}
 	}
@@ -66,7 +66,7 @@ func egOnError(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if at := o.extAuth("statusOnError"); number(at.text()) < 500 {
 			f := at.says("without an answer callers get %s, as if they were to blame", statusText(at))
-			f.Mend = "Set statusOnError: 503."
+			f.Remedy = "Set statusOnError: 503."
 			report(f)
 		}
 	}
@@ -86,7 +86,7 @@ func egTimeouts(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if d := o.checkTimeout(); d > maxCheck || d <= 0 {
 			f := o.extAuth("timeout").says("a check is waited for up to %v: requests pile up behind a slow authorizer", d)
-			f.Mend = "Set timeout: 300ms."
+			f.Remedy = "Set timeout: 300ms."
 			report(f)
 		}
 	}
@@ -96,7 +96,7 @@ func egBody(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if at := o.extAuth("bodyToExtAuth"); at.is {
 			f := at.says("every body is held back before the check, which stalls streams")
-			f.Severity, f.Mend = Warning, "Remove bodyToExtAuth."
+			f.Severity, f.Remedy = Warning, "Remove bodyToExtAuth."
 			report(f)
 		}
 	}
@@ -106,7 +106,7 @@ func egRecomputes(in *Input, report func(Finding)) {
 	for _, o := range in.asking() {
 		if at := o.extAuth("recomputeRoute"); at.truthy() {
 			f := at.says("the route is chosen again after the check: what was checked may not be what is served")
-			f.Mend = "Remove recomputeRoute."
+			f.Remedy = "Remove recomputeRoute."
 			report(f)
 		}
 	}
@@ -122,7 +122,7 @@ func egWithheld(in *Input, report func(Finding)) {
 		for _, h := range headers {
 			if !slices.ContainsFunc(at.items(), func(s spot) bool { return strings.EqualFold(s.text(), h) }) {
 				f := at.says("%s is not among the headers that Tollkeeper is shown: a credential in it counts as missing", h)
-				f.Mend = "Add it, or remove headersToExtAuth."
+				f.Remedy = "Add it, or remove headersToExtAuth."
 				report(f)
 			}
 		}
@@ -271,7 +271,7 @@ func egStripped(in *Input, report func(Finding)) {
 			if len(in.objectsOf(egGroup, "ClientTrafficPolicy")) == 0 {
 				f.Severity = Warning // it may stand in files that are not here
 			}
-			f.Mend = "Add a ClientTrafficPolicy for the gateway with headers: {earlyRequestHeaders: {removeOnMatch: [{type: Prefix, value: x-tollkeeper-}]}}."
+			f.Remedy = "Add a ClientTrafficPolicy for the gateway with headers: {earlyRequestHeaders: {removeOnMatch: [{type: Prefix, value: x-tollkeeper-}]}}."
 			report(f)
 		}
 	}
@@ -327,12 +327,12 @@ func egPaths(in *Input, report func(Finding)) {
 	for _, o := range in.objectsOf(egGroup, "ClientTrafficPolicy") {
 		if at := o.at("spec", "path", "disableMergeSlashes"); at.truthy() {
 			f := at.says("//admin is not /admin to the routes, though it is to many services")
-			f.Severity, f.Mend = Warning, "Remove disableMergeSlashes."
+			f.Severity, f.Remedy = Warning, "Remove disableMergeSlashes."
 			report(f)
 		}
 		if at := o.at("spec", "path", "escapedSlashesAction"); at.text() == "KeepUnchanged" {
 			f := at.says("/a%%2fadmin is not /a/admin to the routes, though it is to many services")
-			f.Severity, f.Mend = Warning, "Use UnescapeAndRedirect."
+			f.Severity, f.Remedy = Warning, "Use UnescapeAndRedirect."
 			report(f)
 		}
 	}
@@ -342,7 +342,7 @@ func egUnderscores(in *Input, report func(Finding)) {
 	for _, o := range in.objectsOf(egGroup, "ClientTrafficPolicy") {
 		if at := o.at("spec", "headers", "withUnderscoresAction"); at.text() == "Allow" {
 			f := at.says("x_tollkeeper_account passes, which CGI, WSGI and others cannot tell from x-tollkeeper-account")
-			f.Mend = "Remove withUnderscoresAction: such requests are rejected then."
+			f.Remedy = "Remove withUnderscoresAction: such requests are rejected then."
 			report(f)
 		}
 	}

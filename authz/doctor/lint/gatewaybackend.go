@@ -92,7 +92,7 @@ func egClear(in *Input, report func(Finding)) {
 			continue
 		}
 		f := b.says("checks, with the credentials in them, cross the network in the clear, and whoever answers is believed")
-		f.Severity, f.Mend = Warning, "Give Tollkeeper a certificate, and add a BackendTLSPolicy for its "+b.kind+"."
+		f.Severity, f.Remedy = Warning, "Give Tollkeeper a certificate, and add a BackendTLSPolicy for its "+b.kind+"."
 		report(f)
 	}
 }
@@ -114,7 +114,7 @@ func egConnects(in *Input, report func(Finding)) {
 		}
 		if wait := o.checkTimeout(); connect >= wait {
 			f := at.says("connecting may take %v and a check only %v: a host that does not answer costs whole checks", connect, wait)
-			f.Mend = "Set grpc.backendSettings.timeout.tcp.connectTimeout: 100ms."
+			f.Remedy = "Set grpc.backendSettings.timeout.tcp.connectTimeout: 100ms."
 			report(f)
 		}
 	}
@@ -125,7 +125,7 @@ func egBreakers(in *Input, report func(Finding)) {
 		at := o.extAuth("grpc", "backendSettings", "circuitBreaker", "maxParallelRequests")
 		if number(at.text()) <= defaultMaxRequests {
 			f := at.says("more than %d checks at a time are refused, which is an outage at the first burst", max(number(at.text()), defaultMaxRequests))
-			f.Mend = "Set grpc.backendSettings.circuitBreaker: {maxParallelRequests: 10000, maxPendingRequests: 10000}."
+			f.Remedy = "Set grpc.backendSettings.circuitBreaker: {maxParallelRequests: 10000, maxPendingRequests: 10000}."
 			report(f)
 		}
 	}
@@ -183,7 +183,7 @@ func egUnlimited(in *Input, report func(Finding)) {
 	}
 	for _, o := range in.asking() {
 		f := o.at("spec").says("no BackendTrafficPolicy ends streams: a WebSocket is checked when it is opened and lasts as long as it likes")
-		f.Severity, f.Mend = Info, "Set timeout: {http: {maxStreamDuration: 1h}} in a BackendTrafficPolicy."
+		f.Severity, f.Remedy = Info, "Set timeout: {http: {maxStreamDuration: 1h}} in a BackendTrafficPolicy."
 		report(f)
 	}
 }

@@ -91,7 +91,7 @@ func istioHTTP(in *Input, report func(Finding)) {
 		for _, s := range m.at("extensionProviders").items() {
 			if http := s.at("envoyExtAuthzHttp"); http.is {
 				f := http.called("extension provider %q", s.at("name").text()).says("it asks over HTTP, which Tollkeeper does not answer")
-				f.Mend = "Use " + grpcProvider + "."
+				f.Remedy = "Use " + grpcProvider + "."
 				report(f)
 			}
 		}
@@ -102,7 +102,7 @@ func istioFailsOpen(in *Input, report func(Finding)) {
 	for _, p := range in.providers() {
 		if at := p.grpc.at("failOpen"); at.truthy() {
 			f := at.says("a check that fails, or that nobody answers, lets the request through")
-			f.Mend = "Remove failOpen."
+			f.Remedy = "Remove failOpen."
 			report(f)
 		}
 	}
@@ -113,7 +113,7 @@ func istioOnError(in *Input, report func(Finding)) {
 		at := p.grpc.at("statusOnError")
 		if code, err := strconv.Atoi(at.text()); err != nil || code < 500 {
 			f := at.says("without an answer callers get %s, as if they were to blame", statusText(at))
-			f.Mend = `Set statusOnError: "503".`
+			f.Remedy = `Set statusOnError: "503".`
 			report(f)
 		}
 	}
@@ -139,7 +139,7 @@ func istioTimeouts(in *Input, report func(Finding)) {
 		for _, other := range all {
 			if p.name != other.name && strings.HasPrefix(other.name, p.name) {
 				f := p.at("name").says("the name begins the name %q: policies for that one run this one too", other.name)
-				f.Mend = "Choose names of which none begins another."
+				f.Remedy = "Choose names of which none begins another."
 				report(f)
 			}
 		}
@@ -150,7 +150,7 @@ func istioBody(in *Input, report func(Finding)) {
 	for _, p := range in.providers() {
 		if at := p.grpc.at("includeRequestBodyInCheck"); at.is {
 			f := at.says("every body is held back before the check, which stalls streams")
-			f.Severity, f.Mend = Warning, "Remove includeRequestBodyInCheck."
+			f.Severity, f.Remedy = Warning, "Remove includeRequestBodyInCheck."
 			report(f)
 		}
 	}
@@ -167,7 +167,7 @@ func istioPaths(in *Input, report func(Finding)) {
 		at := m.at("pathNormalization", "normalization")
 		if v := at.text(); v != "MERGE_SLASHES" && v != "DECODE_AND_MERGE_SLASHES" {
 			f := at.says("//admin is not /admin to policies and routes, though it is to many services")
-			f.Severity, f.Mend = Warning, "Set pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}."
+			f.Severity, f.Remedy = Warning, "Set pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}."
 			if !at.is {
 				f.Severity = Info // an EnvoyFilter may do it, or a part of the mesh configuration that is not here
 			}

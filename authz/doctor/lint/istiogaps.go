@@ -269,7 +269,7 @@ func leftOut(in *Input, report func(Finding)) {
 func (h hole) finding(o *object) Finding {
 	if len(h) == 0 {
 		f := o.at("spec", "rules").says("there is no request that the rules take, so that nobody is asked")
-		f.Mend = "Write rules: [{}] to check every request."
+		f.Remedy = "Write rules: [{}] to check every request."
 		return f
 	}
 	var words []string
@@ -282,7 +282,7 @@ func (h hole) finding(o *object) Finding {
 	}
 	f := h[0].says("requests go to your service unchecked: %s", strings.Join(words, ", "))
 	f.Severity = severity
-	f.Mend = "Remove the exemption, or name it with --unchecked if it is meant: its value, or the name of the policy."
+	f.Remedy = "Remove the exemption, or name it with --unchecked if it is meant: its value, or the name of the policy."
 	return f
 }
 
@@ -342,7 +342,7 @@ func istioDryRun(in *Input, report func(Finding)) {
 	for _, o := range in.customs() {
 		if dryRun(o) {
 			f := o.at("metadata", "annotations").key("istio.io/dry-run").says("the policy is a dry run, which there is not for CUSTOM: nobody is asked")
-			f.Mend = "Remove the annotation."
+			f.Remedy = "Remove the annotation."
 			report(f)
 		}
 	}

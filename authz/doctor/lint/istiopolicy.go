@@ -43,13 +43,13 @@ func istioStripped(in *Input, report func(Finding)) {
 		}
 		f := o.at("spec").says("no EnvoyFilter takes x-tollkeeper-* of clients away: on paths that the policy leaves out your service believes them")
 		f.Severity = Warning
-		f.Mend = "Add an EnvoyFilter that inserts a header_mutation filter before ext_authz with remove_on_match for the prefix x-tollkeeper-."
+		f.Remedy = "Add an EnvoyFilter that inserts a header_mutation filter before ext_authz with remove_on_match for the prefix x-tollkeeper-."
 		if in.waypoint(o.object) {
 			if open, judged := in.holesOf(o, policies); len(open) == 0 && judged {
 				continue
 			}
 			f.Wrong = "no EnvoyFilter reaches a waypoint to take x-tollkeeper-* of clients away: on what the policy leaves out your service believes them"
-			f.Mend = "Check every request with rules: [{}], and let policies of Tollkeeper allow what is public."
+			f.Remedy = "Check every request with rules: [{}], and let policies of Tollkeeper allow what is public."
 		} else if byPatch {
 			continue
 		}
@@ -217,7 +217,7 @@ func istioConnects(in *Input, report func(Finding)) {
 		const mend = "Set trafficPolicy.connectionPool.tcp.connectTimeout: 100ms in a DestinationRule for the service."
 		if o == nil {
 			f := p.grpc.at("service").says("no DestinationRule is here for %s: connecting may take %v, and a check only %v", p.host(), istioConnect, wait)
-			f.Severity, f.Mend = Info, mend
+			f.Severity, f.Remedy = Info, mend
 			report(f)
 			continue
 		}
@@ -228,7 +228,7 @@ func istioConnects(in *Input, report func(Finding)) {
 		}
 		if connect >= wait {
 			f := at.says("connecting may take %v and a check only %v: a host that does not answer costs whole checks", connect, wait)
-			f.Mend = mend
+			f.Remedy = mend
 			report(f)
 		}
 	}
@@ -240,7 +240,7 @@ func istioBreakers(in *Input, report func(Finding)) {
 			at := o.at("spec", "trafficPolicy", "connectionPool", "http", "http2MaxRequests")
 			if n := at.text(); at.is && number(n) <= defaultMaxRequests {
 				f := at.says("more than %s checks at a time are refused, which is an outage at the first burst", n)
-				f.Mend = "Set http2MaxRequests to more than you will ever need, such as 10000."
+				f.Remedy = "Set http2MaxRequests to more than you will ever need, such as 10000."
 				report(f)
 			}
 		}
@@ -256,12 +256,12 @@ func istioClear(in *Input, report func(Finding)) {
 		at := o.at("spec", "trafficPolicy", "tls")
 		if at.at("mode").text() == "DISABLE" {
 			f := at.at("mode").says("checks, with the credentials in them, cross the network in the clear")
-			f.Severity, f.Mend = Warning, "Use ISTIO_MUTUAL if Tollkeeper is in the mesh, and MUTUAL or SIMPLE with its own TLS if it is not."
+			f.Severity, f.Remedy = Warning, "Use ISTIO_MUTUAL if Tollkeeper is in the mesh, and MUTUAL or SIMPLE with its own TLS if it is not."
 			report(f)
 		}
 		if m := at.at("mode").text(); (m == "SIMPLE" || m == "MUTUAL") && (at.at("insecureSkipVerify").truthy() || !at.at("subjectAltNames").is) {
 			f := at.says("whoever answers with a certificate of the CA is believed")
-			f.Severity, f.Mend = Warning, "Name Tollkeeper's certificate in subjectAltNames, and do not skip verification."
+			f.Severity, f.Remedy = Warning, "Name Tollkeeper's certificate in subjectAltNames, and do not skip verification."
 			report(f)
 		}
 	}

@@ -41,7 +41,7 @@ type Finding struct {
 	Path     string   `json:"path,omitempty"`   // from the root of the document
 	Field    string   `json:"-"`                // from the object on
 	Wrong    string   `json:"wrong"`
-	Mend     string   `json:"mend"`
+	Remedy   string   `json:"mend"`
 }
 
 // Rule is one thing that can be wrong.
@@ -50,7 +50,7 @@ type Rule struct {
 	Severity Severity `json:"severity"` // of most of its findings: some are milder, which the finding says
 	Title    string   `json:"title"`    // what is wrong, in general
 	Why      string   `json:"why"`      // what comes of it
-	Mend     string   `json:"mend"`
+	Remedy   string   `json:"mend"`
 	checks   []func(in *Input, report func(Finding))
 }
 
@@ -154,7 +154,7 @@ func (r *Report) apply(in *Input, rule *Rule) {
 		check(in, func(f Finding) {
 			f.Rule = rule.ID
 			f.Severity = cmp.Or(f.Severity, rule.Severity)
-			f.Mend = cmp.Or(f.Mend, rule.Mend)
+			f.Remedy = cmp.Or(f.Remedy, rule.Remedy)
 			if listed[f.Severity] > maxFindings || seen[f] {
 				return
 			}

@@ -274,7 +274,7 @@ func ownClear(in *Input, report func(Finding)) {
 		}
 		if exposed(o.Config.Listen.Events) {
 			f := o.at("listen", "events").says("revocations come in on %s in the clear, secrets of clients included", o.Config.Listen.Events)
-			f.Mend = "Listen on 127.0.0.1 and put a proxy with TLS before it."
+			f.Remedy = "Listen on 127.0.0.1 and put a proxy with TLS before it."
 			report(f)
 		}
 	}

@@ -19,7 +19,7 @@ func vulnerable(in *Input, report func(Finding)) {
 		case v.before(1, 40, 0):
 			f := s.says("Envoy %s came before the fixes in 1.40.0: CVE-2026-50572, CVE-2026-73547, CVE-2026-73551", v)
 			f.Severity = Warning
-			f.Mend = "Use 1.40.0 or newer, or check that the release notes of your patch version name these fixes."
+			f.Remedy = "Use 1.40.0 or newer, or check that the release notes of your patch version name these fixes."
 			report(f)
 		}
 	}

@@ -22,7 +22,7 @@ func unchecked(in *Input, report func(Finding)) {
 	for _, m := range in.managers() {
 		if m.hidden {
 			f := m.says("routes come from elsewhere and are not in here to be judged")
-			f.Severity, f.Mend = Info, askRunning
+			f.Severity, f.Remedy = Info, askRunning
 			report(f)
 		}
 		in.uncheckedBy(m, in.asksOf(m), report)
@@ -47,7 +47,7 @@ func (g *gap) finding(used bool) Finding {
 	switch {
 	case g.state == elsewhere:
 		f.Wrong += ": " + cmp.Or(g.asked, "another authorizer") + " is asked instead"
-		f.Mend = "Remove the service from check_settings, or name the route with --unchecked if it is meant."
+		f.Remedy = "Remove the service from check_settings, or name the route with --unchecked if it is meant."
 	case g.state == unset:
 		f.Wrong += ", since the filter is off here unless a route turns it on"
 		if used {
@@ -151,7 +151,7 @@ func (w *way) grade(f *Finding) {
 		below := strings.TrimSuffix(prefix, "/")
 		f.Severity = Warning
 		f.Wrong += ", and " + below + "/%2e%2e;/other, which is not below it to many services, goes with them"
-		f.Mend = "Exempt single paths, or safe_regex: {regex: '" + regexp.QuoteMeta(below) + "(/[^;%]*)?'}, or name the prefix with --unchecked."
+		f.Remedy = "Exempt single paths, or safe_regex: {regex: '" + regexp.QuoteMeta(below) + "(/[^;%]*)?'}, or name the prefix with --unchecked."
 	}
 }
 

@@ -93,7 +93,7 @@ func verify(t *testing.T, s *sample, files []*lint.File) {
 	}
 	placed := s.line == ""
 	for _, f := range r.Findings {
-		if f.Rule != s.id && f.Rule != s.also || f.Wrong == "" || f.Mend == "" || f.File == "" {
+		if f.Rule != s.id && f.Rule != s.also || f.Wrong == "" || f.Remedy == "" || f.File == "" {
 			t.Errorf("want %s only, with what is wrong and how to mend it:\n%s", s.id, text.String())
 			break
 		}

@@ -15,14 +15,14 @@ func (r *Report) WriteSARIF(w io.Writer, version string) error {
 	for _, rule := range Rules() {
 		index[rule.ID] = len(driver.Rules)
 		driver.Rules = append(driver.Rules, sarifRule{
-			ID: rule.ID, Short: sarifText{rule.Title}, Full: sarifText{rule.Title + " " + rule.Why}, Help: sarifText{rule.Mend},
+			ID: rule.ID, Short: sarifText{rule.Title}, Full: sarifText{rule.Title + " " + rule.Why}, Help: sarifText{rule.Remedy},
 			Default: sarifLevel{level(rule.Severity)},
 		})
 	}
 	run := sarifRun{Tool: sarifTool{driver}, ColumnKind: "unicodeCodePoints", Results: []sarifResult{}}
 	for _, f := range r.Findings {
 		run.Results = append(run.Results, sarifResult{
-			RuleID: f.Rule, RuleIndex: index[f.Rule], Level: level(f.Severity), Message: sarifText{f.Wrong + ". " + f.Mend},
+			RuleID: f.Rule, RuleIndex: index[f.Rule], Level: level(f.Severity), Message: sarifText{f.Wrong + ". " + f.Remedy},
 			Locations: []sarifLocation{locate(f)},
 		})
 	}

@@ -58,7 +58,7 @@ func (f *Finding) writeText(w io.Writer, more int) {
 	}
 	fmt.Fprintf(w, "  %-7s %s  %s\n", f.Severity, f.Rule, clean(where))
 	fmt.Fprintf(w, "      %s.\n", clean(f.Wrong))
-	fmt.Fprintf(w, "      -> %s\n", clean(f.Mend))
+	fmt.Fprintf(w, "      -> %s\n", clean(f.Remedy))
 }
 
 // describe says what a file is.
