@@ -8,6 +8,9 @@ FUZZTIME ?= 30s
 CRASH_ROUNDS ?= 200
 IMAGE ?= tollkeeper:dev
 
+# Modules of their own, so that what they require stays out of the program's go.mod.
+MODULES := k8s/apitest k8s/image
+
 .PHONY: help
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -18,7 +21,8 @@ build: ## build bin/tollkeeper
 
 .PHONY: image
 image: ## build the container image for amd64 and arm64 into bin/image (IMAGE=name:tag, VERSION=1.2.3)
-	$(GO) run ./k8s/image -name '$(IMAGE)' -version '$(VERSION)'
+	@$(GO) build -C k8s/image -o ../../bin/mkimage .
+	@./bin/mkimage -name '$(IMAGE)' -version '$(VERSION)'
 
 .PHONY: demo
 demo: ## run the whole story through a real Envoy, then leave it running (DEMO_ONCE=1: stop at the end)
@@ -31,8 +35,8 @@ test: lint policies ## lint, policies, and every test, the ones through Envoy in
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
 	@# Alone, for Envoy waits 0.3 s for an answer, which tests beside it would use up.
 	$(GO) test -timeout 10m -p 1 ./envoy/...
-	@# Never from the cache, which does not see the manifests change.
-	cd k8s/apitest && $(GO) test -count 1 -timeout 10m ./...
+	@# Never from the cache, which does not see that the manifests or the program have changed.
+	@for module in $(MODULES); do $(GO) test -C $$module -count 1 -timeout 10m ./... || exit 1; done
 
 .PHONY: test-crash
 test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check that nothing is lost
@@ -50,7 +54,7 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
-	cd k8s/apitest && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool staticcheck ./...
+	@for module in $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool staticcheck ./...) || exit 1; done
 
 .PHONY: bench
 bench: ## the rivals beside us, in one run: checks a second, server CPU, latency, memory (BENCH=-quick: a minute instead of ten)

@@ -83,10 +83,13 @@ type module struct {
 	texts              map[string][]byte // its licences and notices, by file name
 }
 
-// moduleRoot is the folder of this module.
+// moduleRoot returns the root folder of Tollkeeper's source, in which the working directory has to be.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := goTool(ctx, "", nil, "list", "-m", "-f", "{{.Dir}}", modulePath)
-	return strings.TrimSpace(out), err
+	if err != nil {
+		return "", fmt.Errorf("want to run at the top of the repository, as make image does: %w", err)
+	}
+	return strings.TrimSpace(out), nil
 }
 
 // compile builds the program so that it needs nothing beside it, and so that the same source gives the same bytes
