@@ -23,8 +23,10 @@ var law = map[string]struct {
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
 	"authz/revocation": {[]string{"authz"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
-	"authz/policy":     {[]string{"authz"}, "as apikey"},
+	"authz/policy":     {[]string{"authz", "authz/policy/bundle"}, "as apikey; it decides with what bundle compiled"},
 	"authz/token":      {[]string{"authz", "authz/credential"}, "as apikey"},
+
+	"authz/policy/bundle": {nil, "reads and compiles files, and knows nothing of requests"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
 	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
@@ -45,7 +47,7 @@ var law = map[string]struct {
 	"authz/doctor/lint": {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
 		"operators work on the domain, through its contracts, and look at recent decisions"},
-	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/quota", "authz/telemetry", "policies"},
+	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
 		"turns policy files into the rules of the request path, and is told who is on which plan"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
@@ -55,7 +57,7 @@ var law = map[string]struct {
 	"authz/archtest":  {nil, "this test"},
 	"authz/crashtest": {nil, "tests, which know the product only from outside"},
 
-	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/rulebook", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
+	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/rulebook", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
 	"policies":       {nil, "files"},
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
@@ -66,7 +68,7 @@ var law = map[string]struct {
 
 // doors are the foreign modules that may be imported through one door only.
 var doors = map[string][]string{
-	"github.com/open-policy-agent/opa":       {"authz/policy", "envoy/bench"},
+	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
 	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
 	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/extauthz", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},

@@ -10,6 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
@@ -40,7 +41,7 @@ func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	if err := revoked.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.Load(t.Context(), policy.FS(policies.Files), policy.Options{Memo: memo})
+	p, err := policy.Load(t.Context(), bundle.FS(policies.Files), policy.Options{CachedVerdicts: memo})
 	if err != nil {
 		t.Fatal(err)
 	}

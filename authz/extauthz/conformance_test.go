@@ -21,6 +21,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
@@ -92,7 +93,7 @@ func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 			t.Fatal(err)
 		}
 	}
-	return newServer(t, c.Policy, policy.Options{Query: c.Query, Memo: memo}, check.Options{DryRun: c.Config.DryRun}, opt)
+	return newServer(t, c.Policy, policy.Options{Query: c.Query, CachedVerdicts: memo}, check.Options{DryRun: c.Config.DryRun}, opt)
 }
 
 // TestDropIn runs every conformance case on the whole path, from CheckRequest to CheckResponse, with and without a memo, and
@@ -140,7 +141,7 @@ func unnamed(resp *authv3.CheckResponse) string {
 // newServer makes the whole path over empty stores.
 func newServer(t testing.TB, rego string, opa policy.Options, opt check.Options, reading Options) *Server {
 	t.Helper()
-	p, err := policy.Load(context.Background(), policy.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), opa)
+	p, err := policy.Load(context.Background(), bundle.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), opa)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // pluginInput is what OPA's Envoy plugin makes of a CheckRequest: its input document, or nothing if it refuses.
@@ -82,7 +83,7 @@ var withoutHeaders = regexp.MustCompile(`"headers":\{[^{}]*\},`)
 // headers by name.
 func inputOf(t *testing.T, r *authz.Request, noHeaders bool) string {
 	t.Helper()
-	p, err := policy.Load(context.Background(), policy.FS(fstest.MapFS{"p.rego": {Data: []byte("package envoy.authz\n\nallow := true\n")}}), policy.Options{})
+	p, err := policy.Load(context.Background(), bundle.FS(fstest.MapFS{"p.rego": {Data: []byte("package envoy.authz\n\nallow := true\n")}}), policy.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

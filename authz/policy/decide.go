@@ -32,26 +32,26 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 	if r == nil {
 		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "there is no request"}
 	}
-	if p.memo == nil || tr != nil {
+	if p.cache == nil || tr != nil {
 		v, _, err := p.decide(ctx, r, f, tr)
 		return v, err
 	}
-	k := p.memo.keyOf(p.reads, r, f)
+	k := p.cache.keyOf(p.refs, r, f)
 	if k == nil {
 		v, _, err := p.decide(ctx, r, f, nil)
 		return v, err
 	}
-	defer p.memo.done(k)
-	if v, ok := p.memo.get(k); ok {
+	defer p.cache.done(k)
+	if v, ok := p.cache.get(k); ok {
 		return v, nil
 	}
 	v, steady, err := p.decide(ctx, r, f, nil)
 	switch {
 	case err != nil:
 	case steady:
-		p.memo.put(k, v)
+		p.cache.put(k, v)
 	default:
-		p.memo.bypasses.Inc()
+		p.cache.bypasses.Inc()
 	}
 	return v, err
 }
@@ -61,7 +61,7 @@ func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 	if err := ended(ctx); err != nil {
 		return authz.Verdict{}, false, err
 	}
-	want := p.reads
+	want := p.refs
 	if tr != nil {
 		want = everything() // people who ask why want to see what the policy could have read
 	}
@@ -72,7 +72,7 @@ func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 	e := evaluation{Policy: p, trace: tr}
 	decision, err := e.run(ctx, input)
 	if tr != nil {
-		tr.Query, tr.Route = p.query, p.routeOf(ctx, input)
+		tr.Query, tr.Route = p.Query(), p.routeOf(ctx, input)
 	}
 	var v authz.Verdict
 	if err == nil {
@@ -116,9 +116,9 @@ func (e *evaluation) run(ctx context.Context, input ast.Value) (ast.Value, error
 	options = append(options,
 		rego.EvalParsedInput(input),
 		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalExternalCancel(&turn{ctx: ctx}),
+		rego.EvalExternalCancel(&yielder{ctx: ctx}),
 		rego.EvalBuiltinErrorList(&e.failed))
-	if e.memo != nil && e.trace == nil {
+	if e.cache != nil && e.trace == nil {
 		e.asked = builtins.NDBCache{}
 		options = append(options, rego.EvalNDBuiltinCache(e.asked))
 	}
@@ -141,11 +141,11 @@ func (e *evaluation) run(ctx context.Context, input ast.Value) (ast.Value, error
 	case len(results) == 0:
 		return nil, e.undefined(e.failed)
 	case len(results) > 1 || len(results[0].Expressions) != 1:
-		return nil, invalidDecision("%s has several values", e.query)
+		return nil, invalidDecision("%s has several values", e.Query())
 	}
 	v, ok := results[0].Expressions[0].Value.(ast.Value)
 	if !ok {
-		return nil, invalidDecision("%s has no value", e.query)
+		return nil, invalidDecision("%s has no value", e.Query())
 	}
 	return v, nil
 }
@@ -159,7 +159,7 @@ func ended(ctx context.Context) error {
 }
 
 func (p *Policy) undefined(failed []topdown.Error) error {
-	e := &EvalError{Code: codeUndefined, Text: p.query + " is undefined"}
+	e := &EvalError{Code: codeUndefined, Text: p.Query() + " is undefined"}
 	if len(failed) > 0 {
 		first := &failed[0]
 		e.cause = first
@@ -196,7 +196,7 @@ func errorsOf(failed []topdown.Error) []string {
 	var out []string
 	for i := range failed {
 		e := builtinError(&failed[i])
-		text := cutText(oneLine(strings.TrimPrefix(e.Error(), "policy: ")), maxErrorText)
+		text := cutText(strings.Join(strings.Fields(strings.TrimPrefix(e.Error(), "policy: ")), " "), maxErrorText)
 		if len(out) < maxErrors && !slices.Contains(out, text) {
 			out = append(out, text)
 		}

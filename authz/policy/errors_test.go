@@ -21,13 +21,26 @@ too_old if {
 }
 `
 
+// asksCustomRules and customRules ask an operator's rules as the shipped policies do.
+const asksCustomRules = `package envoy.authz
+
+default allow := false
+
+allow if count(data.tollkeeper.hook.deny) == 0
+`
+
+const customRules = `package tollkeeper.hook
+
+deny contains x if some x in data.tollkeeper.custom.deny
+`
+
 func agedKey(age string) *authz.Facts {
 	return &authz.Facts{Key: authz.KeyFact{ID: "k1", Meta: map[string]any{"age": age}}}
 }
 
 // TestErrorsOfFunctions_AreTold asks twice, so that a remembered verdict would be seen to have lost its errors.
 func TestErrorsOfFunctions_AreTold(t *testing.T) {
-	p := mustLoad(t, files("p.rego", slack), Options{Memo: 10})
+	p := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10})
 	for range 2 {
 		v := mustDecide(t, p, get("/"), agedKey("old"))
 		if !v.Allowed || len(v.Errors) != 1 || !strings.HasPrefix(v.Errors[0], "p.rego:9: to_number: ") {
@@ -47,7 +60,7 @@ func TestErrorsOfFunctions_AreTold(t *testing.T) {
 
 func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
 	yes, no := true, false
-	shipped := []string{"h.rego", hook, "n.rego", netLib, "a.rego", hooked, "c.rego", "package tollkeeper.custom\n\ndeny contains 1 if not young\n\nyoung if to_number(input.key.meta.age) < 30"}
+	shipped := []string{"a.rego", asksCustomRules, "r.rego", customRules, "c.rego", "package tollkeeper.custom\n\ndeny contains 1 if not young\n\nyoung if to_number(input.key.meta.age) < 30"}
 	for name, c := range map[string]struct {
 		src    []string
 		strict *bool
@@ -58,7 +71,7 @@ func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
 		"the shipped query":              {shipped, nil, true},
 		"the shipped query, told not to": {shipped, &no, false},
 	} {
-		p := mustLoad(t, files(c.src...), Options{StrictErrors: c.strict, Memo: 10})
+		p := mustLoad(t, files(c.src...), Options{StrictErrors: c.strict, CachedVerdicts: 10})
 		if p.StrictErrors() != c.want {
 			t.Errorf("%s: strict is %v", name, p.StrictErrors())
 		}
@@ -76,7 +89,7 @@ func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
 
 func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
 	var got []string
-	p := mustLoad(t, files("p.rego", slack), Options{Memo: 10, Print: func(file string, line int, text string) {
+	p := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10, Print: func(file string, line int, text string) {
 		got = append(got, fmt.Sprintf("%s:%d: %s", file, line, text))
 	}})
 	for range 2 {
@@ -85,10 +98,10 @@ func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
 	if want := []string{"p.rego:8: asked by k1", "p.rego:8: asked by k1"}; strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("printed %q, want %q", got, want)
 	}
-	if !strings.Contains(p.Memo(), "print (p.rego:8)") {
-		t.Errorf("memo: %s", p.Memo())
+	if !strings.Contains(p.Caching(), "print (p.rego:8)") {
+		t.Errorf("memo: %s", p.Caching())
 	}
-	if quiet := mustLoad(t, files("p.rego", slack), Options{Memo: 10}); quiet.Memo() != "on" {
-		t.Errorf("without a listener the memo is %s", quiet.Memo())
+	if quiet := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10}); quiet.Caching() != "on" {
+		t.Errorf("without a listener the memo is %s", quiet.Caching())
 	}
 }

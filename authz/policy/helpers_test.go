@@ -7,21 +7,22 @@ import (
 	"testing/fstest"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // files makes a source of file names and contents: files("a.rego", "package a", "b.json", "{}").
-func files(nameAndContent ...string) Source {
+func files(nameAndContent ...string) bundle.Source {
 	m := fstest.MapFS{}
 	for i := 0; i < len(nameAndContent); i += 2 {
 		m[nameAndContent[i]] = &fstest.MapFile{Data: []byte(nameAndContent[i+1])}
 	}
-	return FS(m)
+	return bundle.FS(m)
 }
 
-// module is a source with one module in the package that is asked by default.
-func module(rules string) Source { return files("p.rego", "package envoy.authz\n\n"+rules) }
+// module is a source with one module, in the package that decides by default.
+func module(rules string) bundle.Source { return files("p.rego", "package envoy.authz\n\n"+rules) }
 
-func mustLoad(t testing.TB, src Source, o Options) *Policy {
+func mustLoad(t testing.TB, src bundle.Source, o Options) *Policy {
 	t.Helper()
 	p, err := Load(t.Context(), src, o)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 // inputOf builds what is read of the document that policies see: the request under the names and in the shapes of
 // OPA's Envoy plugin, and the facts beside it. What the proxy did not send is left out.
-func inputOf(want *reads, r *authz.Request, f *authz.Facts) (ast.Value, error) {
+func inputOf(want *inputRefs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
 	o := rootObject(want, 12, nil)
 	if err := putInput(&o, r, f); err != nil {
 		return nil, err
@@ -20,7 +20,7 @@ func inputOf(want *reads, r *authz.Request, f *authz.Facts) (ast.Value, error) {
 }
 
 // keyOf writes what is read of the document to a key.
-func keyOf(k *key, want *reads, r *authz.Request, f *authz.Facts) error {
+func keyOf(k *key, want *inputRefs, r *authz.Request, f *authz.Facts) error {
 	o := rootObject(want, 0, k)
 	return putInput(&o, r, f)
 }
@@ -214,7 +214,7 @@ func putHTTP(o *object, h *authz.HTTP) {
 	o.text("protocol", h.Protocol)
 	o.number("size", h.Size)
 	o.text("body", h.Body)
-	if o.reads.field("rawBody") != nil && len(h.RawBody) > 0 {
+	if o.refs.field("rawBody") != nil && len(h.RawBody) > 0 {
 		o.string("rawBody", base64.StdEncoding.EncodeToString(h.RawBody))
 	}
 }
@@ -239,8 +239,8 @@ func putHeaders(o *object, h *authz.HTTP) {
 }
 
 func putJoined(o *object, h *authz.HTTP) {
-	if !o.reads.open() { // a policy that names headers reads few of them
-		for _, name := range o.reads.order {
+	if !o.refs.open() { // a policy that names headers reads few of them
+		for _, name := range o.refs.order {
 			if h.Headers.Has(name) {
 				o.string(name, joined(h, name))
 			}
@@ -268,7 +268,7 @@ func joined(h *authz.HTTP, name string) string {
 }
 
 func putRaw(o *object, headers authz.Headers) {
-	if o.reads.field("headers") == nil {
+	if o.refs.field("headers") == nil {
 		return
 	}
 	if o.key != nil {

@@ -65,7 +65,7 @@ func (k *key) count(what byte, n int) {
 }
 
 // any writes a JSON value, as valueOf makes one.
-func (k *key) any(r *reads, v any) error {
+func (k *key) any(r *inputRefs, v any) error {
 	switch v := v.(type) {
 	case nil:
 		k.buf = append(k.buf, '0')
@@ -102,7 +102,7 @@ func (k *key) any(r *reads, v any) error {
 	return nil
 }
 
-func (k *key) object(r *reads, m map[string]any) error {
+func (k *key) object(r *inputRefs, m map[string]any) error {
 	k.open()
 	for name, v := range inOrder(m, k) {
 		if sub := r.field(name); sub != nil {

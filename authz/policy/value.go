@@ -19,14 +19,14 @@ import (
 // What it collects becomes a value for the evaluator or, where there is a key, is written to that: the same code makes
 // both, so that two requests with one key have one input.
 type object struct {
-	reads  *reads
+	refs   *inputRefs
 	fields [][2]*ast.Term
 	key    *key
 }
 
 // rootObject returns the outermost object, which takes about size fields.
-func rootObject(r *reads, size int, k *key) object {
-	o := object{reads: r, key: k}
+func rootObject(r *inputRefs, size int, k *key) object {
+	o := object{refs: r, key: k}
 	if k == nil {
 		o.fields = make([][2]*ast.Term, 0, r.size(size))
 	} else {
@@ -37,7 +37,7 @@ func rootObject(r *reads, size int, k *key) object {
 
 // child begins an object that is to become the field of that name by putChild, and returns false if nobody reads it.
 func (o *object) child(name string, size int) (object, bool) {
-	r := o.reads.field(name)
+	r := o.refs.field(name)
 	if r == nil {
 		return object{}, false
 	}
@@ -63,7 +63,7 @@ func (o *object) put(name string, v ast.Value) {
 // string adds s, also when it is empty.
 func (o *object) string(name, s string) {
 	switch {
-	case o.reads.field(name) == nil:
+	case o.refs.field(name) == nil:
 	case o.key != nil:
 		o.key.text(s)
 		o.key.name(name)
@@ -82,7 +82,7 @@ func (o *object) text(name, s string) {
 // integer adds n, also when it is 0.
 func (o *object) integer(name string, n int64) {
 	switch {
-	case o.reads.field(name) == nil:
+	case o.refs.field(name) == nil:
 	case o.key != nil:
 		o.key.integer(n)
 		o.key.name(name)
@@ -100,7 +100,7 @@ func (o *object) number(name string, n int64) {
 
 func (o *object) boolean(name string, b bool) {
 	switch {
-	case o.reads.field(name) == nil:
+	case o.refs.field(name) == nil:
 	case o.key != nil:
 		o.key.boolean(b)
 		o.key.name(name)
@@ -111,7 +111,7 @@ func (o *object) boolean(name string, b bool) {
 
 // time adds t in the form of RFC 3339 unless it is zero.
 func (o *object) time(name string, t time.Time) {
-	if !t.IsZero() && o.reads.field(name) != nil {
+	if !t.IsZero() && o.refs.field(name) != nil {
 		o.string(name, t.UTC().Format(time.RFC3339Nano))
 	}
 }
@@ -119,7 +119,7 @@ func (o *object) time(name string, t time.Time) {
 // list adds a list of strings.
 func (o *object) list(name string, list []string) {
 	switch {
-	case o.reads.field(name) == nil:
+	case o.refs.field(name) == nil:
 	case o.key != nil:
 		o.key.texts(list)
 		o.key.name(name)
@@ -137,12 +137,12 @@ func (o *object) texts(name string, m map[string]string) {
 	if !ok {
 		return
 	}
-	if c.reads.open() {
+	if c.refs.open() {
 		for k, v := range inOrder(m, o.key) {
 			c.string(k, v)
 		}
 	} else { // a policy that names its fields reads few of them
-		for _, k := range c.reads.order {
+		for _, k := range c.refs.order {
 			if v, there := m[k]; there {
 				c.string(k, v)
 			}
@@ -164,7 +164,7 @@ func (o *object) json(name string, m map[string]any) error {
 
 // any adds a JSON value, objects as far as they are read. Other types and numbers that JSON does not know are an error.
 func (o *object) any(name string, v any) error {
-	r := o.reads.field(name)
+	r := o.refs.field(name)
 	if r == nil {
 		return nil
 	}
@@ -209,7 +209,7 @@ func textList(list []string) ast.Value {
 
 // valueOf is a JSON value as OPA has it, objects as far as they are read. Other types and numbers that JSON does not
 // know are an error.
-func valueOf(r *reads, v any) (ast.Value, error) {
+func valueOf(r *inputRefs, v any) (ast.Value, error) {
 	switch v := v.(type) {
 	case nil:
 		return ast.NullValue, nil
@@ -250,7 +250,7 @@ func arrayOf(list []any) (ast.Value, error) {
 	return ast.NewArray(terms...), nil
 }
 
-func objectOf(r *reads, m map[string]any) (ast.Value, error) {
+func objectOf(r *inputRefs, m map[string]any) (ast.Value, error) {
 	o := rootObject(r, len(m), nil)
 	for k := range m {
 		sub := r.field(k)

@@ -16,6 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
 )
 
@@ -40,7 +41,7 @@ type Options struct {
 // may be called concurrently once Start has returned.
 type Book struct {
 	o       Options
-	watcher *policy.Watcher
+	watcher *bundle.Watcher
 
 	inForce atomic.Pointer[version]
 	fault   atomic.Pointer[string]    // why the policies on disk are not in force; nil: they are
@@ -55,7 +56,7 @@ type Book struct {
 type version struct {
 	rules  *check.Rules
 	policy *policy.Policy
-	files  policy.Source // a copy in memory, to be saved
+	files  bundle.Source // a copy in memory, to be saved
 }
 
 // New returns a Book without rules.
@@ -72,7 +73,7 @@ func (b *Book) Start(ctx context.Context) error {
 	if interval == 0 || len(b.o.Policy.Paths) == 0 {
 		interval = 1 << 62 // never: only when poked
 	}
-	b.watcher = policy.NewWatcher(source(b.o.Policy), interval, fingerprint, b.reload)
+	b.watcher = bundle.NewWatcher(source(b.o.Policy), interval, fingerprint, b.reload)
 	return nil
 }
 
@@ -111,7 +112,7 @@ func (b *Book) Recheck(ctx context.Context) {
 }
 
 // reload puts the policies on disk in force, or reports why it does not.
-func (b *Book) reload(ctx context.Context, src policy.Source) {
+func (b *Book) reload(ctx context.Context, src bundle.Source) {
 	removes := false
 	next, err := b.load(ctx, src, b.o.Policy)
 	if err == nil {
@@ -139,7 +140,7 @@ func (b *Book) accept(next *version) {
 	b.removedInUse.Store(false)
 	b.o.Metrics.PolicyLoaded(p.Revision())
 	b.o.Metrics.PolicyKept(false)
-	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Memo(),
+	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Caching(),
 		"strict_errors", p.StrictErrors())
 	for _, w := range append(routeWarnings(p, r.Plans), p.Warnings()...) {
 		b.o.Log.Warn("policy has a part that is probably a mistake", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
@@ -151,7 +152,7 @@ func (b *Book) refuse(err error) {
 	const message = "policy refused, the one in force stays"
 	text := err.Error()
 	before := b.fault.Swap(&text)
-	var load *policy.LoadError
+	var load *bundle.LoadError
 	b.removedInUse.Store(errors.As(err, &load) && load.Faults[0].Code == faultRemoved)
 	if b.removedInUse.Load() && before != nil && *before == text {
 		return // Recheck loaded it again, and nothing has changed
@@ -175,7 +176,7 @@ func (b *Book) Memo() telemetry.Memo {
 	if now == nil {
 		return telemetry.Memo{}
 	}
-	s, _ := now.policy.MemoStats()
+	s, _ := now.policy.CacheStats()
 	return telemetry.Memo(s)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
@@ -21,19 +22,19 @@ type Summary struct {
 	// StrictErrors reports whether a function that fails denies the request.
 	StrictErrors bool `json:"strict_errors"`
 	// Warnings are what is allowed and probably a mistake.
-	Warnings []policy.Fault `json:"warnings,omitempty"`
+	Warnings []bundle.Fault `json:"warnings,omitempty"`
 }
 
 // Check checks policies, and the plans and reasons in them, more strictly than the server does, which type-checks nothing
 // against the schema of the input. Without paths it checks the shipped policies. With used, policies that lack something in
-// use are at fault, too. The error is a *policy.LoadError where the fault is in a file, or is something that is lacking.
+// use are at fault, too. The error is a *bundle.LoadError where the fault is in a file, or is something that is lacking.
 func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, error) {
 	schema, err := policies.Files.ReadFile("schema/input.json")
 	if err != nil {
 		return Summary{}, err
 	}
 	o := optionsOf(cfg)
-	o.Schema, o.Memo = schema, 1
+	o.Schema, o.CachedVerdicts = schema, 1
 	o.Print = func(string, int, string) {} // as in production: what a print statement reads is part of the input
 	p, err := policy.Check(ctx, source(cfg), o)
 	if err != nil {
@@ -44,15 +45,15 @@ func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, 
 		return Summary{}, err
 	}
 	if faults := lacking(used, r, p); len(faults) > 0 {
-		return Summary{}, &policy.LoadError{Faults: faults}
+		return Summary{}, &bundle.LoadError{Faults: faults}
 	}
 	return Summary{
-		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Memo(),
+		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Caching(),
 		StrictErrors: p.StrictErrors(), Warnings: append(routeWarnings(p, r.Plans), p.Warnings()...),
 	}, nil
 }
 
-// Lacking says what policies lack that is in use, one text each. The error is a *policy.LoadError where they cannot be
+// Lacking says what policies lack that is in use, one text each. The error is a *bundle.LoadError where they cannot be
 // loaded.
 func Lacking(ctx context.Context, cfg config.Policy, used *admin.Plans) ([]string, error) {
 	p, err := policy.Load(ctx, source(cfg), optionsOf(cfg))
@@ -71,6 +72,6 @@ func Lacking(ctx context.Context, cfg config.Policy, used *admin.Plans) ([]strin
 }
 
 // Test runs the tests of policies. Without paths it runs those of the shipped policies.
-func Test(ctx context.Context, cfg config.Policy) ([]policy.TestResult, error) {
-	return policy.Test(ctx, source(cfg), cfg.RegoVersion)
+func Test(ctx context.Context, cfg config.Policy) ([]bundle.TestResult, error) {
+	return bundle.Test(ctx, source(cfg), cfg.RegoVersion)
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
-	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // KeptFile is the name of the file in the data directory that holds the last good policy.
@@ -33,7 +33,7 @@ type kept struct {
 }
 
 // saveKept writes KeptFile. It does nothing for the shipped policies, which are part of the binary.
-func saveKept(dir string, cfg config.Policy, src policy.Source, fingerprint string, now time.Time) error {
+func saveKept(dir string, cfg config.Policy, src bundle.Source, fingerprint string, now time.Time) error {
 	if len(cfg.Paths) == 0 {
 		return nil
 	}
@@ -84,8 +84,8 @@ func LastKept(dataDir string, cfg config.Policy) (time.Time, error) {
 }
 
 // source returns the saved files, and cfg with the settings under which they were loaded.
-func (k *kept) source(cfg config.Policy) (policy.Source, config.Policy, error) {
-	src, err := policy.Unpack(k.Files)
+func (k *kept) source(cfg config.Policy) (bundle.Source, config.Policy, error) {
+	src, err := bundle.Unpack(k.Files)
 	cfg.Query, cfg.Profile, cfg.RegoVersion = k.Query, k.Profile, k.RegoVersion
 	return src, cfg, err
 }

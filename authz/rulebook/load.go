@@ -13,24 +13,25 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
 // source returns the configured policies, or the shipped ones where no path is configured.
-func source(cfg config.Policy) policy.Source {
+func source(cfg config.Policy) bundle.Source {
 	if len(cfg.Paths) == 0 {
-		return policy.FS(policies.Files)
+		return bundle.FS(policies.Files)
 	}
-	return policy.Disk(cfg.Paths...)
+	return bundle.Disk(cfg.Paths...)
 }
 
 func optionsOf(cfg config.Policy) policy.Options {
-	return policy.Options{Query: cfg.Query, Profile: cfg.Profile, Memo: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors}
+	return policy.Options{Query: cfg.Query, Profile: cfg.Profile, CachedVerdicts: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors}
 }
 
-// load loads a version without putting it in force. The error is a *policy.LoadError where the fault is in the policies.
-func (b *Book) load(ctx context.Context, src policy.Source, cfg config.Policy) (*version, error) {
+// load loads a version without putting it in force. The error is a *bundle.LoadError where the fault is in the policies.
+func (b *Book) load(ctx context.Context, src bundle.Source, cfg config.Policy) (*version, error) {
 	files, err := src.Hold()
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (b *Book) load(ctx context.Context, src policy.Source, cfg config.Policy) (
 }
 
 // Load loads the configured policies as a Book does at its start, and puts nothing in force. The error is a
-// *policy.LoadError where the fault is in the policies.
+// *bundle.LoadError where the fault is in the policies.
 func Load(ctx context.Context, cfg config.Policy, log *slog.Logger) (*policy.Policy, error) {
 	shipped, err := ShippedReasons(ctx, cfg.Profile)
 	if err != nil {
@@ -85,7 +86,7 @@ func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*chec
 
 // ShippedReasons returns the table of reasons that is embedded in the binary, with the statuses of a profile.
 func ShippedReasons(ctx context.Context, profile string) (map[authz.Reason]authz.ReasonInfo, error) {
-	p, err := policy.Load(ctx, policy.FS(policies.Files), policy.Options{Profile: profile})
+	p, err := policy.Load(ctx, bundle.FS(policies.Files), policy.Options{Profile: profile})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // faultRemoved is the code of a fault that says: the policies lack something in use.
@@ -43,16 +44,16 @@ func (b *Book) checkRemovals(ctx context.Context, old, next *version) (removes b
 	for i := range faults {
 		faults[i].Text += ": bring it back, or set policy.allow_removed_plans"
 	}
-	return true, &policy.LoadError{Faults: faults}
+	return true, &bundle.LoadError{Faults: faults}
 }
 
 // removals lists what the next version lacks that is used.
-func (f *baseline) removals(next *check.Rules, p *policy.Policy) []policy.Fault {
+func (f *baseline) removals(next *check.Rules, p *policy.Policy) []bundle.Fault {
 	routes := routesOf(p)
-	var out []policy.Fault
+	var out []bundle.Fault
 	report := func(by []string, format string, args ...any) {
 		if len(by) > 0 {
-			out = append(out, policy.Fault{Code: faultRemoved, Text: fmt.Sprintf(format, args...) + ", and used by " + strings.Join(by, ", ")})
+			out = append(out, bundle.Fault{Code: faultRemoved, Text: fmt.Sprintf(format, args...) + ", and used by " + strings.Join(by, ", ")})
 		}
 	}
 	for _, plan := range slices.Sorted(maps.Keys(f.plans)) {
@@ -97,7 +98,7 @@ func (f *baseline) lackedBy(next *check.Rules) bool {
 }
 
 // lacking lists what a version lacks of the plans and reasons that a server, or a data file, reports as used.
-func lacking(used *admin.Plans, next *check.Rules, p *policy.Policy) []policy.Fault {
+func lacking(used *admin.Plans, next *check.Rules, p *policy.Policy) []bundle.Fault {
 	if used == nil {
 		return nil
 	}
@@ -114,7 +115,7 @@ func lacking(used *admin.Plans, next *check.Rules, p *policy.Policy) []policy.Fa
 	}
 	out := f.removals(next, p)
 	for _, text := range undefined.missing(next.Plans) {
-		out = append(out, policy.Fault{Code: faultRemoved, Text: text})
+		out = append(out, bundle.Fault{Code: faultRemoved, Text: text})
 	}
 	return out
 }

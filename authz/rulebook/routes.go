@@ -7,6 +7,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // routes are the entries of data.tollkeeper.routes, reduced to the plans and limits that they name.
@@ -39,10 +40,10 @@ func routesOf(p *policy.Policy) routes {
 
 // routeWarnings lists plans and limits that routes name and that do not exist. A route whose plan does not exist denies
 // every caller, and a limit that does not exist is left out of the charge.
-func routeWarnings(p *policy.Policy, plans map[string][]authz.Limit) []policy.Fault {
-	var out []policy.Fault
+func routeWarnings(p *policy.Policy, plans map[string][]authz.Limit) []bundle.Fault {
+	var out []bundle.Fault
 	warn := func(format string, args ...any) {
-		out = append(out, policy.Fault{Code: "unknown_in_route", Text: fmt.Sprintf(format, args...)})
+		out = append(out, bundle.Fault{Code: "unknown_in_route", Text: fmt.Sprintf(format, args...)})
 	}
 	rs := routesOf(p)
 	for _, r := range rs {

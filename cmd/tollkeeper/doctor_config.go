@@ -15,6 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
 )
@@ -99,8 +100,8 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	if p == nil {
 		return
 	}
-	s.Memo = p.Memo()
-	var load *policy.LoadError
+	s.Memo = p.Caching()
+	var load *bundle.LoadError
 	checked, err := rulebook.Check(ctx, cfg, nil)
 	for _, w := range checked.Warnings {
 		s.PolicyNotes = append(s.PolicyNotes, w.String())
@@ -144,7 +145,7 @@ func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 }
 
 func faultLines(err error) []string {
-	var load *policy.LoadError
+	var load *bundle.LoadError
 	if !errors.As(err, &load) {
 		return []string{err.Error()}
 	}

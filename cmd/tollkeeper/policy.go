@@ -13,7 +13,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
-	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
@@ -65,7 +65,7 @@ that lack one of them are at fault, as they are when they are loaded.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&cfg.Query, "query", policy.DefaultQuery, "rule that decides")
+	cmd.Flags().StringVar(&cfg.Query, "query", bundle.DefaultQuery, "rule that decides")
 	cmd.Flags().BoolVar(&onServer, "server", false, "check against what is used on the running server, too")
 	regoVersion(cmd, &cfg)
 	return cmd
@@ -75,7 +75,7 @@ that lack one of them are at fault, as they are when they are loaded.`,
 func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
 	cmd.Flags().StringVar(&cfg.RegoVersion, "rego-version", "v1", "version of Rego in which the policies are written: v1, or v0 as before OPA 1.0")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if !slices.Contains(policy.RegoVersions, cfg.RegoVersion) {
+		if !slices.Contains(bundle.RegoVersions, cfg.RegoVersion) {
 			return usagef("--rego-version %q: want v1 or v0", cfg.RegoVersion)
 		}
 		return nil
@@ -84,7 +84,7 @@ func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
 
 // policyFaults prints what is wrong, one fault a line, in the form that editors understand.
 func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
-	var load *policy.LoadError
+	var load *bundle.LoadError
 	if !errors.As(err, &load) {
 		return err
 	}
@@ -133,7 +133,7 @@ does. No server is needed. Without paths, the shipped policies are tested.`,
 	return cmd
 }
 
-func testResults(t *table, results []policy.TestResult, bad int, verbose bool) {
+func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 	for i := range results {
 		switch r := &results[i]; {
 		case r.Passed():

@@ -1,4 +1,4 @@
-package policy
+package bundle
 
 import (
 	"errors"
@@ -72,6 +72,9 @@ func fileError(name string, err error) *LoadError {
 	return loadError(faultFile, name, "%v", err)
 }
 
+// ErrorOf is a *LoadError with the faults in an error of OPA's compiler.
+func ErrorOf(err error) error { return &LoadError{Faults: faultsOf(err)} }
+
 // faultsOf turns OPA's errors about modules into faults.
 func faultsOf(err error) []Fault {
 	var many ast.Errors
@@ -111,36 +114,3 @@ func faultOf(e *ast.Error) Fault {
 
 // oneLine joins the lines and runs of space of a text, so that a fault stays on its line.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// Codes of an EvalError that OPA has no code for. OPA's own begin with "eval_".
-const (
-	codeUndefined = "undefined"
-	codeDecision  = "invalid_decision"
-	codeInput     = "invalid_input"
-	codePanic     = "panic"
-)
-
-// EvalError says why a policy gave no verdict. It is for the log: its text may show parts of the policy and of the
-// request, so it must not reach the caller.
-type EvalError struct {
-	Code string // for machines, such as eval_conflict_error, undefined or invalid_decision
-	File string // where in the policy, empty if unknown
-	Line int    // from 1; 0 if unknown
-	Text string
-
-	cause error
-}
-
-func (e *EvalError) Error() string {
-	if e.File == "" {
-		return "policy: " + e.Text
-	}
-	return fmt.Sprintf("policy: %s:%d: %s", e.File, e.Line, e.Text)
-}
-
-// Unwrap returns the error of the evaluator, if it gave one.
-func (e *EvalError) Unwrap() error { return e.cause }
-
-func invalidDecision(format string, args ...any) error {
-	return &EvalError{Code: codeDecision, Text: fmt.Sprintf(format, args...)}
-}

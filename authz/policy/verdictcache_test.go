@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
-func stats(t *testing.T, p *Policy) MemoStats {
+func stats(t *testing.T, p *Policy) CacheStats {
 	t.Helper()
-	s, ok := p.MemoStats()
+	s, ok := p.CacheStats()
 	if !ok {
-		t.Fatalf("no memo: %s", p.Memo())
+		t.Fatalf("no memo: %s", p.Caching())
 	}
 	return s
 }
@@ -37,9 +38,9 @@ allow if {
 	input.attributes.request.http.path == "/a"
 	input.key.status == "active"
 	input.quota[_].state == "ok"
-}`), Options{Memo: 100})
-	if p.Memo() != "on" {
-		t.Errorf("memo %q", p.Memo())
+}`), Options{CachedVerdicts: 100})
+	if p.Caching() != "on" {
+		t.Errorf("memo %q", p.Caching())
 	}
 	for i := range 10 {
 		r, f := get("/a"), goodFacts()
@@ -66,9 +67,9 @@ allow if {
 func TestMemoAndSurprises(t *testing.T) {
 	clock := mustLoad(t, module(`default allow := false
 allow if not input.key.expires_at
-allow if time.parse_rfc3339_ns(input.key.expires_at) > time.now_ns()`), Options{Memo: 100})
-	if want := "on, but for decisions that ask time.now_ns (p.rego:"; !strings.HasPrefix(clock.Memo(), want) {
-		t.Errorf("memo %q, want %q...", clock.Memo(), want)
+allow if time.parse_rfc3339_ns(input.key.expires_at) > time.now_ns()`), Options{CachedVerdicts: 100})
+	if want := "on, but for decisions that ask time.now_ns (p.rego:"; !strings.HasPrefix(clock.Caching(), want) {
+		t.Errorf("memo %q, want %q...", clock.Caching(), want)
 	}
 	soon := goodFacts()
 	soon.Key.ExpiresAt = time.Now().Add(100 * time.Millisecond)
@@ -93,22 +94,22 @@ allow if time.parse_rfc3339_ns(input.key.expires_at) > time.now_ns()`), Options{
 	if s := stats(t, clock); s.Hits != 1 {
 		t.Errorf("what does not look at the clock is not remembered: %+v", s)
 	}
-	jwt := mustLoad(t, module(`allow if io.jwt.decode_verify(input.parsed_body, {"secret": "x"})[0]`), Options{Memo: 100})
-	if _, on := jwt.MemoStats(); on || !strings.HasPrefix(jwt.Memo(), "off, because of io.jwt.decode_verify (p.rego:") {
-		t.Errorf("memo %q", jwt.Memo())
+	jwt := mustLoad(t, module(`allow if io.jwt.decode_verify(input.parsed_body, {"secret": "x"})[0]`), Options{CachedVerdicts: 100})
+	if _, on := jwt.CacheStats(); on || !strings.HasPrefix(jwt.Caching(), "off, because of io.jwt.decode_verify (p.rego:") {
+		t.Errorf("memo %q", jwt.Caching())
 	}
-	failing := mustLoad(t, module("default allow := false\nallow if to_number(input.key.id) > 0"), Options{Memo: 100})
+	failing := mustLoad(t, module("default allow := false\nallow if to_number(input.key.id) > 0"), Options{CachedVerdicts: 100})
 	allowed(t, failing, get("/"), goodFacts())
 	if s := stats(t, failing); s.Size != 0 {
 		t.Errorf("a verdict on what failed is remembered: %+v", s)
 	}
-	if off := mustLoad(t, module("allow := true"), Options{}); off.Memo() != "off" {
-		t.Errorf("memo %q", off.Memo())
+	if off := mustLoad(t, module("allow := true"), Options{}); off.Caching() != "off" {
+		t.Errorf("memo %q", off.Caching())
 	}
 }
 
 func TestMemoOfHugeInputs(t *testing.T) {
-	p := mustLoad(t, module(`allow if input.parsed_body.x != "y"`), Options{Memo: 100})
+	p := mustLoad(t, module(`allow if input.parsed_body.x != "y"`), Options{CachedVerdicts: 100})
 	r := get("/")
 	r.Body.Parsed = map[string]any{"x": strings.Repeat("x", maxKey)}
 	for range 3 {
@@ -124,7 +125,7 @@ func TestMemoOfHugeInputs(t *testing.T) {
 // TestAFloodDoesNotDriveOutTheHonest asks for a few things again and again, and once each for very many.
 func TestAFloodDoesNotDriveOutTheHonest(t *testing.T) {
 	const size, honest = 1000, 500
-	p := mustLoad(t, module(`allow if input.attributes.request.http.path != "/no"`), Options{Memo: size})
+	p := mustLoad(t, module(`allow if input.attributes.request.http.path != "/no"`), Options{CachedVerdicts: size})
 	ask := func(path string) { allowed(t, p, get(path), goodFacts()) }
 	for range 20 {
 		for i := range honest {
@@ -315,8 +316,8 @@ func tidy(v authz.Verdict) authz.Verdict {
 
 // TestMemoOfTheShippedPolicies holds that the memo changes nothing, and that it is of use.
 func TestMemoOfTheShippedPolicies(t *testing.T) {
-	with := mustLoad(t, FS(policies.Files), Options{Memo: 500})
-	without := mustLoad(t, FS(policies.Files), Options{})
+	with := mustLoad(t, bundle.FS(policies.Files), Options{CachedVerdicts: 500})
+	without := mustLoad(t, bundle.FS(policies.Files), Options{})
 	d := draw{rand.New(rand.NewPCG(1, 2))}
 	for range 1000 {
 		r, f := d.request(), d.facts()
@@ -335,7 +336,7 @@ func TestMemoOfTheShippedPolicies(t *testing.T) {
 	if s.Hits == 0 {
 		t.Errorf("%+v", s)
 	}
-	t.Logf("%+v; %s", s, with.Memo())
+	t.Logf("%+v; %s", s, with.Caching())
 }
 
 // condition is a random condition on the input.
@@ -361,7 +362,7 @@ func (d draw) condition(depth int) string {
 }
 
 // random is a random policy.
-func (d draw) random() Source {
+func (d draw) random() bundle.Source {
 	var b strings.Builder
 	b.WriteString("default allow := false\n")
 	rule := func(head string) {
@@ -397,7 +398,7 @@ func FuzzMemo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		d := draw{rand.New(rand.NewPCG(seed, 3))}
 		src := d.random()
-		with, err := Load(t.Context(), src, Options{Memo: 100})
+		with, err := Load(t.Context(), src, Options{CachedVerdicts: 100})
 		if err != nil {
 			return // types that can never be equal
 		}
@@ -417,7 +418,7 @@ func FuzzMemo(f *testing.F) {
 
 func BenchmarkMemo(b *testing.B) {
 	for _, size := range []int{0, 1000} {
-		p := mustLoad(b, FS(policies.Files), Options{Memo: size})
+		p := mustLoad(b, bundle.FS(policies.Files), Options{CachedVerdicts: size})
 		r, f := get("/v1/things"), goodFacts()
 		f.Key.Plan, f.Key.Environment, f.Account.Status = "free", "live", authz.AccountActive
 		f.Quota = []authz.QuotaFact{{Name: "rate", State: authz.QuotaOK}, {Name: "daily", State: authz.QuotaOK}}
@@ -446,7 +447,7 @@ allow := {
 	"query_parameters_to_remove": [part("name")], "body": part("value"), "detail": part("value"), "reason": part("reason"),
 	"dynamic_metadata": {part("name"): [part("value"), {part("value"): to_number(part("number"))}]},
 	"charge": {part("name"): 1}, "id": id,
-}`), Options{Memo: 20_000})
+}`), Options{CachedVerdicts: 20_000})
 	flood := func(n, size int, allow bool) {
 		for i := range n {
 			message := fmt.Sprintf("x-%07d,v-%07d,r_%07d,%07d,", i, i, i, i+1e6) + strings.Repeat("m", 1<<20)
@@ -483,20 +484,20 @@ allow := {
 // TestMemo_IsBoundedInBytes floods it with verdicts that hold what callers send as often as they like.
 func TestMemo_IsBoundedInBytes(t *testing.T) {
 	p := mustLoad(t, module(`allow := {"allowed": true, "dynamic_metadata": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 50)}}`),
-		Options{Memo: 20_000})
+		Options{CachedVerdicts: 20_000})
 	for i := range 3000 {
 		mustDecide(t, p, get("/"+strings.Repeat("p", 900)+fmt.Sprint(i)), goodFacts())
 	}
-	p.memo.verdicts.CleanUp()
+	p.cache.verdicts.CleanUp()
 	total := 0
-	for _, v := range p.memo.verdicts.All() {
+	for _, v := range p.cache.verdicts.All() {
 		total += v.size
 	}
-	if total > MemoBytes || total < MemoBytes/2 {
-		t.Errorf("%d verdicts take %d bytes, want up to %d", stats(t, p).Size, total, MemoBytes)
+	if total > VerdictCacheBytes || total < VerdictCacheBytes/2 {
+		t.Errorf("%d verdicts take %d bytes, want up to %d", stats(t, p).Size, total, VerdictCacheBytes)
 	}
 	big := mustLoad(t, module(`allow := {"allowed": true, "dynamic_metadata": {sprintf("x-%d", [n]): input.attributes.request.http.path | some n in numbers.range(1, 100)}}`),
-		Options{Memo: 20_000})
+		Options{CachedVerdicts: 20_000})
 	mustDecide(t, big, get("/"+strings.Repeat("p", 1000)), goodFacts())
 	if s := stats(t, big); s.Size != 0 || s.Bypasses != 1 {
 		t.Errorf("a verdict of more than %d bytes: %+v", maxVerdict, s)

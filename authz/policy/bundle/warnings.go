@@ -1,4 +1,4 @@
-package policy
+package bundle
 
 import (
 	"fmt"
@@ -52,7 +52,7 @@ func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, base
 		u.note(r)
 	}
 	packages := make(map[string][]*ast.Rule)
-	for _, name := range sortedModules(c) {
+	for _, name := range sortedKeys(c.Modules) {
 		m := c.Modules[name]
 		for _, r := range m.Rules {
 			u.there[nameOf(r).String()] = true

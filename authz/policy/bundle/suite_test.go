@@ -1,4 +1,4 @@
-package policy
+package bundle
 
 import (
 	"context"
@@ -7,8 +7,21 @@ import (
 	"testing"
 )
 
-func TestTestRunsRules(t *testing.T) {
-	src := files("p.rego", factsPolicy, "d.json", factsData, "p_test.rego", `package envoy.authz_test
+const testedPolicy = `package envoy.authz
+
+default allow := {"allowed": false}
+
+allow := {"allowed": true} if count(deny) == 0
+
+allow := {"allowed": false, "http_status": data.statuses[first]} if first := sort(deny)[0]
+
+deny contains "key_expired" if input.key.status == "expired"
+`
+
+const testedData = `{"statuses": {"key_expired": 403}}`
+
+func TestSuite_RunsRules(t *testing.T) {
+	src := files("p.rego", testedPolicy, "d.json", testedData, "p_test.rego", `package envoy.authz_test
 
 import data.envoy.authz
 
@@ -65,10 +78,10 @@ conflict := 2 if true
 	}
 }
 
-func TestTestFaults(t *testing.T) {
+func TestSuite_Faults(t *testing.T) {
 	for name, src := range map[string]Source{
 		"syntax in a test":  files("p.rego", allowAll, "p_test.rego", "package p\n\ntest_x if {"),
-		"compile in a test": files("p.rego", allowAll, "p_test.rego", "package p\n\ntest_x if nobody(1)"),
+		"compile in a test": files("p.rego", allowAll, "p_test.rego", "package p\n\ntest_x if no_such_function(1)"),
 		"data":              files("p.rego", allowAll, "d.yaml", "- 1"),
 		"nowhere":           Disk("/nowhere/at/all"),
 	} {

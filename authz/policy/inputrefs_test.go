@@ -58,7 +58,7 @@ func TestReads(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustLoad(t, module(tt.rules), Options{})
-			got, err := inputOf(p.reads, r, f)
+			got, err := inputOf(p.refs, r, f)
 			if err != nil {
 				t.Fatal(err)
 			}

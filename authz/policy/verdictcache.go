@@ -12,6 +12,7 @@ import (
 	"github.com/puzpuzpuz/xsync/v4"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
 // memo remembers verdicts by the values that the policy reads of the input. It belongs to one revision and ends with it.
@@ -25,7 +26,7 @@ import (
 // It is bounded in bytes, for callers choose what verdicts hold. Whatever it keeps is a copy: a text that is part of a request
 // would keep the whole message in memory. What it holds is used often: a stream of requests that are
 // all different does not drive out what is asked for again and again.
-type memo struct {
+type verdictCache struct {
 	seeds    [2]maphash.Seed
 	verdicts *otter.Cache[digest, *remembered]
 	keys     sync.Pool // of *key
@@ -43,23 +44,23 @@ type remembered struct {
 }
 
 const (
-	// MemoBytes is how much memory remembered verdicts may take, by the sizes of what they hold.
-	MemoBytes = 64 << 20
+	// VerdictCacheBytes is how much memory remembered verdicts may take, by the sizes of what they hold.
+	VerdictCacheBytes = 64 << 20
 	// weightBytes is about what a small verdict takes.
 	weightBytes = 1 << 10
 	// maxVerdict is the largest verdict that is remembered, with its key.
 	maxVerdict = 64 << 10
 )
 
-func newMemo(size int) *memo {
-	return &memo{
+func newVerdictCache(size int) *verdictCache {
+	return &verdictCache{
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		verdicts: otter.Must(&otter.Options[digest, *remembered]{
 			// In weights, and not in bytes: the cache has a counter for every unit of its maximum.
-			MaximumWeight: MemoBytes / weightBytes,
+			MaximumWeight: VerdictCacheBytes / weightBytes,
 			// None weighs less than its share, so that there are never more than that many.
 			Weigher: func(_ digest, v *remembered) uint32 {
-				return uint32(max((v.size+weightBytes-1)/weightBytes, MemoBytes/weightBytes/size))
+				return uint32(max((v.size+weightBytes-1)/weightBytes, VerdictCacheBytes/weightBytes/size))
 			},
 		}),
 		keys: sync.Pool{New: func() any { return &key{buf: make([]byte, 0, 512)} }},
@@ -68,58 +69,58 @@ func newMemo(size int) *memo {
 }
 
 // keyOf makes the key of an input, nil if it has none. Give it back by done.
-func (m *memo) keyOf(want *reads, r *authz.Request, f *authz.Facts) *key {
-	k := m.keys.Get().(*key)
+func (c *verdictCache) keyOf(want *inputRefs, r *authz.Request, f *authz.Facts) *key {
+	k := c.keys.Get().(*key)
 	k.reset()
 	if err := keyOf(k, want, r, f); err != nil || k.over {
-		m.bypasses.Inc()
-		m.done(k)
+		c.bypasses.Inc()
+		c.done(k)
 		return nil
 	}
 	return k
 }
 
-func (m *memo) done(k *key) { m.keys.Put(k) }
+func (c *verdictCache) done(k *key) { c.keys.Put(k) }
 
-func (m *memo) digest(k *key) digest {
-	return digest{maphash.Bytes(m.seeds[0], k.buf), maphash.Bytes(m.seeds[1], k.buf)}
+func (c *verdictCache) digest(k *key) digest {
+	return digest{maphash.Bytes(c.seeds[0], k.buf), maphash.Bytes(c.seeds[1], k.buf)}
 }
 
-func (m *memo) get(k *key) (authz.Verdict, bool) {
-	v, ok := m.verdicts.GetIfPresent(m.digest(k))
+func (c *verdictCache) get(k *key) (authz.Verdict, bool) {
+	v, ok := c.verdicts.GetIfPresent(c.digest(k))
 	if !ok || v.key != string(k.buf) {
-		m.misses.Inc()
+		c.misses.Inc()
 		return authz.Verdict{}, false
 	}
-	m.hits.Inc()
+	c.hits.Inc()
 	return v.verdict, true
 }
 
 // put remembers a copy of a verdict, unless it is large.
-func (m *memo) put(k *key, v authz.Verdict) {
-	var c copier
-	kept := &remembered{key: string(k.buf), verdict: c.verdict(v)}
-	if kept.size = c.size + len(kept.key); kept.size > maxVerdict {
-		m.bypasses.Inc()
+func (c *verdictCache) put(k *key, v authz.Verdict) {
+	var copied copier
+	kept := &remembered{key: string(k.buf), verdict: copied.verdict(v)}
+	if kept.size = copied.size + len(kept.key); kept.size > maxVerdict {
+		c.bypasses.Inc()
 		return
 	}
-	m.verdicts.Set(m.digest(k), kept)
+	c.verdicts.Set(c.digest(k), kept)
 }
 
-// MemoStats is how the memo of a policy does. Bypasses are decisions that were not remembered, because something was
+// CacheStats is how the memo of a policy does. Bypasses are decisions that were not remembered, because something was
 // asked whose answer may change, or because the policy read too much.
-type MemoStats struct {
+type CacheStats struct {
 	Hits, Misses, Bypasses int64
 	Size                   int
 }
 
-// MemoStats reports how the memo does, and false if there is none.
-func (p *Policy) MemoStats() (MemoStats, bool) {
-	if p.memo == nil {
-		return MemoStats{}, false
+// CacheStats reports how the memo does, and false if there is none.
+func (p *Policy) CacheStats() (CacheStats, bool) {
+	if p.cache == nil {
+		return CacheStats{}, false
 	}
-	return MemoStats{
-		Hits: p.memo.hits.Value(), Misses: p.memo.misses.Value(), Bypasses: p.memo.bypasses.Value(), Size: p.memo.verdicts.EstimatedSize(),
+	return CacheStats{
+		Hits: p.cache.hits.Value(), Misses: p.cache.misses.Value(), Bypasses: p.cache.bypasses.Value(), Size: p.cache.verdicts.EstimatedSize(),
 	}, true
 }
 
@@ -130,15 +131,15 @@ var unsteady = map[string]bool{
 	"crypto.x509.parse_and_verify_certificates_with_options": true,
 }
 
-// surprises are the calls of functions in the rules that keep verdicts from being remembered: always, and only where they
+// nondeterminism are the calls of functions in the rules that keep verdicts from being remembered: always, and only where they
 // are made.
-type surprises struct{ always, sometimes []string }
+type nondeterminism struct{ always, sometimes []string }
 
-// surprisesOf finds them.
-func surprisesOf(c *ast.Compiler) surprises {
-	var out surprises
-	for _, name := range sortedModules(c) {
-		ast.WalkTerms(c.Modules[name], func(t *ast.Term) bool {
+// nondeterminismOf finds them.
+func nondeterminismOf(b *bundle.Bundle) nondeterminism {
+	var out nondeterminism
+	for _, m := range b.Modules() {
+		ast.WalkTerms(m, func(t *ast.Term) bool {
 			ref, ok := t.Value.(ast.Ref)
 			if !ok {
 				return false
@@ -159,15 +160,6 @@ func surprisesOf(c *ast.Compiler) surprises {
 	return out
 }
 
-func sortedModules(c *ast.Compiler) []string {
-	names := make([]string, 0, len(c.Modules))
-	for name := range c.Modules {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 func placeOf(call string, t *ast.Term, at string) string {
 	if t.Location != nil {
 		at = fmt.Sprintf(" (%s:%d)", t.Location.File, t.Location.Row)
@@ -176,14 +168,14 @@ func placeOf(call string, t *ast.Term, at string) string {
 }
 
 // Memo says in words whether verdicts are remembered.
-func (p *Policy) Memo() string {
+func (p *Policy) Caching() string {
 	switch {
-	case p.memo == nil && len(p.surprises.always) > 0:
-		return "off, because of " + strings.Join(p.surprises.always, ", ")
-	case p.memo == nil:
+	case p.cache == nil && len(p.nondeterminism.always) > 0:
+		return "off, because of " + strings.Join(p.nondeterminism.always, ", ")
+	case p.cache == nil:
 		return "off"
-	case len(p.surprises.sometimes) > 0:
-		return "on, but for decisions that ask " + strings.Join(slices.Compact(p.surprises.sometimes), ", ")
+	case len(p.nondeterminism.sometimes) > 0:
+		return "on, but for decisions that ask " + strings.Join(slices.Compact(p.nondeterminism.sometimes), ", ")
 	}
 	return "on"
 }

@@ -12,7 +12,7 @@ import (
 // Go takes a processor from a busy goroutine only after 10 ms, and looks at the network no sooner when all of them are
 // busy. Hence a long evaluation rests by itself now and then. It has to sleep: one that only yields is put back at once
 // where nothing else is known to wait, and requests wait unread. Evaluations of ordinary length never rest.
-type turn struct {
+type yielder struct {
 	ctx   context.Context
 	steps uint // of the evaluation's own goroutine, the only one that asks
 	over  bool
@@ -24,13 +24,13 @@ const (
 	rest         = 20 * time.Microsecond
 )
 
-var _ topdown.Cancel = (*turn)(nil)
+var _ topdown.Cancel = (*yielder)(nil)
 
 // Cancel does nothing: an evaluation ends with its context.
-func (t *turn) Cancel() {}
+func (t *yielder) Cancel() {}
 
 // Cancelled reports whether the evaluation has to end.
-func (t *turn) Cancelled() bool {
+func (t *yielder) Cancelled() bool {
 	t.steps++
 	if t.steps%stepsPerLook == 0 {
 		if t.steps > stepsInPeace {

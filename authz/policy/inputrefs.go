@@ -8,23 +8,23 @@ import (
 )
 
 // reads is the part of the input that some rule names, as a tree of field names. Only that part is built for a
-// decision: what no rule names, no rule can see. It never changes after readsOf returned it.
+// decision: what no rule names, no rule can see. It never changes after refsOf returned it.
 //
-// A nil *reads reads nothing.
-type reads struct {
+// A nil *inputRefs reads nothing.
+type inputRefs struct {
 	all   bool // everything from here on
-	names map[string]*reads
-	any   *reads   // of fields whose names stand nowhere, as in input.quota[name].state
-	order []string // the names, sorted
-	parts []*reads // what is read of each of them, in that order
+	names map[string]*inputRefs
+	any   *inputRefs   // of fields whose names stand nowhere, as in input.quota[name].state
+	order []string     // the names, sorted
+	parts []*inputRefs // what is read of each of them, in that order
 }
 
 // everything reads the whole input.
-func everything() *reads { return &reads{all: true} }
+func everything() *inputRefs { return &inputRefs{all: true} }
 
-// readsOf finds what the compiled rules read. It errs on the side of more: rules that are never asked count.
-func readsOf(c *ast.Compiler) *reads {
-	root := &reads{}
+// refsOf finds what the compiled rules read. It errs on the side of more: rules that are never asked count.
+func refsOf(c *ast.Compiler) *inputRefs {
+	root := &inputRefs{}
 	var visit func(t *ast.Term) bool
 	visit = func(t *ast.Term) bool {
 		switch v := t.Value.(type) {
@@ -52,22 +52,22 @@ func readsOf(c *ast.Compiler) *reads {
 }
 
 // add notes a path. A part that is not a constant name stands for every name that there may be.
-func (r *reads) add(path []*ast.Term) {
+func (r *inputRefs) add(path []*ast.Term) {
 	for _, part := range path {
 		name, ok := part.Value.(ast.String)
 		if !ok {
 			if r.any == nil {
-				r.any = &reads{}
+				r.any = &inputRefs{}
 			}
 			r = r.any
 			continue
 		}
 		if r.names == nil {
-			r.names = make(map[string]*reads)
+			r.names = make(map[string]*inputRefs)
 		}
 		next := r.names[string(name)]
 		if next == nil {
-			next = &reads{}
+			next = &inputRefs{}
 			r.names[string(name)] = next
 		}
 		r = next
@@ -76,7 +76,7 @@ func (r *reads) add(path []*ast.Term) {
 }
 
 // settle makes every name that is there read what is read of any name, too.
-func (r *reads) settle() {
+func (r *inputRefs) settle() {
 	if r == nil {
 		return
 	}
@@ -86,39 +86,39 @@ func (r *reads) settle() {
 	}
 	r.any.settle()
 	r.order = slices.Sorted(maps.Keys(r.names))
-	r.parts = make([]*reads, len(r.order))
+	r.parts = make([]*inputRefs, len(r.order))
 	for i, name := range r.order {
 		r.parts[i] = r.names[name]
 	}
 }
 
 // merge reads what another one does besides.
-func (r *reads) merge(o *reads) {
+func (r *inputRefs) merge(o *inputRefs) {
 	if o == nil {
 		return
 	}
 	r.all = r.all || o.all
 	for name, theirs := range o.names {
 		if r.names == nil {
-			r.names = make(map[string]*reads)
+			r.names = make(map[string]*inputRefs)
 		}
 		mine := r.names[name]
 		if mine == nil {
-			mine = &reads{}
+			mine = &inputRefs{}
 			r.names[name] = mine
 		}
 		mine.merge(theirs)
 	}
 	if o.any != nil {
 		if r.any == nil {
-			r.any = &reads{}
+			r.any = &inputRefs{}
 		}
 		r.any.merge(o.any)
 	}
 }
 
 // field is what is read of the field of that name, nil for nothing.
-func (r *reads) field(name string) *reads {
+func (r *inputRefs) field(name string) *inputRefs {
 	if r == nil || r.all {
 		return r
 	}
@@ -129,10 +129,10 @@ func (r *reads) field(name string) *reads {
 }
 
 // open reports whether fields are read whose names stand nowhere.
-func (r *reads) open() bool { return r.all || r.any != nil }
+func (r *inputRefs) open() bool { return r.all || r.any != nil }
 
 // size is how many of n fields are read at most.
-func (r *reads) size(n int) int {
+func (r *inputRefs) size(n int) int {
 	switch {
 	case r == nil:
 		return 0

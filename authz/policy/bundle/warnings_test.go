@@ -1,4 +1,4 @@
-package policy
+package bundle
 
 import (
 	"strings"
@@ -46,12 +46,12 @@ func TestWarnings_NameWhatNothingAsksFor(t *testing.T) {
 		"data with a misspelt name": {"c.yaml", "tollkeeper: {enviroment: live}", "data.tollkeeper.enviroment is not asked for by data.envoy.authz.allow: did you mean data.tollkeeper.environment?"},
 		"data of a misspelt root":   {"c.yaml", "tolkeeper: {environment: live}", "did you mean data.tollkeeper?"},
 	} {
-		p := mustLoad(t, files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, c.file, c.text), Options{})
+		p := mustCompile(t, files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, c.file, c.text), Options{})
 		// The misspelt root is only seen where the right one is not there: a rule in it is enough to be there.
 		if name == "data of a misspelt root" {
-			p = mustLoad(t, files("a.rego", "package envoy.authz\n\nallow if data.tollkeeper.environment == \"live\"", c.file, c.text), Options{})
+			p = mustCompile(t, files("a.rego", "package envoy.authz\n\nallow if data.tollkeeper.environment == \"live\"", c.file, c.text), Options{})
 		}
-		if w := p.Warnings(); len(w) != 1 || !strings.Contains(w[0].String(), c.want) {
+		if w := p.Warnings; len(w) != 1 || !strings.Contains(w[0].String(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, w, c.want)
 		}
 	}
@@ -69,19 +69,19 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 		"a library by a variable":   {"c.rego", "package tollkeeper.custom\n\ndeny contains 1 if data.checks[input.key.id].bad", "d.rego", "package checks.one\n\nbad if input.key.id != \"one\""},
 		"an else":                   {"c.rego", "package tollkeeper.custom\n\ndeny contains v\n\nv := 1 if input.key.id == \"x\" else := helper\n\nhelper := 2 if input.key.id == \"y\""},
 	} {
-		p := mustLoad(t, files(append(more, "a.rego", hooked, "h.rego", hook, "n.rego", netLib)...), Options{})
-		if w := p.Warnings(); len(w) > 0 {
+		p := mustCompile(t, files(append(more, "a.rego", hooked, "h.rego", hook, "n.rego", netLib)...), Options{})
+		if w := p.Warnings; len(w) > 0 {
 			t.Errorf("%s: %v", name, w)
 		}
 	}
 	// Whoever asks a whole package asks for all that is in it.
-	if w := mustLoad(t, files("a.rego", "package acme\n\nallow := true\n\nbody := \"x\""), Options{Query: "acme"}).Warnings(); len(w) > 0 {
+	if w := mustCompile(t, files("a.rego", "package acme\n\nallow := true\n\nbody := \"x\""), Options{Query: "acme"}).Warnings; len(w) > 0 {
 		t.Errorf("a package as the query: %v", w)
 	}
 }
 
 func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
-	_, err := Load(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
+	_, err := Compile(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
 	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here, and is read as data: write it into a .yaml or .json file" {
 		t.Errorf("plans as a rule: %v", err)
 	}
@@ -90,7 +90,7 @@ func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
 		"deny contains 1 if input.key.id == \"x\"\n\ndeny if input.key.id == \"y\"": "c.rego:5:1: deny is written as \"deny := …\" here and as \"deny contains …\" in c.rego:3: write all of them with contains",
 		"deny contains x if input.key.id == y":                                      "c.rego:3:",
 	} {
-		_, err := Load(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper.custom\n\n"+rules), Options{})
+		_, err := Compile(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper.custom\n\n"+rules), Options{})
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", rules, err, want)
 		}

@@ -1,0 +1,205 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/util"
+)
+
+// DefaultQuery is the rule that decides unless Options name another one.
+const DefaultQuery = "envoy/authz/allow"
+
+// Options say how files are compiled. The zero value is good.
+type Options struct {
+	// Query names the rule or the package that decides, as envoy/authz/allow or as data.envoy.authz.allow.
+	// Empty means DefaultQuery.
+	Query string
+	// Profile replaces data.tollkeeper.profile unless it is empty.
+	Profile string
+	// RegoVersion is the version of the language: v1, which is the default, or RegoV0.
+	RegoVersion string
+	// Schema is a JSON schema of the input. A strict compiler checks types against it.
+	Schema []byte
+	// Strict makes faults of unused variables, shadowed names and deprecated functions.
+	Strict bool
+	// Print compiles calls of print. Without it they do nothing.
+	Print bool
+	// Builtins are functions that rules may call besides OPA's own.
+	Builtins []*ast.Builtin
+}
+
+// Bundle is one revision of a policy, compiled. It never changes.
+type Bundle struct {
+	Query       ast.Ref // the rule or package that decides
+	Fingerprint string  // the source's fingerprint when it was read
+	Revision    string  // the same on every node that compiled the same files with the same query and profile
+	Compiler    *ast.Compiler
+	Store       storage.Store // the base data, as OPA's evaluator reads it
+	Shipped     bool          // the shipped rules decide, changed or not
+	Warnings    []Fault       // rules, packages and data that no decision uses, though they look as if one should
+
+	data map[string]any
+}
+
+// Compile reads and compiles the files of src. It returns a *LoadError if a path is missing, if a file does not parse or
+// compile, if two data files or a rule and the data define the same thing, or if there is no rule where the query
+// points; or ctx's error.
+func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
+	query, err := queryRef(o.Query)
+	if err != nil {
+		return nil, err
+	}
+	files, err := src.read(false)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	compiler, data, err := compile(files, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(compiler.GetRules(query)) == 0 {
+		return nil, loadError(faultQuery, "", "the query %s names no rule and no package with rules", query)
+	}
+	store, err := newBaseData(data)
+	if err != nil {
+		return nil, loadError(faultData, "", "%v", err)
+	}
+	reached := reachedFrom(compiler, query)
+	b := &Bundle{
+		Query: query, Fingerprint: fingerprint(files), Compiler: compiler, Store: store, data: data,
+		Shipped: isShipped(reached), Warnings: warningsOf(compiler, query, reached, data),
+	}
+	b.Revision = revision(b.Fingerprint, query.String(), o.Profile)
+	return b, nil
+}
+
+// Data returns the base data at a path, as JSON values: nil, bool, json.Number, string, []any or map[string]any.
+// It reports whether there is any. The caller must not change what it returns.
+func (b *Bundle) Data(path ...string) (any, bool) { return lookup(b.data, path) }
+
+// Modules returns the compiled modules in the order of their names.
+func (b *Bundle) Modules() []*ast.Module {
+	var out []*ast.Module
+	for _, name := range sortedKeys(b.Compiler.Modules) {
+		out = append(out, b.Compiler.Modules[name])
+	}
+	return out
+}
+
+// compile builds rules and base data. Its error is a *LoadError with everything that is wrong.
+func compile(files []file, o Options) (*ast.Compiler, map[string]any, error) {
+	modules, faults := parseModules(files, o.RegoVersion)
+	data, more := mergeData(files)
+	faults = append(append(faults, more...), customFaults(modules)...)
+	if fault := setProfile(data, o.Profile); fault != nil {
+		faults = append(faults, *fault)
+	}
+	if len(faults) > 0 {
+		return nil, nil, &LoadError{Faults: faults}
+	}
+	c, err := newCompiler(data, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Compile(modules); c.Failed() {
+		return nil, nil, &LoadError{Faults: hintV0(faultsOf(c.Errors), files, o.RegoVersion)}
+	}
+	return c, data, nil
+}
+
+func revision(files, query, profile string) string {
+	h := sha256.New()
+	for _, s := range []string{files, query, profile} {
+		writeField(h, s)
+	}
+	return shortSum(h)
+}
+
+// parseModules parses the files with rules, and says what is wrong with those that are none.
+func parseModules(files []file, version string) (map[string]*ast.Module, []Fault) {
+	modules := make(map[string]*ast.Module)
+	var faults []Fault
+	for i := range files {
+		f := &files[i]
+		if !f.isRego() {
+			continue
+		}
+		m, err := parseModule(f, version)
+		if err != nil {
+			faults = append(faults, faultsOf(err)...)
+			continue
+		}
+		modules[f.name] = m
+	}
+	return modules, hintV0(faults, files, version)
+}
+
+func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
+	c := ast.NewCompiler().
+		WithDefaultRegoVersion(ast.RegoV1). // every module says its own
+		WithStrict(o.Strict).
+		WithEnablePrintStatements(o.Print).
+		WithPathConflictsCheck(func(path []string) (bool, error) {
+			return occupied(base, path), nil
+		})
+	if o.Strict && len(o.Schema) > 0 {
+		schemas, err := schemaSet(o.Schema)
+		if err != nil {
+			return nil, err
+		}
+		// An empty list of hosts: a schema that refers to the network must not make us go there.
+		caps := ast.CapabilitiesForThisVersion()
+		caps.AllowNet = []string{}
+		c = c.WithCapabilities(caps).WithSchemas(schemas).WithUseTypeCheckAnnotations(true)
+	}
+	if len(o.Builtins) > 0 {
+		decls := make(map[string]*ast.Builtin, len(o.Builtins))
+		for _, b := range o.Builtins {
+			decls[b.Name] = b
+		}
+		//lint:ignore SA1019 its successor replaces the set of all builtins, and this adds to it
+		c = c.WithBuiltins(decls)
+	}
+	return c, nil
+}
+
+// schemaSet makes a schema known both as that of the whole input and, for rules with annotations, as schema.input.
+func schemaSet(schema []byte) (*ast.SchemaSet, error) {
+	var v any
+	if err := util.UnmarshalJSON(schema, &v); err != nil {
+		return nil, loadError(faultSchema, "", "the schema of the input: %v", err)
+	}
+	set := ast.NewSchemaSet()
+	set.Put(ast.SchemaRootRef, v)
+	set.Put(ast.SchemaRootRef.Append(ast.StringTerm("input")), v)
+	return set, nil
+}
+
+// queryRef reads a query in either of its forms.
+func queryRef(query string) (ast.Ref, error) {
+	if query == "" {
+		query = DefaultQuery
+	}
+	if query == "data" || strings.HasPrefix(query, "data.") || strings.HasPrefix(query, "data[") {
+		ref, err := ast.ParseRef(query)
+		if err != nil || !ref.IsGround() || len(ref) < 2 {
+			return nil, loadError(faultQuery, "", "the query %q does not name a rule or a package", query)
+		}
+		return ref, nil
+	}
+	ref := ast.Ref{ast.DefaultRootDocument}
+	for name := range strings.SplitSeq(strings.Trim(query, "/"), "/") {
+		if name == "" {
+			return nil, loadError(faultQuery, "", "the query %q does not name a rule or a package", query)
+		}
+		ref = append(ref, ast.StringTerm(name))
+	}
+	return ref, nil
+}
