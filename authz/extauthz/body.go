@@ -23,17 +23,17 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// readBody decodes a body by its content type, as OPA's Envoy plugin does: JSON, forms, multipart forms, and gRPC where
-// descriptors are given. A body of another type, or one of which only the beginning was sent, is not decoded. The
-// second result is not empty when the body is not what its type says.
-func readBody(r *authz.Request, opt Options) (authz.Body, string) {
+// readBody decodes a body by its content type, as OPA's Envoy plugin does: JSON, forms, multipart forms, and gRPC if there are
+// descriptors. It does not decode a body of another type, nor one of which only the beginning was sent. A body that is not
+// what its type says is a fault.
+func readBody(r *authz.Request, opt Options) (body authz.Body, fault string) {
 	if opt.SkipBody {
 		return authz.Body{Skipped: true}, ""
 	}
 	if r.HTTP == nil {
 		return authz.Body{}, ""
 	}
-	if r.HTTP.Headers.Get("x-envoy-auth-partial-body") == "true" { // the proxy says so itself, whatever the body is
+	if r.HTTP.Headers.Get("x-envoy-auth-partial-body") == "true" { // Envoy says so itself
 		return authz.Body{Truncated: true}, ""
 	}
 	kind := kindOf(r.HTTP.Headers.Get("content-type"))
@@ -57,8 +57,8 @@ func readBody(r *authz.Request, opt Options) (authz.Body, string) {
 	return authz.Body{Parsed: parsed}, ""
 }
 
-// kindOf is the kind of body that a content type speaks of anywhere, "" for one that is not decoded. An upstream may read
-// a header leniently, so one that is malformed does not keep a body from the policy.
+// kindOf is the kind of body that a content type names anywhere in it, "" for a kind that is not decoded. An upstream may read
+// the header leniently, so a malformed header does not hide the body from the policy.
 func kindOf(contentType string) string {
 	contentType = strings.ToLower(contentType)
 	for _, kind := range []string{kindJSON, "application/x-www-form-urlencoded", "multipart/form-data", "application/grpc"} {
@@ -82,15 +82,14 @@ func parse(kind, contentType string, content []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if params["boundary"] == "" { // no part of it can be told from another
+	if params["boundary"] == "" { // the parts cannot be separated
 		return nil, nil
 	}
 	return readMultipart(content, params["boundary"])
 }
 
-// isTruncated reports whether the proxy sent only the beginning of a body: the length that the client announced is above
-// what came.
-func isTruncated(h authz.Headers, have int) (bool, string) {
+// isTruncated reports whether the proxy sent only the beginning of a body, because the client announced more.
+func isTruncated(h authz.Headers, have int) (truncated bool, fault string) {
 	length := h.Get("content-length")
 	if length == "" || have == 0 {
 		return false, ""
@@ -169,12 +168,12 @@ func readMultipart(b []byte, boundary string) (any, error) {
 	}
 }
 
-// grpcHeader is what precedes a message: one byte that says whether it is compressed, and its length.
+// grpcHeader is the size of what precedes a message: one byte that says whether it is compressed, and four for its length.
 const grpcHeader = 5
 
-// readGRPC decodes the first message of a gRPC request by the method that its path names. Compressed messages and
-// methods that the descriptors do not know are left undecoded; a method that takes a stream is, too.
-func readGRPC(path string, b []byte, files *protoregistry.Files) (authz.Body, string) {
+// readGRPC decodes the first message of a gRPC request by the method that its path names. It does not decode compressed
+// messages, nor those of methods that the descriptors do not know or that take a stream.
+func readGRPC(path string, b []byte, files *protoregistry.Files) (body authz.Body, fault string) {
 	if files == nil || len(b) == 0 {
 		return authz.Body{}, ""
 	}
@@ -208,7 +207,8 @@ func readGRPC(path string, b []byte, files *protoregistry.Files) (authz.Body, st
 	return authz.Body{Parsed: parsed}, ""
 }
 
-// messageOf finds what the method at /package.Service/Method takes, nil if it is not known or takes a stream.
+// messageOf finds the message that the method at /package.Service/Method takes. It is nil if the method is unknown or takes a
+// stream.
 func messageOf(path string, files *protoregistry.Files) protoreflect.MessageDescriptor {
 	path, _, _ = strings.Cut(path, "?")
 	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
@@ -230,7 +230,7 @@ func messageOf(path string, files *protoregistry.Files) protoreflect.MessageDesc
 	return m.Input()
 }
 
-// ReadDescriptors reads a FileDescriptorSet in its binary form, as protoc --descriptor_set_out writes it.
+// ReadDescriptors reads a binary FileDescriptorSet, as protoc --descriptor_set_out writes it.
 func ReadDescriptors(b []byte) (*protoregistry.Files, error) {
 	var set descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(b, &set); err != nil {

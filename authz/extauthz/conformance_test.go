@@ -1,11 +1,8 @@
 package extauthz
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -27,7 +24,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// conformanceCase is one fact about OPA's Envoy plugin: a policy and a request that the plugin answers in one way only.
+// conformanceCase is one fact about OPA's Envoy plugin: a policy, a request, and the only answer that the plugin gives.
 type conformanceCase struct {
 	ID, Fact, Policy, Query string
 	Request                 json.RawMessage
@@ -53,20 +50,7 @@ type conformanceCase struct {
 
 func conformanceCases(t *testing.T) []conformanceCase {
 	t.Helper()
-	raw, err := os.ReadFile("testdata/opa-envoy.jsonl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []conformanceCase
-	lines := bufio.NewScanner(bytes.NewReader(raw))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var c conformanceCase
-		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, c)
-	}
+	out := readLines[conformanceCase](t, "testdata/opa-envoy.jsonl")
 	if len(out) != 75 {
 		t.Errorf("%d cases, want 75", len(out))
 	}
@@ -80,10 +64,10 @@ func (c *conformanceCase) message(t *testing.T) []byte {
 	if err := protojson.Unmarshal(c.Request, &req); err != nil {
 		t.Fatal(err)
 	}
-	return wire(t, &req)
+	return marshal(t, &req)
 }
 
-// server is the whole path with the case's policy, over a memo of that size.
+// server is the whole path with the case's policy and a verdict cache of that size.
 func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 	t.Helper()
 	opt := Options{SkipBody: c.Config.SkipBody}
@@ -96,9 +80,9 @@ func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 	return newServer(t, c.Policy, policy.Options{Query: c.Query, CachedVerdicts: memo}, check.Options{DryRun: c.Config.DryRun}, opt)
 }
 
-// TestDropIn runs every conformance case on the whole path, from CheckRequest to CheckResponse, with and without a memo, and
-// once more when the memo knows the answer.
-func TestDropIn(t *testing.T) {
+// TestDropIn_AnswersLikeThePlugin runs every conformance case on the whole path, from CheckRequest to CheckResponse: without a
+// verdict cache, with one, and once more when the cache knows the answer.
+func TestDropIn_AnswersLikeThePlugin(t *testing.T) {
 	for _, c := range conformanceCases(t) {
 		t.Run(c.ID, func(t *testing.T) {
 			message := c.message(t)
@@ -110,21 +94,21 @@ func TestDropIn(t *testing.T) {
 	}
 }
 
-// TestTheMemoMixesNothingUp asks the policy of every conformance case about the requests of all: whatever was remembered
-// before, the answer is that of a policy that remembers nothing.
-func TestTheMemoMixesNothingUp(t *testing.T) {
+// TestVerdictCache_MixesNothingUp asks the policy of every conformance case about the requests of all cases. Whatever is cached,
+// the answer is that of a policy without a cache.
+func TestVerdictCache_MixesNothingUp(t *testing.T) {
 	cases := conformanceCases(t)
 	messages := make([][]byte, len(cases))
 	for i := range cases {
 		messages[i] = cases[i].message(t)
 	}
 	for _, c := range cases {
-		plain, remembering := c.server(t, 0), c.server(t, 1000)
+		plain, caching := c.server(t, 0), c.server(t, 1000)
 		for round := range 2 {
 			for i, other := range cases {
-				want, got := unnamed(ask(t, plain, messages[i])), unnamed(ask(t, remembering, messages[i]))
+				want, got := unnamed(ask(t, plain, messages[i])), unnamed(ask(t, caching, messages[i]))
 				if want != got {
-					t.Errorf("policy of %s, request of %s, round %d: with a memo\n%s\nwithout\n%s", c.ID, other.ID, round, got, want)
+					t.Errorf("policy of %s, request of %s, round %d: with a cache\n%s\nwithout\n%s", c.ID, other.ID, round, got, want)
 				}
 			}
 		}
@@ -198,7 +182,7 @@ func (c *conformanceCase) compare(t *testing.T, resp *authv3.CheckResponse) {
 	c.compareMetadata(t, allowed, resp.GetDynamicMetadata().AsMap())
 }
 
-// compareMetadata allows for our own key, except where a plain allow is said to carry the decision's id and no more.
+// compareMetadata ignores our own key, except where a case says that a plain allow carries only the id of the decision.
 func (c *conformanceCase) compareMetadata(t *testing.T, allowed bool, got map[string]any) {
 	t.Helper()
 	if _, ok := got["decision_id"]; !ok {

@@ -3,14 +3,10 @@ package extauthz
 import (
 	"context"
 	"encoding/json"
-	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -23,29 +19,7 @@ type decide func(r *authz.Request) authz.Decision
 
 func (f decide) Check(_ context.Context, r *authz.Request) authz.Decision { return f(r) }
 
-func TestCodeZeroOnlyForAnAllow(t *testing.T) {
-	decisions := map[string]authz.Decision{
-		"zero":         {},
-		"empty denial": authz.Deny(authz.Answer{}),
-		"denied 200":   authz.Deny(authz.Answer{Status: 200}),
-		"denied":       authz.Deny(authz.Answer{Status: 402, Reason: authz.ReasonQuotaExceeded}),
-	}
-	for name, d := range decisions {
-		resp := answerTo(t, d)
-		if resp.GetStatus().GetCode() == 0 || resp.GetDeniedResponse() == nil || resp.GetDeniedResponse().GetStatus().GetCode() == 0 {
-			t.Errorf("%s: %v", name, resp)
-		}
-		if got := values(resp.GetDeniedResponse().GetHeaders())["x-authz-reason"]; len(got) != 1 {
-			t.Errorf("%s: reason %q", name, got)
-		}
-	}
-	d := authz.Allow(authz.Answer{})
-	if resp := answerTo(t, d); resp.GetStatus() == nil || resp.GetStatus().GetCode() != 0 || resp.GetOkResponse() == nil {
-		t.Errorf("allow: %v", resp)
-	}
-}
-
-func TestAPanicIsADenial(t *testing.T) {
+func TestServer_APanicIsADenial(t *testing.T) {
 	s := NewServer(decide(func(*authz.Request) authz.Decision { panic("boom") }), Options{}, quiet())
 	resp := ask(t, s, nil)
 	if resp.GetStatus().GetCode() == 0 || resp.GetDeniedResponse().GetStatus().GetCode() != 403 {
@@ -53,9 +27,9 @@ func TestAPanicIsADenial(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoCheckRequestIsDenied holds that a message that cannot be read is denied and recorded as any other request,
-// where an error would be left to Envoy's failure mode.
-func TestWhatIsNoCheckRequestIsDenied(t *testing.T) {
+// TestServer_DeniesWhatIsNotACheckRequest: a malformed message is denied and recorded like any other request. An error would be
+// left to Envoy's failure mode.
+func TestServer_DeniesWhatIsNotACheckRequest(t *testing.T) {
 	var fault string
 	s := NewServer(decide(func(r *authz.Request) authz.Decision {
 		fault = r.Fault
@@ -69,68 +43,7 @@ func TestWhatIsNoCheckRequestIsDenied(t *testing.T) {
 	}
 }
 
-func TestEveryHeaderOverwrites(t *testing.T) {
-	in := authz.Headers{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}, {Name: "x-a", Value: "3"}, {Name: "x-authz-reason", Value: "r"}}
-	allow := answerTo(t, authz.Allow(authz.Answer{Headers: in, ResponseHeaders: in})).GetOkResponse()
-	deny := answerTo(t, authz.Deny(authz.Answer{Headers: in})).GetDeniedResponse()
-	for name, c := range map[string]struct {
-		got  []*corev3.HeaderValueOption
-		sets []bool
-	}{
-		"to the upstream":      {allow.GetHeaders(), []bool{true, true, false, true}},
-		"to the client":        {allow.GetResponseHeadersToAdd(), []bool{false, true, false, true}},
-		"to the denied client": {deny.GetHeaders(), []bool{true, true, true, true}},
-	} {
-		if len(c.got) != len(in) {
-			t.Fatalf("%s: %v", name, c.got)
-		}
-		for i, h := range c.got {
-			action := h.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
-			//lint:ignore SA1019 some releases of Envoy heed only this one
-			if h.Append == nil || h.GetAppend().GetValue() == c.sets[i] || action != c.sets[i] {
-				t.Errorf("%s, header %d: %v, want it set: %v", name, i, h, c.sets[i])
-			}
-		}
-	}
-}
-
-// TestMetadataIsNotTooDeepForEnvoy has a value with as many levels as its caller liked. Envoy would refuse the response.
-func TestMetadataIsNotTooDeepForEnvoy(t *testing.T) {
-	const envoyReads = 100
-	for name, wrap := range map[string]func(any) any{
-		"objects": func(v any) any { return map[string]any{"a": v} },
-		"arrays":  func(v any) any { return []any{v} },
-	} {
-		v := any(json.Number("1"))
-		for range 5000 {
-			v = wrap(v)
-		}
-		b := appendResponse(nil, &authz.Decision{Answer: authz.Answer{Metadata: map[string]any{"copied": v}}})
-		opt := proto.UnmarshalOptions{RecursionLimit: envoyReads}
-		var resp authv3.CheckResponse
-		if err := opt.Unmarshal(b, &resp); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestBothFormsOfHeadersAreRead(t *testing.T) {
-	httpOf := func(h *authv3.AttributeContext_HttpRequest) *authz.HTTP {
-		return decode(string(wire(t, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: h}}})), Options{}).HTTP
-	}
-	raw := httpOf(&authv3.AttributeContext_HttpRequest{HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
-		{Key: "X-Dup", RawValue: []byte("one")}, {Key: "x-dup", RawValue: []byte("t\xffo")},
-	}}})
-	if !raw.RawHeaders || !slices.Equal(raw.Headers.Values("x-dup"), []string{"one", "t\xffo"}) {
-		t.Errorf("raw: %v", raw.Headers)
-	}
-	plain := httpOf(&authv3.AttributeContext_HttpRequest{Headers: map[string]string{"x-dup": "one,two"}})
-	if plain.RawHeaders || plain.Headers.Get("x-dup") != "one,two" {
-		t.Errorf("plain: %v", plain.Headers)
-	}
-}
-
-func TestPaths(t *testing.T) {
+func TestPath_SegmentsAndFaults(t *testing.T) {
 	cases := map[string]struct {
 		segments string
 		fault    bool
@@ -161,8 +74,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestContentTypesThatUpstreamsUnderstand has headers that a strict parser refuses and a lenient one reads.
-func TestContentTypesThatUpstreamsUnderstand(t *testing.T) {
+// TestBody_IsReadUnderLenientContentTypes has content types that a strict parser refuses and a lenient upstream accepts.
+func TestBody_IsReadUnderLenientContentTypes(t *testing.T) {
 	for _, contentType := range []string{
 		"application/json", "Application/JSON; charset", `application/json;q="`, "application/json, text/plain", "text/plain, application/json",
 	} {
@@ -177,10 +90,10 @@ func TestContentTypesThatUpstreamsUnderstand(t *testing.T) {
 	}
 }
 
-// FuzzCheckRequest feeds arbitrary messages to the whole path under a policy that allows one thing only. Whatever comes,
-// there is an answer, it is an allow only for that thing, and every denial says why.
+// FuzzCheckRequest sends arbitrary messages along the whole path, under a policy that allows one path only. Every message
+// gets an answer, only that path is allowed, and every denial has a reason.
 func FuzzCheckRequest(f *testing.F) {
-	seed := func(r *authv3.CheckRequest) { f.Add(wire(f, r)) }
+	seed := func(r *authv3.CheckRequest) { f.Add(marshal(f, r)) }
 	seed(&authv3.CheckRequest{})
 	for _, path := range []string{"/open", "//open", "/open?x=%zz", "/%6fpen", "/closed", "/a%2f..%2fopen", "/%ff"} {
 		seed(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
@@ -196,7 +109,7 @@ func FuzzCheckRequest(f *testing.F) {
 		if resp.GetStatus().GetCode() == 0 {
 			var req authv3.CheckRequest
 			if err := proto.Unmarshal(raw, &req); err != nil {
-				t.Fatalf("allowed what is no CheckRequest: %v", err)
+				t.Fatalf("allowed a message that is not a CheckRequest: %v", err)
 			}
 			h := req.GetAttributes().GetRequest().GetHttp()
 			if !openByReference(h.GetMethod(), h.GetPath()) {
@@ -211,7 +124,7 @@ func FuzzCheckRequest(f *testing.F) {
 	})
 }
 
-// openByReference decides the fuzzed policy the slow way: it decodes the path one character at a time.
+// openByReference decides what the fuzzed policy should. It decodes the path one character at a time.
 func openByReference(method, path string) bool {
 	var out []byte
 	for i := 0; i < len(path) && path[i] != '?'; i++ {
@@ -232,7 +145,7 @@ func openByReference(method, path string) bool {
 	return method == "GET" && strings.TrimLeft(string(out), "/") == "open"
 }
 
-// FuzzBody holds that a body is either understood, left alone, or a fault, and that what is understood is JSON.
+// FuzzBody checks that a body is parsed, left alone, or a fault, and that what is parsed is JSON.
 func FuzzBody(f *testing.F) {
 	f.Add("application/json", `{"a":[1,2,{"b":null}]}`, "")
 	f.Add("application/x-www-form-urlencoded", "a=1&a=2&b=%20", "7")
@@ -242,7 +155,7 @@ func FuzzBody(f *testing.F) {
 		r := &authz.Request{HTTP: &authz.HTTP{Body: content, Headers: authz.Headers{{Name: "content-type", Value: contentType}, {Name: "content-length", Value: length}}}}
 		body, fault := readBody(r, Options{})
 		if fault != "" && body.Parsed != nil {
-			t.Fatalf("parsed %v in spite of %q", body.Parsed, fault)
+			t.Fatalf("parsed %v despite the fault %q", body.Parsed, fault)
 		}
 		if body.Truncated && body.Parsed != nil {
 			t.Fatal("a truncated body was parsed")
@@ -251,35 +164,4 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("parsed into something that is not JSON: %v", err)
 		}
 	})
-}
-
-// TestJSONIsReadAsTheWire holds that an explanation is of the request that Envoy would have sent.
-func TestJSONIsReadAsTheWire(t *testing.T) {
-	for name, raw := range checkRequests(t) {
-		var req authv3.CheckRequest
-		if err := proto.Unmarshal(raw, &req); err != nil {
-			t.Fatal(err)
-		}
-		if name == "full" { // has a message that nobody knows, which has no JSON form
-			delete(req.GetAttributes().GetMetadataContext().GetTypedFilterMetadata(), "unknown")
-			raw = wire(t, &req)
-		}
-		text, err := protojson.Marshal(&req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := DecodeJSON(text, Texts{}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := decode(string(raw), Options{})
-		normalise(got)
-		normalise(want)
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: got  %s\nwant %s", name, show(got), show(want))
-		}
-	}
-	if _, err := DecodeJSON([]byte(`{"attributes": 1}`), Texts{}, Options{}); authz.KindOf(err) != authz.KindInvalid {
-		t.Errorf("what is no CheckRequest: %v", err)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz/wire"
 )
 
 // ServiceName and checkMethod are what Envoy calls.
@@ -18,84 +19,80 @@ const (
 	checkMethod = "/" + ServiceName + "/Check"
 )
 
-// Register makes a gRPC server answer Envoy's checks. The server must have been made with Codec.
+// Register makes a gRPC server answer Envoy's checks. The server must use Codec.
 func Register(r grpc.ServiceRegistrar, s *Server) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: ServiceName,
-		HandlerType: (*checks)(nil),
+		HandlerType: (*handler)(nil),
 		Methods:     []grpc.MethodDesc{{MethodName: "Check", Handler: handle}},
 		Metadata:    "envoy/service/auth/v3/external_auth.proto",
 	}, s)
 }
 
-// checks is what handle calls.
-type checks interface {
-	check(ctx context.Context, q *question) *answer
+// handler is what handle calls.
+type handler interface {
+	check(ctx context.Context, in *checkRequest) *checkResponse
 }
 
-var _ checks = (*Server)(nil)
+var _ handler = (*Server)(nil)
 
 func handle(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-	q := new(question)
-	if err := dec(q); err != nil { // never of ours
+	in := new(checkRequest)
+	if err := dec(in); err != nil { // gRPC's own error: our codec returns none
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(checks).check(ctx, q), nil
+		return srv.(handler).check(ctx, in), nil
 	}
-	return interceptor(ctx, q, &grpc.UnaryServerInfo{Server: srv, FullMethod: checkMethod}, func(ctx context.Context, q any) (any, error) {
-		return srv.(checks).check(ctx, q.(*question)), nil
+	return interceptor(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: checkMethod}, func(ctx context.Context, in any) (any, error) {
+		return srv.(handler).check(ctx, in.(*checkRequest)), nil
 	})
 }
 
-// question is a CheckRequest as it came. It is read only when the check has begun, so that whatever is wrong with it is
-// denied and recorded, where an error of the codec would be left to Envoy's failure mode.
-type question struct{ message string }
+// checkRequest is a CheckRequest as it came. It is decoded only after the check has begun, so that a malformed one is denied
+// and recorded. An error of the codec would be left to Envoy's failure mode.
+type checkRequest struct{ message string }
 
-// answer is a CheckResponse that is ready to be sent, once.
-type answer struct{ message [1]mem.Buffer }
+// checkResponse is an encoded CheckResponse. It can be sent once.
+type checkResponse struct{ message [1]mem.Buffer }
 
-// responseBytes is for how much of a response there is memory from the beginning. Almost all are shorter, and gRPC does
-// not keep buffers of a kilobyte or less for the next.
+// responseBytes is the size of the buffer in which a response is made. Most are much smaller, but gRPC does not reuse
+// buffers of a kilobyte or less.
 const responseBytes = 4 << 10
 
-func newAnswer(d *authz.Decision) *answer {
+func newResponse(d *authz.Decision) *checkResponse {
 	pool := mem.DefaultBufferPool()
 	b := pool.Get(responseBytes)
-	*b = appendResponse((*b)[:0], d)
-	return &answer{message: [1]mem.Buffer{mem.NewBuffer(b, pool)}}
+	*b = wire.AppendResponse((*b)[:0], d)
+	return &checkResponse{message: [1]mem.Buffer{mem.NewBuffer(b, pool)}}
 }
 
-// Codec returns the codec for servers that answer checks: it carries their messages as they are, and leaves all others to
-// protobuf.
+// Codec returns the codec for servers that answer checks. It passes their messages on as they are, and leaves all other
+// messages to protobuf.
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2(proto.Name)} }
 
 type codec struct{ encoding.CodecV2 }
 
-// Unmarshal takes the one copy of a message that is made. The bytes themselves belong to gRPC, and soon to the next.
+// Unmarshal copies the message, because gRPC reuses the bytes. It is the only copy that is made.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	q, ok := v.(*question)
+	in, ok := v.(*checkRequest)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
-	}
-	if len(data) == 1 {
-		q.message = string(data[0].ReadOnlyData())
-		return nil
 	}
 	var b strings.Builder
 	b.Grow(data.Len())
 	for _, part := range data {
 		b.Write(part.ReadOnlyData())
 	}
-	q.message = b.String()
+	in.message = b.String()
 	return nil
 }
 
-// Marshal gives the buffer of an answer to gRPC, which returns it to its pool when it is sent.
+// Marshal gives the buffer of a response to gRPC, which returns it to its pool after sending it.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	a, ok := v.(*answer)
+	out, ok := v.(*checkResponse)
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	return a.message[:], nil
+	return out.message[:], nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// serve has a checker answer on a real gRPC server, with another service beside it.
+// serve starts a real gRPC server that asks the checker, with another service beside it.
 func serve(t *testing.T, c Checker, opt ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,13 +48,14 @@ func echo(r *authz.Request) authz.Decision {
 }
 
 func requestFor(path string) *authv3.CheckRequest {
-	out := typicalRequest()
-	out.GetAttributes().GetRequest().GetHttp().Path = path
-	return out
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+		Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: path},
+	}}}
 }
 
-// TestAnswersStayApart asks at once about many paths, short and long: nobody gets what is in another's buffer.
-func TestAnswersStayApart(t *testing.T) {
+// TestServer_AnswersStayApart asks about many paths at once, short and long ones. No caller may get the content of another
+// one's buffer.
+func TestServer_AnswersStayApart(t *testing.T) {
 	client := authv3.NewAuthorizationClient(serve(t, decide(echo)))
 	var asking sync.WaitGroup
 	for i := range 8 {
@@ -75,14 +76,14 @@ func TestAnswersStayApart(t *testing.T) {
 	asking.Wait()
 }
 
-func TestOtherServicesSpeakProtobuf(t *testing.T) {
+func TestCodec_OtherServicesSpeakProtobuf(t *testing.T) {
 	resp, err := healthpb.NewHealthClient(serve(t, decide(echo))).Check(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("%v, %v", resp, err)
 	}
 }
 
-func TestInterceptorsAreHeeded(t *testing.T) {
+func TestServer_CallsInterceptors(t *testing.T) {
 	var method string
 	conn := serve(t, decide(echo), grpc.UnaryInterceptor(func(ctx context.Context, q any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		method = info.FullMethod
@@ -94,37 +95,22 @@ func TestInterceptorsAreHeeded(t *testing.T) {
 	}
 }
 
-// TestAMessageInPieces has gRPC hand over a message in more than one buffer, and use the buffers again.
-func TestAMessageInPieces(t *testing.T) {
-	raw := wire(t, requestFor("/a"))
+// TestCodec_MessageInPieces passes a message in more than one buffer, and reuses the buffers as gRPC does.
+func TestCodec_MessageInPieces(t *testing.T) {
+	raw := marshal(t, requestFor("/a"))
 	pieces := mem.BufferSlice{mem.SliceBuffer(raw[:10]), mem.SliceBuffer(raw[10:11]), mem.SliceBuffer(raw[11:])}
 	for _, data := range []mem.BufferSlice{pieces, {mem.SliceBuffer(raw)}, nil} {
 		want := string(data.Materialize())
-		var q question
-		if err := Codec().Unmarshal(data, &q); err != nil {
+		var in checkRequest
+		if err := Codec().Unmarshal(data, &in); err != nil {
 			t.Fatal(err)
 		}
 		for i := range data.Len() {
 			raw[i] ^= 0xff
 		}
-		if q.message != want {
-			t.Errorf("read %q, want %q", q.message, want)
+		if in.message != want {
+			t.Errorf("read %q, want %q", in.message, want)
 		}
 		copy(raw, want)
-	}
-}
-
-// TestWhatIsRememberedDoesNotKeepTheMessage holds that the texts by which a check is remembered are not parts of a message
-// with a body of megabytes.
-func TestWhatIsRememberedDoesNotKeepTheMessage(t *testing.T) {
-	message := string(wire(t, typicalRequest()))
-	r := decode(message, Options{})
-	for _, s := range []string{r.HTTP.ID, r.Source.Address.Socket.Address} {
-		if isPartOf(s, message) {
-			t.Errorf("%q is part of the message", s)
-		}
-	}
-	if !isPartOf(r.HTTP.Path, message) {
-		t.Error("the path is not part of the message: it has been copied for nothing")
 	}
 }

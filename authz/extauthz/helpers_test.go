@@ -2,15 +2,17 @@ package extauthz
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
+	"os"
 	"testing"
-	"unsafe"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
 
@@ -21,8 +23,8 @@ func (forget) Record(*check.Entry) {}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// wire is a message as it is sent.
-func wire(t testing.TB, m proto.Message) []byte {
+// marshal is a message as it is sent.
+func marshal(t testing.TB, m proto.Message) []byte {
 	t.Helper()
 	raw, err := proto.Marshal(m)
 	if err != nil {
@@ -31,7 +33,7 @@ func wire(t testing.TB, m proto.Message) []byte {
 	return raw
 }
 
-// ask has a message checked on the way on which gRPC does it, with the codec before and after.
+// ask checks a message as gRPC does, with the codec before and after.
 func ask(t testing.TB, s *Server, message []byte) *authv3.CheckResponse {
 	t.Helper()
 	reply, err := handle(s, context.Background(), func(v any) error {
@@ -41,12 +43,6 @@ func ask(t testing.TB, s *Server, message []byte) *authv3.CheckResponse {
 		t.Fatal(err)
 	}
 	return read(t, reply)
-}
-
-// answerTo is a decision as it is sent.
-func answerTo(t testing.TB, d authz.Decision) *authv3.CheckResponse {
-	t.Helper()
-	return read(t, newAnswer(&d))
 }
 
 func read(t testing.TB, reply any) *authv3.CheckResponse {
@@ -63,8 +59,21 @@ func read(t testing.TB, reply any) *authv3.CheckResponse {
 	return &resp
 }
 
-// isPartOf reports whether a text lies in the memory of another.
-func isPartOf(s, whole string) bool {
-	at, start := uintptr(unsafe.Pointer(unsafe.StringData(s))), uintptr(unsafe.Pointer(unsafe.StringData(whole)))
-	return at >= start && at < start+uintptr(len(whole))
+// readLines reads a file with one JSON value a line.
+func readLines[T any](t *testing.T, path string) (out []T) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	for dec := json.NewDecoder(file); ; {
+		var v T
+		if err := dec.Decode(&v); errors.Is(err, io.EOF) {
+			return out
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, v)
+	}
 }

@@ -1,23 +1,28 @@
 package extauthz
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
-// pluginInput is what OPA's Envoy plugin makes of a CheckRequest: its input document, or nothing if it refuses.
+// pluginInput is what OPA's Envoy plugin makes of a CheckRequest: its input document, or a refusal.
 type pluginInput struct {
 	ID           string
 	CheckRequest []byte `json:"check_request"`
@@ -26,24 +31,21 @@ type pluginInput struct {
 	Input        json.RawMessage
 }
 
-// ours are the fields that policies see beside the plugin's.
-var ours = []string{"key", "account", "token", "quota", "revocation"}
+func pluginInputs(t *testing.T) []pluginInput {
+	t.Helper()
+	out := readLines[pluginInput](t, "testdata/plugin-inputs.jsonl")
+	if len(out) != 250 {
+		t.Errorf("%d cases, want 250", len(out))
+	}
+	return out
+}
+
+// addedFields are the fields that policies see beside the plugin's.
+var addedFields = []string{"key", "account", "token", "quota", "revocation"}
 
 // TestInput_IsThatOfTheEnvoyPlugin compares the whole input document with the one that the plugin gave its policy.
 func TestInput_IsThatOfTheEnvoyPlugin(t *testing.T) {
-	raw, err := os.ReadFile("testdata/plugin-inputs.jsonl")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(bytes.NewReader(raw))
-	lines.Buffer(nil, 1<<20)
-	seen := 0
-	for lines.Scan() {
-		var c pluginInput
-		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
-			t.Fatal(err)
-		}
-		seen++
+	for _, c := range pluginInputs(t) {
 		t.Run(c.ID, func(t *testing.T) {
 			r := decode(string(c.CheckRequest), Options{SkipBody: c.SkipBody})
 			if c.Refused {
@@ -72,15 +74,59 @@ func TestInput_IsThatOfTheEnvoyPlugin(t *testing.T) {
 			}
 		})
 	}
-	if seen != 250 {
-		t.Errorf("%d cases, want 250", seen)
+}
+
+// TestDecodeJSON_ReadsTheSameAsTheWire: an explanation must be about the request that Envoy would have sent.
+func TestDecodeJSON_ReadsTheSameAsTheWire(t *testing.T) {
+	for _, c := range pluginInputs(t) {
+		var req authv3.CheckRequest
+		if err := proto.Unmarshal(c.CheckRequest, &req); err != nil {
+			t.Fatal(err)
+		}
+		// JSON packs these messages anew, perhaps in another order, and cannot hold those of an unknown type.
+		for _, m := range []*corev3.Metadata{req.GetAttributes().GetMetadataContext(), req.GetAttributes().GetRouteMetadataContext()} {
+			if m != nil {
+				m.TypedFilterMetadata = nil
+			}
+		}
+		text, err := protojson.Marshal(&req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeJSON(text, Texts{}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := decode(string(marshal(t, &req)), Options{})
+		for _, r := range []*authz.Request{got, want} {
+			if r.HTTP != nil && !r.HTTP.RawHeaders { // these come from a map, in any order
+				slices.SortFunc(r.HTTP.Headers, func(a, b authz.Header) int { return strings.Compare(a.Name, b.Name) })
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got  %+v\nwant %+v", c.ID, got, want)
+		}
+	}
+	if _, err := DecodeJSON([]byte(`{"attributes": 1}`), Texts{}, Options{}); authz.KindOf(err) != authz.KindInvalid {
+		t.Errorf("JSON that is not a CheckRequest: %v", err)
+	}
+}
+
+// TestDecodeJSON_TextsReplaceThoseInTheJSON replaces texts by ones that JSON cannot hold.
+func TestDecodeJSON_TextsReplaceThoseInTheJSON(t *testing.T) {
+	raw := []byte(`{"attributes":{"request":{"http":{"method":"GET","path":"/a","host":"h"}}}}`)
+	r, err := DecodeJSON(raw, Texts{Path: []byte("/b")}, Options{})
+	if err != nil || r.Fault != "" || r.HTTP.Path != "/b" || r.HTTP.Method != "GET" || r.HTTP.Host != "h" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if r, err := DecodeJSON(raw, Texts{Host: []byte("\xff")}, Options{}); err != nil || r.Fault == "" {
+		t.Errorf("a host that is not UTF-8: %v, %+v", err, r)
 	}
 }
 
 var withoutHeaders = regexp.MustCompile(`"headers":\{[^{}]*\},`)
 
-// inputOf is the document that a policy sees of a request, without our own fields and, if it is asked for, without the
-// headers by name.
+// inputOf is the input document of a request without our own fields and, with noHeaders, without the headers by name.
 func inputOf(t *testing.T, r *authz.Request, noHeaders bool) string {
 	t.Helper()
 	p, err := policy.Load(context.Background(), bundle.FS(fstest.MapFS{"p.rego": {Data: []byte("package envoy.authz\n\nallow := true\n")}}), policy.Options{})
@@ -95,7 +141,7 @@ func inputOf(t *testing.T, r *authz.Request, noHeaders bool) string {
 	if err := json.Unmarshal(tr.Input, &all); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range ours {
+	for _, name := range addedFields {
 		delete(all, name)
 	}
 	if noHeaders {
@@ -108,7 +154,7 @@ func inputOf(t *testing.T, r *authz.Request, noHeaders bool) string {
 	return sortedJSON(t, rest)
 }
 
-// sortedJSON writes a document in one way: names in order, numbers by their value.
+// sortedJSON writes a document in one form: names sorted, numbers by their value.
 func sortedJSON(t *testing.T, raw []byte) string {
 	t.Helper()
 	var v any
@@ -124,7 +170,7 @@ func sortedJSON(t *testing.T, raw []byte) string {
 	return string(out)
 }
 
-// sameNumbers writes numbers that are too large for JavaScript as they came, and all others by their value.
+// sameNumbers replaces numbers by their value, but for integers that are too large for JavaScript.
 func sameNumbers(v any) any {
 	switch v := v.(type) {
 	case json.Number:

@@ -8,11 +8,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// readPath cuts the path into its decoded segments and reads the query's parameters. The path is not a URL, and is not
-// parsed as one: in //admin, a URL parser would take admin for a host. All leading slashes go, escapes are decoded
-// before the cut. What cannot be decoded, in the path or in the query, is a fault: a policy must not decide on less than
-// the upstream may read.
-func readPath(r *authz.Request) string {
+// readPath cuts the path into its decoded segments and reads the query's parameters. It uses no URL parser: for //admin,
+// one would take admin for the host. All leading slashes are removed, and escapes are decoded before the cut. A path or a
+// query that cannot be decoded is a fault, because a policy must not decide on less than the upstream may read.
+func readPath(r *authz.Request) (fault string) {
 	h := r.HTTP
 	if h == nil {
 		return ""
@@ -28,7 +27,7 @@ func readPath(r *authz.Request) string {
 	if !utf8.ValidString(decoded) {
 		return "the path is not UTF-8"
 	}
-	h.Segments = split(h.Segments[:0], strings.TrimLeft(decoded, "/"))
+	h.Segments = strings.Split(strings.TrimLeft(decoded, "/"), "/")
 	if query == "" {
 		return ""
 	}
@@ -36,16 +35,4 @@ func readPath(r *authz.Request) string {
 		return "the query has a malformed escape or a semicolon"
 	}
 	return ""
-}
-
-// split cuts a path at its slashes, into memory that is there.
-func split(out []string, path string) []string {
-	for {
-		segment, rest, more := strings.Cut(path, "/")
-		out = append(out, segment)
-		if !more {
-			return out
-		}
-		path = rest
-	}
 }

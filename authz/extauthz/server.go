@@ -1,5 +1,3 @@
-// Package extauthz is Envoy's door: it turns CheckRequests (envoy.service.auth.v3) into authz.Requests and decisions
-// into CheckResponses. No type of Envoy's gets past it.
 package extauthz
 
 import (
@@ -21,14 +19,14 @@ type Checker interface {
 type Options struct {
 	// SkipBody leaves bodies alone: policies see neither parsed_body nor truncated_body.
 	SkipBody bool
-	// Descriptors describe the messages of gRPC requests; nil leaves those bodies undecoded.
+	// Descriptors describe the messages of gRPC requests. If they are nil, those bodies are not decoded.
 	Descriptors *protoregistry.Files
 }
 
 // Server answers Envoy's checks.
 //
-// It never returns a gRPC error, for Envoy treats any error of ours by its failure mode, which may be to let the request
-// pass. Whatever happens is a CheckResponse that says what it is.
+// It never returns a gRPC error. Envoy treats an error by its failure mode, which may let the request pass. So every answer
+// is a CheckResponse.
 type Server struct {
 	checker Checker
 	opt     Options
@@ -40,25 +38,25 @@ func NewServer(c Checker, opt Options, log *slog.Logger) *Server {
 	return &Server{checker: c, opt: opt, log: log}
 }
 
-// check answers one check, from the message of the question to that of the answer.
-func (s *Server) check(ctx context.Context, q *question) (a *answer) {
+// check answers one check.
+func (s *Server) check(ctx context.Context, in *checkRequest) (out *checkResponse) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("check panicked", "panic", p, "stack", string(debug.Stack()))
-			a = newAnswer(&authz.Decision{})
+			out = newResponse(&authz.Decision{})
 		}
 	}()
-	d := s.checker.Check(ctx, s.read(q))
-	return newAnswer(&d)
+	d := s.checker.Check(ctx, s.read(in))
+	return newResponse(&d)
 }
 
-// read decodes a request. One that cannot be survived is denied as one that cannot be understood, and recorded like it.
-func (s *Server) read(q *question) (r *authz.Request) {
+// read decodes a request. A request that makes the decoder panic is denied and recorded like a malformed one.
+func (s *Server) read(in *checkRequest) (r *authz.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("request could not be read", "panic", p, "stack", string(debug.Stack()))
 			r = &authz.Request{Fault: "reading it panicked"}
 		}
 	}()
-	return decode(q.message, s.opt)
+	return decode(in.message, s.opt)
 }

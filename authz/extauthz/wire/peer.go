@@ -1,8 +1,8 @@
-package extauthz
+package wire
 
 import "github.com/tollkeeper-authz/tollkeeper/authz"
 
-// peerMemory is what a peer needs that has an IP address.
+// peerMemory is what a peer with an IP address needs.
 type peerMemory struct {
 	peer    authz.Peer
 	address authz.Address
@@ -13,40 +13,41 @@ func (d *decoder) peer(m *peerMemory, s string) {
 	p := &m.peer
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aText:
+		switch f, s = d.next(s); f.tag {
+		case peerAddress:
 			d.address(m, f.text)
-		case 2<<3 | aText:
+		case peerService:
 			p.Service = d.utf8(f.text)
-		case 3<<3 | aText:
+		case peerLabels:
 			p.Labels = d.put(p.Labels, f.text)
-		case 4<<3 | aText:
+		case peerPrincipal:
 			p.Principal = d.utf8(f.text)
-		case 5<<3 | aText:
+		case peerCertificate:
 			p.Certificate = d.utf8(f.text)
 		}
 	}
 }
 
-// address reads an address, which is of one kind: one of another kind replaces it, one of the same is read over it.
+// address reads an address, which is of one kind. An address of another kind replaces it, one of the same kind is read over
+// it.
 func (d *decoder) address(m *peerMemory, s string) {
 	a := &m.address
 	m.peer.Address = a
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aText:
+		switch f, s = d.next(s); f.tag {
+		case addressSocket:
 			if a.Socket == nil {
 				m.socket = authz.SocketAddress{}
 				*a = authz.Address{Socket: &m.socket}
 			}
 			d.socket(a.Socket, f.text)
-		case 2<<3 | aText:
+		case addressPipe:
 			if a.Pipe == nil {
 				*a = authz.Address{Pipe: &authz.PipeAddress{}}
 			}
 			d.pipe(a.Pipe, f.text)
-		case 3<<3 | aText:
+		case addressInternal:
 			if a.Internal == nil {
 				*a = authz.Address{Internal: &authz.InternalAddress{}}
 			}
@@ -55,24 +56,24 @@ func (d *decoder) address(m *peerMemory, s string) {
 	}
 }
 
-// socket reads an IP address. Its port is a number or a name: the last that comes, as with the kinds of an address.
+// socket reads an IP address and a port. The port is a number or a name, whichever comes last.
 func (d *decoder) socket(a *authz.SocketAddress, s string) {
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aNumber:
+		switch f, s = d.next(s); f.tag {
+		case socketProtocol:
 			a.Protocol = int32(f.number)
-		case 2<<3 | aText:
+		case socketAddress:
 			a.Address = d.utf8(f.text)
-		case 3<<3 | aNumber:
+		case socketPort:
 			a.Port, a.HasPort, a.NamedPort, a.HasNamedPort = uint32(f.number), true, "", false
-		case 4<<3 | aText:
+		case socketNamedPort:
 			a.Port, a.HasPort, a.NamedPort, a.HasNamedPort = 0, false, d.utf8(f.text), true
-		case 5<<3 | aText:
+		case socketResolverName:
 			a.ResolverName = d.utf8(f.text)
-		case 6<<3 | aNumber:
+		case socketIPv4Compat:
 			a.IPv4Compat = f.number != 0
-		case 7<<3 | aText: // a network namespace, which nobody asks for
+		case socketNetworkNamespace: // no policy sees it, but it must be UTF-8
 			d.utf8(f.text)
 		}
 	}
@@ -81,10 +82,10 @@ func (d *decoder) socket(a *authz.SocketAddress, s string) {
 func (d *decoder) pipe(a *authz.PipeAddress, s string) {
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aText:
+		switch f, s = d.next(s); f.tag {
+		case pipePath:
 			a.Path = d.utf8(f.text)
-		case 2<<3 | aNumber:
+		case pipeMode:
 			a.Mode = uint32(f.number)
 		}
 	}
@@ -93,10 +94,10 @@ func (d *decoder) pipe(a *authz.PipeAddress, s string) {
 func (d *decoder) internal(a *authz.InternalAddress, s string) {
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aText:
+		switch f, s = d.next(s); f.tag {
+		case internalServerListenerName:
 			a.ServerListenerName, a.HasListenerName = d.utf8(f.text), true
-		case 2<<3 | aText:
+		case internalEndpointID:
 			a.EndpointID = d.utf8(f.text)
 		}
 	}

@@ -1,4 +1,4 @@
-package extauthz
+package wire
 
 import (
 	"slices"
@@ -7,14 +7,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// typicalHeaders is for how many headers there is memory from the beginning.
+// typicalHeaders is the number of headers for which there is memory from the beginning.
 const typicalHeaders = 24
 
-// headerMap reads the list in which the proxy keeps repeated headers apart and their bytes as they were.
+// headerMap reads the list in which the proxy keeps repeated headers apart and does not change their bytes.
 func (d *decoder) headerMap(s string) {
 	for s != "" {
 		var f field
-		if f, s = d.cut(s); f.tag == 1<<3|aText {
+		if f, s = d.next(s); f.tag == headerMapHeaders {
 			d.rawHeader(f.text)
 		}
 	}
@@ -24,12 +24,12 @@ func (d *decoder) rawHeader(s string) {
 	var name, value, raw string
 	for s != "" {
 		var f field
-		switch f, s = d.cut(s); f.tag {
-		case 1<<3 | aText:
+		switch f, s = d.next(s); f.tag {
+		case headerKey:
 			name = d.utf8(f.text)
-		case 2<<3 | aText:
+		case headerValue:
 			value = d.utf8(f.text)
-		case 3<<3 | aText:
+		case headerRawValue:
 			raw = f.text
 		}
 	}
@@ -51,7 +51,7 @@ func (d *decoder) plainHeader(s string) {
 	d.plain = append(d.plain, authz.Header{Name: name, Value: value})
 }
 
-// headers prefers the list to the map, and says which it was.
+// headers returns the headers of the list, or those of the map if the list is empty, and whether it was the list.
 func (d *decoder) headers() (authz.Headers, bool) {
 	if len(d.raw) > 0 {
 		return d.raw, true
@@ -63,10 +63,10 @@ func (d *decoder) headers() (authz.Headers, bool) {
 	return out, false
 }
 
-// fewHeaders are so few that each is compared with each.
+// fewHeaders is the number of headers up to which comparing each with each is faster than sorting.
 const fewHeaders = 64
 
-// lastOfEach makes a map's entries of what may be several for one name: the last counts.
+// lastOfEach returns the last header of each name, as in a map.
 func lastOfEach(in authz.Headers) authz.Headers {
 	look := len(in)
 	if look > fewHeaders { // sort them, so that equal names are neighbours

@@ -1,4 +1,4 @@
-package extauthz
+package wire
 
 import (
 	"encoding/binary"
@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// shaper takes decisions from bytes, and is 0 when they end.
+// shaper makes values of any shape. Each choice is a byte of the shape, or 0 after its end.
 type shaper struct {
 	shape []byte
 	texts []string
@@ -29,11 +29,11 @@ func (s *shaper) next(n int) int {
 
 func (s *shaper) text() string { return s.texts[s.next(len(s.texts))] }
 
-// object has names that stay different when they are made UTF-8, where it is by chance which of two equal ones wins.
+// object returns an object whose names are UTF-8. If two names became the same, chance would decide which value stays.
 func (s *shaper) object(level int) map[string]any {
 	out := make(map[string]any)
 	for range s.next(5) {
-		out[text(s.text())] = s.value(level)
+		out[valid(s.text())] = s.value(level)
 	}
 	return out
 }
@@ -72,21 +72,21 @@ func (s *shaper) value(level int) any {
 	return s.text()
 }
 
-// recipe is bytes to make something of, the same for the same seed.
-func recipe(seed uint64) []byte {
+// shapeOf returns a shape, always the same for a seed.
+func shapeOf(seed uint64) []byte {
 	out := make([]byte, 300)
 	_, _ = rand.NewChaCha8([32]byte(binary.BigEndian.AppendUint64(make([]byte, 24), seed))).Read(out)
 	return out
 }
 
-// checkRequestOf makes a message of any bytes that is nearly a CheckRequest, where a fuzzer that changes bytes seldom finds
-// one whose lengths are right.
-func checkRequestOf(recipe []byte) []byte {
-	s := shaper{shape: recipe, texts: []string{"", "a", "X-B", "/p/%20?q=1", "application/json", "caf\u00e9", strings.Repeat("long ", 30)}}
+// checkRequestOf makes a message that is nearly a CheckRequest. A fuzzer that changes bytes of a message seldom finds one whose
+// lengths are right.
+func checkRequestOf(shape []byte) []byte {
+	s := shaper{shape: shape, texts: []string{"", "a", "X-B", "/p/%20?q=1", "application/json", "caf\u00e9", strings.Repeat("long ", 30)}}
 	return s.message((&authv3.CheckRequest{}).ProtoReflect().Descriptor(), 0)
 }
 
-// message makes a message with some of the fields of its kind, in any order and any number.
+// message makes a message with some of the fields of its kind, in any order and number.
 func (s *shaper) message(kind protoreflect.MessageDescriptor, level int) []byte {
 	var out []byte
 	for range 1 + s.next(6) {
@@ -108,35 +108,35 @@ func (s *shaper) message(kind protoreflect.MessageDescriptor, level int) []byte 
 	return out
 }
 
-// scalar makes a field of its own wire type, and texts that are seldom not UTF-8.
+// scalar makes a field of the right wire type. A few texts are not UTF-8.
 func (s *shaper) scalar(f protoreflect.FieldDescriptor) []byte {
 	switch f.Kind() {
 	case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.MessageKind:
 		if s.next(128) == 1 {
-			return bytesIn(f.Number(), "\xff")
+			return text(f.Number(), "\xff")
 		}
-		return bytesIn(f.Number(), s.text())
+		return text(f.Number(), s.text())
 	case protoreflect.DoubleKind:
-		return protowire.AppendFixed64(protowire.AppendTag(nil, f.Number(), protowire.Fixed64Type), uint64(s.next(256))<<s.next(64))
+		return fixed64(f.Number(), uint64(s.next(256))<<s.next(64))
 	}
-	return appendNumber(nil, f.Number(), uint64(s.next(256))<<s.next(64))
+	return number(f.Number(), uint64(s.next(256))<<s.next(64))
 }
 
 // stray makes a field of any wire type.
 func (s *shaper) stray(n protowire.Number) []byte {
 	switch s.next(6) {
 	case 0:
-		return appendNumber(nil, n, uint64(s.next(256)))
+		return number(n, uint64(s.next(256)))
 	case 1:
 		return protowire.AppendFixed32(protowire.AppendTag(nil, n, protowire.Fixed32Type), 1)
 	case 2:
-		return protowire.AppendFixed64(protowire.AppendTag(nil, n, protowire.Fixed64Type), 1)
+		return fixed64(n, 1)
 	case 3:
 		group := protowire.AppendTag(nil, n, protowire.StartGroupType)
-		group = append(group, bytesIn(1, s.text())...)
+		group = append(group, text(1, s.text())...)
 		return protowire.AppendTag(group, n, protowire.EndGroupType)
 	case 4:
 		return protowire.AppendTag(nil, n, protowire.Type(s.next(8)))
 	}
-	return bytesIn(n, s.text())
+	return text(n, s.text())
 }

@@ -1,4 +1,4 @@
-package extauthz
+package wire
 
 import (
 	"testing"
@@ -16,9 +16,9 @@ import (
 // checkRequests are messages as Envoy sends them.
 func checkRequests(t testing.TB) map[string][]byte {
 	t.Helper()
-	must := func(m proto.Message) *anypb.Any {
+	pack := func(m proto.Message) *anypb.Any {
 		out := new(anypb.Any)
-		if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil { // what JSON is packed as
+		if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil { // as JSON is packed
 			t.Fatal(err)
 		}
 		return out
@@ -42,7 +42,7 @@ func checkRequests(t testing.TB) map[string][]byte {
 	attrs.ContextExtensions = map[string]string{"route": "a", "tier": "b"}
 	attrs.MetadataContext = &corev3.Metadata{
 		FilterMetadata:      map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": claims},
-		TypedFilterMetadata: map[string]*anypb.Any{"known": must(claims), "unknown": {TypeUrl: "type.googleapis.com/nobody.Knows", Value: []byte{1}}},
+		TypedFilterMetadata: map[string]*anypb.Any{"known": pack(claims), "unknown": {TypeUrl: "type.googleapis.com/example.Unknown", Value: []byte{1}}},
 	}
 	attrs.RouteMetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"route": claims}}
 	attrs.TlsSession = &authv3.AttributeContext_TLSSession{Sni: "api.example.com"}
@@ -54,7 +54,7 @@ func checkRequests(t testing.TB) map[string][]byte {
 	}}}
 	internal.GetAttributes().GetRequest().GetHttp().Body = "a=1&b=2"
 	return map[string][]byte{
-		"nothing": nil, "typical": wire(t, typical), "plain": wire(t, plain), "full": wire(t, full), "internal": wire(t, internal),
+		"nothing": nil, "typical": marshal(t, typical), "plain": marshal(t, plain), "full": marshal(t, full), "internal": marshal(t, internal),
 	}
 }
 
@@ -99,7 +99,7 @@ var typicalHeaderList = authz.Headers{
 	{Name: "cache-control", Value: "no-cache"},
 }
 
-// typicalAnswer is what the shipped policy answers to a caller whose key is good.
+// typicalAnswer is the answer of the shipped policies to a caller with a good key.
 func typicalAnswer() authz.Answer {
 	return authz.Answer{
 		ID: "9f0c6a52b1d74e3f8a6f3d2c1b0a9e8d",
@@ -116,4 +116,14 @@ func typicalAnswer() authz.Answer {
 			{Name: "rid", Value: "8842c0ffee"},
 		},
 	}
+}
+
+// marshal is a message as it is sent.
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }
