@@ -10,10 +10,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// binding is what the client of a token has to prove that it has (RFC 7800). Its zero value asks for nothing.
+// binding is the key that the client of a token must prove to have (RFC 7800). The zero value needs no proof.
 type binding struct {
 	certificate string // x5t#S256 of the client's certificate (RFC 8705 section 3.1)
-	other       bool   // a proof that nobody here can check, such as that of DPoP (RFC 9449 section 6)
+	other       bool   // a proof that is not checked here, such as DPoP (RFC 9449 section 6)
 }
 
 // bindingOf reads the confirmation claim.
@@ -46,19 +46,19 @@ func bindingOf(claims map[string]any) (binding, error) {
 			return b, malformed("cnf has an x5t#S256 that is not a text")
 		}
 	}
-	b.other = b.other || methods == 0 // bound, in a way that is not said
+	b.other = b.other || methods == 0 // bound, in an unknown way
 	return b, nil
 }
 
 func isProof(kind string) bool { return kind == "dpop" || kind == "pop" || kind == "mac" }
 
-// proven returns the status of a bound token that came with that certificate, "" for none. A certificate that is there has
-// to be the right one, also where tokens are accepted without proof.
+// proven returns the status of a token that came with that certificate, and why it is not valid. "" is no certificate. A
+// certificate that came must be the right one, also where tokens are accepted without proof.
 func (b *binding) proven(certificate string, accept bool) (authz.TokenStatus, string) {
 	switch {
 	case b.certificate != "" && certificate != "":
 		if !b.matches(certificate) {
-			return authz.TokenUnbound, "it is bound to another certificate than the client's"
+			return authz.TokenUnbound, "it is bound to another certificate than the client sent"
 		}
 		if !b.other {
 			return authz.TokenValid, ""
@@ -70,14 +70,14 @@ func (b *binding) proven(certificate string, accept bool) (authz.TokenStatus, st
 		return authz.TokenValid, ""
 	}
 	if b.other {
-		return authz.TokenUnbound, "it is bound to a key of which no proof is checked here"
+		return authz.TokenUnbound, "it is bound to a key, and proofs of such keys cannot be checked"
 	}
 	return authz.TokenUnbound, "it is bound to a certificate, and the proxy sent none"
 }
 
 // matches reports whether a certificate is the one that the token is bound to.
 func (b *binding) matches(certificate string) bool {
-	text, err := url.PathUnescape(certificate) // the one that leaves a plus sign as it is
+	text, err := url.PathUnescape(certificate) // unlike QueryUnescape it keeps a plus sign
 	if err != nil {
 		return false
 	}

@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one fetch. No check waits that long.
+	// fetchTimeout bounds one fetch. A check stops waiting earlier, at its own deadline.
 	fetchTimeout = 10 * time.Second
-	// maxFetch is the largest document that is read.
+	// maxFetch is the most bytes of a document that are read.
 	maxFetch     = 1 << 20
 	maxRedirects = 3
 )
 
-// CheckURL returns an error if documents from there could be changed on the way: it wants https, or this machine.
+// CheckURL returns an error unless a URL is https or points to this machine. Documents from any other URL could be changed
+// on the way.
 func CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
@@ -30,7 +31,7 @@ func CheckURL(raw string) error {
 	case u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()):
 		return nil
 	}
-	return fmt.Errorf("%q: want https, but for an address of this machine", raw)
+	return fmt.Errorf("%q: want https, except for an address of this machine", raw)
 }
 
 func loopback(host string) bool {
@@ -38,7 +39,7 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// NewClient makes an HTTP client for documents of issuers. It follows few redirects and only to where CheckURL allows.
+// NewClient makes an HTTP client for documents of issuers. It follows few redirects, and only to URLs that CheckURL accepts.
 func NewClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 16
@@ -50,7 +51,7 @@ func NewClient() *http.Client {
 	}}
 }
 
-// fetch gets a document. The error says what was wrong with it in words for the operator.
+// fetch gets a document. Its error is worded for operators.
 func fetch(ctx context.Context, c *http.Client, from, accept string) ([]byte, http.Header, error) {
 	if err := CheckURL(from); err != nil {
 		return nil, nil, err
@@ -76,10 +77,10 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("%s answered %d", e.from, e.code) }
 
-// errDocument says that an answer came whole and is not what was asked for.
+// errDocument marks an answer that came whole and is not the document that was asked for.
 var errDocument = errors.New("is that the right address?")
 
-// read reads and closes an answer that has to be a 200.
+// read reads and closes an answer, which must be a 200.
 func read(resp *http.Response, from string) ([]byte, error) {
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -111,7 +112,7 @@ func discover(ctx context.Context, c *http.Client, issuer string) (string, error
 	if err != nil {
 		return "", fmt.Errorf("%s: the document %w", from, err)
 	}
-	if doc["issuer"] != issuer { // section 4.3: or it describes somebody else
+	if doc["issuer"] != issuer { // section 4.3: otherwise it describes another issuer
 		return "", fmt.Errorf("%s describes the issuer %.128q and not %q", from, doc["issuer"], issuer)
 	}
 	keys, ok := doc["jwks_uri"].(string)

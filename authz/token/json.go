@@ -9,11 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep the JSON of a token may nest: far deeper than any claim that means something.
+// maxDepth is how deep the JSON of a token may nest. No meaningful claim comes near it.
 const maxDepth = 16
 
-// decodeObject reads one JSON object. It refuses what two readers might understand differently: a name that comes twice
-// (RFC 7519 section 4 lets us), bytes that are not UTF-8, and something behind the object. Numbers become json.Number.
+// decodeObject reads one JSON object. It refuses what two readers might read differently: a name that occurs twice (as RFC
+// 7519 section 4 allows), bytes that are not UTF-8, and anything after the object. Numbers become json.Number.
 func decodeObject(raw []byte) (map[string]any, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("is not UTF-8")
@@ -32,12 +32,12 @@ func decodeObject(raw []byte) (map[string]any, error) {
 		return nil, err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("has something behind its JSON object")
+		return nil, errors.New("has something after its JSON object")
 	}
 	return out, nil
 }
 
-// object reads the rest of an object whose brace was read.
+// object reads the rest of an object whose opening brace was read.
 func object(dec *json.Decoder, depth int) (map[string]any, error) {
 	out := make(map[string]any)
 	for {
@@ -47,7 +47,7 @@ func object(dec *json.Decoder, depth int) (map[string]any, error) {
 		}
 		name, ok := t.(string)
 		if !ok {
-			return out, nil // the brace that ends it: the decoder lets nothing else pass here
+			return out, nil // the closing brace: the decoder accepts nothing else here
 		}
 		if _, twice := out[name]; twice {
 			return nil, fmt.Errorf("has the name %.64q twice", name)
@@ -80,8 +80,7 @@ func value(dec *json.Decoder, depth int) (any, error) {
 		}
 		out = append(out, v)
 	}
-	_, err = dec.Token() // the bracket
-	if err != nil {
+	if _, err := dec.Token(); err != nil { // the closing bracket
 		return nil, errors.New("is not JSON")
 	}
 	return out, nil

@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// parsed is a JWS in its compact form (RFC 7515 section 7.1) that was read and not verified.
+// parsed is a JWS in its compact form (RFC 7515 section 7.1). It is not verified.
 type parsed struct {
 	text   string
 	alg    string
@@ -22,13 +22,13 @@ type parsed struct {
 
 const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// parse reads a token. It trusts nothing of it.
+// parse reads a token without verifying it.
 func parse(text string, maxBytes int) (*parsed, error) {
 	if len(text) > maxBytes {
-		return nil, malformed("a token of %d bytes: %d are read", len(text), maxBytes)
+		return nil, tooLong(text, maxBytes)
 	}
-	if strings.Count(text, ".") != 2 || strings.Trim(text, base64url+".") != "" { // the decoder skips line breaks
-		return nil, malformed("a token has three parts of base64url")
+	if strings.Count(text, ".") != 2 || strings.Trim(text, base64url+".") != "" { // the decoder would skip line breaks
+		return nil, malformed("it is not three parts of base64url")
 	}
 	protected, rest, _ := strings.Cut(text, ".")
 	payload, _, _ := strings.Cut(rest, ".")
@@ -40,8 +40,8 @@ func parse(text string, maxBytes int) (*parsed, error) {
 	if p.claims, err = decodePart(payload); err != nil {
 		return nil, malformed("the payload %v", err)
 	}
-	// No extension is understood here, so none can be critical (RFC 7515 section 4.1.11), and none of those that say
-	// where to find a key is followed: keys come from the issuer's configuration and from nowhere else.
+	// No extension is understood here, so none may be critical (RFC 7515 section 4.1.11). Headers that say where to find a
+	// key are ignored: keys come from the issuer's configuration only.
 	for _, name := range []string{"crit", "b64"} {
 		if _, there := header[name]; there {
 			return nil, malformed("the header has %q", name)
@@ -67,6 +67,10 @@ func decodePart(part string) (map[string]any, error) {
 	return decodeObject(raw)
 }
 
+func tooLong(text string, maxBytes int) *authz.TokenError {
+	return malformed("it has %d bytes: at most %d are read", len(text), maxBytes)
+}
+
 func malformed(format string, args ...any) *authz.TokenError {
 	return refuse(authz.TokenMalformed, format, args...)
 }
@@ -75,13 +79,14 @@ func refuse(s authz.TokenStatus, format string, args ...any) *authz.TokenError {
 	return &authz.TokenError{Status: s, Text: authz.Errorf(authz.KindInvalid, format, args...).Error()}
 }
 
-// maxName is the longest name of somebody or something in a token: a longer one could not be revoked.
+// maxName is the most bytes of a claim that names something, such as jti or sub. A longer one could not be revoked.
 const maxName = 1024
 
-// A claim that is null is absent, for all that is read of a token: many who write JSON write null for what they do not have.
+// Everywhere in this package a claim that is null counts as absent, because many libraries write null for a value that they
+// do not have.
 
-// text is a claim that has to be a text if it is there.
-func text(claims map[string]any, name string) (string, error) {
+// textClaim returns a claim that must be a text, "" if it is absent.
+func textClaim(claims map[string]any, name string) (string, error) {
 	v := claims[name]
 	s, ok := v.(string)
 	if v != nil && !ok || len(s) > maxName {
@@ -90,8 +95,8 @@ func text(claims map[string]any, name string) (string, error) {
 	return s, nil
 }
 
-// instant is a NumericDate (RFC 7519 section 2): a number of seconds. Zero if it is not there.
-func instant(claims map[string]any, name string) (time.Time, error) {
+// timeClaim returns a claim that is a NumericDate (RFC 7519 section 2), a number of seconds. Zero if it is absent.
+func timeClaim(claims map[string]any, name string) (time.Time, error) {
 	v := claims[name]
 	if v == nil {
 		return time.Time{}, nil
@@ -108,7 +113,7 @@ func instant(claims map[string]any, name string) (time.Time, error) {
 	return time.Unix(int64(whole), int64(part*1e9)).UTC(), nil
 }
 
-// audiences are the values of a claim such as aud (RFC 7519 section 4.1.3): one text or a list of them.
+// audiences returns the values of a claim such as aud (RFC 7519 section 4.1.3): one text or a list of them.
 func audiences(claims map[string]any, name string) ([]string, error) {
 	switch aud := claims[name].(type) {
 	case nil:
@@ -116,7 +121,7 @@ func audiences(claims map[string]any, name string) ([]string, error) {
 	case string:
 		return []string{aud}, nil
 	case []any:
-		return texts(aud, name)
+		return textList(aud, name)
 	}
 	return nil, malformed("%s is neither a text nor a list", name)
 }
@@ -127,7 +132,7 @@ func addressed(claims map[string]any, name string, to []string) (bool, error) {
 	return slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(to, a) }), err
 }
 
-func texts(list []any, name string) ([]string, error) {
+func textList(list []any, name string) ([]string, error) {
 	out := make([]string, 0, len(list))
 	for _, v := range list {
 		s, ok := v.(string)
@@ -139,15 +144,15 @@ func texts(list []any, name string) ([]string, error) {
 	return out, nil
 }
 
-// scopes are the permissions that a token carries: scope, texts between spaces (RFC 8693 section 4.2), or scp, the same
-// or a list, as some issuers write it.
+// scopes returns the permissions of a token: scope, separated by spaces (RFC 8693 section 4.2), or scp, the same or a list,
+// which some issuers write.
 func scopes(claims map[string]any) []string {
 	for _, name := range []string{"scope", "scp"} {
 		switch v := claims[name].(type) {
 		case string:
 			return strings.Fields(v)
 		case []any:
-			if out, err := texts(v, name); err == nil {
+			if out, err := textList(v, name); err == nil {
 				return out
 			}
 		}

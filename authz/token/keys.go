@@ -1,7 +1,6 @@
 package token
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,20 +8,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 )
 
-// algorithms are those that tokens can be signed with, and whether a key is of their kind. There is none among them whose
-// key both sides know, so that no public key can be taken for a secret (RFC 8725 section 2.1).
+// algorithms are the accepted signature algorithms, each with a test whether a key fits it. None is symmetric, so that no
+// public key can be used as a shared secret (RFC 8725 section 2.1).
 var algorithms = map[string]struct {
 	alg  jwa.SignatureAlgorithm
 	fits func(k any) bool
@@ -33,8 +29,8 @@ var algorithms = map[string]struct {
 	"EdDSA": {jwa.EdDSA(), isEd25519}, "Ed25519": {jwa.EdDSAEd25519(), isEd25519},
 }
 
-// canonical is one name for an algorithm. RFC 9864 calls Ed25519 what RFC 8037 called EdDSA with a key on that curve; there
-// are no others here, so an issuer may move from one name to the other.
+// canonical returns one name for an algorithm that has two. RFC 9864 calls Ed25519 what RFC 8037 calls EdDSA with a key on
+// that curve. No other curve is supported, so the names are equal here and an issuer may switch between them.
 func canonical(alg string) string {
 	if alg == "EdDSA" {
 		return "Ed25519"
@@ -42,7 +38,7 @@ func canonical(alg string) string {
 	return alg
 }
 
-// RSA keys outside of these sizes are too weak, or cost too much to use (RFC 7518 section 3.3).
+// Smaller RSA keys are too weak (RFC 7518 section 3.3), and larger ones cost too much.
 const minRSABits, maxRSABits = 2048, 8192
 
 func isRSA(k any) bool {
@@ -65,23 +61,23 @@ func isEd25519(k any) bool {
 // key is one public key of an issuer.
 type key struct {
 	kid string
-	alg string // the only one it is for, "" for any that fits
+	alg string // the only algorithm that it is for; "": any that fits
 	raw any
 }
 
-// keySet is the keys of an issuer at one time. It is never changed.
+// keySet is the keys of an issuer at one time. It is immutable.
 type keySet struct {
 	keys   []key
-	faulty []string  // what is wrong with those that look like keys for signatures and cannot be used
+	faulty []string  // the signature keys that cannot be used, each with the reason
 	at     time.Time // when it was fetched
 }
 
 // maxKeys is the most keys that one issuer can have.
 const maxKeys = 100
 
-// parseKeys reads a JWK Set (RFC 7517 section 5). Keys for other purposes are left out, and so are those that cannot be
-// read or are too weak, of which it says what is wrong; a set of which nothing remains is refused. One that is empty to
-// begin with is an issuer's way to say that it trusts none of its keys any more.
+// parseKeys reads a JWK Set (RFC 7517 section 5). It leaves out keys for other purposes, and keys that are unreadable or too
+// weak; the latter are reported in faulty. If no key is left, the set is refused. A set that is empty from the start is
+// accepted: the issuer withdraws all of its keys.
 func parseKeys(raw []byte) (keys []key, faulty []string, err error) {
 	doc, err := decodeObject(raw)
 	if err != nil {
@@ -92,7 +88,7 @@ func parseKeys(raw []byte) (keys []key, faulty []string, err error) {
 	case !ok:
 		return nil, nil, errors.New("the key set has no list of keys")
 	case len(list) > maxKeys:
-		return nil, nil, fmt.Errorf("the key set has %d keys: %d are read", len(list), maxKeys)
+		return nil, nil, fmt.Errorf("the key set has %d keys: at most %d are read", len(list), maxKeys)
 	}
 	var other []string
 	for i, v := range list {
@@ -108,13 +104,13 @@ func parseKeys(raw []byte) (keys []key, faulty []string, err error) {
 		}
 	}
 	if len(keys) == 0 && len(list) > 0 {
-		return nil, nil, fmt.Errorf("none of the key set's %d keys can verify a signature: %s", len(list), someOf(append(faulty, other...)))
+		return nil, nil, fmt.Errorf("none of the key set's %d keys can verify a signature: %s", len(list), firstFew(append(faulty, other...)))
 	}
 	return keys, faulty, nil
 }
 
-// someOf joins the first few texts.
-func someOf(texts []string) string {
+// firstFew joins the first few texts.
+func firstFew(texts []string) string {
 	const most = 5
 	if more := len(texts) - most; more > 0 {
 		return fmt.Sprintf("%s; and %d more", strings.Join(texts[:most], "; "), more)
@@ -122,7 +118,7 @@ func someOf(texts []string) string {
 	return strings.Join(texts, "; ")
 }
 
-// nameKey is how an operator finds a key in its set.
+// nameKey names a key so that an operator can find it in its set.
 func nameKey(i int, v any) string {
 	m, _ := v.(map[string]any)
 	if kid, ok := m["kid"].(string); ok {
@@ -131,7 +127,7 @@ func nameKey(i int, v any) string {
 	return fmt.Sprintf("key %d, which has no kid", i+1)
 }
 
-// otherPurpose says why a key is not for verifying signatures. There is nothing wrong with it.
+// otherPurpose is why a key is not for verifying signatures. Such a key is not faulty.
 type otherPurpose string
 
 func (o otherPurpose) Error() string { return string(o) }
@@ -142,8 +138,8 @@ func readKey(v any) (key, error) {
 	if !ok {
 		return key{}, errors.New("it is not a JSON object")
 	}
-	maps.DeleteFunc(m, func(_ string, v any) bool { return v == nil }) // null is absent, and nothing else reads the document
-	if err := verifies(m); err != nil {
+	maps.DeleteFunc(m, func(_ string, v any) bool { return v == nil }) // null counts as absent
+	if err := checkUse(m); err != nil {
 		return key{}, err
 	}
 	raw, err := json.Marshal(m)
@@ -155,7 +151,7 @@ func readKey(v any) (key, error) {
 		return key{}, fmt.Errorf("it cannot be read: %w", err)
 	}
 	if _, symmetric := k.(jwk.SymmetricKey); symmetric {
-		return key{}, otherPurpose("it is a secret that both sides know")
+		return key{}, otherPurpose("it is a shared secret")
 	}
 	pub, err := jwk.PublicRawKeyOf(k)
 	if err != nil {
@@ -171,11 +167,11 @@ func readKey(v any) (key, error) {
 			return out, nil
 		}
 	}
-	return key{}, unfit(out)
+	return key{}, whyUnfit(out)
 }
 
-// verifies returns an error if a key says of itself that it is not for verifying signatures (RFC 7517 sections 4.2 and 4.3).
-func verifies(m map[string]any) error {
+// checkUse returns an error if use or key_ops of a key exclude verifying signatures (RFC 7517 sections 4.2 and 4.3).
+func checkUse(m map[string]any) error {
 	if use, there := m["use"]; there && use != "sig" && use != "" {
 		return otherPurpose(fmt.Sprintf("its use is %.32q", fmt.Sprint(use)))
 	}
@@ -193,8 +189,8 @@ func verifies(m map[string]any) error {
 	return nil
 }
 
-// unfit says why a key that can be read cannot verify a signature.
-func unfit(k key) error {
+// whyUnfit returns why a readable key cannot verify signatures.
+func whyUnfit(k key) error {
 	if r, ok := k.raw.(*rsa.PublicKey); ok && !isRSA(r) {
 		return fmt.Errorf("it has %d bits: want %d to %d", r.N.BitLen(), minRSABits, maxRSABits)
 	}
@@ -204,8 +200,8 @@ func unfit(k key) error {
 	return fmt.Errorf("no signature can be verified with a key of its kind (%T, alg %q)", k.raw, k.alg)
 }
 
-// find returns the keys that may have made a signature, and whether its kid says so: those with its kid or, where there
-// are none, those that have no kid to tell them by; all of them if the signature names none.
+// find returns the keys that may have made a signature: those with its kid, else those without a kid, or all keys if the
+// signature has no kid. named reports whether the kid was found.
 func (s *keySet) find(kid, alg string) (candidates []key, named bool) {
 	var nameless []key
 	for _, k := range s.keys {
@@ -225,7 +221,7 @@ func (s *keySet) find(kid, alg string) (candidates []key, named bool) {
 	return nameless, false
 }
 
-// equal reports whether the same keys are for the same things.
+// equal reports whether the set has these keys, with the same kid and alg.
 func (s *keySet) equal(keys []key) bool {
 	if len(s.keys) != len(keys) {
 		return false
@@ -238,130 +234,4 @@ func (s *keySet) equal(keys []key) bool {
 		}
 	}
 	return true
-}
-
-// keyring keeps the keys of one issuer up to date. They are fetched in the background, in time, and once more when a
-// token names a key that is not there; a fetch that fails leaves the keys that were there.
-type keyring struct {
-	issuer  string
-	source  func(ctx context.Context) ([]byte, error)
-	timing  Timing
-	now     func() time.Time
-	log     *slog.Logger
-	changed func()                          // is called after the keys became others
-	spawn   func(func(ctx context.Context)) // runs a fetch beside everything else
-	set     atomic.Pointer[keySet]
-	fault   atomic.Pointer[string] // of the last fetch, nil if it went well
-
-	mu       sync.Mutex
-	flight   chan struct{} // closed when the fetch that is under way ends; nil: none is
-	missedAt time.Time     // when a missing key last caused a fetch
-}
-
-// current returns the keys, nil if there are none that can be trusted.
-func (r *keyring) current() *keySet {
-	if s := r.set.Load(); s != nil && r.now().Sub(s.at) <= r.timing.MaxAge {
-		return s
-	}
-	return nil
-}
-
-// start begins a fetch unless one is under way, and returns what is closed when it ends.
-func (r *keyring) start() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.startLocked()
-}
-
-func (r *keyring) startLocked() <-chan struct{} {
-	if r.flight == nil {
-		done := make(chan struct{})
-		r.flight = done
-		r.spawn(func(ctx context.Context) {
-			r.fetch(ctx)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.flight = nil
-			close(done)
-		})
-	}
-	return r.flight
-}
-
-// missing has the keys fetched because one is not there, but not more often than once in MissInterval, and waits for it.
-// It reports whether the keys may be others now.
-func (r *keyring) missing(ctx context.Context, had *keySet) bool {
-	r.mu.Lock()
-	var done <-chan struct{}
-	switch now := r.now(); {
-	case r.flight != nil:
-		done = r.flight
-	case r.missedAt.IsZero() || now.Sub(r.missedAt) >= r.timing.MissInterval:
-		r.missedAt = now
-		done = r.startLocked()
-	}
-	r.mu.Unlock()
-	if done != nil {
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
-	}
-	return r.set.Load() != had
-}
-
-// fetch gets the keys once.
-func (r *keyring) fetch(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	raw, err := r.source(ctx)
-	var keys []key
-	var faulty []string
-	if err == nil {
-		keys, faulty, err = parseKeys(raw)
-	}
-	if err != nil {
-		text := err.Error()
-		if old := r.fault.Swap(&text); old == nil || *old != text { // the same fault again is no news
-			r.log.Error("keys of an issuer cannot be had", "issuer", r.issuer, "error", text)
-		}
-		return
-	}
-	if r.fault.Swap(nil) != nil {
-		r.log.Info("keys of an issuer can be had again", "issuer", r.issuer)
-	}
-	old := r.set.Load()
-	if len(faulty) > 0 && (old == nil || !slices.Equal(old.faulty, faulty)) {
-		r.log.Warn("some keys of an issuer cannot be used", "issuer", r.issuer, "keys", len(keys), "unusable", len(faulty), "why", someOf(faulty))
-	}
-	if old != nil && old.equal(keys) {
-		r.set.Store(&keySet{keys: old.keys, faulty: faulty, at: r.now()})
-		return
-	}
-	r.set.Store(&keySet{keys: keys, faulty: faulty, at: r.now()})
-	r.changed()
-	r.log.Info("keys of an issuer", "issuer", r.issuer, "keys", len(keys))
-}
-
-// retryAfterFault is how soon a fetch that failed is repeated.
-const retryAfterFault = 5 * time.Second
-
-// keep fetches the keys in time until the context ends.
-func (r *keyring) keep(ctx context.Context) {
-	for {
-		select {
-		case <-r.start():
-		case <-ctx.Done():
-			return
-		}
-		wait := r.timing.Refresh
-		if r.fault.Load() != nil {
-			wait = min(wait, retryAfterFault)
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
 }

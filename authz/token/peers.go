@@ -9,35 +9,35 @@ import (
 )
 
 const (
-	// refusalWindow is the time in which refusals are counted. A client that comes again and again with one token counts once
-	// in a negative_ttl.
+	// refusalWindow is the time over which refusals are counted. A client that repeats one bad token counts once in a
+	// negative_ttl.
 	refusalWindow = time.Minute
-	// maxPeers is how many peers are watched.
+	// maxPeers is how many peers are tracked.
 	maxPeers = 20_000
 )
 
-// peers counts the tokens that are not good by who sent them.
+// peers counts bad tokens by peer, so that a peer that makes tokens up cannot flood the introspection server.
 type peers struct {
-	most int // refusals in a window; 0: any number
-	seen *otter.Cache[netip.Prefix, *peer]
+	limit int // refusals in a window; 0: any number
+	seen  *otter.Cache[netip.Prefix, *peer]
 }
 
 type peer struct {
 	mu     sync.Mutex
-	began  time.Time // of the window
+	began  time.Time // when the window began
 	count  int
-	paused time.Time // until then
+	paused time.Time // until when the server wants no calls for it
 }
 
 func newPeers(most int) *peers {
-	return &peers{most: most, seen: otter.Must(&otter.Options[netip.Prefix, *peer]{
+	return &peers{limit: most, seen: otter.Must(&otter.Options[netip.Prefix, *peer]{
 		MaximumSize: maxPeers, ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *peer](2 * refusalWindow),
 	})}
 }
 
 func (p *peers) close() { p.seen.StopAllGoroutines() }
 
-// networkOf is who counts as one peer: an IPv4 address, and of IPv6 the network of which a customer has all addresses.
+// networkOf returns what counts as one peer: an IPv4 address, or the /64 of an IPv6 address, which one customer usually has.
 func networkOf(address string) (netip.Prefix, bool) {
 	a, err := netip.ParseAddr(address)
 	if err != nil {
@@ -52,9 +52,9 @@ func networkOf(address string) (netip.Prefix, bool) {
 	return network, err == nil
 }
 
-// may reports whether a server is to be asked about one more token that is not known, for that peer. A peer without an
-// address is one of them all.
-func (p *peers) may(address string, now time.Time) bool {
+// allow reports whether the server may be asked about one more unknown token for that peer. All peers without an address
+// count as one.
+func (p *peers) allow(address string, now time.Time) bool {
 	network, _ := networkOf(address)
 	w, ok := p.seen.GetIfPresent(network)
 	if !ok {
@@ -65,11 +65,11 @@ func (p *peers) may(address string, now time.Time) bool {
 	if now.Before(w.paused) {
 		return false
 	}
-	return p.most == 0 || w.count < p.most || now.Sub(w.began) >= refusalWindow
+	return p.limit == 0 || w.count < p.limit || now.Sub(w.began) >= refusalWindow
 }
 
-// refused counts a token that is not good, and leaves the server alone for that peer as long as it wants.
-func (p *peers) refused(address string, now time.Time, pause time.Duration) {
+// countRefusal counts a bad token, and stops calls for that peer for the pause that the server asked for.
+func (p *peers) countRefusal(address string, now time.Time, pause time.Duration) {
 	network, _ := networkOf(address)
 	w, _ := p.seen.ComputeIfAbsent(network, func() (*peer, bool) { return &peer{began: now}, false })
 	if w == nil {

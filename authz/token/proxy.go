@@ -10,12 +10,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
-// envoyFilter is the filter that verifies tokens in the proxy, under whose name it leaves their claims.
+// envoyFilter is the filter that verifies tokens in the proxy. It leaves their claims in metadata of this name.
 const envoyFilter = "envoy.filters.http.jwt_authn"
 
-// FromProxy returns what is known about a token that the proxy has verified, by the metadata that it sent, and false if it
-// sent none of an issuer whose tokens are left to it. The text is that of the token in the request, if there is one: it
-// has to be the one that was verified. Of two tokens of such issuers nobody could say who pays, so there must be one.
+// FromProxy returns the fact about a token that the proxy verified, from the metadata that it sent. It returns false if the
+// metadata has no token of an issuer whose tokens the proxy verifies. If the request has a token as well, it must be the
+// same one. Two tokens in the metadata are malformed: it would be open who pays.
 func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, b *authz.Bearer, now time.Time) (authz.TokenFact, bool) {
 	payloads, _ := filters[envoyFilter].(map[string]any)
 	if payloads == nil {
@@ -36,23 +36,23 @@ func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, b *aut
 	if by == nil {
 		return authz.TokenFact{}, false
 	}
-	t, err := v.vouched(by, claims, b.Text)
+	t, err := v.describeVouched(by, claims, b.Text)
 	if err != nil {
 		return factOf(err), true
 	}
 	return v.state(ctx, t, b, now), true
 }
 
-// vouched describes a token that the proxy has verified.
-func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*verified, error) {
+// describeVouched describes a token that the proxy verified.
+func (v *Verifier) describeVouched(by *issuer, claims map[string]any, bearer string) (*verified, error) {
 	if bearer != "" {
-		if err := v.shown(bearer, claims); err != nil {
+		if err := v.checkBearer(bearer, claims); err != nil {
 			return nil, err
 		}
 	}
-	claims, err := exact(claims)
+	claims, err := normalize(claims)
 	if err != nil {
-		return nil, malformed("the claims that the proxy sent: %v", err)
+		return nil, malformed("the claims from the proxy: %v", err)
 	}
 	t, err := v.describe(by, claims)
 	if err != nil {
@@ -67,15 +67,15 @@ func (v *Verifier) vouched(by *issuer, claims map[string]any, bearer string) (*v
 	return t, nil
 }
 
-// byClaims is the name of a token of which there may be only the claims, in the form that exact gives them.
+// byClaims identifies a token by its normalized claims, for a token whose text may be absent.
 func byClaims(claims map[string]any) (string, error) {
-	raw, err := json.Marshal(claims) // in the order of their names
+	raw, err := json.Marshal(claims) // sorts them by name
 	return credential.ClaimsDigest(raw), err
 }
 
-// shown returns an error if the token in the request is not the one that the proxy verified, or says in its header, which the
-// proxy does not pass on, that it is not for access.
-func (v *Verifier) shown(bearer string, claims map[string]any) error {
+// checkBearer returns an error if the token in the request is not the one that the proxy verified, or if its header says that
+// it is not an access token. The proxy does not pass the header on.
+func (v *Verifier) checkBearer(bearer string, claims map[string]any) error {
 	p, err := parse(bearer, v.opt.MaxBytes)
 	if err != nil || !samePayload(p.claims, claims) {
 		return malformed("the token in the request is not the one that the proxy verified")
@@ -86,24 +86,24 @@ func (v *Verifier) shown(bearer string, claims map[string]any) error {
 	return nil
 }
 
-// samePayload reports whether a token's payload is what the proxy found in the token that it verified.
+// samePayload reports whether the claims of a token are those that the proxy sent.
 func samePayload(token, proxy map[string]any) bool {
-	mine, err := exact(token)
+	mine, err := normalize(token)
 	if err != nil {
 		return false
 	}
-	theirs, err := exact(proxy)
+	theirs, err := normalize(proxy)
 	return err == nil && reflect.DeepEqual(mine, theirs)
 }
 
-// exact brings claims into one form: protobuf's numbers are floating point, and so become all others here.
-func exact(claims map[string]any) (map[string]any, error) {
+// normalize brings claims into one form. The numbers of the proxy went through protobuf as float64, so all others do here.
+func normalize(claims map[string]any) (map[string]any, error) {
 	raw, err := json.Marshal(claims)
 	if err != nil {
 		return nil, err
 	}
 	var loose map[string]any
-	if err := json.Unmarshal(raw, &loose); err != nil { // all numbers are float64 now
+	if err := json.Unmarshal(raw, &loose); err != nil { // makes all numbers float64
 		return nil, err
 	}
 	if raw, err = json.Marshal(loose); err != nil {
@@ -112,7 +112,7 @@ func exact(claims map[string]any) (map[string]any, error) {
 	return decodeObject(raw)
 }
 
-// leftToProxy describes a token that says that it is of an issuer whose tokens the proxy verifies, and false for others.
+// leftToProxy describes a token that names an issuer whose tokens the proxy verifies. It returns false for any other.
 func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, bool) {
 	p, err := parse(text, v.opt.MaxBytes)
 	if err != nil {
@@ -123,11 +123,12 @@ func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, boo
 		return authz.TokenFact{}, false
 	}
 	fact := authz.TokenFact{
-		Status: authz.TokenUnavailable, Fault: "only the proxy can tell, to which its issuer is left", Issuer: is.Name, Digest: credential.TokenDigest(text),
+		Status: authz.TokenUnavailable, Fault: "only the proxy can verify tokens of its issuer", Issuer: is.Name,
+		Digest:    credential.TokenDigest(text),
 		ExpiresAt: now.Add(v.opt.Timing.RevocationTTL()), // if it is good now, it ends by then
 	}
 	fact.ID, _ = p.claims["jti"].(string)
-	if claims, err := exact(p.claims); err == nil {
+	if claims, err := normalize(p.claims); err == nil {
 		fact.ByClaims, _ = byClaims(claims)
 	}
 	return fact, true

@@ -2,11 +2,12 @@ package token
 
 import "strings"
 
-// forAccess returns an error if claims say that their token is for something else than access. An ID token, a refresh
-// token and a logout token may have the issuer, and the audience, of an access token.
+// forAccess returns an error if the claims say that the token is not an access token. An ID token, a refresh token or a
+// logout token may have the issuer and the audience of an access token.
 //
-// A token server says token_type in the words of RFC 7662 section 2.2; in a signed token it is a claim like any other. Of a
-// word that applications use for their own ends, only what is known to be something else counts.
+// In an introspection response token_type has the values of RFC 7662 section 2.2; in a signed token it is a claim like any
+// other, so the caller says which values are good. Claims that applications use for purposes of their own (typ, type,
+// purpose) refuse a token only if their value names another kind of token.
 func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
 	for _, c := range []struct {
 		name string
@@ -15,15 +16,15 @@ func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
 		{"token_type", tokenType},
 		{"token_use", isAccess},   // Cognito, Ory
 		{"token_usage", isAccess}, // OpenIddict
-		{"typ", notOther},         // Keycloak
-		{"type", notOther},
-		{"purpose", notOther}, // Curity
+		{"typ", mayBeAccess},      // Keycloak
+		{"type", mayBeAccess},
+		{"purpose", mayBeAccess}, // Curity
 	} {
 		switch v := claims[c.name].(type) {
 		case nil:
 		case string:
 			if !c.good(kindOf(v)) {
-				return malformed("%s is %.64q: it is not for access", c.name, v)
+				return malformed("%s is %.64q: it is not an access token", c.name, v)
 			}
 		default:
 			if strings.HasPrefix(c.name, "token_") {
@@ -42,15 +43,15 @@ func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
 	return nil
 }
 
-// forAccess reports whether the header of a token allows for access (RFC 8725 section 3.11, RFC 9068 section 2.1).
+// forAccess reports whether the typ in the header is one of an access token (RFC 8725 section 3.11, RFC 9068 section 2.1).
 func (p *parsed) forAccess() bool { return p.typ == "" || p.typ == "jwt" || p.typ == "at+jwt" }
 
 func otherType(p *parsed) error {
-	return malformed("a token of the type %.64q is not for access", p.typ)
+	return malformed("the typ is %.64q: it is not an access token", p.typ)
 }
 
-// kindOf is a kind of token without what is written around it by some: "Refresh", "refresh_token", "refresh+jwt" and
-// "urn:ietf:params:oauth:token-type:refresh_token" are one.
+// kindOf reduces the ways to write a kind of token to one: "Refresh", "refresh_token", "refresh+jwt" and
+// "urn:ietf:params:oauth:token-type:refresh_token" are all "refresh".
 func kindOf(v string) string {
 	v = strings.ToLower(strings.TrimSpace(v))
 	v = v[strings.LastIndexAny(v, ":/")+1:]
@@ -59,7 +60,7 @@ func kindOf(v string) string {
 	return strings.TrimSuffix(v, "token")
 }
 
-// isAccess reports whether a kind is that of an access token.
+// isAccess reports whether a kind is one of an access token.
 func isAccess(kind string) bool {
 	switch kind {
 	case "", "access", "bearer", "at", "jwt", "dpop", "pop", "mac": // the last three are bound: see bindingOf
@@ -68,8 +69,8 @@ func isAccess(kind string) bool {
 	return false
 }
 
-// notOther reports whether a kind is not known to be one of a token that is not for access.
-func notOther(kind string) bool {
+// mayBeAccess reports whether a kind is not one of the known kinds of other tokens.
+func mayBeAccess(kind string) bool {
 	switch kind {
 	case "id", "serializedid", "refresh", "offline", "logout", "secevent", "na", "authorizationcode", "code", "devicecode",
 		"statuslist", "introspection", "clientauthentication", "actor":

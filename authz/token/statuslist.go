@@ -19,32 +19,32 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// A Token Status List (draft-ietf-oauth-status-list) is a long row of small numbers, one for each token of an issuer,
-// which says what became of them.
+// A Token Status List (draft-ietf-oauth-status-list) is a compressed array with a small number for each token of an issuer:
+// 0 is valid.
 
 const (
-	// maxStatusLists is how many lists of one issuer are kept. Those that have lapsed make room for others.
+	// maxStatusLists is how many lists of one issuer are kept. Expired ones make room for others.
 	maxStatusLists = 1000
-	// maxInflated is the longest row, in bytes: 128 million tokens of one bit.
+	// maxInflated is the most bytes of an array: 128 million tokens of one bit.
 	maxInflated = 16 << 20
-	// A list is believed for the time that it says, within these bounds, and for the first where it says nothing.
+	// A list is trusted for its ttl, within these bounds, and for defaultListTTL if it has none.
 	defaultListTTL, minListTTL, maxListTTL = 5 * time.Minute, 5 * time.Second, time.Hour
 )
 
-// statusRef is a token's place in a list.
+// statusRef is the place of a token in a list.
 type statusRef struct {
 	issuer *issuer
 	uri    string
 	index  int64
 }
 
-// statusOf reads the status claim of a token (section 6), nil if it has none. A token that says that it may have been
-// revoked, in a way that is not understood, is not one to accept.
+// statusOf reads the status claim of a token (section 6); nil if it has none. A status_list that cannot be followed is an
+// error, because the token may be revoked.
 func statusOf(is *issuer, claims map[string]any) (*statusRef, error) {
 	status, _ := claims["status"].(map[string]any)
 	member := status["status_list"]
 	if member == nil {
-		return nil, nil // none, another mechanism, or a claim of the application's own
+		return nil, nil // no status, another mechanism, or a claim of the application
 	}
 	list, _ := member.(map[string]any)
 	uri, _ := list["uri"].(string)
@@ -54,15 +54,15 @@ func statusOf(is *issuer, claims map[string]any) (*statusRef, error) {
 	case err != nil || index < 0 || uri == "":
 		return nil, malformed("status_list has no idx or no uri")
 	case is.keys == nil:
-		return nil, refuse(authz.TokenUnavailable, "the keys that sign status lists are not configured here")
-	case !is.listAt(uri):
-		return nil, refuse(authz.TokenUnavailable, "the status list %.256q is not at an address that is configured", uri)
+		return nil, refuse(authz.TokenUnavailable, "it has a status list, and the keys of its issuer are not configured")
+	case !is.mayKeepListAt(uri):
+		return nil, refuse(authz.TokenUnavailable, "the status list %.256q is not at the issuer's host or under status_lists", uri)
 	}
 	return &statusRef{issuer: is, uri: uri, index: index}, nil
 }
 
-// listAt reports whether the issuer may keep a status list at that address: at its own host, or where it is configured.
-func (is *issuer) listAt(uri string) bool {
+// mayKeepListAt reports whether the issuer may keep a status list at that URL: on its own host, or under a configured prefix.
+func (is *issuer) mayKeepListAt(uri string) bool {
 	if CheckURL(uri) != nil {
 		return false
 	}
@@ -79,46 +79,48 @@ func (is *issuer) listAt(uri string) bool {
 	return false
 }
 
-// statusList is one list as it was fetched. It is never changed.
+// statusList is one list as it was fetched. It is immutable.
 type statusList struct {
-	bits  int
-	row   []byte
-	until time.Time // from then on it says nothing any more
-	renew time.Time // from then on it is fetched anew while it is still good
+	bits   int // of one status: 1, 2, 4 or 8
+	values []byte
+	until  time.Time // when it expires
+	renew  time.Time // when it is fetched again, while it is still good
 }
 
-// at is the status with that index: bits are counted from the lowest of each byte (section 4).
+// at returns the status with that index, and false if the list is too short. Statuses fill each byte from its lowest bit
+// (section 4).
 func (l *statusList) at(index int64) (byte, bool) {
 	per := int64(8 / l.bits)
-	if i := index / per; i < int64(len(l.row)) {
-		return l.row[i] >> (index % per * int64(l.bits)) & (1<<l.bits - 1), true
+	if i := index / per; i < int64(len(l.values)) {
+		return l.values[i] >> (index % per * int64(l.bits)) & (1<<l.bits - 1), true
 	}
 	return 0, false
 }
 
-// statusLists keeps the lists that tokens have named.
+// statusLists holds the lists that tokens have named.
 type statusLists struct {
 	spawn func(func(context.Context))
 	opt   Options
 
 	mu    sync.RWMutex
-	lists map[*issuer]map[string]*watchedList // by their addresses: what one issuer says of another's list does not count
+	lists map[*issuer]map[string]*watchedList // by URL; per issuer, because an issuer must sign its own list
 }
 
-// watchedList is one list and its fetching.
+// watchedList is one list, kept up to date.
 type watchedList struct {
-	list   atomic.Pointer[statusList]
+	list atomic.Pointer[statusList]
+
 	mu     sync.Mutex
-	flight chan struct{}
-	failed time.Time // when a fetch last failed
+	flight chan struct{} // closed when the fetch under way ends; nil: no fetch is under way
+	failed time.Time     // when a fetch last failed
 }
 
 func newStatusLists(spawn func(func(context.Context)), opt Options) *statusLists {
 	return &statusLists{spawn: spawn, opt: opt, lists: make(map[*issuer]map[string]*watchedList)}
 }
 
-// state is what a token's list says of it. A list that is not there yet is waited for as long as the context allows; one
-// that is about to lapse is fetched while it is still good.
+// state returns the status of a token by its list. It waits for a list that is missing or expired, as long as the context
+// allows. A list that expires soon is fetched again in the background.
 func (s *statusLists) state(ctx context.Context, ref *statusRef, now time.Time) authz.TokenStatus {
 	w := s.watched(ref, now)
 	if w == nil {
@@ -127,26 +129,26 @@ func (s *statusLists) state(ctx context.Context, ref *statusRef, now time.Time) 
 	l := w.list.Load()
 	if l == nil || !now.Before(l.until) {
 		select {
-		case <-s.fetching(w, ref, now):
+		case <-s.startFetch(w, ref, now):
 		case <-ctx.Done():
 		}
 		if l = w.list.Load(); l == nil || !now.Before(l.until) {
 			return authz.TokenUnavailable
 		}
 	} else if !now.Before(l.renew) {
-		s.fetching(w, ref, now)
+		s.startFetch(w, ref, now)
 	}
 	status, ok := l.at(ref.index)
 	switch {
-	case !ok: // section 8.3: out of bounds is a reason to reject
+	case !ok: // section 8.3: an index out of bounds is rejected
 		return authz.TokenRevoked
 	case status == 0:
 		return authz.TokenValid
 	}
-	return authz.TokenRevoked // invalid, suspended, or something that only the application would know
+	return authz.TokenRevoked // invalid, suspended, or specific to the application
 }
 
-// watched finds a list, or makes room for it.
+// watched finds a list or adds it. It returns nil if the issuer has too many.
 func (s *statusLists) watched(ref *statusRef, now time.Time) *watchedList {
 	s.mu.RLock()
 	w := s.lists[ref.issuer][ref.uri]
@@ -175,7 +177,7 @@ func (s *statusLists) watched(ref *statusRef, now time.Time) *watchedList {
 	return w
 }
 
-// idle reports whether nothing would be lost with it: it has no list that is still good, and none is being fetched.
+// idle reports whether it may be dropped: it has no good list, and none is being fetched.
 func (w *watchedList) idle(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -183,28 +185,24 @@ func (w *watchedList) idle(now time.Time) bool {
 	return w.flight == nil && (l == nil || !now.Before(l.until))
 }
 
-var alreadyOver = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-// fetching has the list fetched, unless that is under way or has just failed, and returns what is closed at its end.
-func (s *statusLists) fetching(w *watchedList, ref *statusRef, now time.Time) <-chan struct{} {
+// startFetch starts a fetch, unless one is under way or has just failed. It returns a channel that is closed when the fetch
+// ends.
+func (s *statusLists) startFetch(w *watchedList, ref *statusRef, now time.Time) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.flight != nil {
 		return w.flight
 	}
-	if now.Sub(w.failed) < s.opt.Timing.MissInterval {
-		return alreadyOver
-	}
 	done := make(chan struct{})
+	if now.Sub(w.failed) < s.opt.Timing.MissInterval {
+		close(done)
+		return done
+	}
 	w.flight = done
 	s.spawn(func(ctx context.Context) {
 		list, err := s.fetch(ctx, ref)
 		if err != nil {
-			s.opt.Log.Error("status list cannot be had", "uri", ref.uri, "error", err)
+			s.opt.Log.Error("cannot fetch a status list", "uri", ref.uri, "error", err)
 		} else {
 			w.list.Store(list)
 		}
@@ -218,8 +216,8 @@ func (s *statusLists) fetching(w *watchedList, ref *statusRef, now time.Time) <-
 	return done
 }
 
-// fetch gets a list and verifies it (section 8.3): it has to be signed by the token's own issuer and to be about the
-// address that it came from.
+// fetch fetches a list and verifies it (section 8.3): the token's own issuer must have signed it, for the URL that it came
+// from.
 func (s *statusLists) fetch(ctx context.Context, ref *statusRef) (*statusList, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -232,7 +230,7 @@ func (s *statusLists) fetch(ctx context.Context, ref *statusRef) (*statusList, e
 		return nil, err
 	}
 	if iss := p.claims["iss"]; p.typ != "statuslist+jwt" || p.claims["sub"] != ref.uri || iss != nil && iss != ref.issuer.Name {
-		return nil, errors.New("it is not this status list: its typ, sub or iss is another")
+		return nil, errors.New("it is another document: its typ, sub or iss is not that of the status list")
 	}
 	if _, err := ref.issuer.signature(ctx, p); err != nil {
 		return nil, err
@@ -242,11 +240,11 @@ func (s *statusLists) fetch(ctx context.Context, ref *statusRef) (*statusList, e
 
 // readStatusList reads the claims of a list.
 func readStatusList(claims map[string]any, now time.Time, skew time.Duration) (*statusList, error) {
-	iat, err := instant(claims, "iat")
+	iat, err := timeClaim(claims, "iat")
 	if err != nil || iat.IsZero() || iat.After(now.Add(skew)) {
 		return nil, errors.New("iat is missing or in the future")
 	}
-	exp, err := instant(claims, "exp")
+	exp, err := timeClaim(claims, "exp")
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +269,7 @@ func readStatusList(claims map[string]any, now time.Time, skew time.Duration) (*
 	}
 	packed, _ := list["lst"].(string)
 	out.bits = int(n)
-	out.row, err = inflate(packed)
+	out.values, err = inflate(packed)
 	return out, err
 }
 
@@ -288,7 +286,7 @@ func ttlOf(claims map[string]any) (time.Duration, error) {
 	return min(maxListTTL, max(minListTTL, time.Duration(min(secs, maxListTTL.Seconds())*float64(time.Second)))), nil
 }
 
-// inflate unpacks a row (RFC 1950), and stops where it gets longer than any row has to be.
+// inflate decompresses a status array (RFC 1950) of at most maxInflated bytes.
 func inflate(packed string) ([]byte, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(packed)
 	if err != nil || len(raw) == 0 {

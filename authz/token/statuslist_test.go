@@ -25,7 +25,7 @@ func TestStatusListVector(t *testing.T) {
 		t.Error("there is a token behind the end")
 	}
 	// Two bits a token: 0b11_10_01_00 holds 0, 1, 2 and 3.
-	two := &statusList{bits: 2, row: []byte{0xe4}}
+	two := &statusList{bits: 2, values: []byte{0xe4}}
 	for i := range int64(4) {
 		if got, _ := two.at(i); got != byte(i) {
 			t.Errorf("two bits, index %d: %d", i, got)
@@ -48,7 +48,7 @@ func FuzzStatusList(f *testing.F) {
 			t.Fatalf("%d bytes", len(row))
 		}
 		if index >= 0 {
-			(&statusList{bits: bits, row: row}).at(index)
+			(&statusList{bits: bits, values: row}).at(index)
 		}
 	})
 }

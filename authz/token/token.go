@@ -1,6 +1,3 @@
-// Package token says what a bearer token is worth: JSON Web Tokens are verified against the keys of their issuer, which
-// are fetched in the background, and opaque tokens by asking the server that made them. It knows nothing of the records
-// that revoke tokens; those are matched on every request, however long ago the token was verified.
 package token
 
 import (
@@ -20,40 +17,41 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Issuer is somebody whose tokens are trusted, and for what.
+// Issuer is the configuration of one issuer whose tokens are trusted.
 type Issuer struct {
 	// Name is the iss of its tokens, compared byte by byte.
 	Name string
-	// Audiences are who we are to it: a token has to name one of them.
+	// Audiences are the values that stand for us. A token must name one of them.
 	Audiences []string
-	// Algorithms are those that its signatures may use; empty: RS256 and ES256.
+	// Algorithms are the allowed algorithms of signatures; empty: RS256 and ES256.
 	Algorithms []string
-	// Exactly one of these says where its keys are: a JWK Set by URL or in a file, or its own word for where they are
-	// (OpenID Connect Discovery). With Envoy, the proxy has verified the token and left its claims under that name in
-	// the metadata of the jwt_authn filter (payload_in_metadata).
+	// Exactly one of these is set. JWKSURL and JWKSFile say where the JWK Set is. With Discovery, the issuer says where
+	// (OpenID Connect Discovery). With Envoy, the proxy verifies the tokens, and leaves their claims under that name in the
+	// metadata of the jwt_authn filter (payload_in_metadata).
 	JWKSURL, JWKSFile string
 	Discovery         bool
 	Envoy             string
-	// AudienceClaim is where a token names its audiences; empty: aud.
+	// AudienceClaim is the claim with the audiences; empty: aud.
 	AudienceClaim string
-	// AccountClaim and PlanClaim name the claims that say who pays, and by which plan.
+	// AccountClaim and PlanClaim are the claims with the account that pays and its plan.
 	AccountClaim, PlanClaim string
-	// Accounts are how the accounts begin that its tokens may name. Empty: any.
+	// Accounts are prefixes of the accounts that its tokens may name. Empty: any account.
 	Accounts []string
-	// LogoutAudiences are our client ids, to which it addresses logout tokens, and EventAudiences what it addresses
-	// security events to. Without any, it cannot log out anybody, or send events.
+	// LogoutAudiences and EventAudiences are the audiences of its logout tokens (our client ids) and of its security
+	// events. Without any, such tokens are refused.
 	LogoutAudiences, EventAudiences []string
-	// StatusLists are prefixes of the URLs at which its status lists may be, besides those at the issuer's own host.
+	// StatusLists are prefixes of the URLs of its status lists, besides those at the issuer's own host.
 	StatusLists []string
 }
 
-// Timing says how often things are fetched, and how long they are trusted.
+// Timing says how often keys are fetched, and how long things are trusted.
 type Timing struct {
 	Refresh      time.Duration // between two fetches of an issuer's keys
-	MissInterval time.Duration // the least between two fetches because a token names an unknown key
-	MaxAge       time.Duration // how long keys are trusted that cannot be fetched anew
+	MissInterval time.Duration // at least this between two fetches that tokens with unknown keys cause
+	MaxAge       time.Duration // how long keys are trusted when they cannot be fetched again
 	Skew         time.Duration // by how much clocks may differ
-	// MaxLifetime is how long a token can live from its iat, whatever its exp says: what revokes it is kept as long.
+	// MaxLifetime is how long a token lives from its iat at most, whatever its exp says. It bounds how long revocations are
+	// kept.
 	MaxLifetime time.Duration
 }
 
@@ -64,14 +62,14 @@ func (t *Timing) RevocationTTL() time.Duration { return t.MaxLifetime + 2*t.Skew
 // Options are the settings of a Verifier.
 type Options struct {
 	Issuers       []Issuer
-	Introspection *Introspection // nil: opaque tokens are not understood
+	Introspection *Introspection // nil: opaque tokens are malformed
 	Timing        Timing
-	// MaxBytes is the longest token that is read. 0 is DefaultMaxBytes.
+	// MaxBytes is the length of the longest token that is read. 0: DefaultMaxBytes.
 	MaxBytes int
-	// AcceptBound accepts tokens that are bound to a key of their client without a proof that it has the key.
+	// AcceptBound accepts sender-constrained tokens without proof that the client has the key.
 	AcceptBound bool
-	// MayBeKey reports whether a text is an API key, and an error if that cannot be found out. Only a text that is none
-	// goes to another server. IsKey says so of keys of our own form, without a look at the others.
+	// MayBeKey reports whether a text is an API key, and an error if that cannot be found out. Only a text that is not a
+	// key is sent to the introspection server. IsKey recognises keys of our own form by their text alone.
 	MayBeKey func(ctx context.Context, text string) (bool, error)
 	IsKey    func(text string) bool
 	Client   *http.Client // nil: NewClient
@@ -79,10 +77,10 @@ type Options struct {
 	Log      *slog.Logger
 }
 
-// DefaultMaxBytes is larger than any token that an ordinary server would let pass in a header.
+// DefaultMaxBytes is longer than any header that ordinary servers accept.
 const DefaultMaxBytes = 16 << 10
 
-// cacheSize is how many verified tokens are remembered, at a few kilobytes each.
+// cacheSize is how many verified tokens are remembered. Each takes a few kilobytes.
 const cacheSize = 50_000
 
 // Verifier verifies tokens. Its methods may be called concurrently.
@@ -92,43 +90,44 @@ type Verifier struct {
 	lists        *statusLists
 	introspector *introspector
 	cache        *otter.Cache[cacheKey, *verified]
-	epoch        atomic.Uint64 // rises when the keys of any issuer change
+	epoch        atomic.Uint64 // is incremented when the keys of any issuer change
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 }
 
-// cacheKey finds a verified token. Issuers, audiences and everything else that is configured are fixed for the life of a
-// Verifier, and its cache with them; their keys are not, and are covered by the epoch.
+// cacheKey finds a verified token. The configuration (issuers, audiences and the rest) is fixed for the life of a Verifier
+// and its cache, so it is no part of the key. The keys of issuers change, which the epoch covers.
 type cacheKey struct {
-	sum   digest // of its whole text
+	sum   digest // of the whole text
 	epoch uint64
 }
 
-// verified is a token whose signature was found good. It is never changed.
+// verified is a token that was verified. It is immutable.
 type verified struct {
 	fact      authz.TokenFact
 	notBefore time.Time
-	until     time.Time // its end, by its exp and the longest lifetime; zero: it did not say
-	recheck   time.Time // from when its server has to be asked again; zero: never
-	keys      *keyring  // whose signature it has; nil: somebody else verified it
+	until     time.Time // when it ends, by exp and MaxLifetime; zero: unknown
+	recheck   time.Time // when its server must be asked again; zero: never
+	keys      *keyring  // the keys that verified its signature; nil: its server or the proxy verified it
 	status    *statusRef
 	binding   binding
 }
 
-// knownFor is how long a token is remembered at least, also one that has expired: clients repeat themselves.
-const knownFor = time.Minute
+// minRemembered is the shortest time for which a token is remembered. It applies to expired tokens too, because clients
+// repeat them.
+const minRemembered = time.Minute
 
-// issuer is an Issuer at work.
+// issuer is an Issuer with its keys.
 type issuer struct {
 	Issuer
-	keys *keyring // nil where the proxy verifies
+	keys *keyring // nil: the proxy verifies its tokens
 }
 
 func (i *issuer) payers() payers { return payers{i.AccountClaim, i.PlanClaim, i.Accounts} }
 
-// New makes a verifier and starts to fetch what it needs. The issuers are taken as they are: see Check.
+// New makes a verifier and starts to fetch the keys of its issuers. The caller has checked the issuers with Check.
 func New(opt Options) *Verifier {
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = DefaultMaxBytes
@@ -141,7 +140,7 @@ func New(opt Options) *Verifier {
 	v.cache = otter.Must(&otter.Options[cacheKey, *verified]{
 		MaximumSize: cacheSize,
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[cacheKey, *verified]) time.Duration {
-			return max(knownFor, e.Value.until.Sub(opt.Now()))
+			return max(minRemembered, e.Value.until.Sub(opt.Now()))
 		}),
 	})
 	v.lists = newStatusLists(v.spawn, opt)
@@ -159,18 +158,18 @@ func New(opt Options) *Verifier {
 				issuer: i.Name, source: v.source(i), timing: opt.Timing, now: opt.Now, log: opt.Log, spawn: v.spawn,
 				changed: func() { v.epoch.Add(1) },
 			}
-			v.work.Go(func() { is.keys.keep(v.ctx) })
+			v.work.Go(func() { is.keys.refreshLoop(v.ctx) })
 		}
 		v.issuers[i.Name] = is
 	}
 	return v
 }
 
-// Check returns an error that says which part of an issuer's configuration cannot be honoured.
+// Check returns an error if the configuration of an issuer cannot be honoured.
 func (i *Issuer) Check() error {
 	sources := 0
-	for _, there := range []bool{i.JWKSURL != "", i.JWKSFile != "", i.Discovery, i.Envoy != ""} {
-		if there {
+	for _, isSet := range []bool{i.JWKSURL != "", i.JWKSFile != "", i.Discovery, i.Envoy != ""} {
+		if isSet {
 			sources++
 		}
 	}
@@ -205,18 +204,18 @@ func (i *Issuer) Check() error {
 	return nil
 }
 
-// checkAccounts returns an error if the beginnings of accounts would limit nothing.
+// checkAccounts returns an error if the prefixes of accounts would limit nothing.
 func checkAccounts(accounts []string, claim string) error {
 	switch {
 	case slices.Contains(accounts, ""):
-		return authz.Errorf(authz.KindInvalid, "accounts: every account begins with an empty text: leave accounts out, or say how they begin")
+		return authz.Errorf(authz.KindInvalid, "accounts: an empty prefix allows every account: leave accounts out, or give prefixes")
 	case len(accounts) > 0 && claim == "":
-		return authz.Errorf(authz.KindInvalid, "accounts: without account_claim its tokens name none")
+		return authz.Errorf(authz.KindInvalid, "accounts: needs account_claim: without it tokens name no account")
 	}
 	return nil
 }
 
-// source gets the document with an issuer's keys.
+// source returns a function that fetches the JWK Set of an issuer.
 func (v *Verifier) source(i Issuer) func(context.Context) ([]byte, error) {
 	return func(ctx context.Context) ([]byte, error) {
 		from := i.JWKSURL
@@ -234,10 +233,10 @@ func (v *Verifier) source(i Issuer) func(context.Context) ([]byte, error) {
 	}
 }
 
-// spawn runs work that no check waits for to its end.
+// spawn runs work in the background. A check may stop waiting for it; Close does not.
 func (v *Verifier) spawn(f func(ctx context.Context)) { v.work.Go(func() { f(v.ctx) }) }
 
-// Close ends the fetching. The verifier must not be used afterwards.
+// Close stops the background work and waits for it. The verifier must not be used afterwards.
 func (v *Verifier) Close() {
 	v.cancel()
 	v.work.Wait()
@@ -247,8 +246,8 @@ func (v *Verifier) Close() {
 	}
 }
 
-// Ready waits until every issuer's keys were asked for once, or until the context ends: a server that starts does not
-// refuse the first tokens because their keys are on their way.
+// Ready waits until the keys of every issuer were fetched once, well or not, or until the context ends. A starting server
+// waits for it, so that it does not refuse the first tokens for want of keys.
 func (v *Verifier) Ready(ctx context.Context) {
 	for _, i := range v.issuers {
 		if i.keys == nil || i.keys.current() != nil {
@@ -262,7 +261,7 @@ func (v *Verifier) Ready(ctx context.Context) {
 	}
 }
 
-// Names are the issuers whose tokens are understood, in their order.
+// Names returns the names of all issuers whose tokens are accepted, sorted.
 func (v *Verifier) Names() []string {
 	out := slices.Collect(maps.Keys(v.issuers))
 	if in := v.introspector; in != nil && !slices.Contains(out, in.Issuer) {
@@ -272,7 +271,8 @@ func (v *Verifier) Names() []string {
 	return out
 }
 
-// Signers returns the names of the issuers whose keys are known here, and so which key signed a token, sorted.
+// Signers returns the names of the issuers whose signatures are verified here, sorted. Only for those is it known which key
+// signed a token.
 func (v *Verifier) Signers() []string {
 	var out []string
 	for name, is := range v.issuers {
@@ -284,17 +284,17 @@ func (v *Verifier) Signers() []string {
 	return out
 }
 
-// IssuerState is how an issuer is doing, for operators.
+// IssuerState is the state of an issuer's keys, for operators.
 type IssuerState struct {
 	Issuer string `json:"issuer"`
 	Keys   int    `json:"keys"`
-	// Unusable says which other keys it has for signatures, and why they cannot be used.
+	// Unusable names its other signature keys, and why each cannot be used.
 	Unusable []string      `json:"unusable,omitempty"`
-	Age      time.Duration `json:"-"`
-	Fault    string        `json:"fault,omitempty"` // what was wrong when its keys were last fetched
+	Age      time.Duration `json:"-"`               // since the last good fetch
+	Fault    string        `json:"fault,omitempty"` // of the last fetch; "": it went well
 }
 
-// Issuers reports the state of every issuer whose keys are fetched, in the order of their names.
+// Issuers reports the state of every issuer whose keys are fetched, sorted by name.
 func (v *Verifier) Issuers() []IssuerState {
 	var out []IssuerState
 	for _, name := range slices.Sorted(maps.Keys(v.issuers)) {

@@ -16,8 +16,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
-// IsToken reports whether the text of an Authorization field is a token's and not a key's. JSON Web Tokens are, where
-// any issuer is trusted; other texts are where somebody can be asked about them, unless they are keys of our own form.
+// IsToken reports whether the text of an Authorization field is a token and not an API key. A JSON Web Token always is. Any
+// other text is if introspection is configured and the text is not a key of our own form.
 func (v *Verifier) IsToken(text string) bool {
 	if credential.LooksLikeJWT(text) {
 		return true
@@ -25,12 +25,12 @@ func (v *Verifier) IsToken(text string) bool {
 	return v.introspector != nil && !v.opt.IsKey(text)
 }
 
-// Identify returns what is known about a token at that instant. It does not fail: what it cannot find out is a status.
-// A token that was verified before costs a hash and a look into memory; one that was not, a signature, or a call to its
-// issuer that the context bounds.
+// Identify returns what is known about a token at that instant. It never fails: what it cannot find out is a status. A token
+// that was verified before costs a hash and a lookup in memory. A new one costs a signature check, or a call to its server,
+// which the context bounds.
 func (v *Verifier) Identify(ctx context.Context, b *authz.Bearer, now time.Time) authz.TokenFact {
 	if len(b.Text) > v.opt.MaxBytes {
-		return factOf(malformed("a token of %d bytes: %d are read", len(b.Text), v.opt.MaxBytes))
+		return factOf(tooLong(b.Text, v.opt.MaxBytes))
 	}
 	k := cacheKey{sum: sha256.Sum256([]byte(b.Text)), epoch: v.epoch.Load()}
 	t := v.remembered(k, now)
@@ -43,21 +43,21 @@ func (v *Verifier) Identify(ctx context.Context, b *authz.Bearer, now time.Time)
 	return v.state(ctx, t, b, now)
 }
 
-// remembered is a token that was verified before, nil if there is none, or if its server has to be asked again.
+// remembered returns a token that was verified before. It is nil if the token is new or has to be verified again.
 func (v *Verifier) remembered(k cacheKey, now time.Time) *verified {
 	t, ok := v.cache.GetIfPresent(k)
 	switch {
 	case !ok, !t.recheck.IsZero() && !now.Before(t.recheck):
 		return nil
-	case t.keys != nil && t.keys.current() == nil: // a signature is good for as long as its key is trusted
+	case t.keys != nil && t.keys.current() == nil: // a signature is good only while its keys are trusted
 		return nil
 	}
 	return t
 }
 
-// Inspect is Identify at the present time, for who wants to know and not to enter. A token of an issuer that is left to
-// the proxy is unavailable: it may be good, and nobody here can tell. By what it says of itself it can be revoked: the
-// proxy need not forward its text.
+// Inspect is Identify at the present time, for operators and revocation, without a request. A token that only the proxy can
+// verify is unavailable, because it may be good. Its fact has what is needed to revoke it, also for a proxy that does not
+// forward its text.
 func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
 	now := v.opt.Now()
 	if fact, ok := v.leftToProxy(text, now); ok {
@@ -66,14 +66,14 @@ func (v *Verifier) Inspect(ctx context.Context, text string) authz.TokenFact {
 	return v.Identify(ctx, &authz.Bearer{Text: text}, now)
 }
 
-// state is the fact about a verified token at that instant, as that request brought it.
+// state returns the fact about a verified token at that instant, with the certificate that came with it.
 func (v *Verifier) state(ctx context.Context, t *verified, b *authz.Bearer, now time.Time) authz.TokenFact {
 	fact := t.fact
 	switch skew := v.opt.Timing.Skew; {
 	case fact.Status != authz.TokenValid:
 	case !t.until.IsZero() && !now.Before(t.until):
 		fact.Status = authz.TokenExpired
-	// One that was made in the future would escape from every revocation until then.
+	// A token whose iat is in the future would escape every revocation with a revoked-before instant until then.
 	case now.Add(skew).Before(t.notBefore), now.Add(skew).Before(fact.IssuedAt):
 		fact.Status = authz.TokenNotYetValid
 	default:
@@ -85,8 +85,7 @@ func (v *Verifier) state(ctx context.Context, t *verified, b *authz.Bearer, now 
 	return fact
 }
 
-// verify does what is done once for every token, and remembers it. A token of which there is nothing to remember is an
-// error.
+// verify does what is needed once for every token, and remembers the result. An error is not remembered here.
 func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now time.Time) (*verified, error) {
 	if !credential.LooksLikeJWT(b.Text) {
 		return v.introspect(ctx, b, k, now)
@@ -100,13 +99,13 @@ func (v *Verifier) verify(ctx context.Context, b *authz.Bearer, k cacheKey, now 
 		if v.introspector == nil {
 			return nil, err
 		}
-		if !notOther(kindOf(p.typ)) { // its server may call it active all the same
+		if !mayBeAccess(kindOf(p.typ)) { // a server may call its refresh token active
 			return nil, otherType(p)
 		}
 		return v.introspect(ctx, b, k, now)
 	}
 	if is.keys == nil {
-		return nil, refuse(authz.TokenUntrustedIssuer, "the proxy, to which the issuer %q is left, did not vouch for it", is.Name)
+		return nil, refuse(authz.TokenUntrustedIssuer, "the proxy verifies tokens of the issuer %q and did not vouch for this one", is.Name)
 	}
 	if !p.forAccess() {
 		return nil, otherType(p)
@@ -132,9 +131,9 @@ func factOf(err error) authz.TokenFact {
 	return authz.TokenFact{Status: authz.TokenUnavailable, Fault: err.Error()}
 }
 
-// issuerOf finds whose a token claims to be.
+// issuerOf finds the issuer that a token names.
 func (v *Verifier) issuerOf(p *parsed) (*issuer, error) {
-	name, err := text(p.claims, "iss")
+	name, err := textClaim(p.claims, "iss")
 	if err != nil {
 		return nil, err
 	}
@@ -145,16 +144,16 @@ func (v *Verifier) issuerOf(p *parsed) (*issuer, error) {
 	return is, nil
 }
 
-// signature verifies the signature with the keys that the issuer's configuration leads to and an algorithm that it
-// allows, and returns the kid of the key that made it.
+// signature verifies a signature with the issuer's keys and one of its allowed algorithms. It returns the kid of the key
+// that made the signature.
 func (is *issuer) signature(ctx context.Context, p *parsed) (kid string, err error) {
 	if !slices.ContainsFunc(is.Algorithms, func(a string) bool { return canonical(a) == canonical(p.alg) }) {
 		return "", refuse(authz.TokenBadSignature, "the algorithm %.32q is not one of the issuer's", p.alg)
 	}
 	set := is.keys.current()
 	kid, named, ok := set.verify(p)
-	// A key that is not there, or that its kid does not tell from the one before it, may have been published since.
-	if !ok && !named && is.keys.missing(ctx, set) {
+	// The issuer may have published the key since the last fetch. Keys without a kid cannot be told from their successors.
+	if !ok && !named && is.keys.fetchMissing(ctx, set) {
 		set = is.keys.current()
 		kid, _, ok = set.verify(p)
 	}
@@ -162,14 +161,14 @@ func (is *issuer) signature(ctx context.Context, p *parsed) (kid string, err err
 	case ok:
 		return kid, nil
 	case set == nil:
-		return "", refuse(authz.TokenUnavailable, "the keys of the issuer cannot be had")
+		return "", refuse(authz.TokenUnavailable, "the keys of the issuer cannot be fetched")
 	case len(set.faulty) > 0:
-		return "", refuse(authz.TokenBadSignature, "no key of the issuer that can be used made the signature: %s", someOf(set.faulty))
+		return "", refuse(authz.TokenBadSignature, "no usable key of the issuer made the signature: %s", firstFew(set.faulty))
 	}
 	return "", refuse(authz.TokenBadSignature, "no key of the issuer made the signature")
 }
 
-// verify finds the key that made a signature, and reports whether the signature names one of the set's.
+// verify finds the key that made a signature. named reports whether the signature names a key of the set.
 func (s *keySet) verify(p *parsed) (kid string, named, ok bool) {
 	if s == nil {
 		return "", false, false
@@ -183,17 +182,17 @@ func (s *keySet) verify(p *parsed) (kid string, named, ok bool) {
 	return "", named, false
 }
 
-// describe reads the claims of a token whose signature is good. A token for somebody else is described as what it is.
+// describe reads the claims of a token whose signature is good. A token for another audience is no error but a status.
 func (v *Verifier) describe(is *issuer, claims map[string]any) (*verified, error) {
 	t := &verified{fact: authz.TokenFact{Status: authz.TokenValid, Issuer: is.Name, Claims: claims, Scopes: scopes(claims)}}
 	if err := v.times(claims, t); err != nil {
 		return nil, err
 	}
-	// Without iat nobody could be logged out everywhere, and nobody could say when what revokes it may be forgotten.
+	// Without iat, a revoked-before record could not match, and nothing would say when its revocation may be forgotten.
 	if claims["exp"] == nil || t.fact.IssuedAt.IsZero() {
 		return nil, malformed("a token needs exp and iat")
 	}
-	if err := t.read(claims, is.payers(), notOther); err != nil {
+	if err := t.read(claims, is.payers(), mayBeAccess); err != nil {
 		return nil, err
 	}
 	ours, err := addressed(claims, is.AudienceClaim, is.Audiences)
@@ -201,19 +200,19 @@ func (v *Verifier) describe(is *issuer, claims map[string]any) (*verified, error
 		return nil, err
 	}
 	if !ours {
-		t.fact.Status, t.fact.Fault = authz.TokenWrongAudience, is.AudienceClaim+" names none of the audiences that are configured"
+		t.fact.Status, t.fact.Fault = authz.TokenWrongAudience, is.AudienceClaim+" names none of the configured audiences"
 	}
 	t.status, err = statusOf(is, claims)
 	return t, err
 }
 
-// payers say how tokens name who pays.
+// payers says how tokens name who pays.
 type payers struct {
-	account, plan string   // the claims
-	may           []string // how the accounts begin that they may name; empty: any
+	account, plan string   // names of the claims
+	prefixes      []string // of the accounts that tokens may name; empty: any account
 }
 
-// read reads the claims that mean the same wherever a token comes from. Only of token_type the caller says which will do.
+// read reads the claims that mean the same wherever a token comes from. The caller says which values of token_type are good.
 func (t *verified) read(claims map[string]any, p payers, tokenType func(kind string) bool) (err error) {
 	if err := forAccess(claims, tokenType); err != nil {
 		return err
@@ -222,34 +221,35 @@ func (t *verified) read(claims map[string]any, p payers, tokenType func(kind str
 		return err
 	}
 	for name, to := range map[string]*string{"jti": &t.fact.ID, "sub": &t.fact.Subject, "sid": &t.fact.Session} {
-		if *to, err = text(claims, name); err != nil {
+		if *to, err = textClaim(claims, name); err != nil {
 			return err
 		}
 	}
 	for _, name := range []string{"azp", "client_id"} { // OpenID Connect Core section 2, RFC 8693 section 4.3
-		s, err := text(claims, name)
+		s, err := textClaim(claims, name)
 		if err != nil {
 			return err
 		}
 		t.fact.Client = cmp.Or(s, t.fact.Client)
 	}
-	t.fact.Account, t.fact.Plan, t.fact.Accountless = named(claims, p.account), named(claims, p.plan), p.account == ""
-	if a := t.fact.Account; a != "" && len(p.may) > 0 && !slices.ContainsFunc(p.may, func(begin string) bool { return strings.HasPrefix(a, begin) }) {
+	t.fact.Account, t.fact.Plan, t.fact.Accountless = textOrNumber(claims, p.account), textOrNumber(claims, p.plan), p.account == ""
+	hasPrefix := func(prefix string) bool { return strings.HasPrefix(t.fact.Account, prefix) }
+	if a := t.fact.Account; a != "" && len(p.prefixes) > 0 && !slices.ContainsFunc(p.prefixes, hasPrefix) {
 		return refuse(authz.TokenUntrustedIssuer, "the issuer is not trusted to name the account %.256q", a)
 	}
 	return nil
 }
 
-// times reads when a token begins and ends.
+// times reads exp, iat and nbf.
 func (v *Verifier) times(claims map[string]any, t *verified) error {
-	exp, err := instant(claims, "exp")
+	exp, err := timeClaim(claims, "exp")
 	if err != nil {
 		return err
 	}
-	if t.fact.IssuedAt, err = instant(claims, "iat"); err != nil {
+	if t.fact.IssuedAt, err = timeClaim(claims, "iat"); err != nil {
 		return err
 	}
-	if t.notBefore, err = instant(claims, "nbf"); err != nil {
+	if t.notBefore, err = timeClaim(claims, "nbf"); err != nil {
 		return err
 	}
 	if last := t.fact.IssuedAt.Add(v.opt.Timing.MaxLifetime); !t.fact.IssuedAt.IsZero() && (exp.IsZero() || exp.After(last)) {
@@ -262,8 +262,9 @@ func (v *Verifier) times(claims map[string]any, t *verified) error {
 	return nil
 }
 
-// named is a claim that names an account or a plan: a text, or a number as some number their customers.
-func named(claims map[string]any, claim string) string {
+// textOrNumber reads a claim that names an account or a plan. It may be a number, because some services number their
+// customers.
+func textOrNumber(claims map[string]any, claim string) string {
 	switch v := claims[claim].(type) {
 	case string:
 		return v
@@ -292,7 +293,7 @@ func (v *Verifier) Event(ctx context.Context, text string) (authz.Statement, err
 	return v.statement(ctx, text, []string{"secevent+jwt"}, func(i *Issuer) []string { return i.EventAudiences })
 }
 
-// statement verifies what an issuer signed that is not an access token: of one of the types, and for one of the audiences.
+// statement verifies a signed token that is not an access token: it must have one of the types and one of the audiences.
 func (v *Verifier) statement(ctx context.Context, raw string, types []string, wanted func(*Issuer) []string) (authz.Statement, error) {
 	var none authz.Statement
 	p, err := parse(strings.TrimSpace(raw), v.opt.MaxBytes)
@@ -304,9 +305,9 @@ func (v *Verifier) statement(ctx context.Context, raw string, types []string, wa
 	case err != nil:
 		return none, err
 	case is.keys == nil:
-		return none, refuse(authz.TokenUntrustedIssuer, "the keys of the issuer %q are not configured here", is.Name)
+		return none, refuse(authz.TokenUntrustedIssuer, "the keys of the issuer %q are not configured", is.Name)
 	case !slices.Contains(types, p.typ):
-		return none, malformed("a token of the type %.64q is not wanted here", p.typ)
+		return none, malformed("the typ is %.64q: want one of %q", p.typ, types)
 	}
 	if _, err := is.signature(ctx, p); err != nil {
 		return none, err
@@ -317,15 +318,15 @@ func (v *Verifier) statement(ctx context.Context, raw string, types []string, wa
 		return none, err
 	}
 	if !ours {
-		return none, refuse(authz.TokenWrongAudience, "the audience is not one that is configured for this")
+		return none, refuse(authz.TokenWrongAudience, "aud names none of the audiences configured for such tokens")
 	}
-	if s.ID, err = text(p.claims, "jti"); err != nil {
+	if s.ID, err = textClaim(p.claims, "jti"); err != nil {
 		return none, err
 	}
-	if s.IssuedAt, err = instant(p.claims, "iat"); err != nil {
+	if s.IssuedAt, err = timeClaim(p.claims, "iat"); err != nil {
 		return none, err
 	}
-	if s.ExpiresAt, err = instant(p.claims, "exp"); err != nil {
+	if s.ExpiresAt, err = timeClaim(p.claims, "exp"); err != nil {
 		return none, err
 	}
 	switch {

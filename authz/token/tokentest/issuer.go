@@ -1,5 +1,5 @@
-// Package tokentest is a small issuer of tokens for tests and for the demo: a party at the far edge of the network, which
-// signs what it is asked to sign and publishes its keys over HTTP as an OpenID provider does.
+// Package tokentest is a small issuer of tokens for tests and the demo. It signs whatever it is asked to, publishes its keys
+// over HTTP like an OpenID provider, and answers introspection.
 package tokentest
 
 import (
@@ -24,22 +24,21 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jws"
 )
 
-// Issuer is an issuer on a port of this machine. Its methods may be called concurrently.
+// Issuer is an issuer that listens on a port of this machine. Its methods may be called concurrently.
 type Issuer struct {
-	URL    string // also its iss
-	Now    func() time.Time
-	server *httptest.Server
-	// Fetches counts how often its keys were fetched.
-	Fetches atomic.Int64
+	URL string // also its iss
+	Now func() time.Time
+	// ClientID and Secret are needed for introspection.
+	ClientID, Secret string
+	// Fetches counts the fetches of its keys, and Asked the introspection requests.
+	Fetches, Asked atomic.Int64
 
-	mu       sync.Mutex
-	keys     []signer // the last one signs
-	serve    map[string]http.HandlerFunc
-	status   []byte // of the status list, 8 bits a token
-	opaque   map[string]map[string]any
-	Asked    atomic.Int64 // how often it was asked about opaque tokens
-	ClientID string
-	Secret   string
+	server *httptest.Server
+	mu     sync.Mutex
+	keys   []signer // the last one signs
+	serve  map[string]http.HandlerFunc
+	status []byte // the status list, 8 bits a token
+	opaque map[string]map[string]any
 }
 
 type signer struct {
@@ -48,7 +47,7 @@ type signer struct {
 	hidden  bool
 }
 
-// New starts an issuer with one key. Call Close when it is not needed any more.
+// New starts an issuer with one key. The caller calls Close.
 func New() *Issuer {
 	i := &Issuer{Now: time.Now, serve: make(map[string]http.HandlerFunc), opaque: make(map[string]map[string]any), ClientID: "tollkeeper", Secret: "s3cret/+"}
 	i.AddKey()
@@ -61,7 +60,7 @@ func New() *Issuer {
 // Close stops it.
 func (i *Issuer) Close() { i.server.Close() }
 
-// AddKey makes a new key, with which it signs from now on, and returns its kid.
+// AddKey adds a key, signs with it from now on, and returns its kid.
 func (i *Issuer) AddKey() string {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -74,7 +73,7 @@ func (i *Issuer) AddKey() string {
 	return kid
 }
 
-// HideKey takes a key out of what it publishes.
+// HideKey removes a key from the published set.
 func (i *Issuer) HideKey(kid string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -85,7 +84,7 @@ func (i *Issuer) HideKey(kid string) {
 	}
 }
 
-// Serve answers a path in its place; nil ends that.
+// Serve sets a handler for a path, in place of the issuer's own. nil removes it.
 func (i *Issuer) Serve(path string, h http.HandlerFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -94,8 +93,7 @@ func (i *Issuer) Serve(path string, h http.HandlerFunc) {
 	}
 }
 
-// Token signs an access token for the audience "api" that lives for an hour. Claims come on top; one that is nil is left
-// out.
+// Token signs an access token for the audience "api" that lives for an hour. The claims are added; a nil claim is left out.
 func (i *Issuer) Token(claims map[string]any) string {
 	now := i.Now()
 	all := map[string]any{
@@ -105,7 +103,7 @@ func (i *Issuer) Token(claims map[string]any) string {
 	return i.Sign("at+jwt", all)
 }
 
-// Sign signs claims under that typ with its latest key. Claims that are nil are left out.
+// Sign signs claims with that typ and the latest key. A nil claim is left out.
 func (i *Issuer) Sign(typ string, claims map[string]any) string {
 	i.mu.Lock()
 	k := i.keys[len(i.keys)-1]
@@ -118,7 +116,7 @@ func (i *Issuer) Sign(typ string, claims map[string]any) string {
 	return i.SignRaw(map[string]any{"typ": typ, "kid": k.kid}, payload)
 }
 
-// SignRaw signs any bytes under any header with its latest key.
+// SignRaw signs any bytes with any header and the latest key.
 func (i *Issuer) SignRaw(header map[string]any, payload []byte) string {
 	i.mu.Lock()
 	k := i.keys[len(i.keys)-1]
@@ -171,7 +169,7 @@ func (i *Issuer) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Keys is its JWK Set.
+// Keys returns the published JWK Set.
 func (i *Issuer) Keys() []byte {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -208,7 +206,7 @@ func (i *Issuer) SetStatus(index int, status byte) {
 	i.status[index] = status
 }
 
-// StatusList is the list as a signed token. Claims come on top.
+// StatusList returns the status list as a signed token. The claims are added.
 func (i *Issuer) StatusList(claims map[string]any) string {
 	i.mu.Lock()
 	row := slices.Clone(i.status)
@@ -224,7 +222,7 @@ func (i *Issuer) StatusList(claims map[string]any) string {
 	return i.Sign("statuslist+jwt", all)
 }
 
-// Pack compresses a row as a status list has it.
+// Pack compresses and encodes the array of a status list.
 func Pack(row []byte) string {
 	var buf bytes.Buffer
 	z := zlib.NewWriter(&buf)
@@ -233,7 +231,7 @@ func Pack(row []byte) string {
 	return base64.RawURLEncoding.EncodeToString(buf.Bytes())
 }
 
-// Opaque makes an opaque token, about which the issuer says that when it is asked; nil claims take it back.
+// Opaque sets the introspection answer for an opaque token. nil claims make the token inactive.
 func (i *Issuer) Opaque(token string, claims map[string]any) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -244,7 +242,7 @@ func (i *Issuer) Opaque(token string, claims map[string]any) {
 
 func (i *Issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	i.Asked.Add(1)
-	// The two come form-urlencoded in the header (RFC 6749 section 2.3.1); of ours only the secret differs by that.
+	// Both are form-urlencoded in the header (RFC 6749 section 2.3.1). That changes only the secret.
 	if id, secret, ok := r.BasicAuth(); !ok || id != i.ClientID || secret != "s3cret%2F%2B" {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
@@ -265,14 +263,14 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// signIn gives a token to whoever says who they are, and of which organisation: there is no password here.
+// signIn issues a token to anyone who names a user and an organisation. There are no passwords.
 func (i *Issuer) signIn(w http.ResponseWriter, r *http.Request) {
 	claims := map[string]any{"sub": r.PostFormValue("username"), "org": r.PostFormValue("org"), "sid": rand.Text()}
 	writeJSON(w, map[string]any{"access_token": i.Token(claims), "token_type": "Bearer", "expires_in": 3600})
 }
 
-// LogoutToken is a logout token for the client "rp" (OpenID Connect Back-Channel Logout 1.0 section 2.4). Claims, such as sub
-// or sid, come on top.
+// LogoutToken returns a logout token for the client "rp" (OpenID Connect Back-Channel Logout 1.0 section 2.4). The claims,
+// such as sub or sid, are added.
 func (i *Issuer) LogoutToken(claims map[string]any) string {
 	now := i.Now()
 	all := map[string]any{
@@ -283,8 +281,8 @@ func (i *Issuer) LogoutToken(claims map[string]any) string {
 	return i.Sign("logout+jwt", all)
 }
 
-// Event is a security event token for the receiver "receiver" about one of its subjects. The name is the end of the event's
-// URI, such as caep/event-type/session-revoked.
+// Event returns a security event token for the receiver "receiver" about one of the issuer's subjects. The name is the end
+// of the event's URI, such as caep/event-type/session-revoked.
 func (i *Issuer) Event(name, sub string) string {
 	now := i.Now().Unix()
 	return i.Sign("secevent+jwt", map[string]any{
