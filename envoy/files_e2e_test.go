@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles/tlstest"
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
@@ -64,7 +64,7 @@ func TestFilesAgree(t *testing.T) {
 			}
 			delete(retry, "retry_host_predicate")
 			delete(retry, "host_selection_retry_max_attempts")
-			retry["num_retries"] = uint64(1)
+			retry["num_retries"] = 1
 		}
 		for _, differs := range []string{"http_filters", "route_config"} {
 			delete(hcm, differs)

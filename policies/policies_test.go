@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -12,9 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/goccy/go-yaml"
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
+	"go.yaml.in/yaml/v3"
 )
 
 // reason is one entry of reasons.yaml.
@@ -56,7 +57,9 @@ func readTable(t *testing.T) table {
 	var doc struct {
 		Tollkeeper table `yaml:"tollkeeper"`
 	}
-	if err := yaml.UnmarshalWithOptions(shipped(t, "reasons.yaml"), &doc, yaml.Strict()); err != nil {
+	dec := yaml.NewDecoder(bytes.NewReader(shipped(t, "reasons.yaml")))
+	dec.KnownFields(true)
+	if err := dec.Decode(&doc); err != nil {
 		t.Fatal(err)
 	}
 	return doc.Tollkeeper

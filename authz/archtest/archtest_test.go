@@ -76,8 +76,7 @@ var doors = map[string][]string{
 	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"github.com/danielgtaylor/huma":          {"authz/admin"},
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
-	"go.yaml.in/yaml":                        {"authz/doctor/lint"},
-	"github.com/goccy/go-yaml":               {"authz/config", "envoy", "envoy/harness", "policies"},
+	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},
 	// k8s/image is a module of its own, so that these stay out of the binary's requirements.

@@ -8,15 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 )
 
 // EnvPrefix begins the name of every environment variable that is looked at.
@@ -164,70 +159,6 @@ func Default() Config {
 		Log:        Log{Level: "info", Decisions: "stdout"},
 		Shutdown:   defaultShutdown(),
 	}
-}
-
-// Load reads a file, "" for none, and the environment over it. The error is one line that starts with the place.
-func Load(path string) (Config, error) {
-	cfg := Default()
-	var raw []byte
-	if path != "" {
-		var err error
-		if raw, err = os.ReadFile(path); err != nil {
-			return Config{}, fmt.Errorf("config: %w", err)
-		}
-		if err := Parse(raw, &cfg); err != nil {
-			return Config{}, fmt.Errorf("%s:%w", path, err)
-		}
-	}
-	if err := override(&cfg, environment()); err != nil {
-		return Config{}, err
-	}
-	if at, err := cfg.validate(); err != nil {
-		_, set := os.LookupEnv(variable(at))
-		return Config{}, fmt.Errorf("%s%w", place(path, raw, at, set), err)
-	}
-	return cfg, nil
-}
-
-// Parse reads a document over what cfg holds. The error begins with line and column.
-func Parse(raw []byte, cfg *Config) error {
-	if file, err := parser.ParseBytes(raw, 0); err == nil {
-		docs := slices.DeleteFunc(file.Docs, func(d *ast.DocumentNode) bool { return d.Body == nil })
-		switch {
-		case len(docs) == 0:
-			return nil // an empty file is a file of defaults, where the decoder would make it one of zeros
-		case len(docs) > 1:
-			pos := docs[1].Start.Position
-			return fmt.Errorf("%d:%d: a second document: want one", pos.Line, pos.Column)
-		}
-	}
-	err := yaml.NewDecoder(strings.NewReader(string(raw)), yaml.Strict()).Decode(cfg)
-	if err == nil {
-		return nil
-	}
-	text, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
-	return errors.New(strings.NewReplacer("[", "", "] ", ": ").Replace(text))
-}
-
-// variable is the name of the variable for a field.
-func variable(field string) string {
-	return EnvPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "[", "_", "]", "").Replace(field))
-}
-
-// place says where a field stands in the file, or which variable set it.
-func place(path string, raw []byte, field string, byVariable bool) string {
-	if byVariable || path == "" {
-		return variable(field) + ": "
-	}
-	if p, err := yaml.PathString("$." + field); err == nil {
-		if file, err := parser.ParseBytes(raw, 0); err == nil {
-			if node, err := p.FilterFile(file); err == nil {
-				pos := node.GetToken().Position
-				return fmt.Sprintf("%s:%d:%d: %s: ", path, pos.Line, pos.Column, field)
-			}
-		}
-	}
-	return path + ": " + field + ": "
 }
 
 // bound is the least that a duration can be.

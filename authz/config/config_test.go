@@ -18,7 +18,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-func TestNoFileIsTheDefault(t *testing.T) {
+func TestLoad_WithoutAFile(t *testing.T) {
 	got, err := Load("")
 	if err != nil || !reflect.DeepEqual(got, Default()) {
 		t.Errorf("%+v, %v", got, err)
@@ -28,7 +28,7 @@ func TestNoFileIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestFileAndEnvironment(t *testing.T) {
+func TestLoad_FileAndEnvironment(t *testing.T) {
 	path := write(t, `
 listen: {grpc: "127.0.0.1:7001", admin: "127.0.0.1:7002"}
 tls: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt, client_names: [envoy.edge.svc], min_version: 1.2}
@@ -57,14 +57,27 @@ credentials: {headers: [X-Key], bearer: false, query: [k]}
 	}
 }
 
-// TestMistakes holds that every mistake is one line that says where it is and what to write.
-func TestMistakes(t *testing.T) {
+// TestLoad_Mistakes holds that the error for every mistake is one line that says where it is and what to write.
+func TestLoad_Mistakes(t *testing.T) {
 	cases := map[string]struct{ file, want string }{
 		"unknown field":      {"listen:\n  grcp: x\n", `:2:3: unknown field "grcp"`},
 		"unknown at the top": {"lisen: {}\n", `:1:1: unknown field "lisen"`},
-		"wrong type":         {"request:\n  dry_run: 7\n", ":2:"},
-		"not YAML":           {"listen: [\n", ":1:"},
-		"duplicate":          {"data_dir: a\ndata_dir: b\n", ":2:1: "},
+		"unknown in a list":  {"tokens: {issuers: [{issuer: a}, {isuer: b}]}\n", `:1:34: unknown field "isuer"`},
+		"no boolean":         {"request:\n  dry_run: 7\n", `:2:12: request.dry_run: "7": want true or false`},
+		"YAML 1.1 boolean":   {"request: {dry_run: yes}\n", `:1:20: request.dry_run: "yes": want true or false`},
+		"no number":          {"policy: {memo: 1k}\n", `:1:16: policy.memo: "1k": want a number`},
+		"too large a number": {"policy: {memo: 99999999999999999999}\n", `:1:16: policy.memo: "99999999999999999999": want a number`},
+		"text for a list":    {"policy: {paths: x}\n", ":1:17: policy.paths: want a list"},
+		"list for a text":    {"data_dir: [a]\n", ":1:11: data_dir: want one value"},
+		"list for a time":    {"request: {timeout: [1s]}\n", ":1:20: request.timeout: want one value"},
+		"text for a section": {"listen: x\n", ":1:9: listen: want fields, such as grpc: "},
+		"a text alone":       {"listen\n", ":1:1: want fields, such as listen: "},
+		"not YAML":           {"listen: [\n", ":1:1: did not find"},
+		"not YAML, line 2":   {"data_dir: a\n b: c\n", ":2:2: mapping values are not allowed"},
+		"no such anchor":     {"data_dir: *x\n", ":1:1: unknown anchor"},
+		"endless anchor":     {"listen: &x {<<: *x}\n", "anchor that contains itself"},
+		"duplicate":          {"data_dir: a\ndata_dir: b\n", `:2:1: field "data_dir" is already set at 1:1`},
+		"duplicate deeper":   {"listen:\n  grpc: a\n  grpc: b\n", `:3:3: field "grpc" is already set at 2:3`},
 		"two documents":      {"data_dir: a\n---\ndata_dir: b\n", ":2:1: a second document"},
 		"no port":            {"listen:\n  grpc: localhost\n", `:2:9: listen.grpc: "localhost": want host:port`},
 		"timeout":            {"request: {timeout: 0s}\n", ":1:20: request.timeout: "},
@@ -112,22 +125,44 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// FuzzParse holds that no document makes the parser panic, and that what it accepts can be validated.
-func FuzzParse(f *testing.F) {
+// TestRead_LooseForms reads what the decoder need not take as strictly as a mistake.
+func TestRead_LooseForms(t *testing.T) {
+	for text, want := range map[string]func(*Config){
+		"# nothing\n":                        func(*Config) {},
+		"---\nstore: memory\n---\n":          func(c *Config) { c.Store = "memory" },
+		"listen:\ndata_dir: ~\n":             func(*Config) {}, // as if they were not there
+		"credentials: {headers: []}\n":       func(c *Config) { c.Credentials.Headers = []string{} },
+		"policy: {memo: '5', profile: ''}\n": func(c *Config) { c.Policy.Memo = 5 },
+		"policy: {memo: 0x10}\n":             func(c *Config) { c.Policy.Memo = 16 },
+		"policy: {memo: 1e3}\n":              func(c *Config) { c.Policy.Memo = 1000 },
+		"policy: {strict_errors: false}\n":   func(c *Config) { c.Policy.StrictErrors = new(bool) },
+		"policy: {paths: [1.10, true]}\n":    func(c *Config) { c.Policy.Paths = []string{"1.10", "true"} },
+		"tokens: {issuers: [&a {issuer: a, discovery: true}, {<<: *a, issuer: b}, {<<: [{issuer: c}, *a]}]}\n": func(c *Config) {
+			c.Tokens.Issuers = []Issuer{{Issuer: "a", Discovery: true}, {Issuer: "b", Discovery: true}, {Issuer: "c", Discovery: true}}
+		},
+	} {
+		wanted := Default()
+		want(&wanted)
+		if got, err := Read("x.yaml", []byte(text), nil); err != nil || !reflect.DeepEqual(got, wanted) {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", text, err, got, wanted)
+		}
+	}
+}
+
+// FuzzRead holds that no document makes the decoder panic or run forever.
+func FuzzRead(f *testing.F) {
 	f.Add("listen: {grpc: \"127.0.0.1:9001\"}")
 	f.Add("policy: {paths: [policies], query: envoy/authz/allow}\nrequest: {timeout: 1s}")
 	f.Add("a: &a [*a]")
 	f.Add("<<: {listen: 1}")
+	f.Add("tokens: &a {<<: [*a, *a]}")
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg := Default()
-		if Parse([]byte(text), &cfg) == nil {
-			_, _ = cfg.validate()
-		}
+		_, _ = Read("x.yaml", []byte(text), nil)
 	})
 }
 
-// TestTheREADMEsExamples reads every configuration that the READMEs show.
-func TestTheREADMEsExamples(t *testing.T) {
+// TestLoad_ExamplesOfTheREADMEs reads every configuration that the READMEs show.
+func TestLoad_ExamplesOfTheREADMEs(t *testing.T) {
 	for readme, least := range map[string]int{"../../README.md": 2, "../../envoy/README.md": 2} {
 		raw, err := os.ReadFile(readme)
 		if err != nil {
