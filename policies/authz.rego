@@ -11,7 +11,7 @@ package envoy.authz
 import data.tollkeeper.account
 import data.tollkeeper.charge
 import data.tollkeeper.form
-import data.tollkeeper.hook
+import data.tollkeeper.hook as custom_rules # in custom_rules.rego
 import data.tollkeeper.key
 import data.tollkeeper.payment
 import data.tollkeeper.permission
@@ -48,7 +48,7 @@ else := [token.deny, {}] if some _ in token.deny
 
 else := [permission.deny, permission.details] if some _ in permission.deny
 
-else := [hook.deny, hook.details] if some _ in hook.deny
+else := [custom_rules.deny, custom_rules.details] if some _ in custom_rules.deny
 
 else := [payment.deny, payment.details] if some _ in payment.deny
 
@@ -59,7 +59,7 @@ else := [quota.deny, quota.details, charge.units] if some _ in quota.deny
 else := []
 
 # Nobody has to say who they are, but the operator's own rules hold all the same.
-objection_on_public := [hook.deny, hook.details] if some _ in hook.deny
+objection_on_public := [custom_rules.deny, custom_rules.details] if some _ in custom_rules.deny
 
 else := []
 

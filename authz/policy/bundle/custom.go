@@ -15,8 +15,8 @@ var (
 	dataOnly    = map[string]bool{"plans": true, "routes": true, "reasons": true, "precedence": true, "profile": true}
 )
 
-// hookPackage is where they do.
-var hookPackage = ast.MustParseRef("data.tollkeeper.hook")
+// customRulesPackage is the package of custom_rules.rego, which reads them. Its metadata says why the name is not that of the file.
+var customRulesPackage = ast.MustParseRef("data.tollkeeper.hook")
 
 // customFaults says where an operator's rules have a form that the compiler would refuse with words about the shipped rule
 // that reads them, or with a place in one file of two.
@@ -67,7 +67,7 @@ func formFault(r *ast.Rule, text string) Fault {
 // isShipped reports whether it is the shipped rules that decide, changed or not: those that ask operators' own.
 func isShipped(reached map[*ast.Rule]bool) bool {
 	for r := range reached {
-		if r.Module.Package.Path.Equal(hookPackage) {
+		if r.Module.Package.Path.Equal(customRulesPackage) {
 			return true
 		}
 	}

@@ -5,22 +5,22 @@ import (
 	"testing"
 )
 
-// hooked asks an operator's rules as the shipped policies do, and data that need not be there.
-const hooked = `package envoy.authz
+// asksCustomRules asks an operator's rules as the shipped policies do, and data that need not be there.
+const asksCustomRules = `package envoy.authz
 
 import data.lib.net
-import data.tollkeeper.hook
+import data.tollkeeper.hook as custom_rules
 
 default allow := false
 
 allow if {
-	count(hook.deny) == 0
+	count(custom_rules.deny) == 0
 	net.inside(input.key.id)
 	not input.key.environment == data.tollkeeper.environment
 }
 `
 
-const hook = `package tollkeeper.hook
+const customRules = `package tollkeeper.hook
 
 deny contains x if some x in data.tollkeeper.custom.deny
 `
@@ -46,7 +46,7 @@ func TestWarnings_NameWhatNothingAsksFor(t *testing.T) {
 		"data with a misspelt name": {"c.yaml", "tollkeeper: {enviroment: live}", "data.tollkeeper.enviroment is not asked for by data.envoy.authz.allow: did you mean data.tollkeeper.environment?"},
 		"data of a misspelt root":   {"c.yaml", "tolkeeper: {environment: live}", "did you mean data.tollkeeper?"},
 	} {
-		p := mustCompile(t, files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, c.file, c.text), Options{})
+		p := mustCompile(t, files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, c.file, c.text), Options{})
 		// The misspelt root is only seen where the right one is not there: a rule in it is enough to be there.
 		if name == "data of a misspelt root" {
 			p = mustCompile(t, files("a.rego", "package envoy.authz\n\nallow if data.tollkeeper.environment == \"live\"", c.file, c.text), Options{})
@@ -69,7 +69,7 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 		"a library by a variable":   {"c.rego", "package tollkeeper.custom\n\ndeny contains 1 if data.checks[input.key.id].bad", "d.rego", "package checks.one\n\nbad if input.key.id != \"one\""},
 		"an else":                   {"c.rego", "package tollkeeper.custom\n\ndeny contains v\n\nv := 1 if input.key.id == \"x\" else := helper\n\nhelper := 2 if input.key.id == \"y\""},
 	} {
-		p := mustCompile(t, files(append(more, "a.rego", hooked, "h.rego", hook, "n.rego", netLib)...), Options{})
+		p := mustCompile(t, files(append(more, "a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib)...), Options{})
 		if w := p.Warnings; len(w) > 0 {
 			t.Errorf("%s: %v", name, w)
 		}
@@ -81,7 +81,7 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 }
 
 func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
-	_, err := Compile(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
+	_, err := Compile(t.Context(), files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
 	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here, and is read as data: write it into a .yaml or .json file" {
 		t.Errorf("plans as a rule: %v", err)
 	}
@@ -90,7 +90,7 @@ func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
 		"deny contains 1 if input.key.id == \"x\"\n\ndeny if input.key.id == \"y\"": "c.rego:5:1: deny is written as \"deny := …\" here and as \"deny contains …\" in c.rego:3: write all of them with contains",
 		"deny contains x if input.key.id == y":                                      "c.rego:3:",
 	} {
-		_, err := Compile(t.Context(), files("a.rego", hooked, "h.rego", hook, "n.rego", netLib, "c.rego", "package tollkeeper.custom\n\n"+rules), Options{})
+		_, err := Compile(t.Context(), files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, "c.rego", "package tollkeeper.custom\n\n"+rules), Options{})
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", rules, err, want)
 		}

@@ -1,14 +1,18 @@
 # METADATA
 # title: What do the operator's own rules say?
 # description: >-
-#   The rule deny in the package tollkeeper.custom adds objections: {"reason": "ip_not_allowed", "detail": "…"}, or a
-#   text, or nothing but true. An objection without a usable reason denies as policy_denied. The rule may be written in
-#   whichever way, so everything that reads it is a function: of those, the compiler leaves the types open.
+#   The rule deny in the package tollkeeper.custom adds objections: {"reason": "ip_not_allowed", "detail": "…"}, a text,
+#   or true. An objection without a usable reason denies as policy_denied. Operators may write the rule in any form, so
+#   the rules below that read it are functions: the compiler does not fix the types of a function's arguments.
+#
+#   The package keeps the name tollkeeper.hook, which authz.rego and copies of it ask for. In Rego a reference to a package
+#   that does not exist is undefined and no error, so under a new name an edited authz.rego from an older version would
+#   skip the operator's rules. The name tollkeeper.custom belongs to the operator, as does the file name custom.rego.
 package tollkeeper.hook
 
 deny contains code(objection) if some objection in objections
 
-# Of several sentences for one reason the first in alphabetical order is told.
+# Of several sentences for one reason, the caller sees the first in alphabetical order.
 details[reason] := sentences[0] if {
 	some reason in deny
 	sentences := sort([text |

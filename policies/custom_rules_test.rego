@@ -1,5 +1,5 @@
 # The operator's own rules.
-package tollkeeper.hook_test
+package tollkeeper.custom_rules_test
 
 import data.tollkeeper.fixtures
 
