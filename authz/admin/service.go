@@ -32,11 +32,14 @@ type Service struct {
 	// RecordLife is how long a record has to be kept that cuts off tokens which were issued until now.
 	RecordLife time.Duration
 	// Skew is by how much the clocks of issuers may be ahead of ours.
-	Skew      time.Duration
-	Ledger    quota.Ledger
-	Dispenser *quota.Dispenser
-	Plans     func() map[string][]authz.Limit
-	Status    func(ctx context.Context) Status
+	Skew   time.Duration
+	Ledger quota.Ledger
+	// Dispenser has this node report what it spent of a bucket to the ledger.
+	Dispenser interface {
+		Report(ctx context.Context, b quota.Bucket, l *authz.Limit) error
+	}
+	Plans  func() map[string][]authz.Limit
+	Status func(ctx context.Context) Status
 	// PlanUses says who is on which plan. It looks at everything there is.
 	PlanUses func(ctx context.Context) (Plans, error)
 	// Explain decides a request that is described.

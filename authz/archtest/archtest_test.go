@@ -23,6 +23,7 @@ var law = map[string]struct {
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
 	"authz/revocation": {[]string{"authz"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
+	"authz/dispenser":  {[]string{"authz", "authz/quota"}, "the node's side of the ledger: it speaks the ledger's contract, which knows nothing of it"},
 	"authz/policy":     {[]string{"authz", "authz/policy/bundle"}, "as apikey; it decides with what bundle compiled"},
 	"authz/token":      {[]string{"authz", "authz/credential"}, "as apikey"},
 
@@ -51,7 +52,7 @@ var law = map[string]struct {
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
 		"turns policy files into the rules of the request path, and is told who is on which plan"},
 	"authz/server": {[]string{
-		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/doctor", "authz/extauthz",
+		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz",
 		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory",
 		"authz/telemetry", "authz/tlsfiles", "authz/token",
 	}, "the only place that connects all parts"},

@@ -9,6 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
@@ -45,7 +46,7 @@ func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now), forgetful{},
+	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, dispenser.New(memory.NewLedger(time.Now), "n", time.Now), forgetful{},
 		check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true}})
 	plans, err := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{
 		"rate":  map[string]any{"units": 1 << 50, "window": "month"},

@@ -14,6 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
@@ -66,7 +67,7 @@ type bench struct {
 	keys    *memory.Keys
 	revoked *revocation.Set
 	ledger  quota.Ledger
-	meter   *quota.Dispenser
+	meter   *dispenser.Dispenser
 	text    string
 	key     *apikey.Key
 }
@@ -95,7 +96,7 @@ func newBench(t *testing.T, p check.Policy, opt check.Options) *bench {
 	if err := b.revoked.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.meter = quota.NewDispenser(b.ledger, "test", time.Now)
+	b.meter = dispenser.New(b.ledger, "test", time.Now)
 	if opt.Credentials.Headers == nil {
 		opt.Credentials = check.Sources{Headers: []string{"x-api-key"}, Bearer: true, Query: []string{"api_key"}, Cookies: []string{"key"}}
 	}
@@ -272,7 +273,7 @@ func TestCallerWhoGoesAwayPaysNothing(t *testing.T) {
 
 // cancelling is a meter during whose reservation the caller goes away.
 type cancelling struct {
-	*quota.Dispenser
+	*dispenser.Dispenser
 	cancel context.CancelFunc
 }
 
@@ -521,7 +522,7 @@ func TestAPlanThatIsGoneIsNotUnlimited(t *testing.T) {
 func TestALedgerThatHangsIsAFact(t *testing.T) {
 	b := newBench(t, nil, check.Options{})
 	hanging := hung{b.ledger}
-	b.meter = quota.NewDispenser(hanging, "n", time.Now)
+	b.meter = dispenser.New(hanging, "n", time.Now)
 	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{
 		Timeout: 200 * time.Millisecond, Credentials: check.Sources{Headers: []string{"x-api-key"}},
 	})
@@ -560,7 +561,7 @@ func (hungKeys) Find(ctx context.Context, _ apikey.Digest) (*apikey.Key, error) 
 // TestAShortDeadlineLeavesTheLedgerItsShare has a caller in a hurry, and a ledger that needs a moment.
 func TestAShortDeadlineLeavesTheLedgerItsShare(t *testing.T) {
 	b := newBench(t, rule(goodKey), check.Options{})
-	b.meter = quota.NewDispenser(pausing{b.ledger}, "n", time.Now)
+	b.meter = dispenser.New(pausing{b.ledger}, "n", time.Now)
 	b.Checker = check.New(apikey.NewIdentifier(b.keys, apikey.Hasher{}), b.revoked, b.meter, b.book, check.Options{
 		Timeout: time.Minute, Credentials: check.Sources{Headers: []string{"x-api-key"}},
 	})

@@ -17,9 +17,9 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
-	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
@@ -133,7 +133,7 @@ func newServer(t testing.TB, rego string, opa policy.Options, opt check.Options,
 	if err := revoked.Sync(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	meter := quota.NewDispenser(memory.NewLedger(time.Now), "test", time.Now)
+	meter := dispenser.New(memory.NewLedger(time.Now), "test", time.Now)
 	opt.Credentials = check.Sources{Headers: []string{"x-api-key"}, Bearer: true}
 	checker := check.New(apikey.NewIdentifier(memory.NewKeys(), apikey.Hasher{}), revoked, meter, forget{}, opt)
 	checker.Use(&check.Rules{Policy: p})

@@ -33,7 +33,7 @@ type Page struct {
 	Granted  int64              `json:"granted"`
 	Spent    int64              `json:"spent"`
 	Returned int64              `json:"returned,omitempty"`
-	Excess   int64              `json:"excess,omitempty"`
+	Overage  int64              `json:"excess,omitempty"`
 	Held     map[NodeID]Holding `json:"held,omitempty"`
 	// Ceiling is the largest allowance under which units were granted. A plan that is lowered later lowers the
 	// allowance below what is granted, and leaves the ceiling.
@@ -64,7 +64,7 @@ func (b *Book) Lease(r LeaseRequest, now time.Time) (Lease, error) {
 	if seen, again, err := b.seen(r.Node, r.Seq); again || err != nil {
 		return seen.Lease, err
 	}
-	p := b.turn(&r.Limit, now)
+	p := b.rollOver(&r.Limit, now)
 	b.report(r.Node, r.Held, r.Spent)
 	p.lapse(&r.Limit, now)
 
@@ -90,7 +90,7 @@ func (b *Book) Return(r ReturnRequest, now time.Time) error {
 	if _, again, err := b.seen(r.Node, r.Seq); again || err != nil {
 		return err
 	}
-	b.turn(&r.Limit, now)
+	b.rollOver(&r.Limit, now)
 	if p := b.report(r.Node, r.Held, r.Spent); p != nil {
 		h := p.Held[r.Node]
 		back := min(r.Units, h.Units)
@@ -109,7 +109,7 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 	if err := checkLimit(&r.Limit); err != nil {
 		return Settlement{}, err
 	}
-	b.turn(&r.Limit, now)
+	b.rollOver(&r.Limit, now)
 	p := b.pageOf(r.Period)
 	if p == nil {
 		return Settlement{}, nil
@@ -127,8 +127,8 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 	charged := min(more, p.free(&r.Limit))
 	p.grant(charged, &r.Limit)
 	p.Spent += charged
-	p.exceed(more - charged)
-	return Settlement{Charged: charged, Excess: more - charged}, nil
+	p.addOverage(more - charged)
+	return Settlement{Charged: charged, Overage: more - charged}, nil
 }
 
 // Credit is Ledger.Credit at the instant now of the ledger's clock. That an ID counts once is the store's business.
@@ -139,7 +139,7 @@ func (b *Book) Credit(r CreditRequest, now time.Time) error {
 	if err := checkLimit(&r.Limit); err != nil {
 		return err
 	}
-	p := b.turn(&r.Limit, now) // which says no more than what the clock says, even when the credit is refused
+	p := b.rollOver(&r.Limit, now) // which says no more than what the clock says, even when the credit is refused
 	if p.Credited+r.Units > MaxUnits {
 		return authz.Errorf(authz.KindInvalid, "credit of %d units: the balance would be above %d", r.Units, MaxUnits)
 	}
@@ -155,7 +155,7 @@ func (b *Book) Reset(r ResetRequest, now time.Time) error {
 	if err := checkLimit(&r.Limit); err != nil {
 		return err
 	}
-	p := b.turn(&r.Limit, now)
+	p := b.rollOver(&r.Limit, now)
 	for node, h := range p.Held {
 		if !h.Until.After(now) { // stranded: forgiven as spent, and so not to be had again by a node that comes back
 			p.Spent += h.Units
@@ -168,11 +168,11 @@ func (b *Book) Reset(r ResetRequest, now time.Time) error {
 
 // Balance is the state of the bucket at the instant now of the ledger's clock.
 func (b *Book) Balance(bucket Bucket, l authz.Limit, now time.Time) Balance {
-	p := b.turn(&l, now)
+	p := b.rollOver(&l, now)
 	p.lapse(&l, now)
 	out := Balance{
 		Bucket: bucket, Period: p.Period, Allowance: p.allowance(&l), Forgiven: p.Forgiven, Granted: p.Granted,
-		Spent: p.Spent, Returned: p.Returned, Stranded: p.stranded(now), Excess: p.Excess, Free: p.free(&l),
+		Spent: p.Spent, Returned: p.Returned, Stranded: p.stranded(now), Overage: p.Overage, Free: p.free(&l),
 	}
 	for node, h := range p.Held {
 		if h.Until.After(now) && h.Units > 0 {
@@ -212,7 +212,7 @@ func (b *Book) Forgettable(now time.Time) bool {
 		}
 	}
 	p := b.Prepaid
-	return p == nil || len(p.Held) == 0 && p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Excess == 0
+	return p == nil || len(p.Held) == 0 && p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Overage == 0
 }
 
 // Split takes that count out of a book in which the counts of all limits of that name stood together, as they did before
@@ -285,10 +285,10 @@ func (b *Book) Check() error {
 // ClockJump is how far a clock may go back before the periods that it opened meanwhile are taken for a mistake.
 const ClockJump = time.Minute
 
-// turn makes the page of the period that is running the current one and returns it. A clock that goes back a little does
+// rollOver makes the page of the period that is running the current one and returns it. A clock that goes back a little does
 // not open a period again. Where the limit's window was changed, the page in hand becomes the page of the new period as
 // long as the two overlap, and so the usage is carried over.
-func (b *Book) turn(l *authz.Limit, now time.Time) *Page {
+func (b *Book) rollOver(l *authz.Limit, now time.Time) *Page {
 	p := b.running(l, now)
 	for node, h := range p.Held { // no lease runs longer from now, unless the clock was wrong when it was granted
 		if last := now.Add(LeaseTerm); h.Until.After(last) {
@@ -337,7 +337,7 @@ func (b *Book) retime(next Period) {
 	p.Spent += q.Spent
 	p.Returned += q.Returned
 	p.Ceiling += q.Ceiling
-	p.exceed(q.Excess)
+	p.addOverage(q.Overage)
 	for node, h := range q.Held {
 		p.hold(node, h.Units, h.Until)
 	}
@@ -365,7 +365,7 @@ func (b *Book) report(node NodeID, held Period, spent int64) *Page {
 	h := p.Held[node]
 	booked := min(spent, h.Units)
 	p.Spent += booked
-	p.exceed(spent - booked) // was refunded or reset under the node; said, never granted
+	p.addOverage(spent - booked) // was refunded or reset under the node; said, never granted
 	p.hold(node, -booked, h.Until)
 	return p
 }
@@ -443,8 +443,8 @@ func (p *Page) giveBack(units int64) {
 	p.Forgiven = min(p.Forgiven, p.Granted-p.Returned)
 }
 
-// exceed records what was used beyond everything that was granted.
-func (p *Page) exceed(units int64) { p.Excess = min(p.Excess+units, MaxUnits) }
+// addOverage records what was used beyond everything that was granted.
+func (p *Page) addOverage(units int64) { p.Overage = min(p.Overage+units, MaxUnits) }
 
 func (p *Page) allowance(l *authz.Limit) int64 { return l.Units + p.Credited }
 

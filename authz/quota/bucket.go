@@ -1,5 +1,3 @@
-// Package quota counts what callers use: plans and their limits, the periods over which they count, the durable ledger
-// that grants leases, and the dispenser that serves reservations from them in memory.
 package quota
 
 import (
@@ -36,27 +34,11 @@ func (b Bucket) LegacyKey() string {
 	return string(append(out, b.Limit...))
 }
 
-// count is the key of the bucket without its holder.
-func (b Bucket) count() string {
+// CountKey is the key of the bucket without its holder: the Limit.Count of the limits that are counted there.
+func (b Bucket) CountKey() string {
 	b.Holder = ""
 	return b.Key()
 }
-
-// tapKey is a bucket in few words: for every request it is looked up several times.
-type tapKey struct{ holder, count string }
-
-func keyOf(l *authz.Limit, h authz.Holder) tapKey {
-	key := tapKey{h.Key, l.Count}
-	if l.Per == authz.PerAccount {
-		key.holder = h.Account
-	}
-	if key.count == "" {
-		key.count = BucketOf(l, h).count()
-	}
-	return key
-}
-
-func (b Bucket) tapKey() tapKey { return tapKey{b.Holder, b.count()} }
 
 // BucketOf is the bucket in which the holder's use of the limit is counted.
 func BucketOf(l *authz.Limit, h authz.Holder) Bucket {

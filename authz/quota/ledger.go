@@ -103,8 +103,8 @@ const SettleMemory = time.Hour
 type Settlement struct {
 	Charged  int64 `json:"charged,omitempty"`  // units charged on top of the estimate
 	Refunded int64 `json:"refunded,omitempty"` // units given back
-	// Excess is what the request cost beyond everything that was left. It is recorded and never granted.
-	Excess int64 `json:"excess,omitempty"`
+	// Overage is what the request cost beyond everything that was left. It is recorded and never granted.
+	Overage int64 `json:"excess,omitempty"`
 }
 
 // CreditRequest adds units: to the balance of a prepaid limit, or to the period that is running of any other.
@@ -145,7 +145,7 @@ type Balance struct {
 	Outstanding map[NodeID]int64 `json:"outstanding,omitempty"`
 	// Stranded is what nodes held whose lease ran out without a word from them. It stays charged.
 	Stranded int64 `json:"stranded,omitempty"`
-	Excess   int64 `json:"excess,omitempty"`
+	Overage  int64 `json:"excess,omitempty"`
 	Free     int64 `json:"free"` // what could be granted now
 }
 

@@ -153,6 +153,6 @@ func parseLimit(name string, data any) (authz.Limit, error) {
 			return zero, authz.Errorf(authz.KindInvalid, "zone %q: want a name such as Europe/Berlin", s.Zone)
 		}
 	}
-	l.Count = BucketOf(&l, authz.Holder{}).count()
+	l.Count = BucketOf(&l, authz.Holder{}).CountKey()
 	return l, nil
 }

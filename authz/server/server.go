@@ -46,6 +46,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
@@ -75,7 +76,7 @@ type Server struct {
 	stores        stores
 	revocations   *revocation.Set
 	pruner        *revocation.Pruner
-	dispenser     *quota.Dispenser
+	dispenser     *dispenser.Dispenser
 	tokens        *token.Verifier // nil: no tokens are understood
 	rules         *rulebook.Book
 	metrics       *telemetry.Metrics
@@ -112,7 +113,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		host = "node"
 	}
-	s.node = quota.NewNodeID(host)
+	s.node = dispenser.NewNodeID(host)
 	p, faults := prepare(&cfg, log)
 	if len(faults) > 0 {
 		return nil, &faults[0]
@@ -171,7 +172,7 @@ func (s *Server) assemble(ctx context.Context, parts *parts, registry *prometheu
 		func() time.Duration { return time.Since(started) }, s.log)
 	keys := apikey.NewIdentifier(s.stores.keys, parts.hasher)
 	s.openTokens(ctx, parts.tokens, keys)
-	s.dispenser = quota.NewDispenser(s.stores.ledger, s.node, s.clock.Now)
+	s.dispenser = dispenser.New(s.stores.ledger, s.node, s.clock.Now)
 	hintKey, err := readHintKey(s.cfg.DataDir)
 	if err != nil {
 		return err
@@ -407,7 +408,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	if s.tls != nil {
 		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
 	}
-	wg.Go(func() { every(ctx, quota.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
+	wg.Go(func() { every(ctx, dispenser.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
 	wg.Go(func() {
 		every(ctx, syncEvery, func() {
 			if err := s.revocations.Sync(ctx); err != nil && ctx.Err() == nil {

@@ -112,7 +112,7 @@ func leaseExcess(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
 	f.lease("a", l, 7, 0)
-	if got := f.balance(l); got.Spent != 4 || got.Excess != 3 || got.Free != 6 {
+	if got := f.balance(l); got.Spent != 4 || got.Overage != 3 || got.Free != 6 {
 		f.Fatalf("7 spent of 4: %+v", got)
 	}
 }

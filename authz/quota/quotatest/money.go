@@ -141,8 +141,8 @@ func settleCharges(f *fixture) {
 	f.lease("a", l, 0, 7)
 	f.lease("a", l, 5, 0)
 	f.same("the settlement", f.settle(f.settlement("s1", l, 1, 2)), quota.Settlement{Charged: 1})
-	f.same("the second", f.settle(f.settlement("s2", l, 1, 9)), quota.Settlement{Charged: 2, Excess: 6})
-	if got := f.balance(l); got.Spent != 8 || got.Granted != 10 || got.Excess != 6 || got.Free != 0 {
+	f.same("the second", f.settle(f.settlement("s2", l, 1, 9)), quota.Settlement{Charged: 2, Overage: 6})
+	if got := f.balance(l); got.Spent != 8 || got.Granted != 10 || got.Overage != 6 || got.Free != 0 {
 		f.Fatalf("balance: %+v", got)
 	}
 }

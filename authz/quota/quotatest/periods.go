@@ -36,7 +36,7 @@ func lateReport(f *fixture) {
 	if got := f.send(r); got.Granted != 2 || got.Held != 2 || got.Free(l.Units) != 8 {
 		f.Fatalf("lease with a late report: %+v", got)
 	}
-	if got := f.balance(l); got.Spent != 0 || got.Excess != 0 {
+	if got := f.balance(l); got.Spent != 0 || got.Overage != 0 {
 		f.Fatalf("the late report was booked on the running period: %+v", got)
 	}
 	r = f.request("a", l, 0, 0)
@@ -49,7 +49,7 @@ func lateReport(f *fixture) {
 	// The period before still has 5 spent of 10, of which a settlement can tell.
 	s := f.settlement("s", l, 0, 7)
 	s.Period = held
-	if got := f.settle(s); got.Charged != 5 || got.Excess != 2 {
+	if got := f.settle(s); got.Charged != 5 || got.Overage != 2 {
 		f.Fatalf("settlement in the period before: %+v", got)
 	}
 }
@@ -169,7 +169,7 @@ func clockWrongReports(f *fixture) {
 	}); err != nil {
 		f.Fatalf("return: %v", err)
 	}
-	if got := f.balance(l); got.Spent != 3 || got.Excess != 0 || got.Outstanding["a"] != 0 || got.Free != 6 {
+	if got := f.balance(l); got.Spent != 3 || got.Overage != 0 || got.Outstanding["a"] != 0 || got.Free != 6 {
 		f.Fatalf("balance after the report: %+v", got)
 	}
 }
@@ -235,7 +235,7 @@ func refundsOnCrash(f *fixture) {
 	if got := f.lease("a", l, 2, 5); got.Granted != 0 || got.Held != 0 {
 		f.Fatalf("a node that comes back after the refund: %+v", got)
 	}
-	if got := f.balance(l); got.Excess != 2 || got.Spent != 3 || got.Outstanding["b"] != 7 {
+	if got := f.balance(l); got.Overage != 2 || got.Spent != 3 || got.Outstanding["b"] != 7 {
 		f.Fatalf("balance: %+v", got)
 	}
 
@@ -305,7 +305,7 @@ func windowPrepaid(f *fixture) {
 	if got := f.send(r); got.Granted != 3 || got.Held != 3 {
 		f.Fatalf("lease of the month: %+v", got)
 	}
-	if got := f.balance(monthly); got.Spent != 0 || got.Excess != 0 {
+	if got := f.balance(monthly); got.Spent != 0 || got.Overage != 0 {
 		f.Fatalf("balance of the month: %+v", got)
 	}
 	f.clock.Advance(80 * 24 * time.Hour)

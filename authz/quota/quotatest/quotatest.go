@@ -228,7 +228,7 @@ func Check(b quota.Balance) error {
 	if b.Free < 0 || b.Granted-b.Returned+b.Free > max(b.Allowance+b.Forgiven, b.Granted-b.Returned) {
 		return authz.Errorf(authz.KindConflict, "more is free than the allowance leaves: %+v", b)
 	}
-	if b.Returned < 0 || b.Forgiven < 0 || b.Excess < 0 || b.Stranded < 0 || b.Granted < b.Returned {
+	if b.Returned < 0 || b.Forgiven < 0 || b.Overage < 0 || b.Stranded < 0 || b.Granted < b.Returned {
 		return authz.Errorf(authz.KindConflict, "a count is below zero: %+v", b)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package quota
+package dispenser
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
 // Dispenser serves reservations from leases in memory. A check that finds units in hand does no I/O and takes no lock;
@@ -21,19 +22,19 @@ import (
 // It never hands out more than the ledger granted. What it holds when it dies is stranded until the period ends; what
 // it holds when it is closed is given back.
 type Dispenser struct {
-	ledger Ledger
-	node   NodeID
+	ledger quota.Ledger
+	node   quota.NodeID
 	name   string // of the node
 	now    func() time.Time
 	base   time.Time    // when the dispenser was made
 	spawn  func(func()) // runs a call to the ledger beside everything else; go, but in the simulation
 
-	seq  atomic.Uint64 // of requests to the ledger, one row for all buckets
-	rid  atomic.Uint64 // of reservations
-	taps *xsync.Map[tapKey, *tap]
+	seq    atomic.Uint64 // of requests to the ledger, one row for all buckets
+	rid    atomic.Uint64 // of reservations
+	leases *xsync.Map[bucketKey, *bucketLease]
 
 	mu      sync.Mutex
-	refunds []SettleRequest // that did not get through
+	refunds []quota.SettleRequest // that did not get through
 
 	calls  sync.WaitGroup // ledger calls in flight
 	ctx    context.Context
@@ -44,30 +45,30 @@ type Dispenser struct {
 const callTimeout = 5 * time.Second
 
 // SweepEvery is how often the server calls Sweep: several times within the term of a lease.
-const SweepEvery = LeaseTerm / 4
+const SweepEvery = quota.LeaseTerm / 4
 
-// NewDispenser makes a dispenser over a ledger. The node's name must never have been used before.
-func NewDispenser(l Ledger, node NodeID, now func() time.Time) *Dispenser {
+// New makes a dispenser over a ledger. The node's name must never have been used before.
+func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Dispenser{
 		ledger: l, node: node, name: string(node), now: now, base: now(), spawn: func(f func()) { go f() },
-		taps: xsync.NewMap[tapKey, *tap](), ctx: ctx, cancel: cancel,
+		leases: xsync.NewMap[bucketKey, *bucketLease](), ctx: ctx, cancel: cancel,
 	}
-	if r, ok := l.(Recaller); ok {
+	if r, ok := l.(quota.Recaller); ok {
 		r.OnRecall(node, d.giveBack)
 	}
 	return d
 }
 
 // giveBack returns what is in hand of a bucket of which another node has nothing left.
-func (d *Dispenser) giveBack(ctx context.Context, b Bucket) {
-	if t, ok := d.taps.Load(b.tapKey()); ok {
+func (d *Dispenser) giveBack(ctx context.Context, b quota.Bucket) {
+	if t, ok := d.leases.Load(keyOfBucket(b)); ok {
 		t.giveBack(ctx)
 	}
 }
 
 // NewNodeID makes a name for this run of this process.
-func NewNodeID(host string) NodeID { return NodeID(host + "-" + rand.Text()[:10]) }
+func NewNodeID(host string) quota.NodeID { return quota.NodeID(host + "-" + rand.Text()[:10]) }
 
 // Peek reports the state of the limits in facts, which has one for each. It takes nothing, but may lease units ahead of a
 // reservation: for all limits at once, so that a key that was not seen for long waits as long as one call takes.
@@ -83,14 +84,14 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 		return
 	}
 	for i := range limits {
-		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) { return t.peek(ctx, &limits[i]) })
+		facts[i] = d.withLease(h, &limits[i], func(t *bucketLease) (authz.QuotaFact, bool) { return t.peek(ctx, &limits[i]) })
 	}
 }
 
 // glance reports the state of a limit if it is known without asking the ledger, and else sees to it that the ledger is
 // asked.
 func (d *Dispenser) glance(h authz.Holder, l *authz.Limit, now time.Time) (fact authz.QuotaFact, known bool) {
-	fact = d.withTap(h, l, func(t *tap) (authz.QuotaFact, bool) {
+	fact = d.withLease(h, l, func(t *bucketLease) (authz.QuotaFact, bool) {
 		var f authz.QuotaFact
 		if f, known = t.glance(l, now); known {
 			return f, true
@@ -107,7 +108,7 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	short := false
 	for i := range limits {
 		units := c[limits[i].Name]
-		facts[i] = d.withTap(h, &limits[i], func(t *tap) (authz.QuotaFact, bool) {
+		facts[i] = d.withLease(h, &limits[i], func(t *bucketLease) (authz.QuotaFact, bool) {
 			if units == 0 || short {
 				return t.peek(ctx, &limits[i])
 			}
@@ -125,13 +126,13 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	return !short
 }
 
-// withTap runs f on the tap of the limit's bucket. A tap that the sweep has just retired is replaced.
-func (d *Dispenser) withTap(h authz.Holder, l *authz.Limit, f func(*tap) (authz.QuotaFact, bool)) authz.QuotaFact {
+// withLease runs f on the tap of the limit's bucket. A tap that the sweep has just retired is replaced.
+func (d *Dispenser) withLease(h authz.Holder, l *authz.Limit, f func(*bucketLease) (authz.QuotaFact, bool)) authz.QuotaFact {
 	key := keyOf(l, h)
 	for {
-		t, ok := d.taps.Load(key)
+		t, ok := d.leases.Load(key)
 		if !ok {
-			t, _ = d.taps.LoadOrStore(key, newTap(d, BucketOf(l, h), l))
+			t, _ = d.leases.LoadOrStore(key, newBucketLease(d, quota.BucketOf(l, h), l))
 		}
 		t.adopt(l)
 		if fact, alive := f(t); alive {
@@ -143,8 +144,8 @@ func (d *Dispenser) withTap(h authz.Holder, l *authz.Limit, f func(*tap) (authz.
 }
 
 // forget takes a dead tap off the map.
-func (d *Dispenser) forget(t *tap) {
-	d.taps.Compute(t.bucket.tapKey(), func(at *tap, there bool) (*tap, xsync.ComputeOp) {
+func (d *Dispenser) forget(t *bucketLease) {
+	d.leases.Compute(keyOfBucket(t.bucket), func(at *bucketLease, there bool) (*bucketLease, xsync.ComputeOp) {
 		if there && at == t {
 			return nil, xsync.DeleteOp
 		}
@@ -154,8 +155,8 @@ func (d *Dispenser) forget(t *tap) {
 
 // Report tells the ledger what was spent of that bucket, so that its balance is up to date, and learns what changed
 // there, such as a credit, and what the limit grants now. It does nothing for a bucket that is not in use here.
-func (d *Dispenser) Report(ctx context.Context, b Bucket, l *authz.Limit) error {
-	t, ok := d.taps.Load(b.tapKey())
+func (d *Dispenser) Report(ctx context.Context, b quota.Bucket, l *authz.Limit) error {
+	t, ok := d.leases.Load(keyOfBucket(b))
 	if !ok {
 		return nil
 	}
@@ -166,17 +167,17 @@ func (d *Dispenser) Report(ctx context.Context, b Bucket, l *authz.Limit) error 
 // not get through. It stops at the first call that does not: leases in hand are served until they run out.
 func (d *Dispenser) Sweep(ctx context.Context) {
 	if d.retryRefunds(ctx) == nil {
-		_ = d.each(ctx, func(ctx context.Context, t *tap) error { return t.sweep(ctx) })
+		_ = d.each(ctx, func(ctx context.Context, t *bucketLease) error { return t.sweep(ctx) })
 	}
 }
 
 // Close gives all leases back. The dispenser must not be used afterwards. It returns an error if some could not be
 // given back; those are stranded.
 func (d *Dispenser) Close(ctx context.Context) error {
-	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, t *tap) error { return t.retire(ctx) }))
+	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, t *bucketLease) error { return t.retire(ctx) }))
 	d.cancel()
 	d.calls.Wait()
-	if n := d.taps.Size(); n > 0 {
+	if n := d.leases.Size(); n > 0 {
 		return authz.Errorf(authz.KindUnavailable, "%d leases could not be given back and stay charged: %w", n, err)
 	}
 	return err
@@ -186,10 +187,10 @@ func (d *Dispenser) Close(ctx context.Context) error {
 const atOnce = 128
 
 // each runs f on every tap, several at once, and stops at the first error.
-func (d *Dispenser) each(ctx context.Context, f func(context.Context, *tap) error) error {
+func (d *Dispenser) each(ctx context.Context, f func(context.Context, *bucketLease) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
-	for _, t := range d.taps.All() {
+	for _, t := range d.leases.All() {
 		if ctx.Err() != nil {
 			break
 		}
@@ -199,7 +200,7 @@ func (d *Dispenser) each(ctx context.Context, f func(context.Context, *tap) erro
 }
 
 // refund gives units back that the ledger already knows as spent. What does not get through is repeated by the sweep.
-func (d *Dispenser) refund(r SettleRequest) {
+func (d *Dispenser) refund(r quota.SettleRequest) {
 	d.goCall(func(ctx context.Context) {
 		if _, err := d.ledger.Settle(ctx, r); authz.KindOf(err) == authz.KindUnavailable && err != nil {
 			d.mu.Lock()
@@ -232,9 +233,9 @@ func (d *Dispenser) retryRefunds(ctx context.Context) error {
 }
 
 // send makes one call to the ledger.
-func (d *Dispenser) send(ctx context.Context, r request) (Lease, error) {
+func (d *Dispenser) send(ctx context.Context, r request) (quota.Lease, error) {
 	if r.isReturn {
-		return Lease{}, d.ledger.Return(ctx, ReturnRequest{
+		return quota.Lease{}, d.ledger.Return(ctx, quota.ReturnRequest{
 			Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: r.Limit, Held: r.Held, Spent: r.Spent, Units: r.back,
 		})
 	}

@@ -1,4 +1,4 @@
-package quota
+package dispenser
 
 import (
 	"math"
@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// hand is the units of one period that a node has in hand. Taking from it is a few atomic operations.
+// holding is the units of one period that a node has in holding. Taking from it is a few atomic operations.
 //
 // Those who take may be held to different units of the limit: keys of one account are on different plans, and a plan that
-// is lowered leaves units in hand that it does not grant any more. So each take says under which units it takes, and
-// leaves in hand what is counted beyond them: of 500 units in hand after which the ledger counts 500, a limit of 10 may
+// is lowered leaves units in holding that it does not grant any more. So each take says under which units it takes, and
+// leaves in holding what is counted beyond them: of 500 units in holding after which the ledger counts 500, a limit of 10 may
 // take the first 10.
-type hand struct {
-	tap    *tap
-	period Period
+type holding struct {
+	lease  *bucketLease
+	period quota.Period
 	end    int64     // when the period ends, in Unix nanoseconds
 	base   time.Time // from which the term is counted: any instant before, with a monotonic part
 
@@ -35,9 +36,9 @@ type hand struct {
 	reported int64 // units that were told to the ledger as spent
 }
 
-// newHand makes an empty hand, under no lease, for that period.
-func newHand(t *tap, p Period) *hand {
-	h := &hand{tap: t, period: p, end: math.MaxInt64, base: t.d.base}
+// newHolding makes an empty hand, under no lease, for that period.
+func newHolding(t *bucketLease, p quota.Period) *holding {
+	h := &holding{lease: t, period: p, end: math.MaxInt64, base: t.d.base}
 	h.until.Store(math.MinInt64)
 	h.under.Store(math.MaxInt64)
 	if !p.Forever() {
@@ -47,20 +48,20 @@ func newHand(t *tap, p Period) *hand {
 }
 
 // good reports whether units may be taken: the lease has not run out, and neither has the period.
-func (h *hand) good(now time.Time) bool {
+func (h *holding) good(now time.Time) bool {
 	return int64(now.Sub(h.base)) < h.until.Load() && now.UnixNano() < h.end
 }
 
 // floor is how many units have to stay in hand under a limit of that many units, below 0 if none and the ledger has more.
-func (h *hand) floor(limit int64) int64 { return h.counted.Load() - limit }
+func (h *holding) floor(limit int64) int64 { return h.counted.Load() - limit }
 
 // open reports whether a limit of that many units leaves something to take.
-func (h *hand) open(limit int64) bool { return h.left.Load() > max(0, h.floor(limit)) }
+func (h *holding) open(limit int64) bool { return h.left.Load() > max(0, h.floor(limit)) }
 
 // take takes units under a limit of that many, and returns false if there are too few, if the ledger has to be asked, or if
 // the lease is over. The clock and the count are read after the units were taken: whoever is held up in between does not
 // take from a lease that ended meanwhile, or by a count that rose.
-func (h *hand) take(units, limit int64, now func() time.Time) bool {
+func (h *holding) take(units, limit int64, now func() time.Time) bool {
 	var left int64
 	for {
 		left = h.left.Load() - units
@@ -80,14 +81,14 @@ func (h *hand) take(units, limit int64, now func() time.Time) bool {
 
 // PutBack is authz.Source: units come back that were taken and not used. If the ledger knows them as spent already, they are
 // refunded there.
-func (h *hand) PutBack(id string, units int64) {
-	if t := h.tap; !t.undo(h, units) {
-		t.d.refund(SettleRequest{ID: id, Bucket: t.bucket, Limit: *t.limit.Load(), Period: h.period, Estimate: units})
+func (h *holding) PutBack(id string, units int64) {
+	if t := h.lease; !t.undo(h, units) {
+		t.d.refund(quota.SettleRequest{ID: id, Bucket: t.bucket, Limit: *t.limit.Load(), Period: h.period, Estimate: units})
 	}
 }
 
 // drain takes everything that is left and ends the lease, so that nobody takes any more. The tap's lock is held.
-func (h *hand) drain() int64 {
+func (h *holding) drain() int64 {
 	h.until.Store(math.MinInt64)
 	left := h.left.Swap(0)
 	h.issued -= left
@@ -96,21 +97,21 @@ func (h *hand) drain() int64 {
 }
 
 // giveUp takes up to that many units out of the hand to be given back, and returns how many. The tap's lock is held.
-func (h *hand) giveUp(units int64) int64 {
+func (h *holding) giveUp(units int64) int64 {
 	n := h.drop(units)
 	h.counted.Add(-n) // after left shrank, as in refill
 	return n
 }
 
 // restock takes back what giveUp or drain took out. The tap's lock is held.
-func (h *hand) restock(units int64) {
+func (h *holding) restock(units int64) {
 	h.counted.Add(units)
 	h.issued += units
 	h.left.Add(units)
 }
 
 // drop takes up to that many units out of the hand, and returns how many. The tap's lock is held.
-func (h *hand) drop(units int64) int64 {
+func (h *holding) drop(units int64) int64 {
 	for {
 		left := h.left.Load()
 		n := min(units, left)
@@ -126,15 +127,15 @@ func (h *hand) drop(units int64) int64 {
 
 // unreported is what was spent and not reported, which it counts as reported from now on. It is never below 0: units
 // that somebody took and put back may be missing from the count for a moment. The tap's lock is held.
-func (h *hand) unreported() int64 {
-	spent := min(MaxUnits, max(0, h.issued-h.left.Load()-h.reported))
+func (h *holding) unreported() int64 {
+	spent := min(quota.MaxUnits, max(0, h.issued-h.left.Load()-h.reported))
 	h.reported += spent
 	return spent
 }
 
 // restore puts units back that were taken, and returns false if they were reported as spent already. The tap's lock is
 // held.
-func (h *hand) restore(units int64) bool {
+func (h *holding) restore(units int64) bool {
 	if h.issued-h.left.Load()-h.reported < units {
 		return false
 	}
@@ -145,7 +146,7 @@ func (h *hand) restore(units int64) bool {
 // refill takes over the answer to a lease that was sent at that time, under a limit of that many units. What is in hand
 // grows by what was granted and by nothing else: units that the ledger counts as ours and that we do not know of were
 // handed out already. It shrinks to what the ledger counts as ours. The tap's lock is held.
-func (h *hand) refill(l Lease, sent time.Time, limit int64) {
+func (h *holding) refill(l quota.Lease, sent time.Time, limit int64) {
 	h.drop(h.issued - h.reported - (l.Held - l.Granted))
 	h.credited.Store(l.Credited)
 	h.counted.Store(l.Counted) // after left shrank and before it grows, so that nobody takes new units by the old count
@@ -157,10 +158,10 @@ func (h *hand) refill(l Lease, sent time.Time, limit int64) {
 }
 
 // remaining is what can still be had under a limit of that many units: in hand, and of the ledger.
-func (h *hand) remaining(limit int64) int64 { return max(0, h.left.Load()-h.floor(limit)) }
+func (h *holding) remaining(limit int64) int64 { return max(0, h.left.Load()-h.floor(limit)) }
 
 // fact describes the state of the limit to a caller who wants that many units.
-func (h *hand) fact(l *authz.Limit, want int64) authz.QuotaFact {
+func (h *holding) fact(l *authz.Limit, want int64) authz.QuotaFact {
 	f := authz.QuotaFact{
 		State: authz.QuotaOK, Limit: l.Units + h.credited.Load(), Remaining: h.remaining(l.Units), ResetsAt: h.period.End,
 	}
@@ -177,7 +178,7 @@ func (h *hand) fact(l *authz.Limit, want int64) authz.QuotaFact {
 }
 
 // taken is the fact for a caller who has just taken units, which is good even for the last one.
-func (h *hand) taken(l *authz.Limit) authz.QuotaFact {
+func (h *holding) taken(l *authz.Limit) authz.QuotaFact {
 	f := h.fact(l, 0)
 	f.State = authz.QuotaOK
 	return f

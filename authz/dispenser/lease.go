@@ -1,4 +1,4 @@
-package quota
+package dispenser
 
 import (
 	"context"
@@ -7,19 +7,20 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// tap is a node's share of one bucket: what it has in hand, and how it gets more.
+// bucketLease is a node's share of one bucket: what it has in hand, and how it gets more.
 //
-// Taking what is in hand is the business of hand and takes no lock. Everything else happens under the tap's lock, which
+// Taking what is in hand is the business of hand and takes no lock. Everything else happens under the bucketLease's lock, which
 // is never held during I/O. There is one call to the ledger at a time; one whose answer was lost is repeated as it was
 // before anything else is asked, so that the ledger counts it once.
-type tap struct {
-	d      *Dispenser
-	bucket Bucket
-	limit  atomic.Pointer[authz.Limit]
-	hand   atomic.Pointer[hand]
-	used   atomic.Bool // since the last sweep
+type bucketLease struct {
+	d       *Dispenser
+	bucket  quota.Bucket
+	limit   atomic.Pointer[authz.Limit]
+	holding atomic.Pointer[holding]
+	used    atomic.Bool // since the last sweep
 
 	mu                    sync.Mutex
 	size                  int64     // how many units to lease at once
@@ -34,9 +35,9 @@ type tap struct {
 
 // request is one call to the ledger: a lease, or the return of units.
 type request struct {
-	LeaseRequest
-	hand     *hand // whose units it is about
-	low      int64 // with fewer in hand it is time to ask again
+	quota.LeaseRequest
+	holding  *holding // whose units it is about
+	low      int64    // with fewer in hand it is time to ask again
 	isReturn bool
 	back     int64
 	// made is when the request was made, before it was first sent. The term of the lease counts from then, also when
@@ -66,15 +67,15 @@ const (
 	fastLease, slowLease = 2 * time.Second, 20 * time.Second
 )
 
-func newTap(d *Dispenser, b Bucket, l *authz.Limit) *tap {
-	t := &tap{d: d, bucket: b, nodes: 1}
+func newBucketLease(d *Dispenser, b quota.Bucket, l *authz.Limit) *bucketLease {
+	t := &bucketLease{d: d, bucket: b, nodes: 1}
 	t.limit.Store(l)
-	t.hand.Store(newHand(t, Period{}))
+	t.holding.Store(newHolding(t, quota.Period{}))
 	return t
 }
 
 // adopt notes under which limit the bucket was used last: the calls that no request waits for are made under it.
-func (t *tap) adopt(l *authz.Limit) {
+func (t *bucketLease) adopt(l *authz.Limit) {
 	if old := t.limit.Load(); old != l && *old != *l {
 		t.limit.Store(l)
 	}
@@ -84,27 +85,27 @@ func (t *tap) adopt(l *authz.Limit) {
 }
 
 // glance reports the state of the bucket under a limit, and false if the ledger has to be asked for it.
-func (t *tap) glance(l *authz.Limit, now time.Time) (f authz.QuotaFact, known bool) {
+func (t *bucketLease) glance(l *authz.Limit, now time.Time) (f authz.QuotaFact, known bool) {
 	if !t.known(l, now) {
 		return f, false
 	}
-	if f = t.hand.Load().fact(l, 0); f.State == authz.QuotaOK {
+	if f = t.holding.Load().fact(l, 0); f.State == authz.QuotaOK {
 		return f, true
 	}
 	t.mu.Lock() // "nothing is left" may be an answer of the ledger that is half taken over
 	defer t.mu.Unlock()
-	return t.hand.Load().fact(l, 0), t.known(l, now)
+	return t.holding.Load().fact(l, 0), t.known(l, now)
 }
 
 // peek reports the state of the bucket under a limit, and false if the tap is dead.
-func (t *tap) peek(ctx context.Context, l *authz.Limit) (authz.QuotaFact, bool) {
+func (t *bucketLease) peek(ctx context.Context, l *authz.Limit) (authz.QuotaFact, bool) {
 	if f, known := t.glance(l, t.d.now()); known {
 		return f, true
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for asked := false; ; asked = true {
-		h := t.hand.Load()
+		h := t.holding.Load()
 		switch {
 		case t.dead:
 			return authz.QuotaFact{}, false
@@ -112,7 +113,7 @@ func (t *tap) peek(ctx context.Context, l *authz.Limit) (authz.QuotaFact, bool) 
 			return h.fact(l, 0), true
 		}
 		if err := t.callLocked(ctx, l, 0); err != nil {
-			if h := t.hand.Load(); !h.open(l.Units) || h.under.Load() > l.Units || !h.good(t.d.now()) {
+			if h := t.holding.Load(); !h.open(l.Units) || h.under.Load() > l.Units || !h.good(t.d.now()) {
 				return unavailable(l), !t.dead
 			}
 			return h.fact(l, 0), !t.dead
@@ -121,24 +122,24 @@ func (t *tap) peek(ctx context.Context, l *authz.Limit) (authz.QuotaFact, bool) 
 }
 
 // known reports whether the state of the bucket under a limit can be told without asking the ledger.
-func (t *tap) known(l *authz.Limit, now time.Time) bool {
-	h := t.hand.Load()
+func (t *bucketLease) known(l *authz.Limit, now time.Time) bool {
+	h := t.holding.Load()
 	return t.answered(h, l, now) && (h.open(l.Units) || h.floor(l.Units) >= 0 && !t.outdated(h, now))
 }
 
 // answered reports whether the ledger has said what the hand has under such a limit.
-func (t *tap) answered(h *hand, l *authz.Limit, now time.Time) bool {
+func (t *bucketLease) answered(h *holding, l *authz.Limit, now time.Time) bool {
 	return h.asked.Load() != 0 && h.under.Load() <= l.Units && h.good(now)
 }
 
 // outdated reports whether others may have returned units, or paid, since the ledger was asked.
-func (t *tap) outdated(h *hand, now time.Time) bool {
+func (t *bucketLease) outdated(h *holding, now time.Time) bool {
 	since := now.UnixNano() - h.asked.Load()
 	return since >= int64(recheck) || since < 0 // the clock was put back
 }
 
 // warm has the ledger asked and does not wait. It returns false if the tap is dead.
-func (t *tap) warm(l *authz.Limit) bool {
+func (t *bucketLease) warm(l *authz.Limit) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.dead {
@@ -149,8 +150,8 @@ func (t *tap) warm(l *authz.Limit) bool {
 
 // take takes units under a limit, and returns the hand that they came from. It is nil if there were too few, and the fact
 // then says why.
-func (t *tap) take(ctx context.Context, l *authz.Limit, units int64) (*hand, authz.QuotaFact, bool) {
-	if h := t.hand.Load(); h.take(units, l.Units, t.d.now) {
+func (t *bucketLease) take(ctx context.Context, l *authz.Limit, units int64) (*holding, authz.QuotaFact, bool) {
+	if h := t.holding.Load(); h.take(units, l.Units, t.d.now) {
 		if h.left.Load() < h.low.Load() && h.floor(l.Units) < 0 {
 			t.ahead(l)
 		}
@@ -162,7 +163,7 @@ func (t *tap) take(ctx context.Context, l *authz.Limit, units int64) (*hand, aut
 		if t.dead {
 			return nil, authz.QuotaFact{}, false
 		}
-		h := t.hand.Load()
+		h := t.holding.Load()
 		if h.take(units, l.Units, t.d.now) {
 			return h, h.taken(l), true
 		}
@@ -183,10 +184,10 @@ func (t *tap) take(ctx context.Context, l *authz.Limit, units int64) (*hand, aut
 }
 
 // undo puts units back, and returns false if the ledger knows them as spent already.
-func (t *tap) undo(h *hand, units int64) bool {
+func (t *bucketLease) undo(h *holding, units int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.dead && t.hand.Load() == h && h.restore(units)
+	return !t.dead && t.holding.Load() == h && h.restore(units)
 }
 
 func unavailable(l *authz.Limit) authz.QuotaFact {
@@ -194,20 +195,20 @@ func unavailable(l *authz.Limit) authz.QuotaFact {
 }
 
 // ahead asks for more before the last unit is taken. Nobody waits for it.
-func (t *tap) ahead(l *authz.Limit) {
+func (t *bucketLease) ahead(l *authz.Limit) {
 	if !t.mu.TryLock() {
 		return // another call is about to be made
 	}
 	defer t.mu.Unlock()
-	if h := t.hand.Load(); !t.dead && t.flight == nil && h.left.Load() < h.low.Load() {
+	if h := t.holding.Load(); !t.dead && t.flight == nil && h.left.Load() < h.low.Load() {
 		t.startLocked(l)
 	}
 }
 
 // recallLocked asks other nodes to give back what they hold, unless that was done within recheck, and reports whether
 // there is a reason to ask the ledger again. It releases the lock while it waits.
-func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
-	r, ok := t.d.ledger.(Recaller)
+func (t *bucketLease) recallLocked(ctx context.Context, now time.Time) bool {
+	r, ok := t.d.ledger.(quota.Recaller)
 	if !ok || t.elsewhere == 0 || now.Sub(t.recalled) < recheck {
 		return false
 	}
@@ -220,8 +221,8 @@ func (t *tap) recallLocked(ctx context.Context, now time.Time) bool {
 
 // callLocked has the ledger asked for that many units under a limit, or joins the call under way, and waits. It releases
 // the lock while it waits.
-func (t *tap) callLocked(ctx context.Context, l *authz.Limit, units int64) error {
-	t.waiting = min(MaxUnits, t.waiting) + units
+func (t *bucketLease) callLocked(ctx context.Context, l *authz.Limit, units int64) error {
+	t.waiting = min(quota.MaxUnits, t.waiting) + units
 	f := t.startLocked(l)
 	t.mu.Unlock()
 	var err error
@@ -237,7 +238,7 @@ func (t *tap) callLocked(ctx context.Context, l *authz.Limit, units int64) error
 }
 
 // startLocked starts a call unless one is under way.
-func (t *tap) startLocked(l *authz.Limit) *flight {
+func (t *bucketLease) startLocked(l *authz.Limit) *flight {
 	if t.flight != nil {
 		return t.flight
 	}
@@ -262,23 +263,23 @@ func (t *tap) startLocked(l *authz.Limit) *flight {
 }
 
 // leaseLocked makes a request for more that reports what was spent.
-func (t *tap) leaseLocked(l *authz.Limit) request {
-	h := t.hand.Load()
+func (t *bucketLease) leaseLocked(l *authz.Limit) request {
+	h := t.holding.Load()
 	left := h.left.Load()
 	size := t.sizeLocked(h, left, l)
 	r := t.requestLocked(h, l)
-	r.Want, r.low = min(MaxUnits, max(0, max(size, t.waiting)-left)), size/4
+	r.Want, r.low = min(quota.MaxUnits, max(0, max(size, t.waiting)-left)), size/4
 	return r
 }
 
-func (t *tap) requestLocked(h *hand, l *authz.Limit) request {
-	return request{hand: h, made: t.d.now(), LeaseRequest: LeaseRequest{
+func (t *bucketLease) requestLocked(h *holding, l *authz.Limit) request {
+	return request{holding: h, made: t.d.now(), LeaseRequest: quota.LeaseRequest{
 		Node: t.d.node, Seq: t.d.seq.Add(1), Bucket: t.bucket, Limit: *l, Held: h.period, Spent: h.unreported(),
 	}}
 }
 
 // returnLocked makes a request that gives back everything in hand, nil if there is nothing to say.
-func (t *tap) returnLocked(h *hand) *request {
+func (t *bucketLease) returnLocked(h *holding) *request {
 	back := h.drain()
 	r := t.requestLocked(h, t.limit.Load())
 	if r.isReturn, r.back = true, back; r.back == 0 && r.Spent == 0 {
@@ -291,7 +292,7 @@ func (t *tap) returnLocked(h *hand) *request {
 // sizeLocked is how many units to have in hand: as many as fit to how fast the last ones were used up, within this node's
 // share of what is left, so that the last units are leased in small change and a crash forfeits little. A node alone takes
 // half. What others then lack is recalled, where it can be.
-func (t *tap) sizeLocked(h *hand, left int64, l *authz.Limit) int64 {
+func (t *bucketLease) sizeLocked(h *holding, left int64, l *authz.Limit) int64 {
 	room := l.Units
 	if asked := h.asked.Load(); asked != 0 {
 		room = h.remaining(l.Units)
@@ -305,7 +306,7 @@ func (t *tap) sizeLocked(h *hand, left int64, l *authz.Limit) int64 {
 		t.size = max(firstLease, room/firstShare)
 	}
 	least := int64(1)
-	if _, ok := t.d.ledger.(Recaller); ok {
+	if _, ok := t.d.ledger.(quota.Recaller); ok {
 		least = leastShared
 	}
 	if room == 0 { // there may be units under another limit, for which the size has to stay
@@ -316,34 +317,34 @@ func (t *tap) sizeLocked(h *hand, left int64, l *authz.Limit) int64 {
 }
 
 // answerLocked takes over the ledger's answer to the first request of the queue.
-func (t *tap) answerLocked(r request, lease Lease, err error) {
+func (t *bucketLease) answerLocked(r request, lease quota.Lease, err error) {
 	if k := authz.KindOf(err); err != nil && k != authz.KindInvalid && k != authz.KindConflict {
 		return // unknown whether it took place: it is repeated
 	}
 	t.queue = t.queue[1:]
-	switch h := t.hand.Load(); {
+	switch h := t.holding.Load(); {
 	case err != nil: // it did not take place: what it would have said is said by the next one
-		r.hand.reported -= r.Spent
-		r.hand.restock(r.back)
+		r.holding.reported -= r.Spent
+		r.holding.restock(r.back)
 	case r.isReturn: // the hand knows
 	default:
 		if !lease.Period.Same(h.period) {
 			if back := t.returnLocked(h); back != nil { // of the period that is over
 				t.queue = append(t.queue, *back)
 			}
-			h = newHand(t, lease.Period)
+			h = newHolding(t, lease.Period)
 		}
 		h.refill(lease, r.made, r.Limit.Units)
 		t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
 		h.low.Store(r.low)
-		t.hand.Store(h)
+		t.holding.Store(h)
 		t.surrenderLocked(h, &r.Limit)
 	}
 }
 
 // surrenderLocked has units given back that the limit does not grant any more, as it was lowered. Where requests under
 // more units come as well, they lease them again: so this is done once within recheck.
-func (t *tap) surrenderLocked(h *hand, l *authz.Limit) {
+func (t *bucketLease) surrenderLocked(h *holding, l *authz.Limit) {
 	now := t.d.now()
 	if h.floor(l.Units) <= 0 || now.Sub(t.surrendered) < recheck {
 		return
@@ -357,7 +358,7 @@ func (t *tap) surrenderLocked(h *hand, l *authz.Limit) {
 }
 
 // report tells the ledger what was spent, and learns what changed there and what is left under that limit.
-func (t *tap) report(ctx context.Context, l *authz.Limit) error {
+func (t *bucketLease) report(ctx context.Context, l *authz.Limit) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.dead {
@@ -382,19 +383,19 @@ func (t *tap) report(ctx context.Context, l *authz.Limit) error {
 
 // sweep renews a lease that would run out before the next sweeps, reports what a crash would otherwise refund, and gives
 // back what was not used since the last sweep.
-func (t *tap) sweep(ctx context.Context) error {
+func (t *bucketLease) sweep(ctx context.Context) error {
 	if !t.used.Swap(false) {
 		return t.retire(ctx)
 	}
 	l := t.limit.Load()
-	if soon := t.d.now().Add(2 * SweepEvery); l.RefundOnCrash || !t.hand.Load().good(soon) {
+	if soon := t.d.now().Add(2 * SweepEvery); l.RefundOnCrash || !t.holding.Load().good(soon) {
 		return t.report(ctx, l)
 	}
 	return nil
 }
 
 // giveBack returns what is in hand, because another node has nothing left.
-func (t *tap) giveBack(ctx context.Context) {
+func (t *bucketLease) giveBack(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.recalled = t.d.now() // the others gave back as well: to ask them again would only send the last units around
@@ -402,8 +403,8 @@ func (t *tap) giveBack(ctx context.Context) {
 }
 
 // returnAllLocked gives everything in hand back and waits until the ledger has it.
-func (t *tap) returnAllLocked(ctx context.Context) error {
-	if r := t.returnLocked(t.hand.Load()); r != nil {
+func (t *bucketLease) returnAllLocked(ctx context.Context) error {
+	if r := t.returnLocked(t.holding.Load()); r != nil {
 		t.queue = append(t.queue, *r)
 	}
 	for t.flight != nil || len(t.queue) > 0 {
@@ -415,7 +416,7 @@ func (t *tap) returnAllLocked(ctx context.Context) error {
 }
 
 // retire gives everything back, after which the tap is dead and forgotten, unless a request came and uses it again.
-func (t *tap) retire(ctx context.Context) error {
+func (t *bucketLease) retire(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.flight != nil || len(t.queue) > 0 { // what these bring is given back as well
@@ -426,7 +427,7 @@ func (t *tap) retire(ctx context.Context) error {
 	if err := t.returnAllLocked(ctx); err != nil {
 		return err
 	}
-	h := t.hand.Load()
+	h := t.holding.Load()
 	t.dead = h.left.Load() == 0 && t.waiting == 0 && t.flight == nil && len(t.queue) == 0 && h.issued-h.reported <= 0
 	if t.dead {
 		t.d.forget(t)

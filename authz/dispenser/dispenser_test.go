@@ -1,4 +1,4 @@
-package quota_test
+package dispenser_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
@@ -40,7 +41,7 @@ func credits() authz.Limit {
 }
 
 // balance is what the ledger says once every node has reported. Its invariant is checked on the way.
-func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*quota.Dispenser) quota.Balance {
+func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*dispenser.Dispenser) quota.Balance {
 	t.Helper()
 	b := quota.BucketOf(&limit, acme)
 	for _, d := range nodes {
@@ -66,7 +67,7 @@ func balance(t *testing.T, l quota.Ledger, limit authz.Limit, nodes ...*quota.Di
 }
 
 // reserve returns nil if there was too little.
-func reserve(t *testing.T, d *quota.Dispenser, c authz.Charge, limits ...authz.Limit) (*authz.Reservation, []authz.QuotaFact) {
+func reserve(t *testing.T, d *dispenser.Dispenser, c authz.Charge, limits ...authz.Limit) (*authz.Reservation, []authz.QuotaFact) {
 	t.Helper()
 	r, facts := new(authz.Reservation), make([]authz.QuotaFact, len(limits))
 	if !d.Reserve(t.Context(), acme, limits, c, facts, r) {
@@ -80,9 +81,9 @@ func TestConcurrentReservationsAreExact(t *testing.T) {
 		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
 			ledger := memory.NewLedger(time.Now)
 			limit := daily(1000)
-			var ds []*quota.Dispenser
+			var ds []*dispenser.Dispenser
 			for n := range nodes {
-				ds = append(ds, quota.NewDispenser(ledger, quota.NodeID(fmt.Sprint(n)), time.Now))
+				ds = append(ds, dispenser.New(ledger, quota.NodeID(fmt.Sprint(n)), time.Now))
 			}
 			var admitted, refused atomic.Int64
 			var wg sync.WaitGroup
@@ -109,7 +110,7 @@ func TestConcurrentReservationsAreExact(t *testing.T) {
 
 func TestAllLimitsOrNone(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	wide, narrow := daily(100), authz.Limit{Name: "minute", Units: 3, Window: authz.WindowMonth, Per: authz.PerAccount}
 	for i := range 10 {
 		r, facts := reserve(t, d, authz.Charge{"daily": 1, "minute": 1}, wide, narrow)
@@ -129,7 +130,7 @@ func TestAllLimitsOrNone(t *testing.T) {
 }
 
 func TestInsufficientIsNotExhausted(t *testing.T) {
-	d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+	d := dispenser.New(memory.NewLedger(time.Now), "n", time.Now)
 	limit := daily(10)
 	if r, _ := reserve(t, d, authz.Charge{"daily": 7}, limit); r == nil {
 		t.Fatal("7 of 10 refused")
@@ -145,7 +146,7 @@ func TestInsufficientIsNotExhausted(t *testing.T) {
 
 func TestCancelGivesBack(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	limit := daily(5)
 	r, _ := reserve(t, d, authz.Charge{"daily": 5}, limit)
 	if r == nil {
@@ -172,7 +173,7 @@ func TestCancelGivesBack(t *testing.T) {
 
 func TestCloseReturnsLeases(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	limit := daily(1000)
 	reserve(t, d, authz.Charge{"daily": 1}, limit)
 	if err := d.Close(t.Context()); err != nil {
@@ -185,7 +186,7 @@ func TestCloseReturnsLeases(t *testing.T) {
 
 func TestCreditIsSeenAfterReport(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	limit := credits()
 	if r, facts := reserve(t, d, authz.Charge{"credits": 1}, limit); r != nil || facts[0].State != authz.QuotaExhausted {
 		t.Fatalf("credits out of nothing: %+v", facts)
@@ -207,7 +208,7 @@ func TestCreditIsSeenAfterReport(t *testing.T) {
 func TestNextPeriodIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
-		d := quota.NewDispenser(ledger, "n", time.Now)
+		d := dispenser.New(ledger, "n", time.Now)
 		limit := authz.Limit{Name: "daily", Units: 2, Window: authz.WindowMinute, Per: authz.PerAccount}
 		for minute := range 3 {
 			for i := range 4 {
@@ -258,7 +259,7 @@ func TestLostAnswersNeverOverGrant(t *testing.T) {
 	ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
 	ledger.loses.Store(2)
 	limit := daily(500)
-	ds := []*quota.Dispenser{quota.NewDispenser(ledger, "a", time.Now), quota.NewDispenser(ledger, "b", time.Now)}
+	ds := []*dispenser.Dispenser{dispenser.New(ledger, "a", time.Now), dispenser.New(ledger, "b", time.Now)}
 	var admitted atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 4000 {
@@ -274,7 +275,7 @@ func TestLostAnswersNeverOverGrant(t *testing.T) {
 	wg.Wait()
 	ledger.loses.Store(0)
 	got := balance(t, ledger, limit, ds...)
-	if admitted.Load() > 500 || got.Spent != admitted.Load() || got.Excess != 0 {
+	if admitted.Load() > 500 || got.Spent != admitted.Load() || got.Overage != 0 {
 		t.Errorf("admitted %d of 500, ledger says %+v", admitted.Load(), got)
 	}
 }
@@ -282,7 +283,7 @@ func TestLostAnswersNeverOverGrant(t *testing.T) {
 func TestLeasesInHandAreServedWhileTheLedgerIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
-		d := quota.NewDispenser(ledger, "n", time.Now)
+		d := dispenser.New(ledger, "n", time.Now)
 		limit := daily(1_000_000)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		ledger.down.Store(true)
@@ -318,7 +319,7 @@ func TestLeasesInHandAreServedWhileTheLedgerIsDown(t *testing.T) {
 
 func TestSweepReturnsIdleLeases(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	limit := daily(1000)
 	reserve(t, d, authz.Charge{"daily": 1}, limit)
 	d.Sweep(t.Context())
@@ -338,7 +339,7 @@ func TestSweepReturnsIdleLeases(t *testing.T) {
 func TestManyWaitersMakeOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
-		d := quota.NewDispenser(&slow{ledger}, "n", time.Now)
+		d := dispenser.New(&slow{ledger}, "n", time.Now)
 		limit := daily(1_000_000)
 		var wg sync.WaitGroup
 		for range 1000 {
@@ -370,16 +371,16 @@ func (s *slow) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, er
 // that what was taken of the first has to be given back there, each time anew.
 func TestEveryDenialIsRefunded(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	wide, narrow := daily(100), authz.Limit{Name: "minute", Units: 2, Window: authz.WindowMonth, Per: authz.PerAccount}
 	bucket := quota.BucketOf(&wide, acme)
 	reporting := &reportsOnLease{Ledger: ledger, report: func() { _ = d.Report(context.Background(), bucket, &wide) }}
-	d2 := quota.NewDispenser(reporting, "m", time.Now)
+	d2 := dispenser.New(reporting, "m", time.Now)
 	var wg sync.WaitGroup
 	var admitted atomic.Int64
 	for range 50 {
 		wg.Go(func() {
-			for _, x := range []*quota.Dispenser{d, d2} {
+			for _, x := range []*dispenser.Dispenser{d, d2} {
 				if r, _ := reserve(t, x, authz.Charge{"daily": 1, "minute": 1}, wide, narrow); r != nil {
 					admitted.Add(1)
 				}
@@ -388,7 +389,7 @@ func TestEveryDenialIsRefunded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for _, x := range []*quota.Dispenser{d, d2} {
+	for _, x := range []*dispenser.Dispenser{d, d2} {
 		if err := x.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -412,7 +413,7 @@ func (r *reportsOnLease) Lease(ctx context.Context, req quota.LeaseRequest) (quo
 // TestRecallBeforeExhausted has a node that holds units which another one needs.
 func TestRecallBeforeExhausted(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
-	a, b := quota.NewDispenser(ledger, "a", time.Now), quota.NewDispenser(ledger, "b", time.Now)
+	a, b := dispenser.New(ledger, "a", time.Now), dispenser.New(ledger, "b", time.Now)
 	limit := daily(100)
 	if r, _ := reserve(t, a, authz.Charge{"daily": 1}, limit); r == nil {
 		t.Fatal("refused")
@@ -439,7 +440,7 @@ func TestPeriodEndReturnsTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
 		spy := &returns{Ledger: ledger}
-		d := quota.NewDispenser(spy, "n", time.Now)
+		d := dispenser.New(spy, "n", time.Now)
 		limit := authz.Limit{Name: "daily", Units: 100, Window: authz.WindowMinute, Per: authz.PerAccount}
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		time.Sleep(time.Minute)
@@ -472,7 +473,7 @@ func BenchmarkReserve(b *testing.B) {
 	charge := authz.Charge{"daily": 1}
 	for _, keys := range []int{1, 1_000_000} {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
-			d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+			d := dispenser.New(memory.NewLedger(time.Now), "n", time.Now)
 			holders := make([]authz.Holder, keys)
 			var (
 				r     authz.Reservation
@@ -503,7 +504,7 @@ func BenchmarkReserve(b *testing.B) {
 
 // TestReservingNeedsNoMemory holds that a reservation from units in hand allocates nothing.
 func TestReservingNeedsNoMemory(t *testing.T) {
-	d := quota.NewDispenser(memory.NewLedger(time.Now), "n", time.Now)
+	d := dispenser.New(memory.NewLedger(time.Now), "n", time.Now)
 	limits, charge := []authz.Limit{counted(t, daily(quota.MaxUnits/2)), counted(t, credits())}, authz.Charge{"daily": 1}
 	var r authz.Reservation
 	facts := make([]authz.QuotaFact, len(limits))
@@ -522,7 +523,7 @@ func TestReservingNeedsNoMemory(t *testing.T) {
 // TestAColdKeyWaitsForOneCall has a key with several limits that nobody has used for long: they are asked for at once.
 func TestAColdKeyWaitsForOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := quota.NewDispenser(&slow{&flaky{Ledger: memory.NewLedger(time.Now)}}, "n", time.Now)
+		d := dispenser.New(&slow{&flaky{Ledger: memory.NewLedger(time.Now)}}, "n", time.Now)
 		second, third := daily(50), daily(50)
 		second.Name, third.Name = "second", "third"
 		limits := []authz.Limit{daily(50), second, third}
@@ -542,7 +543,7 @@ func TestAColdKeyWaitsForOneCall(t *testing.T) {
 func TestIdleKeysAreForgotten(t *testing.T) {
 	const keys = 200_000
 	ledger := &counting{}
-	d := quota.NewDispenser(ledger, "n", time.Now)
+	d := dispenser.New(ledger, "n", time.Now)
 	limits, facts := []authz.Limit{daily(1000)}, make([]authz.QuotaFact, 1)
 	var r authz.Reservation
 	before := heap()
@@ -597,9 +598,9 @@ func TestATermCountsFromTheFirstSending(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
 		a := &flaky{Ledger: ledger}
 		limit := authz.Limit{Name: "credits", Units: 32, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
-		da, db := quota.NewDispenser(a, "a", time.Now), quota.NewDispenser(ledger, "b", time.Now)
+		da, db := dispenser.New(a, "a", time.Now), dispenser.New(ledger, "b", time.Now)
 		served := 0
-		take := func(d *quota.Dispenser, n int) {
+		take := func(d *dispenser.Dispenser, n int) {
 			for range n {
 				if r, _ := reserve(t, d, authz.Charge{"credits": 1}, limit); r != nil {
 					served++
@@ -619,24 +620,12 @@ func TestATermCountsFromTheFirstSending(t *testing.T) {
 	})
 }
 
-func TestOneAccountLimitHasOnePeriod(t *testing.T) {
-	plan := func(window string, per string) map[string]any {
-		return map[string]any{"limits": map[string]any{"req": map[string]any{"units": 5, "window": window, "per": per}}}
-	}
-	if _, err := quota.ParsePlans(map[string]any{"a": plan("month", "account"), "b": plan("minute", "account")}); err == nil {
-		t.Error("two periods for one limit of an account")
-	}
-	if _, err := quota.ParsePlans(map[string]any{"a": plan("month", "key"), "b": plan("minute", "key")}); err != nil {
-		t.Errorf("keys do not share: %v", err)
-	}
-}
-
 // TestRefundsAreRepeated has a ledger that is out of reach when a request is cancelled.
 func TestRefundsAreRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
 		unsettling := &noSettle{Ledger: ledger}
-		d := quota.NewDispenser(unsettling, "n", time.Now)
+		d := dispenser.New(unsettling, "n", time.Now)
 		limit := daily(100)
 		r, _ := reserve(t, d, authz.Charge{"daily": 10}, limit)
 		if got := balance(t, ledger, limit, d); got.Spent != 10 {

@@ -1,4 +1,4 @@
-package quota
+package dispenser
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
 // The simulation runs the production dispenser and the production arithmetic of the ledger in one goroutine, on virtual
@@ -29,9 +30,9 @@ type world struct {
 	rng    *rand.Rand
 	seed   uint64
 	limit  authz.Limit
-	bucket Bucket
+	bucket quota.Bucket
 	now    time.Time
-	book   Book
+	book   quota.Book
 	nodes  []*simNode
 	faulty bool
 	// Three ways to break dispensers, which the simulation has to notice: they believe that a lease has no term, that
@@ -42,10 +43,10 @@ type world struct {
 	dryAt                    time.Time // when the ledger last had nothing to grant
 
 	asked, admitted, refused, timedOut, calls, crashes int
-	lost                                               int64             // units that nodes held when they crashed
-	last                                               authz.Reservation // the latest
-	perPeriod                                          map[int64]int64   // admitted, by the start of the period
-	old                                                []LeaseRequest    // to be delivered again, late
+	lost                                               int64                // units that nodes held when they crashed
+	last                                               authz.Reservation    // the latest
+	perPeriod                                          map[int64]int64      // admitted, by the start of the period
+	old                                                []quota.LeaseRequest // to be delivered again, late
 }
 
 // simNode is one node: a dispenser, what it has under way, and what is wrong with its clock and its line.
@@ -74,7 +75,7 @@ var expired = func() context.Context {
 
 func newWorld(seed uint64, nodes int, l authz.Limit, faulty bool) *world {
 	w := &world{
-		rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, limit: l, bucket: BucketOf(&l, holderOfSim), faulty: faulty,
+		rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, limit: l, bucket: quota.BucketOf(&l, holderOfSim), faulty: faulty,
 		now: time.Date(2026, 3, 29, 0, 59, 0, 0, time.UTC), perPeriod: make(map[int64]int64),
 	}
 	for range nodes {
@@ -106,25 +107,35 @@ func (n *simNode) boot() {
 	n.w.crashes++
 	n.name = n.w.crashes
 	n.todo, n.open, n.at = nil, nil, nil
-	n.d = NewDispenser(link{n, n.w}, NodeID(fmt.Sprint(n.name)), func() time.Time { return n.w.now.Add(n.skew) })
+	n.d = New(link{n, n.w}, quota.NodeID(fmt.Sprint(n.name)), func() time.Time { return n.w.now.Add(n.skew) })
 	n.d.spawn = func(f func()) { n.todo = append(n.todo, f) }
 }
 
 // page is the one on which the ledger counts.
-func (w *world) page() *Page {
+func (w *world) page() *quota.Page {
 	if w.limit.Window == authz.WindowNone {
 		return w.book.Prepaid
 	}
 	return w.book.Current
 }
 
+// pageOf is the page of a period, nil if the ledger has dropped it.
+func (w *world) pageOf(p quota.Period) *quota.Page {
+	for _, page := range []*quota.Page{w.book.Current, w.book.Previous, w.book.Prepaid} {
+		if page != nil && page.Period.Same(p) {
+			return page
+		}
+	}
+	return nil
+}
+
 // inHand is how many units the node could hand out.
 func (n *simNode) inHand() int64 {
-	t, ok := n.d.taps.Load(n.w.bucket.tapKey())
+	t, ok := n.d.leases.Load(keyOfBucket(n.w.bucket))
 	if !ok {
 		return 0
 	}
-	if h := t.hand.Load(); h.good(n.d.now()) {
+	if h := t.holding.Load(); h.good(n.d.now()) {
 		return max(0, h.left.Load()-max(0, h.floor(n.w.limit.Units)))
 	}
 	return 0
@@ -185,7 +196,7 @@ func (l link) through(do func() error) error {
 	return err
 }
 
-func (l link) Lease(_ context.Context, r LeaseRequest) (out Lease, err error) {
+func (l link) Lease(_ context.Context, r quota.LeaseRequest) (out quota.Lease, err error) {
 	err = l.through(func() (err error) {
 		out, err = l.book.Lease(r, l.now)
 		return err
@@ -205,12 +216,12 @@ func (l link) Lease(_ context.Context, r LeaseRequest) (out Lease, err error) {
 	return out, err
 }
 
-func (l link) Return(_ context.Context, r ReturnRequest) error {
+func (l link) Return(_ context.Context, r quota.ReturnRequest) error {
 	return l.through(func() error { return l.book.Return(r, l.now) })
 }
 
 // Settle is not repeated: that an id counts once is the store's business.
-func (l link) Settle(_ context.Context, r SettleRequest) (out Settlement, err error) {
+func (l link) Settle(_ context.Context, r quota.SettleRequest) (out quota.Settlement, err error) {
 	l.calls++
 	if l.n.cut {
 		return out, errLine
@@ -218,15 +229,19 @@ func (l link) Settle(_ context.Context, r SettleRequest) (out Settlement, err er
 	return l.book.Settle(r, l.now)
 }
 
-func (l link) Credit(context.Context, CreditRequest) (Balance, error) { return Balance{}, errLine }
-func (l link) Reset(context.Context, ResetRequest) (Balance, error)   { return Balance{}, errLine }
-func (l link) Balance(_ context.Context, b Bucket, m authz.Limit) (Balance, error) {
+func (l link) Credit(context.Context, quota.CreditRequest) (quota.Balance, error) {
+	return quota.Balance{}, errLine
+}
+func (l link) Reset(context.Context, quota.ResetRequest) (quota.Balance, error) {
+	return quota.Balance{}, errLine
+}
+func (l link) Balance(_ context.Context, b quota.Bucket, m authz.Limit) (quota.Balance, error) {
 	return l.book.Balance(b, m, l.now), nil
 }
 
-func (l link) OnRecall(NodeID, func(context.Context, Bucket)) {}
+func (l link) OnRecall(quota.NodeID, func(context.Context, quota.Bucket)) {}
 
-func (l link) Recall(context.Context, NodeID, Bucket) error {
+func (l link) Recall(context.Context, quota.NodeID, quota.Bucket) error {
 	for _, other := range l.nodes {
 		if other != l.n && !other.cut {
 			other.d.giveBack(expired, l.bucket)
@@ -263,8 +278,8 @@ func (n *simNode) ask() {
 // admit counts what was just reserved.
 func (w *world) admit(n *simNode) {
 	w.admitted++
-	t, _ := n.d.taps.Load(w.bucket.tapKey())
-	held := t.hand.Load().period
+	t, _ := n.d.leases.Load(keyOfBucket(w.bucket))
+	held := t.holding.Load().period
 	period := held.Start.Unix()
 	w.perPeriod[period]++
 	// What a crash refunds may have been used: that is what such a limit is asked for.
@@ -272,7 +287,7 @@ func (w *world) admit(n *simNode) {
 		w.failf("%d of %d admitted in the period from %d", got, w.limit.Units, period)
 	}
 	// Nobody serves from a lease that the ledger counts as over, whatever the clocks say.
-	if p := w.book.pageOf(held); p != nil {
+	if p := w.pageOf(held); p != nil {
 		if h := p.Held[n.d.node]; h.Units < 1 || !h.Until.After(w.now) {
 			w.failf("node %s served from a lease that is over: %+v at %v", n.d.node, h, w.now)
 		}
@@ -315,7 +330,7 @@ func (w *world) step() {
 	case p < 9840:
 		w.now = w.now.Add(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 	case p < 9880:
-		if t, ok := n.d.taps.Load(w.bucket.tapKey()); ok {
+		if t, ok := n.d.leases.Load(keyOfBucket(w.bucket)); ok {
 			_ = t.sweep(expired)
 		}
 	case !w.faulty:
