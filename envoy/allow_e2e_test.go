@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func TestAllowedRequest(t *testing.T) {
+func TestAllow_NamesTheCallerAndHidesTheKey(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "free")
 	for _, c := range []struct {
@@ -44,7 +44,7 @@ func TestAllowedRequest(t *testing.T) {
 }
 
 // The plans that ship work as they are.
-func TestShippedBundleAllows(t *testing.T) {
+func TestShippedBundle_WorksUnchanged(t *testing.T) {
 	s := startStack(t, "")
 	key := s.customer("acme", "free", "--scopes", "reports:read")
 	for _, path := range []string{"/v1/reports/1", "/anything"} {
@@ -79,7 +79,7 @@ func (s *stack) wantIdentity(name string, key madeKey) {
 	}
 }
 
-func TestGRPCClientsOfTollkeeper(t *testing.T) {
+func TestGRPC_AllowsAndDenies(t *testing.T) {
 	s := newStack(t)
 	free, three := s.customer("acme", "free"), s.customer("three", "three")
 	conn := dialGRPC(t, s.addr)
@@ -115,7 +115,7 @@ func TestGRPCClientsOfTollkeeper(t *testing.T) {
 	}
 }
 
-func TestWebSocketsOfTollkeeper(t *testing.T) {
+func TestWebSocket_IsCheckedWhenItOpens(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "free")
 	s.wantDenial(askForWebSocket(t, s.addr), http.StatusForbidden, "key_missing")

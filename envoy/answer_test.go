@@ -23,7 +23,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-func TestAllowedRequestIsRewritten(t *testing.T) {
+func TestConfig_AllowRewritesTheRequest(t *testing.T) {
 	b := newBench(t)
 	for _, http2 := range []bool{false, true} {
 		b.say(allow(&authv3.OkHttpResponse{
@@ -50,7 +50,7 @@ func TestAllowedRequestIsRewritten(t *testing.T) {
 	}
 }
 
-func TestForbiddenMutationsAreRefused(t *testing.T) {
+func TestConfig_RefusesForbiddenMutations(t *testing.T) {
 	b := newBench(t)
 	c := httpClient(t, false)
 	broken := []*corev3.HeaderValueOption{set("x-tollkeeper-note", "a\r\nx-user: root")}
@@ -78,7 +78,7 @@ func TestForbiddenMutationsAreRefused(t *testing.T) {
 }
 
 // How to send several values of one header depends on where they go.
-func TestSeveralValuesOfOneHeader(t *testing.T) {
+func TestConfig_SeveralValuesOfOneHeader(t *testing.T) {
 	b := newBench(t)
 	c := httpClient(t, false)
 	options := map[string]func(name string) []*corev3.HeaderValueOption{
@@ -118,7 +118,7 @@ func TestSeveralValuesOfOneHeader(t *testing.T) {
 	}
 }
 
-func TestDenialReachesTheClient(t *testing.T) {
+func TestConfig_DenialReachesTheClient(t *testing.T) {
 	b := newBench(t)
 	for _, http2 := range []bool{false, true} {
 		b.say(deny(typev3.StatusCode_PaymentRequired, `{"code":"quota_exceeded"}`, set("x-authz-reason", "quota_exceeded"),
@@ -139,7 +139,7 @@ func TestDenialReachesTheClient(t *testing.T) {
 	}
 }
 
-func TestGRPCClients(t *testing.T) {
+func TestConfig_DenialReachesGRPCClients(t *testing.T) {
 	b := newBench(t)
 	conn := dialGRPC(t, b.addr)
 
@@ -185,7 +185,7 @@ func echo(t *testing.T, conn *grpc.ClientConn, fields ...string) (metadata.MD, e
 	return trailer, err
 }
 
-func TestWebSockets(t *testing.T) {
+func TestConfig_ChecksWebSockets(t *testing.T) {
 	b := newBench(t)
 	b.say(deny(typev3.StatusCode_PaymentRequired, "pay", set("x-authz-reason", "key_missing")))
 	if r := askForWebSocket(t, b.addr); r.StatusCode != 402 || r.Header.Get("X-Authz-Reason") != "key_missing" || r.body != "pay" {
@@ -234,7 +234,7 @@ func echoOverWebSocket(t *testing.T, addr string, fields ...string) string {
 	return got
 }
 
-func TestNoAnswerIsNo(t *testing.T) {
+func TestConfig_DeniesWithoutAnAnswer(t *testing.T) {
 	b := newBench(t)
 	c := httpClient(t, false)
 	for name, answer := range map[string]func(context.Context) (*authv3.CheckResponse, error){
@@ -271,7 +271,7 @@ func TestNoAnswerIsNo(t *testing.T) {
 }
 
 // Nobody waits for an answer any more once the client is gone.
-func TestClientThatGoesAwayEndsItsCheck(t *testing.T) {
+func TestConfig_DisconnectCancelsTheCheck(t *testing.T) {
 	b := newBench(t)
 	asked, ended := make(chan struct{}), make(chan struct{})
 	b.do(func(ctx context.Context) (*authv3.CheckResponse, error) {
@@ -299,7 +299,7 @@ func TestClientThatGoesAwayEndsItsCheck(t *testing.T) {
 	}
 }
 
-func TestNobodyThereIsNo(t *testing.T) {
+func TestConfig_DeniesWithoutTollkeeper(t *testing.T) {
 	up := startUpstream(t)
 	nobody := startUpstream(t) // its port is free once it is closed
 	port := nobody.Port()

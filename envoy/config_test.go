@@ -16,7 +16,7 @@ var forged = []string{
 	"x-Tollkeeper-Key-Id", "evil", "x-tollkeeper-", "evil", "X-tollkeeper-anything-else", "evil",
 }
 
-func TestForgedIdentityIsStripped(t *testing.T) {
+func TestConfig_StripsForgedIdentity(t *testing.T) {
 	b := newBench(t)
 	b.say(allow(&authv3.OkHttpResponse{}))
 	for _, http2 := range []bool{false, true} {
@@ -43,7 +43,7 @@ func TestForgedIdentityIsStripped(t *testing.T) {
 	}
 }
 
-func TestPolicyAndUpstreamSeeTheSamePath(t *testing.T) {
+func TestConfig_CheckAndUpstreamSeeTheSamePath(t *testing.T) {
 	b := newBench(t)
 	b.say(allow(&authv3.OkHttpResponse{}))
 	for _, c := range []struct {
@@ -88,7 +88,7 @@ func TestPolicyAndUpstreamSeeTheSamePath(t *testing.T) {
 	}
 }
 
-func TestHeadersAsTheCheckSeesThem(t *testing.T) {
+func TestConfig_HeadersOfTheCheck(t *testing.T) {
 	b := newBench(t)
 	b.say(allow(&authv3.OkHttpResponse{}))
 	r := exchange(t, b.addr, "GET / HTTP/1.1", "X-API-Key: one", "x-api-key: two", "Authorization: Bearer a", "authorization: Bearer b",
@@ -122,7 +122,7 @@ func TestHeadersAsTheCheckSeesThem(t *testing.T) {
 }
 
 // Clients may not steer Envoy's router, although they come from this very machine: nobody counts as internal.
-func TestRouterHeadersOfClientsAreIgnored(t *testing.T) {
+func TestConfig_IgnoresRouterHeadersOfClients(t *testing.T) {
 	b := newBench(t)
 	b.say(allow(&authv3.OkHttpResponse{}))
 	get(t, httpClient(t, false), b.addr, "/", "x-envoy-upstream-rq-timeout-ms", "1", "x-envoy-retry-on", "5xx", "x-envoy-max-retries", "9")
@@ -137,7 +137,7 @@ func TestRouterHeadersOfClientsAreIgnored(t *testing.T) {
 	}
 }
 
-func TestRoutesTellTheirContext(t *testing.T) {
+func TestConfig_RoutesSendTheirContext(t *testing.T) {
 	b := newBench(t)
 	b.say(allow(&authv3.OkHttpResponse{}))
 	get(t, httpClient(t, true), b.addr, "/")
@@ -154,7 +154,7 @@ func TestRoutesTellTheirContext(t *testing.T) {
 	}
 }
 
-func TestOnlyHealthzIsExempt(t *testing.T) {
+func TestConfig_ExemptsOnlyHealthz(t *testing.T) {
 	b := newBench(t)
 	c := httpClient(t, false)
 	for path, want := range map[string]struct{ status, checks int }{
@@ -180,7 +180,7 @@ func TestOnlyHealthzIsExempt(t *testing.T) {
 	}
 }
 
-func TestAdminOnlyReads(t *testing.T) {
+func TestConfig_AdminInterfaceOnlyReads(t *testing.T) {
 	b := newBench(t)
 	c := httpClient(t, false)
 	for path, want := range map[string]int{"/ready": 200, "/stats": 200, "/config_dump": 403, "/quitquitquit": 403, "/runtime_modify": 403} {

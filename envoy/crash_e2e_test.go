@@ -89,7 +89,7 @@ func (l *load) stop() map[int]int {
 	return out
 }
 
-func TestCrashUnderLoadLosesAndLeaksNothing(t *testing.T) {
+func TestCrash_LosesAndLeaksNothing(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")
 	revoked := s.key("acme")

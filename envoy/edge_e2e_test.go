@@ -28,7 +28,7 @@ func (e *edge) preflight(origin, method string, headers ...string) reply {
 	return exchange(e.t, e.addr, lines...)
 }
 
-func TestCORS(t *testing.T) {
+func TestCORS_PreflightsAndDenials(t *testing.T) {
 	e := newEdge(t, edgeOptions{})
 	key := e.customer("acme", "three")
 
@@ -70,8 +70,8 @@ func TestCORS(t *testing.T) {
 	e.wantDenial(exchange(t, e.addr, "OPTIONS /v1/orders HTTP/1.1"), http.StatusForbidden, "key_missing")
 }
 
-// TestEnvoysThatTollkeeperDoesNotKnow have no right certificate: their clients are refused, and never let through.
-func TestEnvoysThatTollkeeperDoesNotKnow(t *testing.T) {
+// TestMTLS_RefusesUnknownEnvoys have no right certificate: their clients are refused, and never let through.
+func TestMTLS_RefusesUnknownEnvoys(t *testing.T) {
 	issue := func(life time.Duration, name string) func(e *edge) {
 		return func(e *edge) { e.internal.Write(t, e.dir+"certs/tollkeeper", e.internal, life, name) }
 	}
@@ -114,7 +114,7 @@ func TestEnvoysThatTollkeeperDoesNotKnow(t *testing.T) {
 }
 
 // Whoever takes Tollkeeper's place with a certificate of the same CA, such as another client, is not asked.
-func TestTollkeepersThatEnvoyDoesNotKnow(t *testing.T) {
+func TestMTLS_RefusesUnknownTollkeepers(t *testing.T) {
 	for name, names := range map[string][]string{"another name": {"envoy.internal"}, "the name as URI": {"spiffe://" + tollkeeperName}} {
 		t.Run(name, func(t *testing.T) {
 			e := newEdge(t, edgeOptions{})
@@ -150,9 +150,9 @@ func replace(t *testing.T, path string, text []byte) {
 	}
 }
 
-// TestCertificatesAreRotatedUnderLoad moves both sides to certificates of a new CA, in the order in which an operator
+// TestMTLS_RotationLosesNoRequest moves both sides to certificates of a new CA, in the order in which an operator
 // does it, while connections come and go. No request fails, and in the end nobody has anything of the old CA.
-func TestCertificatesAreRotatedUnderLoad(t *testing.T) {
+func TestMTLS_RotationLosesNoRequest(t *testing.T) {
 	for round := 1; rotateUnderLoad(t, round); round++ {
 	}
 }
@@ -240,7 +240,7 @@ func (s *stack) newConnections(n int64) func() bool {
 }
 
 // Connections end for the sake of balance, and no request with them.
-func TestConnectionsThatEndLoseNoCheck(t *testing.T) {
+func TestMaxConnectionAge_LosesNoCheck(t *testing.T) {
 	for round := 1; ; round++ {
 		s := runStack(t, harness.TollkeeperOptions{Policies: ownPolicies(t), Listen: "max_connection_age: 50ms"}, nil)
 		load := s.underLoad(4, s.customer("acme", "large").Text)

@@ -16,8 +16,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// TestEnvoyTakesTheFilesAsTheyAre validates each file as an operator would.
-func TestEnvoyTakesTheFilesAsTheyAre(t *testing.T) {
+// TestFiles_AreValid validates each file as an operator would.
+func TestFiles_AreValid(t *testing.T) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +46,8 @@ func TestEnvoyTakesTheFilesAsTheyAre(t *testing.T) {
 	}
 }
 
-// TestFilesAgree holds that what protects in one file protects in the others: they differ in what their comments say.
-func TestFilesAgree(t *testing.T) {
+// TestFiles_Agree holds that what protects in one file protects in the others: they differ in what their comments say.
+func TestFiles_Agree(t *testing.T) {
 	var first map[string]any
 	for _, l := range []harness.Layout{harness.Loopback, harness.TLS, harness.Sidecar} {
 		text, err := os.ReadFile(l.File)
@@ -112,8 +112,8 @@ func filterOf(t *testing.T, hcm map[string]any, name string) map[string]any {
 	return nil
 }
 
-// TestEveryFileProtects asks the real Tollkeeper through the files that the other tests do not use.
-func TestEveryFileProtects(t *testing.T) {
+// TestFiles_Protect asks the real Tollkeeper through the files that the other tests do not use.
+func TestFiles_Protect(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *stack{
 		harness.TLS.File:     func(t *testing.T) *stack { return newEdge(t, edgeOptions{}).stack },
 		harness.Sidecar.File: newSidecar,
@@ -163,7 +163,7 @@ func TestEveryFileProtects(t *testing.T) {
 }
 
 // Clients that say which protocols they speak get the better one, and none without TLS.
-func TestClientsOfTheTLSListener(t *testing.T) {
+func TestTLSListener_NegotiatesTheProtocol(t *testing.T) {
 	e := newEdge(t, edgeOptions{})
 	key := e.customer("acme", "free")
 	for _, c := range []struct {
@@ -194,7 +194,7 @@ func TestClientsOfTheTLSListener(t *testing.T) {
 	}
 }
 
-func TestRoutesOfTheEdge(t *testing.T) {
+func TestEdge_ChargesAndExemptsRoutes(t *testing.T) {
 	e := newEdge(t, edgeOptions{})
 	payg := e.customer("payg", "payg")
 	e.cli(nil, "quota", "credit", "--account", "payg", "--limit", "credits", "--units", "100")
@@ -239,8 +239,8 @@ func blocks(t *testing.T, kind string) []string {
 	return out
 }
 
-// TestCertificatesOfTheREADME runs the commands by which the README makes certificates, and serves with them.
-func TestCertificatesOfTheREADME(t *testing.T) {
+// TestREADME_CertificatesWork runs the commands by which the README makes certificates, and serves with them.
+func TestREADME_CertificatesWork(t *testing.T) {
 	var commands string
 	for _, b := range blocks(t, "sh") {
 		if strings.Contains(b, "openssl req") {

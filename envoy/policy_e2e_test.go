@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestPolicyThatErrsDenies(t *testing.T) {
+func TestPolicy_ErrorDenies(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "three")
 	p := s.wantDenial(s.get("/boom", key.Text), http.StatusForbidden, "policy_error")
@@ -21,7 +21,7 @@ func TestPolicyThatErrsDenies(t *testing.T) {
 	}
 }
 
-func TestSlowPolicyDenies(t *testing.T) {
+func TestPolicy_TimeoutDenies(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "three")
 	s.wantDenial(s.get("/slow", key.Text), http.StatusForbidden, "decision_timeout")
@@ -30,7 +30,7 @@ func TestSlowPolicyDenies(t *testing.T) {
 	}
 }
 
-func TestBrokenPolicyReplacesNothing(t *testing.T) {
+func TestPolicy_BrokenOneIsNotLoaded(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")
 	good, err := os.ReadFile(filepath.Join(s.policies, "key.rego"))

@@ -130,9 +130,9 @@ func (p *provider) post(t *testing.T, path string, form url.Values, out any) {
 	}
 }
 
-// TestAProviderOfSomebodyElse has JSON Web Tokens of another's OpenID provider verified by its published keys, and its opaque
+// TestProvider_TokensAreVerified has JSON Web Tokens of another's OpenID provider verified by its published keys, and its opaque
 // tokens by asking it.
-func TestAProviderOfSomebodyElse(t *testing.T) {
+func TestProvider_TokensAreVerified(t *testing.T) {
 	p := startProvider(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestConcurrentRequestsGetExactlyTheQuota sends 200 requests at the same time. Envoy gives each of them 0.3 s; where the
+// TestQuota_IsExactUnderConcurrency sends 200 requests at the same time. Envoy gives each of them 0.3 s; where the
 // machine is too busy for that, it refuses some with 503, and the round is repeated. Never is one let through too many.
-func TestConcurrentRequestsGetExactlyTheQuota(t *testing.T) {
+func TestQuota_IsExactUnderConcurrency(t *testing.T) {
 	s := newStack(t)
 	for round := 1; ; round++ {
 		account := fmt.Sprintf("acme-%d", round)
@@ -52,7 +52,7 @@ func (s *stack) burst(n int, key string) (map[int]int, []reply) {
 	return codes, denials
 }
 
-func TestSeveralLimitsAreChargedAllOrNone(t *testing.T) {
+func TestQuota_ChargesAllLimitsOrNone(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "both")
 	var wg sync.WaitGroup

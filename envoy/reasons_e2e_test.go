@@ -52,7 +52,7 @@ func (s *stack) wantDenial(r reply, status int, code string) problem {
 	return p
 }
 
-func TestReasonsForBadRequestsAndKeys(t *testing.T) {
+func TestReasons_RequestsAndKeys(t *testing.T) {
 	s := newStack(t)
 	good := s.customer("acme", "free", "--env", "live")
 	other := s.key("acme", "--env", "test")
@@ -106,7 +106,7 @@ func misspell(key string) string {
 	return key[:len(key)-1] + last
 }
 
-func TestKeyExpiresWhileInUse(t *testing.T) {
+func TestKey_ExpiresWhileInUse(t *testing.T) {
 	s := newStack(t)
 	s.account("acme", "free")
 	key := s.key("acme", "--expires-in", "1s")
@@ -119,7 +119,7 @@ func TestKeyExpiresWhileInUse(t *testing.T) {
 	s.wantDenial(r, http.StatusForbidden, "key_expired")
 }
 
-func TestReasonsForAccounts(t *testing.T) {
+func TestReasons_Accounts(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "free")
 	for _, c := range []struct {
@@ -146,7 +146,7 @@ func TestReasonsForAccounts(t *testing.T) {
 	s.wantDenial(s.get("/pro/x", s.customer("small", "free").Text), http.StatusPaymentRequired, "plan_upgrade_required")
 }
 
-func TestReasonsForQuotas(t *testing.T) {
+func TestReasons_Quotas(t *testing.T) {
 	s := newStack(t)
 	three, burst := s.customer("three", "three"), s.customer("burst", "burst")
 	for range 3 {
@@ -182,7 +182,7 @@ func TestReasonsForQuotas(t *testing.T) {
 	s.wantDenial(r, http.StatusForbidden, "rate_limited")
 }
 
-func TestRevocationsThatMayBeOldDeny(t *testing.T) {
+func TestReasons_StaleRevocations(t *testing.T) {
 	s := startStack(t, "", "revocation: {max_staleness: 1ns}\n")
 	s.wantDenial(s.get("/", s.customer("acme", "free").Text), http.StatusForbidden, "state_stale")
 }

@@ -49,9 +49,9 @@ func (s *stack) healthy() int64 {
 	return stats["cluster.tollkeeper.membership_healthy"]
 }
 
-// TestRollingRestart restarts two Tollkeepers in turn while requests come all the time. None fails: with a delay Envoy has
+// TestRestart_LosesNoRequest restarts two Tollkeepers in turn while requests come all the time. None fails: with a delay Envoy has
 // stopped asking the one that leaves before it goes, and without one it asks the other.
-func TestRollingRestart(t *testing.T) {
+func TestRestart_LosesNoRequest(t *testing.T) {
 	for name, delay := range map[string]time.Duration{"with a delay": 2500 * time.Millisecond, "at once": 0} {
 		t.Run(name, func(t *testing.T) {
 			for round := 1; ; round++ {
@@ -143,9 +143,9 @@ func (e *edge) wantEachChargedOnce(allowed int64) {
 	}
 }
 
-// TestOneOfTwoIsGone holds that a Tollkeeper that cannot be reached costs nobody his answer, before Envoy knows of it too:
+// TestFailover_FromADeadTollkeeper holds that a Tollkeeper that cannot be reached costs nobody his answer, before Envoy knows of it too:
 // nothing but the retries is left to help.
-func TestOneOfTwoIsGone(t *testing.T) {
+func TestFailover_FromADeadTollkeeper(t *testing.T) {
 	e := newEdge(t, edgeOptions{two: true, change: func(config string) string {
 		before, rest, _ := strings.Cut(config, "    health_checks:\n")
 		_, after, _ := strings.Cut(rest, "    load_assignment:\n")
@@ -169,7 +169,7 @@ func TestOneOfTwoIsGone(t *testing.T) {
 
 // A Tollkeeper that hangs costs those that it was asked about their answer. After three that it kept waiting Envoy asks the
 // other one only, and does not wait for the health check to say so.
-func TestOneOfTwoHangs(t *testing.T) {
+func TestFailover_FromAHangingTollkeeper(t *testing.T) {
 	e := newEdge(t, edgeOptions{two: true})
 	key := e.everywhere("large")
 	await(t, func() bool { return e.healthy() == 2 })
@@ -252,9 +252,9 @@ func (f *faults) serve(client *net.TCPConn, server string) {
 	}
 }
 
-// TestCheckThatNobodySawIsAskedAgain loses a check on a connection that closes, as in a restart: the other end says that
+// TestRetry_RepeatsARefusedCheck loses a check on a connection that closes, as in a restart: the other end says that
 // it took no request any more. The client notices nothing, and pays once.
-func TestCheckThatNobodySawIsAskedAgain(t *testing.T) {
+func TestRetry_RepeatsARefusedCheck(t *testing.T) {
 	s, f := withFaults(t, func(c *net.TCPConn, _ *http2.MetaHeadersFrame) {
 		out := http2.NewFramer(c, nil)
 		_ = out.WriteSettings()
@@ -273,9 +273,9 @@ func TestCheckThatNobodySawIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestCheckThatMayHaveBeenSeenIsNotAskedAgain loses one without a word: it may have been charged. That is no answer, and
+// TestRetry_NeverRepeatsALostCheck loses one without a word: it may have been charged. That is no answer, and
 // no answer is a no.
-func TestCheckThatMayHaveBeenSeenIsNotAskedAgain(t *testing.T) {
+func TestRetry_NeverRepeatsALostCheck(t *testing.T) {
 	s, f := withFaults(t, func(c *net.TCPConn, _ *http2.MetaHeadersFrame) { _ = c.SetLinger(0) })
 	key := s.customer("acme", "hundred")
 	f.lose.Store(1)
@@ -287,8 +287,8 @@ func TestCheckThatMayHaveBeenSeenIsNotAskedAgain(t *testing.T) {
 	}
 }
 
-// TestClientsThatGoAway close their connection at once. Nobody else suffers, and nothing that reached the upstream is free.
-func TestClientsThatGoAway(t *testing.T) {
+// TestDisconnect_ChargesWhatWasServed close their connection at once. Nobody else suffers, and nothing that reached the upstream is free.
+func TestDisconnect_ChargesWhatWasServed(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")
 	const gone = 200

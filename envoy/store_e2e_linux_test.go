@@ -8,7 +8,7 @@ import (
 )
 
 // A store that cannot write is met by a process that may not write to files: its disk is full, as far as it can see.
-func TestStoreThatCannotWriteDenies(t *testing.T) {
+func TestStore_DeniesWhenItCannotWrite(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")
 	var before unix.Rlimit

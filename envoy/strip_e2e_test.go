@@ -11,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// TestKeyInQuery_LeavesItsNeighboursAsTheyCame takes keys out of queries that a caller may have signed.
-func TestKeyInQuery_LeavesItsNeighboursAsTheyCame(t *testing.T) {
+// TestKeyInQuery_KeepsTheOtherParameters takes keys out of queries that a caller may have signed.
+func TestKeyInQuery_KeepsTheOtherParameters(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "free")
 	for path, want := range map[string]string{
@@ -37,8 +37,8 @@ func TestKeyInQuery_LeavesItsNeighboursAsTheyCame(t *testing.T) {
 	s.wantDenial(r, http.StatusForbidden, "credential_ambiguous")
 }
 
-// TestKeyInCookie_LeavesItsNeighboursAsTheyCame does the same for cookies.
-func TestKeyInCookie_LeavesItsNeighboursAsTheyCame(t *testing.T) {
+// TestKeyInCookie_KeepsTheOtherCookies does the same for cookies.
+func TestKeyInCookie_KeepsTheOtherCookies(t *testing.T) {
 	o := harness.TollkeeperOptions{Policies: ownPolicies(t), Extra: "credentials: {cookies: [key]}\n"}
 	s := runStack(t, o, func(y string) string {
 		y = strings.ReplaceAll(y, "disallowed_headers: {patterns: [{exact: cookie}]}", "")
@@ -84,9 +84,9 @@ var spellings = []string{
 	"x.tollkeeper.account", "x-tollkeeper.account", "X.Tollkeeper-Plan", "x~tollkeeper!key^id", "x-tollkeeper|subject", "x.authz.reason", "x-authz-decision.id",
 }
 
-// TestForgedHeaders_ReachNobodyInAnySpelling sends headers in our name, to a policy that lets everybody pass too, past the
+// TestForgedHeaders_AreRemovedInAnySpelling sends headers in our name, to a policy that lets everybody pass too, past the
 // shipped configuration of Envoy and past one that leaves them to Tollkeeper.
-func TestForgedHeaders_ReachNobodyInAnySpelling(t *testing.T) {
+func TestForgedHeaders_AreRemovedInAnySpelling(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "p.rego"), []byte("package envoy.authz\n\nallow := true\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -118,8 +118,8 @@ func TestForgedHeaders_ReachNobodyInAnySpelling(t *testing.T) {
 	}
 }
 
-// TestQueryOfAPolicy_IsEncoded has a policy set parameters to what a caller may have sent.
-func TestQueryOfAPolicy_IsEncoded(t *testing.T) {
+// TestPolicy_QueryValuesAreEncoded has a policy set parameters to what a caller may have sent.
+func TestPolicy_QueryValuesAreEncoded(t *testing.T) {
 	dir := t.TempDir()
 	rego := `package envoy.authz
 
@@ -145,9 +145,9 @@ allow := {"allowed": true, "query_parameters_to_set": {"a": input.attributes.req
 	}
 }
 
-// TestPolicy_HandsOutNoMoreThanEnvoyTakes: beyond its limits Envoy answers 500 to an allow, to one of a response after the
+// TestPolicy_StaysWithinEnvoysLimits: beyond its limits Envoy answers 500 to an allow, to one of a response after the
 // upstream has done its work.
-func TestPolicy_HandsOutNoMoreThanEnvoyTakes(t *testing.T) {
+func TestPolicy_StaysWithinEnvoysLimits(t *testing.T) {
 	dir := t.TempDir()
 	rego := `package envoy.authz
 

@@ -56,8 +56,8 @@ func (s *tokenStack) bearer(path, token string) reply {
 	return get(s.t, s.http, s.addr, path, "authorization", "Bearer "+token)
 }
 
-// TestTokensThroughEnvoy has good tokens and one for every reason to refuse one.
-func TestTokensThroughEnvoy(t *testing.T) {
+// TestTokens_EveryReason has good tokens and one for every reason to refuse one.
+func TestTokens_EveryReason(t *testing.T) {
 	s := newTokenStack(t, "discovery: true", nil)
 	r := s.bearer("/v1/x", s.issuer.Token(map[string]any{"sub": "alice", "org": "acme"}))
 	wantStatus(t, r, 200)
@@ -136,9 +136,9 @@ func (s *tokenStack) waysToRevoke() map[string]func(ctx context.Context, token, 
 	}
 }
 
-// TestRevocationHoldsAtOnce revokes tokens in each way while requests with them are running. No request that began after the
+// TestRevocation_HoldsAtOnce revokes tokens in each way while requests with them are running. No request that began after the
 // acknowledgement gets through. How long the first refusal took is printed, and not judged: the machine may be busy.
-func TestRevocationHoldsAtOnce(t *testing.T) {
+func TestRevocation_HoldsAtOnce(t *testing.T) {
 	s := newTokenStack(t, "discovery: true", nil)
 	const rounds, clients = 12, 4
 	var took []time.Duration
@@ -255,8 +255,8 @@ func jwtAuthn(yaml string, issuer *tokentest.Issuer, forward bool) string {
 		"              stat_prefix: tollkeeper\n              metadata_context_namespaces: [envoy.filters.http.jwt_authn]\n", 1)
 }
 
-// TestEnvoyVerifiesTokens leaves the signatures to Envoy's jwt_authn filter.
-func TestEnvoyVerifiesTokens(t *testing.T) {
+// TestTokens_VerifiedByEnvoy leaves the signatures to Envoy's jwt_authn filter.
+func TestTokens_VerifiedByEnvoy(t *testing.T) {
 	for _, forward := range []bool{true, false} {
 		t.Run(fmt.Sprintf("forward=%t", forward), func(t *testing.T) {
 			issuer := tokentest.New()
@@ -285,8 +285,8 @@ func TestEnvoyVerifiesTokens(t *testing.T) {
 	}
 }
 
-// TestTokensBoundToACertificate has Envoy send the certificate of its client.
-func TestTokensBoundToACertificate(t *testing.T) {
+// TestTokens_BoundToACertificate has Envoy send the certificate of its client.
+func TestTokens_BoundToACertificate(t *testing.T) {
 	dir := t.TempDir()
 	server, clients := tlstest.NewCA(t), tlstest.NewCA(t)
 	files := server.Write(t, filepath.Join(dir, "edge"), clients, time.Hour, "127.0.0.1")

@@ -21,7 +21,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-func TestKeys(t *testing.T) {
+func TestKeySet_SmallerBeginsLarger(t *testing.T) {
 	keys := newKeySet(250)
 	if keys.len() != 250 || !bytes.Equal(keys[:10*keyLen], newKeySet(10)) {
 		t.Fatal("a smaller set does not begin a larger one")
@@ -37,7 +37,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestForgedKeys(t *testing.T) {
+func TestKeySet_ForgedKeys(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 100 {
 		if key := unknownKey(nil, rnd); !apikey.WellFormed(string(key)) {
@@ -49,7 +49,7 @@ func TestForgedKeys(t *testing.T) {
 	}
 }
 
-func TestKeyFile(t *testing.T) {
+func TestKeySet_ImportFile(t *testing.T) {
 	var b bytes.Buffer
 	if err := newKeySet(250).write(&b, plan); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestKeyFile(t *testing.T) {
 	}
 }
 
-func TestQuestion(t *testing.T) {
+func TestQuestion_Renew(t *testing.T) {
 	questions, err := newQuestions()
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestQuestion(t *testing.T) {
 	}
 }
 
-func TestRead(t *testing.T) {
+func TestAnswer_Judge(t *testing.T) {
 	for name, tc := range map[string]struct {
 		resp *authv3.CheckResponse
 		want string
@@ -146,8 +146,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestOPA asks the policies as they are now: what they read may have changed.
-func TestOPA(t *testing.T) {
+// TestOPA_AllowsAndDenies asks the policies as they are now: what they read may have changed.
+func TestOPA_AllowsAndDenies(t *testing.T) {
 	o, err := newOPA(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ func TestOPA(t *testing.T) {
 	}
 }
 
-func TestHistogram(t *testing.T) {
+func TestHistogram_Quantiles(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	var a, b histogram
 	var all []time.Duration
@@ -201,7 +201,7 @@ func TestHistogram(t *testing.T) {
 	a.add(1<<63 - 1) // as long as there is
 }
 
-func TestStatistics(t *testing.T) {
+func TestStatistics_MedianAndRatio(t *testing.T) {
 	if m := middleOf([]float64{5, 1, 3}); m != 3 {
 		t.Errorf("median of 5, 1, 3 is %v", m)
 	}
@@ -217,8 +217,8 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-// TestDrive counts denials apart, and gives up when there are many or something breaks.
-func TestDrive(t *testing.T) {
+// TestDrive_CountsDenials counts denials apart, and gives up when there are many or something breaks.
+func TestDrive_CountsDenials(t *testing.T) {
 	s := span{warmUp: time.Millisecond, measured: 50 * time.Millisecond}
 	drives := func(every int, err error) (*taking, error) {
 		n := 0
@@ -242,7 +242,7 @@ func TestDrive(t *testing.T) {
 	}
 }
 
-func TestProc(t *testing.T) {
+func TestProc_Parses(t *testing.T) {
 	d, err := parseStat([]byte("7 (a) b) S 1 7 7 0 -1 4194304 108 0 0 0 150 25 0 0 20 0 1 0 377594 2998272 448"))
 	if err != nil || d != 1750*time.Millisecond {
 		t.Errorf("stat: %v, %v", d, err)
@@ -263,7 +263,7 @@ func TestProc(t *testing.T) {
 	}
 }
 
-func TestWithoutAuthorizer(t *testing.T) {
+func TestWithoutAuthorizer_RemovesTheFilter(t *testing.T) {
 	config, err := os.ReadFile("../envoy.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestWithoutAuthorizer(t *testing.T) {
 	}
 }
 
-func TestFlags(t *testing.T) {
+func TestFlags_QuickAndOnly(t *testing.T) {
 	o, _, err := parseFlags([]string{"-quick", "-keys", "500"})
 	if err != nil || o.rounds != 1 || o.seconds != 1 || o.keys != 500 || !o.envoy {
 		t.Errorf("%+v, %v", o, err)
@@ -294,7 +294,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-func TestReport(t *testing.T) {
+func TestReport_Formats(t *testing.T) {
 	one := func(calls int, cpu time.Duration) *sample {
 		s := &sample{taking: &taking{calls: calls, took: time.Second}, cpu: cpu, memory: 25_000_000}
 		s.latency.add(time.Millisecond)

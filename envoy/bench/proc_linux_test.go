@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestThisProcess(t *testing.T) {
+func TestProc_ReadsThisProcess(t *testing.T) {
 	used, err := cpuTime(os.Getpid())
 	if err != nil || used <= 0 {
 		t.Errorf("this process has used %v, %v", used, err)

@@ -19,7 +19,7 @@ func read(t *testing.T, l Layout) []byte {
 	return shipped
 }
 
-func TestRenderChangesPlacesAndNothingElse(t *testing.T) {
+func TestLayout_RenderReplacesOnlyPlaces(t *testing.T) {
 	same := map[string]Places{
 		Loopback.File: {Listener: 10000, Admin: 9901, Upstream: 8080, Tollkeepers: []string{"127.0.0.1:9001"}},
 		TLS.File:      {Listener: 10443, Admin: 9901, Upstream: 8080, Tollkeepers: []string{"10.0.0.11:9001", "10.0.0.12:9001"}, Dir: "/etc/envoy/"},
@@ -49,7 +49,7 @@ func TestRenderChangesPlacesAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestRenderRefusesWhatItDoesNotKnow(t *testing.T) {
+func TestLayout_RenderRefusesOtherFiles(t *testing.T) {
 	shipped := string(read(t, Loopback))
 	places := Places{Tollkeepers: []string{"127.0.0.1:1"}}
 	missing := strings.Replace(shipped, "port_value: 9001}", "port_value: 9101}", 1)
@@ -65,7 +65,7 @@ func TestRenderRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestSupportedVersions(t *testing.T) {
+func TestFindEnvoy_SupportedVersions(t *testing.T) {
 	for version, want := range map[string]bool{
 		"1.40.0": true, "1.41.2": true, "2.0.0": true, "1.40.0-dev": true, "1.39.9": false, "1.4.0": false, "0.99.0": false,
 	} {
@@ -78,7 +78,7 @@ func TestSupportedVersions(t *testing.T) {
 	}
 }
 
-func TestInstallsOnceWhenManyAsk(t *testing.T) {
+func TestInstall_HappensOnce(t *testing.T) {
 	final := filepath.Join(t.TempDir(), "envoy", "1.40.0")
 	start := make(chan struct{})
 	var fills atomic.Int32
@@ -109,7 +109,7 @@ func TestInstallsOnceWhenManyAsk(t *testing.T) {
 	}
 }
 
-func TestFailedInstallLeavesNothing(t *testing.T) {
+func TestInstall_FailureLeavesNothing(t *testing.T) {
 	for name, fill := range map[string]func(dir string) error{
 		"no network":     func(string) error { return errors.New("no network") },
 		"empty package":  func(string) error { return nil },
@@ -133,7 +133,7 @@ func writeBinary(dir string, mode os.FileMode) error {
 	return os.WriteFile(filepath.Join(at, "envoy"), []byte("#!/bin/sh\n"), mode)
 }
 
-func TestEnvironmentChoosesEnvoy(t *testing.T) {
+func TestFindEnvoy_PrefersTheEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	if err := writeBinary(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestEnvironmentChoosesEnvoy(t *testing.T) {
 	}
 }
 
-func TestTailKeepsTheEnd(t *testing.T) {
+func TestTail_KeepsTheEnd(t *testing.T) {
 	var log tail
 	for range 5 {
 		if _, err := log.Write([]byte(strings.Repeat("x", keptLog))); err != nil {
@@ -164,7 +164,7 @@ func TestTailKeepsTheEnd(t *testing.T) {
 	}
 }
 
-func TestStartReportsWhyItFailed(t *testing.T) {
+func TestTollkeeper_StartReportsWhyItFailed(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "tollkeeper")
 	tries := filepath.Join(t.TempDir(), "tries")
 	for said, want := range map[string]int{"bind: address already in use": attempts, "the policy is broken": 1} {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-func TestUpstreamRemembersWhatReachedIt(t *testing.T) {
+func TestUpstream_RecordsRequests(t *testing.T) {
 	u, err := StartUpstream()
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ func decodeIstio(raw []byte, spec proto.Message) error {
 }
 
 // The overlays build, and every object in them is one of the real types.
-func TestEveryObjectIsOfItsType(t *testing.T) {
+func TestOverlays_ObjectsAreOfTheirTypes(t *testing.T) {
 	every(t, func(t *testing.T, w world) {
 		if len(w) == 0 {
 			t.Error("nothing in it")
@@ -96,7 +96,7 @@ func TestEveryObjectIsOfItsType(t *testing.T) {
 }
 
 // decode says no where a lax decoder would not.
-func TestDecodeIsStrict(t *testing.T) {
+func TestDecode_IsStrict(t *testing.T) {
 	for _, c := range []struct{ apiVersion, kind, json, want string }{
 		{"apps/v1", "Deployment", `{"spec": {"replica": 1}}`, "replica"},
 		{"apps/v1", "Deployment", `{"spec": {"Replicas": 1}}`, "Replicas"},
@@ -113,7 +113,7 @@ func TestDecodeIsStrict(t *testing.T) {
 }
 
 // What the overlays are for is in them.
-func TestOverlaysHoldWhatTheyPromise(t *testing.T) {
+func TestOverlays_HoldTheirObjects(t *testing.T) {
 	on := fromDisk()
 	for overlay, want := range map[string][]string{
 		"base": {

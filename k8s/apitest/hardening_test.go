@@ -131,7 +131,7 @@ func ofClientTraffic(p *egv1a1.ClientTrafficPolicy) *hcmv3.HttpConnectionManager
 }
 
 // The same request is treated in the same way, whoever configures Envoy: envoy/envoy.yaml is the original.
-func TestEveryoneHardensAlike(t *testing.T) {
+func TestHardening_IsTheSameEverywhere(t *testing.T) {
 	original, err := os.ReadFile(filepath.Join(repository, "envoy/envoy.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 )
 
 // What refers to each other agrees.
-func TestObjectsAgree(t *testing.T) {
+func TestOverlays_ObjectsAgree(t *testing.T) {
 	every(t, func(t *testing.T, w world) {
 		for _, name := range slices.Sorted(maps.Keys(agreements)) {
 			for _, fault := range agreements[name](w) {
@@ -24,7 +24,7 @@ func TestObjectsAgree(t *testing.T) {
 }
 
 // The tests above can fail: each of these mistakes is noticed, and by the check that is there for it.
-func TestMistakesAreNoticed(t *testing.T) {
+func TestAgreements_NoticeMistakes(t *testing.T) {
 	for name, c := range map[string]struct{ overlay, file, old, new, noticed string }{
 		"a field that is not there":     {"base", "base/deployment.yaml", "replicas: 1", "replica: 1", "replica"},
 		"two on the embedded store":     {"base", "base/deployment.yaml", "replicas: 1", "replicas: 2", "more than one"},
@@ -114,7 +114,7 @@ func notice(t *testing.T, overlay, file, old, with, noticed string) {
 }
 
 // The ConfigMap holds the shipped policies: all of them, as they are, and no tests.
-func TestPoliciesAreTheShippedOnes(t *testing.T) {
+func TestConfigMap_HoldsTheShippedPolicies(t *testing.T) {
 	w, err := build(fromDisk(), "base")
 	if err != nil {
 		t.Fatal(err)

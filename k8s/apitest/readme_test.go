@@ -45,7 +45,7 @@ func example(t *testing.T, first, with string) string {
 }
 
 // The folder of a user's own that the README shows builds, with every overlay in it, and does what is said.
-func TestReadmeFolder(t *testing.T) {
+func TestReadme_FolderBuilds(t *testing.T) {
 	p := openPage(t)
 	p.sh(t, "git clone")
 	p.write(t, "kustomization.yaml", example(t, "# kustomization.yaml", "images"), false)
@@ -87,7 +87,7 @@ func TestReadmeFolder(t *testing.T) {
 }
 
 // The rules that exempt requests are rules.
-func TestReadmeRules(t *testing.T) {
+func TestReadme_RulesAreValid(t *testing.T) {
 	raw, err := yaml.YAMLToJSON([]byte(example(t, "# rules of the AuthorizationPolicy", "")))
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ var (
 )
 
 // What the README points at is there.
-func TestReadmePointsAtWhatIsThere(t *testing.T) {
+func TestReadme_LinksExist(t *testing.T) {
 	text := readme(t)
 	var names []string
 	for _, m := range link.FindAllStringSubmatch(text, -1) {

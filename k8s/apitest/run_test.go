@@ -106,7 +106,7 @@ func mustBuild(t *testing.T, overlay string) world {
 }
 
 // What the ConfigMaps hold starts the binary; the probes find it ready; the CLI works as in `kubectl exec`; it ends in time.
-func TestTheConfigurationStartsTheServer(t *testing.T) {
+func TestBase_StartsTheServer(t *testing.T) {
 	w := mustBuild(t, "base")
 	p, a := serve(t, w, nil)
 	conn, err := grpc.NewClient(a.Health, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -152,7 +152,7 @@ func (p *pod) exec(t *testing.T, args ...string) string {
 }
 
 // The component for many replicas does not run on the embedded store, whatever the user does.
-func TestReplicasNeedASharedStore(t *testing.T) {
+func TestReplicas_NeedASharedStore(t *testing.T) {
 	w, err := buildWith(fromDisk(), combinations["replicas"])
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestReplicasNeedASharedStore(t *testing.T) {
 var metricName = regexp.MustCompile(`\btollkeeper_[a-z_]+`)
 
 // What the rules ask about is in the metrics, and these are served without a token.
-func TestRulesAskForMetricsThatAreThere(t *testing.T) {
+func TestRules_UseExistingMetrics(t *testing.T) {
 	w, err := buildWith(fromDisk(), combinations["standalone, metrics"])
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func fetch(t *testing.T, url string) string {
 }
 
 // doctor finds nothing in what is shipped that is worse than a note.
-func TestDoctorIsContent(t *testing.T) {
+func TestDoctor_FindsNothing(t *testing.T) {
 	on := fromDisk()
 	dir := t.TempDir()
 	for _, overlay := range overlays {

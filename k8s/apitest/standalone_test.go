@@ -143,7 +143,7 @@ func (s *stack) get(t *testing.T, path string, headers ...string) answer {
 }
 
 // The standalone overlay does what it is for, through a real Envoy: callers over TLS, checks over mTLS.
-func TestStandaloneEndToEnd(t *testing.T) {
+func TestStandalone_EndToEnd(t *testing.T) {
 	s := startStandalone(t)
 	s.tollkeeper.exec(t, "account", "create", "acme", "--plan", "free")
 	var key struct{ ID, Key string }
@@ -174,7 +174,7 @@ func TestStandaloneEndToEnd(t *testing.T) {
 }
 
 // Only a client with the certificate of Envoy may ask.
-func TestStandaloneAsksForACertificate(t *testing.T) {
+func TestStandalone_RequiresAClientCertificate(t *testing.T) {
 	w := mustBuild(t, "standalone")
 	secrets := issue(t, mustBuild(t, "standalone/cert-manager"))
 	_, a := serve(t, w, secrets)
@@ -202,7 +202,7 @@ func TestStandaloneAsksForACertificate(t *testing.T) {
 }
 
 // The configurations for Envoy are good to Envoy itself, not only to the types that they are written in.
-func TestEnvoyTakesItsConfigurations(t *testing.T) {
+func TestStandalone_EnvoyConfigurationsAreValid(t *testing.T) {
 	w := mustBuild(t, "standalone")
 	for _, name := range []string{"envoy", "upstream"} {
 		p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", name), "/bin/true", issue(t, mustBuild(t, "standalone/cert-manager")))

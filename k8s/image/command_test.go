@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestCommandLine(t *testing.T) {
+func TestRun_RefusesBadOptions(t *testing.T) {
 	for _, c := range []struct {
 		o    options
 		want string
@@ -27,8 +27,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestDescribe looks at a repository of its own.
-func TestDescribe(t *testing.T) {
+// TestDescribe_AsksGit looks at a repository of its own.
+func TestDescribe_AsksGit(t *testing.T) {
 	dir := t.TempDir()
 	git := func(args ...string) string {
 		t.Helper()
@@ -78,7 +78,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-func TestFullName(t *testing.T) {
+func TestReference_FullName(t *testing.T) {
 	for name, want := range map[string]string{
 		"tollkeeper:dev":                         "docker.io/library/tollkeeper:dev",
 		"team/tollkeeper:dev":                    "docker.io/team/tollkeeper:dev",
@@ -93,8 +93,8 @@ func TestFullName(t *testing.T) {
 	}
 }
 
-// TestWritesOverLayoutsOnly keeps a mistyped -out from costing somebody a folder.
-func TestWritesOverLayoutsOnly(t *testing.T) {
+// TestWriteLayout_ReplacesOnlyLayouts keeps a mistyped -out from costing somebody a folder.
+func TestWriteLayout_ReplacesOnlyLayouts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "oci")
 	old := []file{{name: "oci-layout", data: []byte("{}")}, {name: "stale", data: []byte("x")}}
 	if err := writeLayout(dir, old); err != nil {

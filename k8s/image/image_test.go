@@ -72,8 +72,8 @@ func execute(name string, env []string, args ...string) error {
 	return nil
 }
 
-// TestReproducible builds once more, in an environment that differs in what could show in the result.
-func TestReproducible(t *testing.T) {
+// TestImage_IsReproducible builds once more, in an environment that differs in what could show in the result.
+func TestImage_IsReproducible(t *testing.T) {
 	again := filepath.Join(t.TempDir(), "elsewhere")
 	if err := buildImage(again, "GOFLAGS=-tags=never", "GOAMD64=v2", "GOARM64=v8.1", "TZ=Asia/Tokyo", "LC_ALL=C", "TMPDIR="+t.TempDir()); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func decode(t *testing.T, data []byte, v any) {
 	}
 }
 
-func TestLayout(t *testing.T) {
+func TestImage_Layout(t *testing.T) {
 	p := pull(t)
 	if got := []digest.Digest{p.diffID}; !slices.Equal(got, p.config.RootFS.DiffIDs) {
 		t.Errorf("the layer unpacks to %v, and the config says %v", got, p.config.RootFS.DiffIDs)
@@ -204,7 +204,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestImage_Config(t *testing.T) {
 	p := pull(t)
 	c := p.config.Config
 	if c.User != "65532:65532" {
@@ -266,7 +266,7 @@ type entry struct {
 	data []byte
 }
 
-func TestFiles(t *testing.T) {
+func TestImage_Files(t *testing.T) {
 	all := pull(t).files
 	for name, e := range all {
 		isDir := strings.HasSuffix(name, "/")
@@ -305,7 +305,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-func TestBinaryNeedsNothing(t *testing.T) {
+func TestBinary_NeedsNothing(t *testing.T) {
 	data := pull(t).files["usr/local/bin/tollkeeper"].data
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
@@ -328,7 +328,7 @@ func TestBinaryNeedsNothing(t *testing.T) {
 	}
 }
 
-func TestSBOM(t *testing.T) {
+func TestSBOM_ListsEveryModule(t *testing.T) {
 	all := pull(t).files
 	inside := all["usr/share/doc/tollkeeper/sbom.cdx.json"].data
 	beside, err := os.ReadFile(filepath.Join(built, "sbom-linux-"+runtime.GOARCH+".cdx.json"))
@@ -364,8 +364,8 @@ func TestSBOM(t *testing.T) {
 	}
 }
 
-// TestDockerArchive reads the tar as docker load does, by its manifest.json.
-func TestDockerArchive(t *testing.T) {
+// TestDockerArchive_HoldsTheImage reads the tar as docker load does, by its manifest.json.
+func TestDockerArchive_HoldsTheImage(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(built, "tollkeeper-linux-"+runtime.GOARCH+".tar"))
 	if err != nil {
 		t.Fatal(err)

@@ -143,9 +143,9 @@ func (c *container) files(t *testing.T) []string {
 	return out
 }
 
-// TestRunsAsTheImageSays starts the image's entry point with its arguments and environment, as its user where the test
+// TestContainer_RunsAsTheImageSays starts the image's entry point with its arguments and environment, as its user where the test
 // may choose one. Only the ports are others, for the test not to need free ones, and the time that a check may take.
-func TestRunsAsTheImageSays(t *testing.T) {
+func TestContainer_RunsAsTheImageSays(t *testing.T) {
 	c := unpack(t)
 	before := c.files(t)
 	c.env = []string{"TOLLKEEPER_LISTEN_GRPC=127.0.0.1:0", "TOLLKEEPER_LISTEN_ADMIN=127.0.0.1:0", "TOLLKEEPER_REQUEST_TIMEOUT=10s"}
@@ -187,9 +187,9 @@ func TestRunsAsTheImageSays(t *testing.T) {
 	}
 }
 
-// TestRunsOwnPolicies starts the image with policies on its volume, and a plan in a time zone, of which the image holds
+// TestContainer_RunsOwnPolicies starts the image with policies on its volume, and a plan in a time zone, of which the image holds
 // no list.
-func TestRunsOwnPolicies(t *testing.T) {
+func TestContainer_RunsOwnPolicies(t *testing.T) {
 	c := unpack(t)
 	const policies = "/var/lib/tollkeeper/policies"
 	c.run(t, "policy", "init", policies)
