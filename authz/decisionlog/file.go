@@ -6,17 +6,17 @@ import (
 	"os"
 )
 
-// File is a log file that others may move, remove or empty while it is written to, as logrotate does. Lines go to whatever
-// has its name. It is for one Log, and not safe for concurrent use.
+// File is a log file that other programs, such as logrotate, may move, remove or empty at any time. Lines go to the file that
+// has its name. It belongs to one Log and is not safe for concurrent use.
 type File struct {
 	path    string
 	file    *os.File
-	fresh   bool // nothing of ours was written to it yet
+	fresh   bool // this process has not written to it yet
 	failing bool
 	log     *slog.Logger
 }
 
-// OpenFile opens a file to append to, and makes it if it is not there.
+// OpenFile opens a file for appending. It creates the file if there is none.
 func OpenFile(path string, log *slog.Logger) (*File, error) {
 	file, err := appendTo(path)
 	if err != nil {
@@ -25,7 +25,7 @@ func OpenFile(path string, log *slog.Logger) (*File, error) {
 	return &File{path: path, file: file, fresh: true, log: log}, nil
 }
 
-// appendTo opens a file for appending, so that whoever empties it does not leave a hole.
+// appendTo opens a file in append mode, so that there is no hole in it after another program has emptied it.
 func appendTo(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
@@ -35,25 +35,25 @@ func (f *File) Write(p []byte) (int, error) { return f.file.Write(p) }
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
 
-// follow opens the file anew if it is not the one of its name any more. If that fails, lines go on to where the old one
-// was moved to. It returns whether what is written next must not go on behind what is there: the end of a line is missing.
+// follow opens the file anew if another one has its name, or none. If that fails, lines still go to the old file, wherever it
+// was moved. It returns whether the file ends with half a line.
 func (f *File) follow() (torn bool) {
 	was, err := f.file.Stat()
-	if err != nil || !was.Mode().IsRegular() { // what is no file is not moved
+	if err != nil || !was.Mode().IsRegular() { // pipes and devices are not rotated
 		return false
 	}
 	if now, err := os.Stat(f.path); err != nil || !os.SameFile(was, now) {
 		next, err := appendTo(f.path)
 		if err != nil {
 			if !f.failing {
-				f.log.Error("decision log was moved and cannot be opened anew: decisions go on into the file that was moved", "error", err)
+				f.log.Error("decision log was moved and cannot be opened anew: decisions still go to the file that was moved", "error", err)
 			}
 			f.failing = true
 			return false
 		}
 		_ = f.file.Close()
 		f.file, f.fresh, f.failing = next, true, false
-		f.log.Info("decision log opened anew, for its file was moved or removed", "path", f.path)
+		f.log.Info("decision log opened anew: its file was moved or removed", "path", f.path)
 	}
 	if !f.fresh {
 		return false
@@ -62,11 +62,11 @@ func (f *File) follow() (torn bool) {
 	return cutOff(f.path)
 }
 
-// cutOff reports whether a file ends within a line, as a crash leaves it.
+// cutOff reports whether a file ends with half a line, as after a crash.
 func cutOff(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
-		return false // it may be ours to write and not to read
+		return false // this process may be allowed to write it but not to read it
 	}
 	defer func() { _ = f.Close() }()
 	var last [1]byte

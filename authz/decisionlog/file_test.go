@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// rotation is a log on a file, with a writer that is run by hand.
+// rotation is a log on a file. The test runs its writer.
 type rotation struct {
 	*testing.T
 	path string
@@ -33,9 +33,8 @@ func newRotation(t *testing.T, before string) *rotation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Log{log: slog.New(slog.DiscardHandler), some: make(chan struct{}, 1)}
-	l.pending.Store(newBatch(pendingMax))
-	r := &rotation{t, path, l, newWriter(file, l), file}
+	l := newLog(slog.New(slog.DiscardHandler))
+	r := &rotation{t, path, l, &writer{w: file, l: l}, file}
 	t.Cleanup(func() { _ = file.Close() })
 	return r
 }
@@ -47,7 +46,7 @@ func (r *rotation) decide(n int) {
 	r.out.flush()
 }
 
-// want checks that a file holds that many lines, all whole.
+// want checks that a file has that many lines, all of them whole.
 func (r *rotation) want(path string, n int) {
 	r.Helper()
 	raw, err := os.ReadFile(path)
@@ -90,10 +89,10 @@ func TestFile_MovedOrRemoved(t *testing.T) {
 	r.decide(1)
 	r.want(r.path, 1)
 
-	// Nothing has to be decided for a file to be let go of.
+	// No decision is needed for a moved file to be closed.
 	r.do(os.Rename(r.path, r.path+".3"))
 	r.l.Reopen()
-	<-r.l.some
+	<-r.l.wake
 	r.out.flush()
 	r.want(r.path, 0)
 	if n := r.l.Dropped(); n != 0 {
@@ -110,14 +109,14 @@ func TestFile_Emptied(t *testing.T) {
 	r.want(r.path, 2)
 }
 
-// TestFile_CannotBeMadeAnew: decisions go on into the file that was moved, and come back when it can be made.
+// TestFile_CannotBeMadeAnew: decisions still go to the file that was moved, until a new file can be made.
 func TestFile_CannotBeMadeAnew(t *testing.T) {
 	r := newRotation(t, "")
 	said := new(bytes.Buffer)
 	r.file.log = slog.New(slog.NewTextHandler(said, nil))
 	r.decide(1)
 	r.do(os.Rename(r.path, r.path+".1"))
-	r.do(os.Mkdir(r.path, 0o700)) // root may write anywhere, but not to a folder
+	r.do(os.Mkdir(r.path, 0o700)) // root may write anywhere, but not into a folder
 	r.decide(2)
 	r.decide(2)
 	r.want(r.path+".1", 5)
@@ -129,7 +128,7 @@ func TestFile_CannotBeMadeAnew(t *testing.T) {
 	}
 }
 
-// TestFile_HalfALine: what a crash left does not spoil the first line, and half a line stays where it is.
+// TestFile_HalfALine: half a line from before a crash does not spoil the next one, and stays in its file.
 func TestFile_HalfALine(t *testing.T) {
 	r := newRotation(t, `{"decision_id":"d0"`)
 	r.decide(2)
@@ -143,7 +142,7 @@ func TestFile_HalfALine(t *testing.T) {
 	r.want(r.path, 2)
 }
 
-// TestFile_RotatedUnderLoad moves the file again and again while many decide, and counts all lines.
+// TestFile_RotatedUnderLoad moves the file again and again during many decisions, and counts all lines.
 func TestFile_RotatedUnderLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "decisions.log")
 	file, err := OpenFile(path, slog.New(slog.DiscardHandler))

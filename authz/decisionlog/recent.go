@@ -2,22 +2,21 @@ package decisionlog
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"sync"
 )
 
-// keptBytes is how much is kept of denials, and as much of allows: between one and two times this many bytes of lines.
+// keptBytes is how many bytes of lines are kept of denials, and as many of allows: between once and twice this number.
 const keptBytes = 4 << 20
 
-// recent keeps the lines of recent decisions in memory, denials apart from allows: a stream of the one must not drive out
-// the few of the other. The log's writer fills it with whole batches, so a check does nothing for it.
+// recent keeps the lines of recent decisions in memory. Denials are apart from allows, so that many of the one do not push
+// out the few of the other. The log's writer fills it, so it costs a check nothing.
 type recent struct {
 	mu              sync.Mutex
 	denied, allowed generations
 }
 
-// generations are lines in the order in which they came. The older half is dropped whole when the newer one is full.
+// generations are lines in the order in which they came. When young is full, old is dropped whole and young becomes old.
 type generations struct{ young, old []byte }
 
 func (g *generations) add(line []byte) {
@@ -27,7 +26,7 @@ func (g *generations) add(line []byte) {
 	g.young = append(g.young, line...)
 }
 
-// find returns the last line that has the text in it, nil if there is none.
+// find returns the last line that contains the text, nil if there is none.
 func (g *generations) find(text []byte) []byte {
 	for _, lines := range [...][]byte{g.young, g.old} {
 		if at := bytes.LastIndex(lines, text); at >= 0 {
@@ -47,7 +46,7 @@ func (r *recent) add(lines []byte) {
 		n := bytes.IndexByte(lines, '\n') + 1
 		line := lines[:n]
 		lines = lines[n:]
-		// What stands before the mark is ours alone, so that no text of a caller can hold it.
+		// No text of a caller stands before the mark, so no caller can forge it.
 		if bytes.Contains(line[:min(n, 160)], deniedMark) {
 			r.denied.add(line)
 		} else {
@@ -58,7 +57,7 @@ func (r *recent) add(lines []byte) {
 
 // find returns the decision with that id, or else the last one about a request with it.
 func (r *recent) find(id string) (Line, bool) {
-	// Quotes inside a text are escaped, so this stands where a member begins and nowhere else.
+	// Quotes inside a text are escaped, so this matches only where a member begins.
 	for _, member := range [...]string{`{"decision_id":`, `,"request_id":`} {
 		text := appendText([]byte(member), id)
 		if line, ok := r.last(text); ok {
@@ -78,23 +77,4 @@ func (r *recent) last(text []byte) (last Line, found bool) {
 		}
 	}
 	return last, found
-}
-
-// Find returns a recent decision by its id, or the last one about the request with that x-request-id. It sees every
-// decision that was recorded before it was called, as long as the log can be written.
-func (l *Log) Find(ctx context.Context, id string) (Line, bool) {
-	if id == "" {
-		return Line{}, false
-	}
-	there := make(chan struct{})
-	select {
-	case l.asked <- there:
-		select {
-		case <-there:
-		case <-ctx.Done():
-		}
-	case <-l.done:
-	case <-ctx.Done(): // the writer is stuck: what it wrote before is still there
-	}
-	return l.recent.find(id)
 }

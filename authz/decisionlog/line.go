@@ -1,0 +1,74 @@
+package decisionlog
+
+import (
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+)
+
+// Line is one decision as it is written.
+type Line struct {
+	DecisionID string       `json:"decision_id"`
+	At         time.Time    `json:"at"`
+	TookUS     int64        `json:"took_us"`
+	Allowed    bool         `json:"allowed"`
+	Status     int          `json:"status,omitempty"`
+	Reason     authz.Reason `json:"reason,omitempty"`
+	DryRun     authz.Reason `json:"dry_run_reason,omitempty"`
+	Cause      string       `json:"cause,omitempty"`
+	KeyStatus  string       `json:"key_status,omitempty"`
+	KeyID      string       `json:"key_id,omitempty"`
+	KeyHint    string       `json:"key_hint,omitempty"` // see check.Entry
+	Token      string       `json:"token_status,omitempty"`
+	TokenFault string       `json:"token_fault,omitempty"`
+	TokenID    string       `json:"token_id,omitempty"`
+	Issuer     string       `json:"issuer,omitempty"`
+	Subject    string       `json:"subject,omitempty"`
+	Account    string       `json:"account,omitempty"`
+	Plan       string       `json:"plan,omitempty"`
+	Charge     authz.Charge `json:"charge,omitempty"`
+	Method     string       `json:"method,omitempty"`
+	Host       string       `json:"host,omitempty"`
+	Path       string       `json:"path,omitempty"`
+	Peer       string       `json:"peer,omitempty"` // the client of the proxy: an IP address, or the path of a socket
+	RequestID  string       `json:"request_id,omitempty"`
+	Policy     string       `json:"policy,omitempty"`
+
+	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	PolicyErrors []string `json:"policy_errors,omitempty"`
+}
+
+func lineOf(e *check.Entry) Line {
+	line := Line{
+		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
+		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.DryRunReason, Cause: e.Cause,
+		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, KeyHint: e.KeyHint, Account: e.Facts.Account.ID, Plan: e.Plan,
+		Charge: e.Charge, Policy: e.Revision, PolicyErrors: e.PolicyErrors, Peer: peerOf(e.Request),
+	}
+	if t := &e.Facts.Token; t.Status != authz.TokenMissing {
+		line.Token, line.TokenFault, line.TokenID, line.Issuer, line.Subject = string(t.Status), t.Fault, t.ID, t.Issuer, t.Subject
+	}
+	if h := e.Request.HTTP; h != nil {
+		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")
+		line.Path, _, _ = strings.Cut(h.Path, "?")
+	}
+	return line
+}
+
+// peerOf is the address of the client as the proxy saw it, "" if it did not say.
+func peerOf(r *authz.Request) string {
+	if r.Source == nil || r.Source.Address == nil {
+		return ""
+	}
+	switch a := r.Source.Address; {
+	case a.Socket != nil:
+		return a.Socket.Address
+	case a.Pipe != nil:
+		return a.Pipe.Path
+	case a.Internal != nil:
+		return a.Internal.ServerListenerName
+	}
+	return ""
+}
