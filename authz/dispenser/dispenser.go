@@ -36,9 +36,10 @@ type Dispenser struct {
 	mu      sync.Mutex
 	refunds []quota.SettleRequest // that did not get through
 
-	calls  sync.WaitGroup // ledger calls in flight
-	ctx    context.Context
-	cancel context.CancelFunc
+	calls       sync.WaitGroup // ledger calls in flight
+	ctx         context.Context
+	cancel      context.CancelFunc
+	stopRecalls func()
 }
 
 // callTimeout bounds one call to the ledger. It is longer than any check waits: the call goes on for those who come next.
@@ -54,9 +55,7 @@ func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
 		ledger: l, node: node, name: string(node), now: now, base: now(), spawn: func(f func()) { go f() },
 		leases: xsync.NewMap[bucketKey, *bucketLease](), ctx: ctx, cancel: cancel,
 	}
-	if r, ok := l.(quota.Recaller); ok {
-		r.OnRecall(node, d.giveBack)
-	}
+	d.stopRecalls = l.OnRecall(node, d.giveBack)
 	return d
 }
 
@@ -175,6 +174,7 @@ func (d *Dispenser) Sweep(ctx context.Context) {
 // given back; those are stranded.
 func (d *Dispenser) Close(ctx context.Context) error {
 	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, t *bucketLease) error { return t.retire(ctx) }))
+	d.stopRecalls()
 	d.cancel()
 	d.calls.Wait()
 	if n := d.leases.Size(); n > 0 {

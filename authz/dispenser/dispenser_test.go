@@ -76,35 +76,38 @@ func reserve(t *testing.T, d *dispenser.Dispenser, c authz.Charge, limits ...aut
 	return r, facts
 }
 
-func TestConcurrentReservationsAreExact(t *testing.T) {
+func TestDispenser_ConcurrentReservationsAreExact(t *testing.T) {
 	for _, nodes := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
-			ledger := memory.NewLedger(time.Now)
-			limit := daily(1000)
-			var ds []*dispenser.Dispenser
-			for n := range nodes {
-				ds = append(ds, dispenser.New(ledger, quota.NodeID(fmt.Sprint(n)), time.Now))
-			}
-			var admitted, refused atomic.Int64
-			var wg sync.WaitGroup
-			for i := range 2000 {
-				wg.Go(func() {
-					if r, _ := reserve(t, ds[i%nodes], authz.Charge{"daily": 1}, limit); r != nil {
-						admitted.Add(1)
-					} else {
-						refused.Add(1)
-					}
-				})
-			}
-			wg.Wait()
-			got := balance(t, ledger, limit, ds...)
-			if nodes == 1 && admitted.Load() != 1000 {
-				t.Errorf("admitted %d, want exactly 1000", admitted.Load())
-			}
-			if admitted.Load() > 1000 || got.Spent != admitted.Load() {
-				t.Errorf("admitted %d, refused %d, ledger says %+v", admitted.Load(), refused.Load(), got)
+			eachStore(t, func(t *testing.T, ledger quota.Ledger) { concurrentReservations(t, ledger, nodes) })
+		})
+	}
+}
+
+func concurrentReservations(t *testing.T, ledger quota.Ledger, nodes int) {
+	limit := daily(1000)
+	var ds []*dispenser.Dispenser
+	for n := range nodes {
+		ds = append(ds, dispenser.New(ledger, quota.NodeID(fmt.Sprint(n)), time.Now))
+	}
+	var admitted, refused atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 2000 {
+		wg.Go(func() {
+			if r, _ := reserve(t, ds[i%nodes], authz.Charge{"daily": 1}, limit); r != nil {
+				admitted.Add(1)
+			} else {
+				refused.Add(1)
 			}
 		})
+	}
+	wg.Wait()
+	got := balance(t, ledger, limit, ds...)
+	if nodes == 1 && admitted.Load() != 1000 {
+		t.Errorf("admitted %d, want exactly 1000", admitted.Load())
+	}
+	if admitted.Load() > 1000 || got.Spent != admitted.Load() {
+		t.Errorf("admitted %d, refused %d, ledger says %+v", admitted.Load(), refused.Load(), got)
 	}
 }
 
@@ -410,29 +413,22 @@ func (r *reportsOnLease) Lease(ctx context.Context, req quota.LeaseRequest) (quo
 	return r.Ledger.Lease(ctx, req)
 }
 
-// TestRecallBeforeExhausted has a node that holds units which another one needs.
-func TestRecallBeforeExhausted(t *testing.T) {
-	ledger := memory.NewLedger(time.Now)
-	a, b := dispenser.New(ledger, "a", time.Now), dispenser.New(ledger, "b", time.Now)
-	limit := daily(100)
-	if r, _ := reserve(t, a, authz.Charge{"daily": 1}, limit); r == nil {
-		t.Fatal("refused")
-	}
-	admitted := 1
-	for {
-		r, facts := reserve(t, b, authz.Charge{"daily": 1}, limit)
-		if r == nil {
-			if facts[0].State != authz.QuotaExhausted {
-				t.Errorf("state %q", facts[0].State)
-			}
-			break
+// TestDispenser_RecallsBeforeItRefuses has one node need the units that another holds. A node that is closed is asked no
+// more.
+func TestDispenser_RecallsBeforeItRefuses(t *testing.T) {
+	eachStore(t, func(t *testing.T, ledger quota.Ledger) {
+		a, b, c := dispenser.New(ledger, "a", time.Now), dispenser.New(ledger, "b", time.Now), dispenser.New(ledger, "c", time.Now)
+		limit := daily(100)
+		takeSome(t, a, limit, 1)
+		takeSome(t, c, limit, 1)
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		admitted++
-	}
-	if admitted != 100 {
-		t.Errorf("%d of 100 units were to be had", admitted)
-	}
-	balance(t, ledger, limit, a, b)
+		if got := takeAll(t, b, limit); got != 98 {
+			t.Errorf("%d units to be had, want the 98 that are left", got)
+		}
+		balance(t, ledger, limit, a, b)
+	})
 }
 
 // TestPeriodEndReturnsTheLease has a lease that outlives its period: what is left of it goes back on the period's page.
@@ -542,7 +538,7 @@ func TestAColdKeyWaitsForOneCall(t *testing.T) {
 // TestIdleKeysAreForgotten uses very many keys once each: when they are idle, their leases go back, and so does memory.
 func TestIdleKeysAreForgotten(t *testing.T) {
 	const keys = 200_000
-	ledger := &counting{}
+	ledger := &counting{Ledger: memory.NewLedger(time.Now)}
 	d := dispenser.New(ledger, "n", time.Now)
 	limits, facts := []authz.Limit{daily(1000)}, make([]authz.QuotaFact, 1)
 	var r authz.Reservation
@@ -583,7 +579,7 @@ type counting struct {
 
 func (c *counting) Lease(_ context.Context, r quota.LeaseRequest) (quota.Lease, error) {
 	c.held.Add(r.Want - r.Spent)
-	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Counted: r.Want, Until: time.Hour}, nil
+	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Counted: r.Want, Nodes: 1, Until: time.Hour}, nil
 }
 
 func (c *counting) Return(_ context.Context, r quota.ReturnRequest) error {

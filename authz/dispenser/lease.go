@@ -55,8 +55,8 @@ const (
 	// The first lease of a bucket is that many units, or that part of the limit: before it is known how busy the bucket
 	// is, little is risked, and large limits are not leased in small change.
 	firstLease, firstShare = 16, 200
-	// leastShared is the smallest lease where units can be recalled from others: the last ones would cost a call each,
-	// and a node that got its first lease risked as many.
+	// leastShared is the smallest lease where other nodes want units as well: the last ones would cost a call each. What one
+	// node then lacks is recalled from another. A node alone takes down to one unit, so that a crash forfeits little.
 	leastShared = firstLease
 	// recheck is how long "nothing is left" is believed before the ledger is asked again: others may have returned
 	// units, or somebody may have paid elsewhere. It bounds how long somebody is refused while units lie idle: within
@@ -205,18 +205,17 @@ func (t *bucketLease) ahead(l *authz.Limit) {
 	}
 }
 
-// recallLocked asks other nodes to give back what they hold, unless that was done within recheck, and reports whether
-// there is a reason to ask the ledger again. It releases the lock while it waits.
+// recallLocked asks other nodes to give back what they hold, unless that was done within recheck, and reports whether it
+// did, and so the ledger has to be asked again. It releases the lock while it waits.
 func (t *bucketLease) recallLocked(ctx context.Context, now time.Time) bool {
-	r, ok := t.d.ledger.(quota.Recaller)
-	if !ok || t.elsewhere == 0 || now.Sub(t.recalled) < recheck {
+	if t.elsewhere == 0 || now.Sub(t.recalled) < recheck {
 		return false
 	}
 	t.recalled = now
 	t.mu.Unlock()
-	err := r.Recall(ctx, t.d.node, t.bucket)
+	t.d.ledger.Recall(ctx, t.d.node, t.bucket)
 	t.mu.Lock()
-	return err == nil
+	return true
 }
 
 // callLocked has the ledger asked for that many units under a limit, or joins the call under way, and waits. It releases
@@ -306,7 +305,7 @@ func (t *bucketLease) sizeLocked(h *holding, left int64, l *authz.Limit) int64 {
 		t.size = max(firstLease, room/firstShare)
 	}
 	least := int64(1)
-	if _, ok := t.d.ledger.(quota.Recaller); ok {
+	if t.nodes > 1 {
 		least = leastShared
 	}
 	if room == 0 { // there may be units under another limit, for which the size has to stay
@@ -335,7 +334,7 @@ func (t *bucketLease) answerLocked(r request, lease quota.Lease, err error) {
 			h = newHolding(t, lease.Period)
 		}
 		h.refill(lease, r.made, r.Limit.Units)
-		t.nodes, t.elsewhere = max(1, lease.Nodes), lease.Elsewhere
+		t.nodes, t.elsewhere = lease.Nodes, lease.Elsewhere
 		h.low.Store(r.low)
 		t.holding.Store(h)
 		t.surrenderLocked(h, &r.Limit)

@@ -27,14 +27,15 @@ var (
 
 // world is one simulated installation.
 type world struct {
-	rng    *rand.Rand
-	seed   uint64
-	limit  authz.Limit
-	bucket quota.Bucket
-	now    time.Time
-	book   quota.Book
-	nodes  []*simNode
-	faulty bool
+	rng     *rand.Rand
+	seed    uint64
+	limit   authz.Limit
+	bucket  quota.Bucket
+	now     time.Time
+	book    quota.Book
+	recalls quota.LocalNodes
+	nodes   []*simNode
+	faulty  bool
 	// Three ways to break dispensers, which the simulation has to notice: they believe that a lease has no term, that
 	// no other node holds any units, or that everything in hand may be spent after the limit was lowered.
 	forgetful, alone, lavish bool
@@ -104,6 +105,9 @@ func (n *simNode) boot() {
 	if p := n.w.page(); p != nil && n.d != nil {
 		n.w.lost += p.Held[n.d.node].Units
 	}
+	if n.d != nil {
+		n.d.stopRecalls()
+	}
 	n.w.crashes++
 	n.name = n.w.crashes
 	n.todo, n.open, n.at = nil, nil, nil
@@ -160,6 +164,9 @@ func (w *world) refuse(n *simNode) {
 	long := func(since time.Time) bool { return w.now.Sub(since) >= recheck }
 	if long(w.dryAt) {
 		w.failf("node %s refused at %v, and the ledger had units since %v", n.d.node, w.now, w.dryAt)
+	}
+	if n.cut || !long(n.mended) {
+		return // it reaches no other node, or did not when it last recalled
 	}
 	for _, m := range w.nodes {
 		if m != n && !m.cut && long(m.mended) && long(m.emptyAt) {
@@ -239,16 +246,23 @@ func (l link) Balance(_ context.Context, b quota.Bucket, m authz.Limit) (quota.B
 	return l.book.Balance(b, m, l.now), nil
 }
 
-func (l link) OnRecall(quota.NodeID, func(context.Context, quota.Bucket)) {}
+func (l link) Forget(context.Context) (int, error) { return 0, nil }
 
-func (l link) Recall(context.Context, quota.NodeID, quota.Bucket) error {
-	for _, other := range l.nodes {
-		if other != l.n && !other.cut {
-			other.d.giveBack(expired, l.bucket)
+// OnRecall hears what comes through the node's line. The node does not wait for the ledger: what it gives back is under
+// way when the recall returns.
+func (l link) OnRecall(node quota.NodeID, giveBack func(context.Context, quota.Bucket)) (stop func()) {
+	return l.recalls.OnRecall(node, func(_ context.Context, b quota.Bucket) {
+		if !l.n.cut {
+			giveBack(expired, b)
 		}
+	})
+}
+
+func (l link) Recall(_ context.Context, node quota.NodeID, b quota.Bucket) {
+	if !l.n.cut {
+		l.recalls.Recall(context.Background(), node, b)
+		l.observe()
 	}
-	l.observe()
-	return nil
 }
 
 // ask has a client ask the node for one unit. If the node has to ask the ledger first, the client asks again when it has.

@@ -167,22 +167,15 @@ type Ledger interface {
 	Credit(ctx context.Context, r CreditRequest) (Balance, error)
 	Reset(ctx context.Context, r ResetRequest) (Balance, error)
 	Balance(ctx context.Context, b Bucket, l authz.Limit) (Balance, error)
-}
 
-// Recaller is a ledger over which nodes can ask each other for units, so that nobody is refused while units lie idle
-// somewhere. It is optional: where one process has the ledger to itself there is nobody to ask.
-type Recaller interface {
-	// Recall asks every other node to give back what it holds of the bucket, and returns when they have, or when ctx
-	// ends. Nodes that do not answer keep what they hold.
-	Recall(ctx context.Context, node NodeID, b Bucket) error
-	// OnRecall has f called whenever another node recalls a bucket. It is called once for each node, before any Recall.
-	OnRecall(node NodeID, f func(ctx context.Context, b Bucket))
-}
+	// OnRecall has giveBack called whenever another node recalls a bucket, until stop is called. giveBack returns the
+	// units that the node holds of the bucket to the ledger. A node calls OnRecall once, before its first lease.
+	OnRecall(node NodeID, giveBack func(ctx context.Context, b Bucket)) (stop func())
+	// Recall asks every other node for what it holds of the bucket. It returns when each has given it back, or when ctx
+	// ends. A node that cannot be reached keeps what it holds, so the caller MUST ask the ledger what came back.
+	Recall(ctx context.Context, node NodeID, b Bucket)
 
-// Forgetter is a ledger that can forget counts that nothing depends on any more, so that callers who came once do not
-// fill the disk. It is optional.
-type Forgetter interface {
-	// Forget forgets every book of which Book.Forgettable says so, and returns how many. It MAY stop when ctx ends, and goes
-	// on where it stopped when it is called again.
+	// Forget deletes the books on which nothing depends any more (Book.Forgettable), so that callers who came once do not
+	// fill the disk, and returns how many. It MAY stop when ctx ends, and goes on where it stopped at the next call.
 	Forget(ctx context.Context) (int, error)
 }

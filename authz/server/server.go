@@ -425,15 +425,13 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 		prune()
 		every(ctx, pruneEvery, prune)
 	})
-	if ledger, ok := s.stores.ledger.(quota.Forgetter); ok {
-		wg.Go(func() {
-			every(ctx, forgetEvery, func() {
-				if _, err := ledger.Forget(ctx); err != nil && ctx.Err() == nil {
-					s.log.Error("counts that are over not forgotten", "error", err)
-				}
-			})
+	wg.Go(func() {
+		every(ctx, forgetEvery, func() {
+			if _, err := s.stores.ledger.Forget(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("counts that are over not forgotten", "error", err)
+			}
 		})
-	}
+	})
 	wg.Go(func() { s.rules.Run(ctx) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // before Run goes on: unheeded, the signal would end the process

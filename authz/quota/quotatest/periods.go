@@ -88,7 +88,7 @@ func clockBack(f *fixture) {
 func forgets(f *fixture) {
 	forget := func(want int) {
 		f.Helper()
-		if got, err := f.ledger.(quota.Forgetter).Forget(f.ctx()); err != nil || got != want {
+		if got, err := f.ledger.Forget(f.ctx()); err != nil || got != want {
 			f.Fatalf("%d forgotten, want %d: %v", got, want, err)
 		}
 	}
@@ -186,7 +186,7 @@ func clockBehind(f *fixture) {
 			f.Fatalf("%s: lease while the clock is behind: %+v", window, got)
 		}
 		f.clock.Advance(years)
-		if n, err := f.ledger.(quota.Forgetter).Forget(f.ctx()); err != nil || n != 0 {
+		if n, err := f.ledger.Forget(f.ctx()); err != nil || n != 0 {
 			f.Fatalf("%s: %d forgotten: %v", window, n, err)
 		}
 		if got := f.lease("a", l, 8, 10); got.Granted != 0 || !got.Period.Same(period) {

@@ -100,7 +100,7 @@ func (w *write) putLegacyBook(bucket quota.Bucket, old *quota.Book) error {
 // forgetChunk is how many books are looked at in one transaction.
 const forgetChunk = 2000
 
-// Forget is quota.Forgetter. It looks at a part of the books at a time, so that no write waits for it long.
+// Forget is quota.Ledger.Forget. It looks at a part of the books at a time, so that no write waits for it long.
 func (s *Ledger) Forget(ctx context.Context) (int, error) {
 	n, from := 0, []byte(nil)
 	for {

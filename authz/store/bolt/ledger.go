@@ -13,15 +13,15 @@ import (
 )
 
 // Ledger is a quota.Ledger. The arithmetic is that of quota.Book; this file loads books, keeps them, and remembers ids.
-type Ledger struct{ db *DB }
+type Ledger struct {
+	db                *DB
+	*quota.LocalNodes // one process has the file to itself
+}
 
-var (
-	_ quota.Ledger    = (*Ledger)(nil)
-	_ quota.Forgetter = (*Ledger)(nil)
-)
+var _ quota.Ledger = (*Ledger)(nil)
 
 // Ledger returns the quotas of the file.
-func (db *DB) Ledger() *Ledger { return &Ledger{db: db} }
+func (db *DB) Ledger() *Ledger { return &Ledger{db, &db.nodes} }
 
 // Lease is quota.Ledger.Lease.
 func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {

@@ -24,6 +24,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
 // ErrInUse says that another process has the file.
@@ -52,6 +53,7 @@ type DB struct {
 	now     func() time.Time
 	cache   atomic.Pointer[keyCache] // nil once closed
 	views   atomic.Uint64
+	nodes   quota.LocalNodes // that lease from the file
 }
 
 // viewsPerDrop is after how many reads of the file its pages leave the memory. What is asked for often is kept elsewhere

@@ -12,6 +12,7 @@ import (
 
 // Ledger is a quota.Ledger.
 type Ledger struct {
+	quota.LocalNodes
 	now func() time.Time
 
 	mu      sync.Mutex
@@ -19,7 +20,6 @@ type Ledger struct {
 	journal map[string]entry   // credits and resets by ID
 	settled map[string]settled // by ID
 	order   []string           // the ids in settled, oldest first
-	nodes   map[quota.NodeID]func(context.Context, quota.Bucket)
 }
 
 // entry is what an ID of a credit or a reset was used for.
@@ -34,11 +34,7 @@ type settled struct {
 	answer quota.Settlement
 }
 
-var (
-	_ quota.Ledger    = (*Ledger)(nil)
-	_ quota.Recaller  = (*Ledger)(nil)
-	_ quota.Forgetter = (*Ledger)(nil)
-)
+var _ quota.Ledger = (*Ledger)(nil)
 
 // NewLedger makes an empty ledger with that clock.
 func NewLedger(now func() time.Time) *Ledger {
@@ -47,32 +43,7 @@ func NewLedger(now func() time.Time) *Ledger {
 		books:   make(map[quota.Bucket]*quota.Book),
 		journal: make(map[string]entry),
 		settled: make(map[string]settled),
-		nodes:   make(map[quota.NodeID]func(context.Context, quota.Bucket)),
 	}
-}
-
-// OnRecall is quota.Recaller.OnRecall.
-func (s *Ledger) OnRecall(node quota.NodeID, f func(context.Context, quota.Bucket)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.nodes[node] = f
-}
-
-// Recall is quota.Recaller.Recall.
-func (s *Ledger) Recall(ctx context.Context, node quota.NodeID, b quota.Bucket) error {
-	s.mu.Lock()
-	others := maps.Clone(s.nodes)
-	s.mu.Unlock()
-	delete(others, node)
-	var wg sync.WaitGroup
-	for _, f := range others {
-		wg.Go(func() { f(ctx, b) })
-	}
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return authz.Errorf(authz.KindUnavailable, "recall: %w", err)
-	}
-	return nil
 }
 
 // Lease is quota.Ledger.Lease.
@@ -163,7 +134,7 @@ func (s *Ledger) Balance(_ context.Context, b quota.Bucket, l authz.Limit) (quot
 	return s.bookLocked(b).Balance(b, l, s.clock()), nil
 }
 
-// Forget is quota.Forgetter.
+// Forget is quota.Ledger.Forget.
 func (s *Ledger) Forget(context.Context) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
