@@ -28,24 +28,24 @@ func TestLayout_RenderReplacesOnlyPlaces(t *testing.T) {
 	for _, l := range []Layout{Loopback, TLS, Sidecar} {
 		shipped := read(t, l)
 		out, err := l.Render(shipped, same[l.File])
-		// Listeners of tests are on loopback, whatever is shipped.
+		// Render always moves the listener to loopback.
 		want := strings.NewReplacer("{address: 0.0.0.0, port_value: 10", "{address: 127.0.0.1, port_value: 10").Replace(string(shipped))
 		if err != nil || string(out) != want {
 			t.Errorf("%s: rendering the shipped places: %v, changed %v", l.File, err, string(out) != want)
 		}
 	}
-	// The listener's new port is the shipped port of the upstream: it must not be replaced again.
+	// The listener's new port is the shipped port of the upstream, and must not be replaced again.
 	out, err := TLS.Render(read(t, TLS), Places{Listener: 8080, Admin: 2, Upstream: 4, Tollkeepers: []string{"127.0.0.1:3", "unix:/x"}, Dir: "/tmp/y/"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"port_value: 8080}", "port_value: 2}", "port_value: 3}", "port_value: 4}", "{pipe: {path: /x}}"} {
 		if n := strings.Count(string(out), want); n != 1 {
-			t.Errorf("%q stands %d times", want, n)
+			t.Errorf("%q occurs %d times, want once", want, n)
 		}
 	}
 	if strings.Contains(string(out), "/etc/envoy/") || !strings.Contains(string(out), "path: /tmp/y/sds/") {
-		t.Error("the folder stays where it was")
+		t.Error("the folder was not replaced")
 	}
 }
 
@@ -74,7 +74,7 @@ func TestFindEnvoy_SupportedVersions(t *testing.T) {
 		}
 	}
 	if supported("envoy: command failed") || supported("") {
-		t.Error("an output without a version is supported")
+		t.Error("an output without a version counts as supported")
 	}
 }
 
@@ -145,7 +145,7 @@ func TestFindEnvoy_PrefersTheEnvironment(t *testing.T) {
 	}
 	t.Setenv("ENVOY", filepath.Join(dir, "nothing"))
 	if got, err := FindEnvoy(t.Context(), dir); err == nil {
-		t.Errorf("an ENVOY that is not there: %q", got)
+		t.Errorf("ENVOY names a missing file: got %q, want an error", got)
 	}
 }
 

