@@ -16,14 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// partOf is the label by which everything is found and pruned, and kept the value of what must not be.
+// partOf is the label by which everything is found and pruned. Objects that must not be pruned have the value stays.
 const (
 	partOf = "app.kubernetes.io/part-of"
 	ours   = "tollkeeper"
 	stays  = "tollkeeper-data"
 )
 
-// labelsAgree wants everything to be found by one label, pods too, but what holds keys and quotas, which has another.
+// labelsAgree wants one label on all objects and pods, and another value of it on those that hold keys and quotas.
 func labelsAgree(w world) (f faults) {
 	for _, o := range w {
 		want := ours
@@ -31,21 +31,21 @@ func labelsAgree(w world) (f faults) {
 			want = stays
 		}
 		if got := o.Metadata.Labels[partOf]; got != want {
-			f.addf("%s: is part of %q, want %q", o, got, want)
+			f.addf("%s: has part-of %q, want %q", o, got, want)
 		}
 	}
 	for _, d := range all[appsv1.Deployment](w) {
 		if got := d.v.Spec.Template.Labels[partOf]; got != ours {
-			f.addf("%s: its pods are part of %q", d, got)
+			f.addf("%s: its pods have part-of %q", d, got)
 		}
 		if len(d.v.Spec.Selector.MatchLabels) != 1 {
-			f.addf("%s: its selector, which cannot be changed, is %v", d, d.v.Spec.Selector.MatchLabels)
+			f.addf("%s: its selector, which is immutable, is %v", d, d.v.Spec.Selector.MatchLabels)
 		}
 	}
 	return f
 }
 
-// clientsAgree wants a pod of the namespace with the label of clients to get to Tollkeeper, and out to it, and to DNS.
+// clientsAgree wants the network policies to let clients and Envoy reach Tollkeeper and DNS.
 func clientsAgree(w world) (f faults) {
 	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
 	if d == nil {
@@ -57,13 +57,13 @@ func clientsAgree(w world) (f faults) {
 	}
 	for name, client := range clients {
 		if !entersFrom(w, d, client, "grpc") {
-			f.addf("%s: %s is not let in", d, name)
+			f.addf("%s: does not let %s in", d, name)
 		}
 		if !leavesTo(w, client, d.v.Spec.Template.Labels, 9001) {
-			f.addf("%s: %s is not let out to it", d, name)
+			f.addf("%s: %s may not connect to it", d, name)
 		}
 		if !leavesTo(w, client, map[string]string{"k8s-app": "kube-dns"}, 53) {
-			f.addf("%s: %s cannot look up its address", d, name)
+			f.addf("%s: %s may not look up its address", d, name)
 		}
 	}
 	return f
@@ -84,7 +84,7 @@ func entersFrom(w world, d *named[appsv1.Deployment], from map[string]string, po
 	})
 }
 
-// leavesTo reports whether a policy lets pods out to others.
+// leavesTo reports whether a policy lets pods connect to others.
 func leavesTo(w world, from, to map[string]string, port int32) bool {
 	return slices.ContainsFunc(all[netv1.NetworkPolicy](w), func(p *named[netv1.NetworkPolicy]) bool {
 		return p.Metadata.Namespace == "tollkeeper" && takes(&p.v.Spec.PodSelector, from) &&
@@ -100,14 +100,14 @@ var (
 	anyOfIPv4 = regexp.MustCompile(`\b0\.0\.0\.0\b`)
 )
 
-// addressesAgree wants Envoys to ask Services that are there, and servers to be reached over IPv4 and IPv6.
+// addressesAgree wants Envoys to use existing Services, and everything to work over IPv4 and IPv6.
 func addressesAgree(w world) (f faults) {
 	for _, m := range all[corev1.ConfigMap](w) {
 		for name, text := range m.v.Data {
 			for _, a := range inCluster.FindAllStringSubmatch(text, -1) {
 				s := one[corev1.Service](w, a[2], a[1])
 				if s == nil || !slices.ContainsFunc(s.v.Spec.Ports, func(p corev1.ServicePort) bool { return strconv.Itoa(int(p.Port)) == a[3] }) {
-					f.addf("%s: %s names %s, which is no Service with that port", m, name, a[0])
+					f.addf("%s: %s uses %s, and no Service has that name and port", m, name, a[0])
 				}
 			}
 			if strings.HasSuffix(name, "envoy.yaml") && anyOfIPv4.MatchString(noComments(text)) {
@@ -117,7 +117,7 @@ func addressesAgree(w world) (f faults) {
 	}
 	for _, s := range all[corev1.Service](w) {
 		if p := s.v.Spec.IPFamilyPolicy; p == nil || *p != corev1.IPFamilyPolicyPreferDualStack || len(s.v.Spec.IPFamilies) > 0 {
-			f.addf("%s: has one kind of address where the cluster has two, or needs one that the cluster may not have", s)
+			f.addf("%s: does not use the IP families of the cluster: want PreferDualStack", s)
 		}
 	}
 	for _, p := range all[netv1.NetworkPolicy](w) {
@@ -129,7 +129,7 @@ func addressesAgree(w world) (f faults) {
 				}
 			}
 			if len(families) == 1 {
-				f.addf("%s: leads out over one kind of address", p)
+				f.addf("%s: allows one IP family only", p)
 			}
 		}
 	}
@@ -138,15 +138,15 @@ func addressesAgree(w world) (f faults) {
 
 func noComments(text string) string { return regexp.MustCompile(`(?m)#.*$`).ReplaceAllString(text, "") }
 
-// room is the CPU that a node with two has for us, besides the pods of a control plane and of the network.
+// room is the CPU that a node with two CPUs has left, beside the pods of the control plane and the network.
 var room = resource.MustParse("900m")
 
-// footprintAgrees wants an overlay to fit on one node with two CPUs, while all Deployments are updated at once too.
+// footprintAgrees wants an overlay to fit on one node with two CPUs, even while all Deployments are updated at once.
 func footprintAgrees(w world) (f faults) {
 	var sum resource.Quantity
 	for _, d := range all[appsv1.Deployment](w) {
 		if d.v.Spec.Replicas == nil {
-			return nil // an autoscaler's, and meant for more than one node
+			return nil // an autoscaler sets it, on more than one node
 		}
 		pods := int(*d.v.Spec.Replicas)
 		if r := d.v.Spec.Strategy.RollingUpdate; d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
@@ -167,17 +167,17 @@ func footprintAgrees(w world) (f faults) {
 		}
 	}
 	if sum.Cmp(room) > 0 {
-		f.addf("an update asks for %s of CPU: it does not fit on a node with two", &sum)
+		f.addf("an update requests %s of CPU, which does not fit on a node with two", &sum)
 	}
 	return f
 }
 
-// spreadAgrees wants pods to say how much of a node's disk they use, and more than one to be spread over zones and nodes.
+// spreadAgrees wants pods to request disk space, and several pods to be spread over zones and nodes.
 func spreadAgrees(w world) (f faults) {
 	for _, d := range all[appsv1.Deployment](w) {
 		for _, c := range d.v.Spec.Template.Spec.Containers {
 			if c.Resources.Requests.StorageEphemeral().IsZero() {
-				f.addf("%s: does not say how much of a node's disk it uses", d)
+				f.addf("%s: requests no ephemeral storage", d)
 			}
 		}
 		if n := d.v.Spec.Replicas; n != nil && *n == 1 && d.Metadata.Name != "tollkeeper" {
@@ -198,7 +198,7 @@ func spreadAgrees(w world) (f faults) {
 func replicasAgree(w world) (f faults) {
 	for _, c := range all[corev1.PersistentVolumeClaim](w) {
 		if !slices.Equal(c.v.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}) {
-			f.addf("%s: two pods of one node can have it", c)
+			f.addf("%s: two pods of one node can mount it", c)
 		}
 	}
 	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
@@ -209,11 +209,11 @@ func replicasAgree(w world) (f faults) {
 	scaled := len(all[autoscalingv2.HorizontalPodAutoscaler](w)) > 0
 	switch {
 	case !shared && (d.v.Spec.Replicas == nil || *d.v.Spec.Replicas != 1 || scaled):
-		f.addf("%s: more than one on the embedded store", d)
+		f.addf("%s: runs more than one replica on the embedded store", d)
 	case !shared && d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType:
-		f.addf("%s: the new pod would wait for the file of the old one", d)
+		f.addf("%s: a new pod would wait for the file of the old one", d)
 	case shared && keepsData(&d.v.Spec.Template.Spec):
-		f.addf("%s: many pods on one volume", d)
+		f.addf("%s: mounts one volume in several pods", d)
 	}
 	return f
 }

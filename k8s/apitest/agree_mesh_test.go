@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	egv1a1 "github.com/envoyproxy/gateway/api/v1alpha1"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
@@ -28,7 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// meshConfig is what k8s/istio/mesh.yaml adds to the configuration of the mesh.
+// meshConfig is the part of the mesh's configuration that k8s/istio/mesh.yaml sets.
 func meshConfig() (*meshv1.MeshConfig, error) {
 	raw, err := os.ReadFile(filepath.Join(repository, "k8s/istio/mesh.yaml"))
 	if err != nil {
@@ -48,7 +47,7 @@ func meshConfig() (*meshv1.MeshConfig, error) {
 	return &m, protojson.Unmarshal(spec, &m)
 }
 
-// istioAgrees wants CUSTOM policies to name the provider of mesh.yaml, which has to name our Service, as Istio understands it.
+// istioAgrees wants CUSTOM policies to name the provider of mesh.yaml, and the provider to name our Service.
 func istioAgrees(w world) (f faults) {
 	mesh, err := meshConfig()
 	if err != nil {
@@ -59,7 +58,7 @@ func istioAgrees(w world) (f faults) {
 		f.addf("mesh.yaml: %v", p)
 	}
 	if n := mesh.GetPathNormalization().GetNormalization(); n != meshv1.MeshConfig_ProxyPathNormalization_DECODE_AND_MERGE_SLASHES {
-		f.addf("mesh.yaml: //admin is not /admin: %v", n)
+		f.addf("mesh.yaml: does not normalize //admin to /admin: %v", n)
 	}
 	for _, a := range all[istiosec.AuthorizationPolicy](w) {
 		if a.v.Action != istiosec.AuthorizationPolicy_CUSTOM {
@@ -67,15 +66,15 @@ func istioAgrees(w world) (f faults) {
 			continue
 		}
 		if a.v.GetProvider().GetName() != mesh.ExtensionProviders[0].Name {
-			f.addf("%s: asks %q, which mesh.yaml does not know", a, a.v.GetProvider().GetName())
+			f.addf("%s: uses the provider %q, which mesh.yaml does not define", a, a.v.GetProvider().GetName())
 		}
 		if (a.v.Selector == nil) == (len(a.v.TargetRefs) == 0) || len(a.v.Rules) == 0 {
-			f.addf("%s: has to mean something, and in one way", a)
+			f.addf("%s: wants either a selector or targetRefs, and rules", a)
 		}
 	}
 	for _, d := range all[istionet.DestinationRule](w) {
 		if d.v.Host != p.Service {
-			f.addf("%s: is for %q and not for %q", d, d.v.Host, p.Service)
+			f.addf("%s: is for the host %q, want %q", d, d.v.Host, p.Service)
 		}
 		if d.v.TrafficPolicy.GetTls().GetMode() != istionet.ClientTLSSettings_ISTIO_MUTUAL {
 			f.addf("%s: no mTLS", d)
@@ -94,19 +93,19 @@ func istioAgrees(w world) (f faults) {
 		f.addf("%s: no gRPC at port %d", s, p.Port)
 	}
 	if s.v.Spec.ClusterIP == corev1.ClusterIPNone {
-		f.addf("%s: is headless, which Istio takes for the original destination of the request", s)
+		f.addf("%s: is headless, so Istio sends checks to the original destination of the request", s)
 	}
 	return f
 }
 
-// callersAgree wants a policy about who may call to mean Tollkeeper, and ports of it.
+// callersAgree wants a policy of callers to select Tollkeeper, and to name ports that it has.
 func callersAgree(w world, a *named[istiosec.AuthorizationPolicy]) (f faults) {
 	d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
 	if d == nil {
 		return nil
 	}
 	if len(selectedByLabels(w, a.Metadata.Namespace, a.v.Selector.GetMatchLabels())) != 1 {
-		f.addf("%s: means no pods", a)
+		f.addf("%s: selects no pods", a)
 	}
 	for _, r := range a.v.Rules {
 		for _, to := range r.To {
@@ -115,7 +114,7 @@ func callersAgree(w world, a *named[istiosec.AuthorizationPolicy]) (f faults) {
 					f.addf("%s: %s has no port %s", a, d, port)
 				}
 				if port != metricsPort && len(r.From) == 0 {
-					f.addf("%s: lets everybody in", a)
+					f.addf("%s: lets every caller in", a)
 				}
 			}
 		}
@@ -123,14 +122,14 @@ func callersAgree(w world, a *named[istiosec.AuthorizationPolicy]) (f faults) {
 	return f
 }
 
-// metricsPort is open to all below the mesh's own policies, and there only with components/monitoring.
+// metricsPort is open to every caller of the mesh. Only components/monitoring opens it.
 const metricsPort = "9004"
 
-// envoyFiltersAreValid wants the patches to be of Envoy's types, to the letter.
+// envoyFiltersAreValid wants the patches to decode strictly into Envoy's types, and to be valid.
 func envoyFiltersAreValid(w world) (f faults) {
 	for _, e := range all[istionet.EnvoyFilter](w) {
 		if e.v.GetWorkloadSelector() == nil && len(e.v.TargetRefs) == 0 {
-			f.addf("%s: means every proxy", e)
+			f.addf("%s: applies to every proxy", e)
 		}
 		for _, p := range e.v.ConfigPatches {
 			raw, err := protojson.Marshal(p.Patch.Value)
@@ -151,7 +150,7 @@ func envoyFiltersAreValid(w world) (f faults) {
 	return f
 }
 
-// validate checks a message by the rules of Envoy's API. What a patch leaves to others is filled in.
+// validate checks a message by the rules of Envoy's API. It fills in the required fields that a patch leaves to Istio.
 func validate(a *anypb.Any) error {
 	m, err := a.UnmarshalNew()
 	if err != nil {
@@ -173,27 +172,27 @@ func validate(a *anypb.Any) error {
 	return m.(interface{ ValidateAll() error }).ValidateAll()
 }
 
-// filterOfEnvoyGateway is how Envoy Gateway 1.9 names the filter that it makes of our SecurityPolicy, and filterName the
-// expression in a path by which a patch finds it.
+// filterOfEnvoyGateway is the name that Envoy Gateway 1.9 gives the filter of our SecurityPolicy. filterName matches the
+// path of a patch, and captures the expression that finds the filter.
 const filterOfEnvoyGateway = "envoy.filters.http.ext_authz/securitypolicy/default/tollkeeper"
 
 var filterName = regexp.MustCompile(`^\.\.http_filters\[\?\(@\.name =~ /(.*)/\)\]\.typed_config$`)
 
-// gatewayAgrees wants the objects for Envoy Gateway to mean one Gateway and our Service, and to be allowed to.
+// gatewayAgrees wants the objects for Envoy Gateway to target one Gateway, and to be allowed to use our Service.
 func gatewayAgrees(w world) (f faults) {
 	for _, s := range all[egv1a1.SecurityPolicy](w) {
 		x := s.v.Spec.ExtAuth
 		if x == nil || x.FailOpen == nil || *x.FailOpen || x.StatusOnError == nil || *x.StatusOnError != 503 || x.Timeout == nil {
-			f.addf("%s: has to say how it fails, with 503, and closed", s)
+			f.addf("%s: wants failOpen: false, statusOnError: 503 and a timeout", s)
 			continue
 		}
 		for _, ref := range x.GRPC.BackendRefs {
 			service := one[corev1.Service](w, string(*ref.Namespace), string(ref.Name))
 			if service == nil || !slices.ContainsFunc(service.v.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == int32(*ref.Port) }) {
-				f.addf("%s: there is no Service %s with port %d", s, ref.Name, *ref.Port)
+				f.addf("%s: no Service %s has port %d", s, ref.Name, *ref.Port)
 			}
 			if !granted(w, s.Metadata.Namespace, string(*ref.Namespace), string(ref.Name)) {
-				f.addf("%s: no ReferenceGrant lets it name %s", s, ref.Name)
+				f.addf("%s: no ReferenceGrant allows it to use %s", s, ref.Name)
 			}
 		}
 	}
@@ -210,7 +209,7 @@ func gatewayAgrees(w world) (f faults) {
 		gateways[at] = true
 		for _, patch := range p.v.Spec.JSONPatches {
 			if !strings.HasPrefix(patch.Name, at+"/") {
-				f.addf("%s: patches %q, which is no listener of %s", p, patch.Name, at)
+				f.addf("%s: patches %q, which is not a listener of %s", p, patch.Name, at)
 			}
 			if m := filterName.FindStringSubmatch(*patch.Operation.JSONPath); m == nil || !regexp.MustCompile(m[1]).MatchString(filterOfEnvoyGateway) {
 				f.addf("%s: %q does not find the filter %s", p, *patch.Operation.JSONPath, filterOfEnvoyGateway)
@@ -218,7 +217,7 @@ func gatewayAgrees(w world) (f faults) {
 		}
 	}
 	if len(gateways) > 1 {
-		f.addf("policies for several Gateways: %v", slices.Sorted(maps.Keys(gateways)))
+		f.addf("the policies target several Gateways: %v", slices.Sorted(maps.Keys(gateways)))
 	}
 	return f
 }
@@ -238,30 +237,30 @@ func granted(w world, from, to, service string) bool {
 	return false
 }
 
-// tlsAgrees wants Envoy to expect the name, and the authority, that Tollkeeper's certificate has.
+// tlsAgrees wants Envoy to expect the name and the authority of Tollkeeper's certificate.
 func tlsAgrees(w world) (f faults) {
 	certs, err := build(fromDisk(), "cert-manager")
 	if err != nil {
 		return faults{err.Error()}
 	}
-	cert := all[certv1.Certificate](certs)[slices.IndexFunc(all[certv1.Certificate](certs), func(c *named[certv1.Certificate]) bool { return !c.v.Spec.IsCA })]
+	cert := certificate(certs, false)
 	for _, b := range all[gwv1.BackendTLSPolicy](w) {
 		ref := b.v.Spec.TargetRefs[0]
 		s := one[corev1.Service](w, b.Metadata.Namespace, string(ref.Name))
 		if s == nil || !slices.ContainsFunc(s.v.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == string(*ref.SectionName) }) {
-			f.addf("%s: there is no port %s of a Service %s", b, *ref.SectionName, ref.Name)
+			f.addf("%s: no Service %s has a port %s", b, ref.Name, *ref.SectionName)
 		}
 		if !slices.Contains(cert.v.Spec.DNSNames, string(b.v.Spec.Validation.Hostname)) {
-			f.addf("%s: the certificate is not for %q", b, b.v.Spec.Validation.Hostname)
+			f.addf("%s: the certificate is not valid for %q", b, b.v.Spec.Validation.Hostname)
 		}
 		if string(b.v.Spec.Validation.CACertificateRefs[0].Name) != cert.v.Spec.SecretName {
-			f.addf("%s: the authority is not in %s", b, cert.v.Spec.SecretName)
+			f.addf("%s: the authority is not read from %s", b, cert.v.Spec.SecretName)
 		}
 	}
 	return f
 }
 
-// hardened is what the ext_authz filter is given beyond what a control plane has fields for.
+// hardened are the settings of the ext_authz filter that patches add.
 func hardened(patches []egv1a1.EnvoyJSONPatchConfig) (*authzv3.ExtAuthz, error) {
 	fields := make(map[string]json.RawMessage)
 	for _, p := range patches {

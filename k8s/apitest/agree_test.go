@@ -23,12 +23,12 @@ import (
 	psa "k8s.io/pod-security-admission/policy"
 )
 
-// faults collects what is wrong.
+// faults are the mistakes that a check has found.
 type faults []string
 
 func (f *faults) addf(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-// agreements are what has to hold between objects that refer to each other.
+// agreements are the checks of objects that refer to each other.
 var agreements = map[string]func(w world) faults{
 	"namespaces":       namespacesAgree,
 	"services":         servicesAgree,
@@ -50,17 +50,17 @@ var agreements = map[string]func(w world) faults{
 	"nodes":            spreadAgrees,
 }
 
-// namespacesAgree wants every object in a namespace that is there: ours, or one that the user has.
+// namespacesAgree wants every object in an existing namespace: ours, or one that the user has.
 func namespacesAgree(w world) (f faults) {
 	for _, o := range w {
 		if ns := o.Metadata.Namespace; o.Kind != "Namespace" && !slices.Contains([]string{"tollkeeper", "default", "istio-system"}, ns) {
-			f.addf("%s: in the namespace %q", o, ns)
+			f.addf("%s: the namespace %q does not exist", o, ns)
 		}
 	}
 	return f
 }
 
-// selected are the Deployments of a namespace whose pods a selector means.
+// selected are the Deployments of a namespace whose pods a selector selects.
 func selected(w world, namespace string, s *metav1.LabelSelector) (found []*named[appsv1.Deployment]) {
 	sel, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
@@ -90,12 +90,12 @@ func hasPort(d *appsv1.Deployment, p intstr.IntOrString) bool {
 	return false
 }
 
-// servicesAgree wants each Service to mean pods, at ports that they have under the names by which meshes know protocols.
+// servicesAgree wants each Service to select pods of one Deployment, at ports that they have, and to name its protocols.
 func servicesAgree(w world) (f faults) {
 	for _, s := range all[corev1.Service](w) {
 		pods := selectedByLabels(w, s.Metadata.Namespace, s.v.Spec.Selector)
 		if len(pods) != 1 {
-			f.addf("%s: means the pods of %d Deployments", s, len(pods))
+			f.addf("%s: selects the pods of %d Deployments", s, len(pods))
 		}
 		for _, p := range s.v.Spec.Ports {
 			for _, d := range pods {
@@ -104,10 +104,10 @@ func servicesAgree(w world) (f faults) {
 				}
 			}
 			if s.v.Spec.ClusterIP == corev1.ClusterIPNone && p.Name == "grpc" && s.Metadata.Name != "tollkeeper-pods" {
-				f.addf("%s: is headless, and the address of a pod changes with every restart", s)
+				f.addf("%s: is headless, so its address changes with every restart of the pod", s)
 			}
 			if p.AppProtocol == nil || p.Name == "grpc" && *p.AppProtocol != "grpc" {
-				f.addf("%s: port %s does not say what it speaks", s, p.Name)
+				f.addf("%s: port %s does not name its protocol", s, p.Name)
 			}
 		}
 	}
@@ -116,34 +116,34 @@ func servicesAgree(w world) (f faults) {
 			f.addf("%s: does not select its own pods", d)
 		}
 		if len(selected(w, d.Metadata.Namespace, d.v.Spec.Selector)) != 1 {
-			f.addf("%s: selects pods of others", d)
+			f.addf("%s: selects pods of another Deployment", d)
 		}
 	}
 	return f
 }
 
-// probesAgree wants the kubelet to ask at ports that are there, by names that the server knows.
+// probesAgree wants probes of existing ports and of services that the server knows.
 func probesAgree(w world) (f faults) {
 	for _, d := range all[appsv1.Deployment](w) {
 		for _, c := range d.v.Spec.Template.Spec.Containers {
 			if c.ReadinessProbe == nil {
-				f.addf("%s: not probed", d)
+				f.addf("%s: has no readiness probe", d)
 			}
 			if live := c.LivenessProbe; live == nil || live.HTTPGet != nil && reflect.DeepEqual(live.HTTPGet, c.ReadinessProbe.HTTPGet) {
-				f.addf("%s: is not ended when it hangs, or is ended when it drains", d)
+				f.addf("%s: has no liveness probe, or one that fails while it drains", d)
 			}
 			for _, p := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
 				switch {
 				case p == nil:
 				case p.GRPC != nil:
 					if !hasPort(d.v, intstr.FromInt32(p.GRPC.Port)) {
-						f.addf("%s: probe of port %d, which it does not have", d, p.GRPC.Port)
+						f.addf("%s: probes port %d, which it does not have", d, p.GRPC.Port)
 					}
 					if s := p.GRPC.Service; s != nil && *s != "" && *s != "envoy.service.auth.v3.Authorization" {
-						f.addf("%s: probe of the service %q", d, *s)
+						f.addf("%s: probes the service %q", d, *s)
 					}
 				case p.HTTPGet != nil && !hasPort(d.v, p.HTTPGet.Port), p.TCPSocket != nil && !hasPort(d.v, p.TCPSocket.Port):
-					f.addf("%s: probe of a port that it does not have", d)
+					f.addf("%s: probes a port that it does not have", d)
 				}
 			}
 		}
@@ -151,7 +151,7 @@ func probesAgree(w world) (f faults) {
 	return f
 }
 
-// secrets are those that are made outside of the overlay: by hand, or by cert-manager for these Certificates.
+// secrets are the Secrets that are made outside of the overlays, with their keys: by hand, or by cert-manager.
 func secrets() map[string][]string {
 	known := map[string][]string{"tollkeeper": {"pepper"}}
 	w, err := build(fromDisk(), "standalone/cert-manager")
@@ -164,7 +164,7 @@ func secrets() map[string][]string {
 	return known
 }
 
-// kept is what is applied before an overlay, and stays when that is removed.
+// kept are the objects that are applied before an overlay and stay when it is removed.
 func kept() world {
 	w, err := build(fromDisk(), "namespace")
 	if err != nil {
@@ -173,8 +173,7 @@ func kept() world {
 	return w
 }
 
-// volumesAgree wants each volume to be there and mounted, and each file that is named by a variable or an argument to be
-// in one.
+// volumesAgree wants each volume to exist and to be mounted, and to hold each file that a variable or an argument names.
 func volumesAgree(w world) (f faults) {
 	known := secrets()
 	for _, d := range all[appsv1.Deployment](w) {
@@ -191,7 +190,7 @@ func volumesAgree(w world) (f faults) {
 				content[v.Name] = slices.Collect(maps.Keys(m.v.Data))
 			case v.Secret != nil:
 				if content[v.Name] = known[v.Secret.SecretName]; content[v.Name] == nil {
-					f.addf("%s: nobody makes the Secret %s", d, v.Secret.SecretName)
+					f.addf("%s: nothing creates the Secret %s", d, v.Secret.SecretName)
 				}
 			case v.PersistentVolumeClaim != nil:
 				if one[corev1.PersistentVolumeClaim](kept(), d.Metadata.Namespace, v.PersistentVolumeClaim.ClaimName) == nil {
@@ -203,7 +202,7 @@ func volumesAgree(w world) (f faults) {
 			mounts := make(map[string]string)
 			for _, m := range c.VolumeMounts {
 				if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
-					f.addf("%s: mounts %s, which is no volume", d, m.Name)
+					f.addf("%s: mounts %s, which is not a volume", d, m.Name)
 				}
 				mounts[m.MountPath] = m.Name
 			}
@@ -213,7 +212,7 @@ func volumesAgree(w world) (f faults) {
 			for _, file := range filesOf(w, d, &c) {
 				at, ok := mounts[path.Dir(file)]
 				if !ok || !slices.Contains(content[at], path.Base(file)) {
-					f.addf("%s: names %s, which is in no volume", d, file)
+					f.addf("%s: uses the file %s, which no volume holds", d, file)
 				}
 			}
 		}
@@ -221,10 +220,10 @@ func volumesAgree(w world) (f faults) {
 	return f
 }
 
-// namedFile is the path of a mounted file in a configuration.
+// namedFile matches paths of mounted files in a configuration.
 var namedFile = regexp.MustCompile(`/(?:run|etc)/[a-z/-]+\.(?:yaml|crt|key)\b|/run/tollkeeper/secrets/[a-z-]+`)
 
-// filesOf are the files that a container's arguments, variables and configuration name.
+// filesOf are the files that the arguments, variables and configuration of a container name.
 func filesOf(w world, d *named[appsv1.Deployment], c *corev1.Container) (files []string) {
 	for _, a := range c.Args {
 		if _, file, _ := strings.Cut(a, "="); strings.HasSuffix(a, ".yaml") {
@@ -251,14 +250,14 @@ func filesOf(w world, d *named[appsv1.Deployment], c *corev1.Container) (files [
 	return files
 }
 
-// budgetsAgree wants disruption budgets and the autoscaler to mean what is there.
+// budgetsAgree wants disruption budgets, autoscalers and topology constraints to select existing Deployments.
 func budgetsAgree(w world) (f faults) {
 	for _, b := range all[policyv1.PodDisruptionBudget](w) {
 		if len(selected(w, b.Metadata.Namespace, b.v.Spec.Selector)) != 1 {
-			f.addf("%s: means no Deployment", b)
+			f.addf("%s: selects no Deployment", b)
 		}
 		if m := b.v.Spec.MaxUnavailable; m == nil || m.String() == "0" {
-			f.addf("%s: no node could be drained", b)
+			f.addf("%s: prevents the drain of a node", b)
 		}
 	}
 	for _, h := range all[autoscalingv2.HorizontalPodAutoscaler](w) {
@@ -266,21 +265,20 @@ func budgetsAgree(w world) (f faults) {
 		if d == nil {
 			f.addf("%s: scales nothing", h)
 		} else if d.v.Spec.Replicas != nil {
-			f.addf("%s: %s says how many replicas there are, and would undo it", h, d)
+			f.addf("%s: %s sets the number of replicas, which undoes the autoscaler", h, d)
 		}
 	}
 	for _, d := range all[appsv1.Deployment](w) {
 		for _, c := range d.v.Spec.Template.Spec.TopologySpreadConstraints {
 			if len(selected(w, d.Metadata.Namespace, c.LabelSelector)) != 1 {
-				f.addf("%s: spreads other pods", d)
+				f.addf("%s: spreads the pods of another Deployment", d)
 			}
 		}
 	}
 	return f
 }
 
-// networkPoliciesAgree wants policies to mean pods and ports that are there, everything else to be denied, and those who
-// have to reach Tollkeeper to reach it.
+// networkPoliciesAgree wants policies to select existing pods and ports, and everything else to be denied.
 func networkPoliciesAgree(w world) (f faults) {
 	denied := false
 	for _, p := range all[netv1.NetworkPolicy](w) {
@@ -290,7 +288,7 @@ func networkPoliciesAgree(w world) (f faults) {
 			continue
 		}
 		if len(pods) != 1 && len(all[appsv1.Deployment](w)) > 0 && p.Metadata.Name != "tollkeeper-clients" {
-			f.addf("%s: means no pods", p)
+			f.addf("%s: selects no pods", p)
 		}
 		for _, in := range p.v.Spec.Ingress {
 			for _, port := range in.Ports {
@@ -308,13 +306,13 @@ func networkPoliciesAgree(w world) (f faults) {
 				}
 				targets := selected(w, p.Metadata.Namespace, to.PodSelector)
 				if len(targets) != 1 || !hasPort(targets[0].v, *out.Ports[0].Port) {
-					f.addf("%s: leads to no pods, or not to a port of theirs", p)
+					f.addf("%s: leads to no pods, or to a port that they do not have", p)
 				}
 			}
 		}
 	}
 	if ours := all[appsv1.Deployment](w); len(ours) > 0 && !denied {
-		f.addf("no policy denies what no other allows")
+		f.addf("no policy denies traffic by default")
 	}
 	return f
 }
@@ -322,7 +320,7 @@ func networkPoliciesAgree(w world) (f faults) {
 // hbone is the port at which an ambient mesh reaches every pod.
 const hbone = 15008
 
-// podsAreRestricted asks what admission asks, and more.
+// podsAreRestricted applies the restricted Pod Security Standard, as admission does, and more.
 func podsAreRestricted(w world) (f faults) {
 	evaluator, err := psa.NewEvaluator(psa.DefaultChecks(), nil)
 	if err != nil {
@@ -335,26 +333,26 @@ func podsAreRestricted(w world) (f faults) {
 			f.addf("%s: %s", d, sum.ForbiddenDetail())
 		}
 		if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken {
-			f.addf("%s: is given a token for the API", d)
+			f.addf("%s: mounts a token for the API", d)
 		}
 		if s := pod.Spec.SecurityContext; keepsData(&pod.Spec) && (s.FSGroup == nil || s.FSGroupChangePolicy == nil || *s.FSGroupChangePolicy != corev1.FSGroupChangeOnRootMismatch) {
-			f.addf("%s: others would be let into the files on its volume at every start", d)
+			f.addf("%s: every start makes the files on its volume readable for its group", d)
 		}
 		for _, c := range pod.Spec.Containers {
 			if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-				f.addf("%s: can write to its image", d)
+				f.addf("%s: has a writable root file system", d)
 			}
 		}
 	}
 	return f
 }
 
-// resourcesAgree wants the Go runtime to know what the pod may use.
+// resourcesAgree wants requests and limits, and the Go runtime to know the limits.
 func resourcesAgree(w world) (f faults) {
 	for _, d := range all[appsv1.Deployment](w) {
 		for _, c := range d.v.Spec.Template.Spec.Containers {
 			if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
-				f.addf("%s: asks for nothing", d)
+				f.addf("%s: has no requests or no memory limit", d)
 			}
 			for _, e := range c.Env {
 				ref := e.ValueFrom
@@ -365,7 +363,7 @@ func resourcesAgree(w world) (f faults) {
 				kind, what, _ := strings.Cut(r.Resource, ".")
 				of := map[string]corev1.ResourceList{"requests": c.Resources.Requests, "limits": c.Resources.Limits}[kind]
 				if q := of[corev1.ResourceName(what)]; q.IsZero() || r.ContainerName != c.Name {
-					f.addf("%s: %s comes from %s, which is not set", d, e.Name, r.Resource)
+					f.addf("%s: takes %s from %s, which is not set", d, e.Name, r.Resource)
 				}
 			}
 		}
@@ -373,7 +371,7 @@ func resourcesAgree(w world) (f faults) {
 	return f
 }
 
-// monitorsAgree wants Prometheus to find a Service, and a port of it, and to be let in.
+// monitorsAgree wants each ServiceMonitor to find a port of a Service, on which metrics are served.
 func monitorsAgree(w world) (f faults) {
 	for _, m := range all[promv1.ServiceMonitor](w) {
 		found := false
@@ -386,7 +384,7 @@ func monitorsAgree(w world) (f faults) {
 			}
 		}
 		if !found {
-			f.addf("%s: finds no port", m)
+			f.addf("%s: finds no port of a Service", m)
 		}
 		d := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper")
 		if d == nil || !hasPort(d.v, intstr.FromString("metrics")) || !strings.HasSuffix(variable(d, "TOLLKEEPER_LISTEN_METRICS"), ":9004") {

@@ -16,11 +16,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// fixed is what the API server lets nobody change in an object that is there, nil if that is nothing.
+// fixed are the fields of an existing object that the API server does not let anyone change; nil: all may change.
 func fixed(o *object) any {
 	switch v := o.value.(type) {
 	case *corev1.Service:
-		// An address can be neither added nor taken away. The second is not even refused.
+		// An address can be neither added nor removed. The API server refuses the first and ignores the second.
 		return []any{v.Spec.ClusterIP == corev1.ClusterIPNone, v.Spec.Type, v.Spec.IPFamilies}
 	case *appsv1.Deployment:
 		return v.Spec.Selector
@@ -41,7 +41,7 @@ func sameFixed(old, new *object) bool {
 	return err == nil && err2 == nil && string(a) == string(b)
 }
 
-// Every overlay can be applied over every other one.
+// Each overlay can be applied over each other one.
 func TestOverlays_ApplyOverEachOther(t *testing.T) {
 	worlds := make(map[string]world)
 	every(t, func(t *testing.T, w world) { worlds[strings.SplitN(t.Name(), "/", 2)[1]] = w })
@@ -58,7 +58,7 @@ func TestOverlays_ApplyOverEachOther(t *testing.T) {
 	}
 }
 
-// definitions are where the modules of our types have the schemas of their kinds.
+// definitions are the files of each module that hold the schemas of its kinds.
 var definitions = map[string]string{
 	"github.com/cert-manager/cert-manager": "deploy/crds/*.yaml",
 	"github.com/envoyproxy/gateway":        "charts/gateway-helm/charts/crds/crds/generated/*.yaml",
@@ -66,10 +66,10 @@ var definitions = map[string]string{
 	"istio.io/api":                         "kubernetes/*.gen.yaml",
 }
 
-// schemaless are the groups of Kubernetes itself, and the one whose module has no schemas.
+// schemaless are the groups without schemas: those of Kubernetes itself, and one whose module has none.
 var schemaless = []string{"networking.k8s.io", "monitoring.coreos.com"}
 
-// schemas are the schemas of kinds that Kubernetes itself does not have, by API version and kind.
+// schemas are the schemas of custom resources, by API version and kind.
 func schemas(t *testing.T) map[string]*apiextensions.JSONSchemaProps {
 	t.Helper()
 	found := make(map[string]*apiextensions.JSONSchemaProps)
@@ -123,7 +123,7 @@ func complete(value any, s *apiextensions.JSONSchemaProps) {
 	}
 }
 
-// An overlay that is applied a second time changes nothing: what the API server fills in, in lists above all, is there.
+// An overlay that is applied a second time changes nothing: it sets every default that the API server would fill in.
 func TestOverlays_ApplyTwiceChangesNothing(t *testing.T) {
 	known := schemas(t)
 	every(t, func(t *testing.T, w world) {
@@ -149,7 +149,7 @@ func TestOverlays_ApplyTwiceChangesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			if string(patch) != "{}" {
-				t.Errorf("%s: applied again it is patched with %s", o, patch)
+				t.Errorf("%s: a second apply patches it with %s", o, patch)
 			}
 		}
 	})

@@ -23,7 +23,7 @@ var overlays = []string{
 	"cert-manager", "standalone/cert-manager", "namespace", "istio/namespace",
 }
 
-// combinations are overlays as users may write them, with the components that no folder of ours uses.
+// combinations are overlays that users may write, with components that no shipped folder uses.
 var combinations = map[string]string{
 	"replicas":             "resources: [../base]\ncomponents: [../components/replicas]\n",
 	"replicas, standalone": "resources: [../standalone, ../standalone/cert-manager]\ncomponents: [../components/replicas]\n",
@@ -34,7 +34,7 @@ var combinations = map[string]string{
 	"TLS by a Secret only": "resources: [../base]\ncomponents: [../components/tls]\n",
 }
 
-// fromDisk is a copy in memory of what kustomize may read of the repository, in which a test can change files.
+// fromDisk copies the files that kustomize may read into memory, where a test can change them.
 func fromDisk() filesys.FileSystem {
 	mem := filesys.MakeFsInMemory()
 	for _, dir := range []string{"k8s", "policies"} {
@@ -56,18 +56,18 @@ func fromDisk() filesys.FileSystem {
 			return mem.WriteFile(path.Join("/", filepath.ToSlash(rel)), b)
 		})
 		if err != nil {
-			panic(err) // the repository is not whole
+			panic(err) // the repository is incomplete
 		}
 	}
 	return mem
 }
 
-// build is what `kubectl kustomize k8s/OVERLAY` prints, decoded.
+// build returns the decoded output of `kubectl kustomize k8s/OVERLAY`.
 func build(on filesys.FileSystem, overlay string) (world, error) {
 	return run(on, path.Join("/k8s", overlay))
 }
 
-// buildWith is the same for an overlay of a user's own, in a folder beside ours.
+// buildWith does the same for a user's own overlay, in a folder beside ours.
 func buildWith(on filesys.FileSystem, kustomization string) (world, error) {
 	const dir = "/k8s/mine"
 	if err := on.WriteFile(path.Join(dir, "kustomization.yaml"), []byte(kustomization)); err != nil {
@@ -108,7 +108,7 @@ func parse(raw []byte) (*object, error) {
 	return o, nil
 }
 
-// object is one object of the API, and the value of the type that it has in Go.
+// object is one object of the API, with its value of the Go type.
 type object struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -125,7 +125,7 @@ func (o *object) String() string {
 	return strings.TrimPrefix(o.Kind+" "+o.Metadata.Namespace+"/"+o.Metadata.Name, "/")
 }
 
-// world is all that an overlay makes.
+// world is all objects of an overlay.
 type world []*object
 
 // all returns the objects of a type.
@@ -139,13 +139,13 @@ func all[T any](w world) []*named[T] {
 	return found
 }
 
-// named is an object with its type known.
+// named is an object whose type is known.
 type named[T any] struct {
 	*object
 	v *T
 }
 
-// one returns the object of a type with that name, nil if there is none.
+// one returns the object of a type with a name, nil if none has it.
 func one[T any](w world, namespace, name string) *named[T] {
 	for _, o := range all[T](w) {
 		if o.Metadata.Namespace == namespace && o.Metadata.Name == name {

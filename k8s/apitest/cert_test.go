@@ -8,7 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
+	"errors"
 	"maps"
 	"math/big"
 	"os"
@@ -23,14 +23,14 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// authority does the work of cert-manager: it is the CA, and signs for it.
+// authority takes the place of cert-manager: it is a CA, and signs for Certificates.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 	pem  []byte
 }
 
-// newAuthority makes one with that key, or with a new one.
+// newAuthority makes an authority with a key; nil: with a new one.
 func newAuthority(key *ecdsa.PrivateKey) (*authority, error) {
 	a := &authority{key: key}
 	var err error
@@ -50,7 +50,7 @@ func newAuthority(key *ecdsa.PrivateKey) (*authority, error) {
 	return a, err
 }
 
-// renew makes it anew, as its Certificate says. Without a rotationPolicy cert-manager makes a new key.
+// renew makes the authority anew, as its Certificate says. Without a rotationPolicy cert-manager makes a new key.
 func (a *authority) renew(c *certv1.Certificate) (*authority, error) {
 	if p := c.Spec.PrivateKey; p != nil && p.RotationPolicy == certv1.RotationPolicyNever {
 		return newAuthority(a.key)
@@ -58,13 +58,13 @@ func (a *authority) renew(c *certv1.Certificate) (*authority, error) {
 	return newAuthority(nil)
 }
 
-// secret is that of the authority itself.
+// secret is the Secret of the authority itself.
 func (a *authority) secret() (map[string][]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(a.key)
 	return map[string][]byte{"tls.crt": a.pem, "tls.key": pemOf("PRIVATE KEY", der), "ca.crt": a.pem}, err
 }
 
-// sign is the Secret of a Certificate.
+// sign returns the Secret of a Certificate.
 func (a *authority) sign(c *certv1.Certificate) (map[string][]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -93,6 +93,33 @@ func pemOf(kind string, der []byte) []byte {
 
 func serial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
 
+// certificate returns the first Certificate of an authority, or the first of a leaf.
+func certificate(w world, isCA bool) *named[certv1.Certificate] {
+	list := all[certv1.Certificate](w)
+	return list[slices.IndexFunc(list, func(c *named[certv1.Certificate]) bool { return c.v.Spec.IsCA == isCA })]
+}
+
+// healthOver asks Tollkeeper for its health over TLS, with an authority to trust and a client certificate, if any.
+func healthOver(t *testing.T, addr string, ca []byte, client map[string][]byte) error {
+	t.Helper()
+	cfg := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "tollkeeper.tollkeeper.svc"}
+	cfg.RootCAs.AppendCertsFromPEM(ca)
+	if client != nil {
+		cert, err := tls.X509KeyPair(client["tls.crt"], client["tls.key"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	return err
+}
+
 // issue makes a Secret for each Certificate, signed by a new authority.
 func issue(t *testing.T, w world) material {
 	t.Helper()
@@ -118,57 +145,41 @@ func issueBy(t *testing.T, a *authority, w world) material {
 	return made
 }
 
-// A renewed authority breaks nothing, in whichever order the certificates that it signs are renewed after it: cert-manager
-// does not renew them along with it.
+// A renewed authority breaks nothing, in whatever order its certificates are renewed afterwards: cert-manager does not
+// renew them together with it.
 func TestCertManager_RenewedAuthority(t *testing.T) {
 	certs := mustBuild(t, "standalone/cert-manager")
 	old, err := newAuthority(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := all[certv1.Certificate](certs)[slices.IndexFunc(all[certv1.Certificate](certs), func(c *named[certv1.Certificate]) bool { return c.v.Spec.IsCA })]
-	renewed, err := old.renew(ca.v)
+	renewed, err := old.renew(certificate(certs, true).v)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, after := issueBy(t, old, certs), issueBy(t, renewed, certs)
 	p, a := serve(t, mustBuild(t, "standalone"), maps.Clone(before))
-	asks := func(secret map[string][]byte) error {
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(secret["ca.crt"])
-		cert, err := tls.X509KeyPair(secret["tls.crt"], secret["tls.key"])
-		if err != nil {
-			return err
-		}
-		cfg := &tls.Config{RootCAs: pool, ServerName: "tollkeeper.tollkeeper.svc", Certificates: []tls.Certificate{cert}}
-		conn, err := grpc.NewClient(a.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
-		return err
-	}
+	asks := func(client map[string][]byte) error { return healthOver(t, a.GRPC, client["ca.crt"], client) }
 	if err := asks(after["envoy-client"]); err != nil {
-		t.Errorf("Envoy's was renewed first: %v", err)
+		t.Errorf("Envoy's certificate renewed first: %v", err)
 	}
 	for name, content := range after["tollkeeper-tls"] {
 		if err := os.WriteFile(filepath.Join(p.at("/run/tollkeeper/tls"), name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	await(t, p, func() error { // until Tollkeeper shows the new one
+	await(t, p, func() error { // until Tollkeeper uses the new certificate
 		conn, err := tls.Dial("tcp", a.GRPC, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
 		if string(pemOf("CERTIFICATE", conn.ConnectionState().PeerCertificates[0].Raw)) != string(after["tollkeeper-tls"]["tls.crt"]) {
-			return fmt.Errorf("it shows the old certificate")
+			return errors.New("Tollkeeper still uses the old certificate")
 		}
 		return nil
 	})
 	if err := asks(before["envoy-client"]); err != nil {
-		t.Errorf("Tollkeeper's was renewed first: %v", err)
+		t.Errorf("Tollkeeper's certificate renewed first: %v", err)
 	}
 }

@@ -26,7 +26,7 @@ import (
 	sigsjson "sigs.k8s.io/json"
 )
 
-// kinds are the types of the objects that we ship.
+// kinds are the Go types of the shipped objects.
 var kinds = map[string]func() any{
 	"v1 Namespace":                            func() any { return new(corev1.Namespace) },
 	"v1 ServiceAccount":                       func() any { return new(corev1.ServiceAccount) },
@@ -54,12 +54,12 @@ var kinds = map[string]func() any{
 	"security.istio.io/v1 PeerAuthentication":            func() any { return new(istiosec.PeerAuthentication) },
 }
 
-// decode reads an object to the letter: a field that its type does not have is an error, and so is one in other letter
-// case or given twice.
+// decode reads an object strictly: a field that its type does not have, that is spelt in another case or that is given
+// twice is an error.
 func decode(apiVersion, kind string, raw []byte) (any, error) {
 	make, ok := kinds[apiVersion+" "+kind]
 	if !ok {
-		return nil, fmt.Errorf("%s %s: its type is not known here", apiVersion, kind)
+		return nil, fmt.Errorf("%s %s: unknown type: add it to kinds", apiVersion, kind)
 	}
 	v := make()
 	if spec, ok := v.(proto.Message); ok {
@@ -73,7 +73,7 @@ func strictly(raw []byte, v any) error {
 	return errors.Join(append(faults, err)...)
 }
 
-// decodeIstio reads an object of Istio, whose own decoder lets unknown fields pass.
+// decodeIstio reads an object of Istio, whose own decoder ignores unknown fields.
 func decodeIstio(raw []byte, spec proto.Message) error {
 	var o struct {
 		metav1.TypeMeta   `json:",inline"`
@@ -86,16 +86,15 @@ func decodeIstio(raw []byte, spec proto.Message) error {
 	return protojson.Unmarshal(o.Spec, spec)
 }
 
-// The overlays build, and every object in them is one of the real types.
+// The overlays build, and every object in them decodes into its real type.
 func TestOverlays_ObjectsAreOfTheirTypes(t *testing.T) {
 	every(t, func(t *testing.T, w world) {
 		if len(w) == 0 {
-			t.Error("nothing in it")
+			t.Error("the overlay is empty")
 		}
 	})
 }
 
-// decode says no where a lax decoder would not.
 func TestDecode_IsStrict(t *testing.T) {
 	for _, c := range []struct{ apiVersion, kind, json, want string }{
 		{"apps/v1", "Deployment", `{"spec": {"replica": 1}}`, "replica"},
@@ -104,7 +103,7 @@ func TestDecode_IsStrict(t *testing.T) {
 		{"security.istio.io/v1", "AuthorizationPolicy", `{"spec": {"rule": []}}`, "rule"},
 		{"security.istio.io/v1", "AuthorizationPolicy", `{"specs": {}, "spec": {}}`, "specs"},
 		{"gateway.envoyproxy.io/v1alpha1", "SecurityPolicy", `{"spec": {"extAuth": {"failopen": true}}}`, "failopen"},
-		{"example.com/v1", "Thing", `{}`, "not known"},
+		{"example.com/v1", "Thing", `{}`, "unknown type"},
 	} {
 		if _, err := decode(c.apiVersion, c.kind, []byte(c.json)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q", c.json, err, c.want)
@@ -112,9 +111,7 @@ func TestDecode_IsStrict(t *testing.T) {
 	}
 }
 
-// What the overlays are for is in them.
 func TestOverlays_HoldTheirObjects(t *testing.T) {
-	on := fromDisk()
 	for overlay, want := range map[string][]string{
 		"base": {
 			"Deployment tollkeeper/tollkeeper", "Service tollkeeper/tollkeeper", "ConfigMap tollkeeper/tollkeeper-policies",
@@ -140,18 +137,15 @@ func TestOverlays_HoldTheirObjects(t *testing.T) {
 		},
 		"monitoring": {"ServiceMonitor tollkeeper/tollkeeper", "PrometheusRule tollkeeper/tollkeeper"},
 	} {
-		w, err := build(on, overlay)
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := mustBuild(t, overlay)
 		for _, name := range want {
 			if !slices.ContainsFunc(w, func(o *object) bool { return o.String() == name }) {
-				t.Errorf("%s: no %s", overlay, name)
+				t.Errorf("%s: has no %s", overlay, name)
 			}
 		}
 		for _, o := range w {
 			if o.Kind == "Secret" {
-				t.Errorf("%s: a Secret in the repository", overlay)
+				t.Errorf("%s: holds a Secret", overlay)
 			}
 		}
 	}

@@ -1,7 +1,10 @@
-// Package apitest tests the manifests in k8s: that kustomize builds them, that every object is one that the real API
-// types take to the letter, that objects which refer to each other agree, that the configuration in them starts the
-// binary, that Envoy runs with what they give it, and that the README can be followed from top to bottom.
+// Package apitest tests the manifests in k8s. Kustomize builds every folder, every object decodes strictly into its real
+// API type, objects that refer to each other agree, the configuration starts the binary, Envoy runs with it, and the
+// commands of the README work from top to bottom.
 //
-// It is a module of its own, so that the types of Kubernetes, Istio and Envoy Gateway stay out of the requirements of the
-// binary.
+// It is a module of its own, so that the types of Kubernetes, Istio and Envoy Gateway stay out of the program's go.mod.
+//
+// Read build_test.go first: it builds an overlay into a world of typed objects. manifests_test.go lists the agreements
+// between them and the mistakes that each has to notice; page_test.go runs the README against the stand-in for a cluster
+// in standin_test.go.
 package apitest

@@ -1,7 +1,6 @@
 package apitest
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -30,21 +29,21 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// routesFromADS is where a control plane's listeners find their routes.
+// routesFromADS is the source of routes for listeners of a control plane.
 func routesFromADS() *corev3.ConfigSource {
 	return &corev3.ConfigSource{ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
-// edge is what a listener does to requests before and at the check.
+// edge are the settings of a listener that protect a request before and at the check.
 type edge struct {
 	hcm   *hcmv3.HttpConnectionManager
 	authz *authzv3.ExtAuthz
 }
 
-// ofBootstrap reads the listener called edge of a configuration for plain Envoy.
-func ofBootstrap(t *testing.T, raw []byte) edge {
+// ofBootstrap reads the listener called edge in a file with a configuration for plain Envoy.
+func ofBootstrap(t *testing.T, file string) edge {
 	t.Helper()
-	text, err := yaml.YAMLToJSON(raw)
+	text, err := yaml.YAMLToJSON([]byte(read(t, filepath.Join(repository, file))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +81,7 @@ func unpack[T proto.Message](t *testing.T, a interface{ UnmarshalNew() (proto.Me
 	return v
 }
 
-// ofPatches reads what an EnvoyFilter patches in.
+// ofPatches reads the settings that an EnvoyFilter adds.
 func ofPatches(t *testing.T, e *istionet.EnvoyFilter) edge {
 	t.Helper()
 	var found edge
@@ -104,7 +103,7 @@ func ofPatches(t *testing.T, e *istionet.EnvoyFilter) edge {
 	return found
 }
 
-// ofClientTraffic is what Envoy Gateway makes of our ClientTrafficPolicy. It normalizes paths whatever it says.
+// ofClientTraffic is the connection manager that Envoy Gateway makes of our ClientTrafficPolicy. It always normalizes paths.
 func ofClientTraffic(p *egv1a1.ClientTrafficPolicy) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{NormalizePath: wrapperspb.Bool(true), MergeSlashes: !*p.Spec.Path.DisableMergeSlashes}
 	if *p.Spec.Headers.WithUnderscoresAction == egv1a1.WithUnderscoresActionRejectRequest {
@@ -130,36 +129,21 @@ func ofClientTraffic(p *egv1a1.ClientTrafficPolicy) *hcmv3.HttpConnectionManager
 	return m
 }
 
-// The same request is treated in the same way, whoever configures Envoy: envoy/envoy.yaml is the original.
+// Every manifest treats a request as envoy/envoy.yaml does, which is the original.
 func TestHardening_IsTheSameEverywhere(t *testing.T) {
-	original, err := os.ReadFile(filepath.Join(repository, "envoy/envoy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := ofBootstrap(t, original)
-	on := fromDisk()
-	standalone, err := os.ReadFile(filepath.Join(repository, "k8s/standalone/envoy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]edge{"standalone": ofBootstrap(t, standalone)}
+	want := ofBootstrap(t, "envoy/envoy.yaml")
+	got := map[string]edge{"standalone": ofBootstrap(t, "k8s/standalone/envoy.yaml")}
 	if !proto.Equal(want.authz, got["standalone"].authz) {
 		t.Errorf("standalone: the filter differs from that of envoy/envoy.yaml:\n%s", prototext.Format(got["standalone"].authz))
 	}
 	for overlay, at := range map[string][2]string{"istio": {"istio-system", "tollkeeper"}, "istio/sidecar": {"default", "tollkeeper-sidecar"}} {
-		w, err := build(on, overlay)
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := mustBuild(t, overlay)
 		got[overlay] = ofPatches(t, one[istionet.EnvoyFilter](w, at[0], at[1]).v)
 		if !proto.Equal(want.authz.GetGrpcService().GetRetryPolicy(), got[overlay].authz.GetGrpcService().GetRetryPolicy()) {
-			t.Errorf("%s: checks are tried again in another way", overlay)
+			t.Errorf("%s: the retry policy of checks differs", overlay)
 		}
 	}
-	w, err := build(on, "envoy-gateway")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := mustBuild(t, "envoy-gateway")
 	compareManager(t, "envoy-gateway", want.hcm, ofClientTraffic(one[egv1a1.ClientTrafficPolicy](w, "default", "tollkeeper").v))
 	patched, err := hardened(one[egv1a1.EnvoyPatchPolicy](w, "default", "tollkeeper").v.Spec.JSONPatches)
 	if err != nil {
@@ -200,14 +184,14 @@ func compareFilter(t *testing.T, name string, want, got *authzv3.ExtAuthz) {
 	}
 }
 
-// forgeries are names that a server may read as one of ours: CGI and what comes after it make "_" of everything that is
-// neither letter nor digit.
+// forgeries are names that a server may read as one of ours: CGI and its successors turn every character that is neither
+// letter nor digit into "_".
 var forgeries = []string{
 	"x-tollkeeper-account", "x-tollkeeper-plan", "x.tollkeeper.account", "x-tollkeeper.key-id", "x.tollkeeper-subject", "x_tollkeeper.plan",
 	"x~tollkeeper+account", "x_tollkeeper_account", "x-tollkeeper_key_id",
 }
 
-// stripped reports whether a header is taken out before routing, or a request with it refused.
+// stripped reports whether a header is removed before routing, or a request with it refused.
 func stripped(t *testing.T, m *hcmv3.HttpConnectionManager, header string) bool {
 	t.Helper()
 	if m.CommonHttpProtocolOptions.GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST && strings.Contains(header, "_") {
@@ -238,12 +222,12 @@ func compareManager(t *testing.T, name string, want, got *hcmv3.HttpConnectionMa
 	}
 	for _, header := range []string{"x-tollkeepers-friend", "x-request-id", "tollkeeper-account", "xtollkeeper-account"} {
 		if stripped(t, got, header) {
-			t.Errorf("%s: %s is taken out", name, header)
+			t.Errorf("%s: removes %s", name, header)
 		}
 	}
 	if got.PathWithEscapedSlashesAction != want.PathWithEscapedSlashesAction || got.MergeSlashes != want.MergeSlashes ||
 		got.NormalizePath.GetValue() != want.NormalizePath.GetValue() ||
 		got.CommonHttpProtocolOptions.GetHeadersWithUnderscoresAction() != want.CommonHttpProtocolOptions.GetHeadersWithUnderscoresAction() {
-		t.Errorf("%s: paths or names of headers are read in another way", name)
+		t.Errorf("%s: normalizes paths or handles header names differently", name)
 	}
 }

@@ -18,14 +18,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// page is the README, as somebody works through it from top to bottom: the shell runs its commands in the folder in which
-// the page says that one is, with a stand-in for the cluster.
+// page is the README, worked through from top to bottom: a shell runs its commands in the folder to which the page has
+// changed, with a stand-in for the cluster.
 type page struct {
 	root, folder, state string
 	env                 []string
 }
 
-// fence is a block of commands, or of a file: its first line names it, and "with" replaces fields of it.
+// fence matches a block of commands or of a file. titled matches the first line of a file: its name, and "with" if the
+// block replaces fields of it.
 var (
 	fence  = regexp.MustCompile("(?s)```(sh|bash|yaml)\n(.*?)```")
 	titled = regexp.MustCompile(`^# ([a-z/]+\.yaml)(, with)?\n`)
@@ -65,7 +66,7 @@ func openPage(t *testing.T) *page {
 	return p
 }
 
-// sh runs commands, and stays in the folder in which they end.
+// sh runs commands, and stays in the folder to which they change.
 func (p *page) sh(t *testing.T, commands string) string {
 	t.Helper()
 	at := filepath.Join(p.state, "pwd")
@@ -73,13 +74,13 @@ func (p *page) sh(t *testing.T, commands string) string {
 	cmd.Dir, cmd.Env = p.folder, p.env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v\nin %s:\n%s\nsaid:\n%s", err, cmd.Dir, commands, out)
+		t.Fatalf("%v\nin %s:\n%s\nprinted:\n%s", err, cmd.Dir, commands, out)
 	}
 	p.folder = strings.TrimSpace(read(t, at))
 	return string(out)
 }
 
-// write makes a file of a block, or replaces fields of one.
+// write writes a file, or replaces fields of it.
 func (p *page) write(t *testing.T, name, text string, fields bool) {
 	t.Helper()
 	file := filepath.Join(p.folder, name)
@@ -115,13 +116,13 @@ func (p *page) cluster(t *testing.T) *cluster {
 	return c
 }
 
-// command is a command line of kubectl, taken apart.
+// command is a parsed command line of kubectl.
 type command struct {
 	words []string
 	flags map[string][]string
 }
 
-// valued are the flags of one letter; those of two dashes have their value behind "=".
+// valued are the flags whose value is the next word. Flags with two dashes have it after "=".
 var valued = []string{"-n", "-k", "-f", "-l", "-o"}
 
 func commandLine(args []string) command {
@@ -148,8 +149,8 @@ func (c command) flag(name string) string { return strings.Join(c.flags[name], "
 
 func (c command) has(name string) bool { return c.flags[name] != nil }
 
-// The page works, read from top to bottom: every file that it names is there, every object is taken, nothing of value is
-// deleted before the last command, and nothing is left after it.
+// The page works from top to bottom: every file that it names exists, the cluster accepts every object, no keys and quotas
+// are deleted before the last command, and nothing is left after it.
 func TestReadme_RunsFromTopToBottom(t *testing.T) {
 	p := openPage(t)
 	checks := map[string]func(t *testing.T){
@@ -180,7 +181,7 @@ func TestReadme_RunsFromTopToBottom(t *testing.T) {
 		}
 	}
 	if ran < 15 || len(checks) > 0 {
-		t.Errorf("%d blocks ran, none of them with %q", ran, slices.Collect(maps.Keys(checks)))
+		t.Errorf("%d blocks ran, and none contains %q", ran, slices.Collect(maps.Keys(checks)))
 	}
 	for name, s := range p.cluster(t).objects {
 		if s.Metadata.Namespace == "tollkeeper" || s.Kind == "Namespace" {
@@ -189,13 +190,13 @@ func TestReadme_RunsFromTopToBottom(t *testing.T) {
 	}
 	_ = filepath.WalkDir(p.root, func(name string, _ fs.DirEntry, _ error) error {
 		if strings.HasSuffix(name, ".key") {
-			t.Errorf("a private key stays in %s", name)
+			t.Errorf("a private key is left in %s", name)
 		}
 		return nil
 	})
 }
 
-// valuablesStay wants what cannot be made again to be there.
+// valuablesStay wants the objects to exist that cannot be made again.
 func valuablesStay(t *testing.T, c *cluster) {
 	t.Helper()
 	for _, name := range []string{"Namespace /tollkeeper", "PersistentVolumeClaim tollkeeper/tollkeeper-data", "Secret tollkeeper/tollkeeper"} {
@@ -205,7 +206,7 @@ func valuablesStay(t *testing.T, c *cluster) {
 	}
 }
 
-// prunedIs wants nothing in our namespace, of the kinds of Kubernetes itself, but what is in the folder.
+// prunedIs wants no object of a kind of Kubernetes itself in our namespace that is not in the folder.
 func prunedIs(t *testing.T, p *page) {
 	t.Helper()
 	w, err := objectsOf(commandLine([]string{"-k", p.folder}))
@@ -216,16 +217,16 @@ func prunedIs(t *testing.T, p *page) {
 		own := slices.ContainsFunc(w, func(o *object) bool { return o.String() == name })
 		if !own && s.Metadata.Namespace == "tollkeeper" && s.Metadata.Labels[partOf] == ours && kinds[s.APIVersion+" "+s.Kind] != nil &&
 			(!strings.Contains(s.APIVersion, ".") || slices.Contains(schemaless, strings.Split(s.APIVersion, "/")[0])) {
-			t.Errorf("%s is not in the folder, and is there", name)
+			t.Errorf("%s is left, and is not in the folder", name)
 		}
 	}
 }
 
-// certified wants the certificates that were made by hand to be good for one purpose, and signed by the authority.
+// certified wants the certificates that were made by hand to be valid for one purpose, and signed by the authority.
 func certified(t *testing.T, p *page) {
 	t.Helper()
 	if left, err := os.ReadDir(filepath.Join(p.state, "tmp")); err != nil || len(left) > 0 {
-		t.Errorf("private keys stay in %v, %v", left, err)
+		t.Errorf("private keys are left in %v, %v", left, err)
 	}
 	c := p.cluster(t)
 	of := func(name, key string) *x509.Certificate {
@@ -253,15 +254,10 @@ func certified(t *testing.T, p *page) {
 	}
 }
 
-// Made by hand once more, certificates are new and the authority is not: those of before stay good.
+// Making the certificates by hand again keeps the authority, so that the old certificates stay valid.
 func TestReadme_CertificatesByHandAreRenewed(t *testing.T) {
 	p := openPage(t)
-	var byHand string
-	for _, m := range fence.FindAllStringSubmatch(readme(t), -1) {
-		if strings.Contains(m[2], "mktemp") {
-			byHand = m[2]
-		}
-	}
+	byHand := example(t, "", "mktemp")
 	p.sh(t, "git clone\nkubectl apply -k tollkeeper/k8s/namespace")
 	secrets := func() map[string][]byte {
 		found := make(map[string][]byte)
@@ -278,13 +274,12 @@ func TestReadme_CertificatesByHandAreRenewed(t *testing.T) {
 	certified(t, p)
 	for name, now := range secrets() {
 		if same := string(now) == string(before[name]); same != (name == "Secret tollkeeper/tollkeeper-ca") {
-			t.Errorf("%s: the same certificate: %t", name, same)
+			t.Errorf("%s: kept: %t, want only the authority kept", name, same)
 		}
 	}
 }
 
-// A component that is taken out leaves nothing behind when the commands of the page are followed: with its autoscaler
-// there would be three pods on one file.
+// The page's commands remove everything of a component: a leftover autoscaler would put three pods on one file.
 func TestReadme_ReplicasAreTakenOut(t *testing.T) {
 	p := openPage(t)
 	p.sh(t, "git clone\nkubectl apply -k tollkeeper/k8s/namespace")
@@ -293,13 +288,9 @@ func TestReadme_ReplicasAreTakenOut(t *testing.T) {
 	p.write(t, "kustomization.yaml", "components: []", true)
 	const autoscaler = "HorizontalPodAutoscaler tollkeeper/tollkeeper"
 	if p.sh(t, "kubectl apply -k ."); p.cluster(t).objects[autoscaler] == nil {
-		t.Error("the stand-in prunes what kubectl would leave")
+		t.Error("the stand-in pruned an object that kubectl would leave")
 	}
-	for _, m := range fence.FindAllStringSubmatch(readme(t), -1) {
-		if strings.Contains(m[2], "--prune") {
-			p.sh(t, m[2])
-		}
-	}
+	p.sh(t, example(t, "", "--prune"))
 	c := p.cluster(t)
 	prunedIs(t, p)
 	if c.objects[autoscaler] != nil || c.objects["Service tollkeeper/tollkeeper-pods"] != nil || c.objects["PersistentVolumeClaim tollkeeper/tollkeeper-data"] == nil {
@@ -307,16 +298,11 @@ func TestReadme_ReplicasAreTakenOut(t *testing.T) {
 	}
 }
 
-// What an overlay leaves behind is found wherever it is.
+// The page's command finds what an overlay leaves behind, in every namespace.
 func TestReadme_LeftoversAreFound(t *testing.T) {
 	p := openPage(t)
 	p.sh(t, "git clone\nkubectl apply -k tollkeeper/k8s/istio/namespace\nkubectl apply -k tollkeeper/k8s/istio\nkubectl apply -k tollkeeper/k8s/istio/waypoint")
-	var found string
-	for _, m := range fence.FindAllStringSubmatch(readme(t), -1) {
-		if strings.Contains(m[2], "api-resources") {
-			found = p.sh(t, m[2])
-		}
-	}
+	found := p.sh(t, example(t, "", "api-resources"))
 	for name, s := range p.cluster(t).objects {
 		if kept := s.Kind == "Namespace" || s.Kind == "PersistentVolumeClaim"; kept == strings.Contains(found, name+"\n") {
 			t.Errorf("%s: found %t", name, !kept)

@@ -2,46 +2,41 @@ package apitest
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// patience is how long a process may take to do what it is started for.
+// patience is how long a process may take to become ready, or to end.
 const patience = 30 * time.Second
 
 // pod is the container of a Deployment, run on this machine as the kubelet would run it: with its files, arguments and
-// variables. Paths are those below root, and what is said in rewrite is said in another way.
+// variables. Its paths are below root.
 type pod struct {
+	*harness.Process
 	root string
 	cmd  *exec.Cmd
-	done chan struct{}
-	err  error // how it ended; read it after done
-
-	mu  sync.Mutex
-	log bytes.Buffer
 }
 
 // material is the content of Secrets by name and key.
 type material map[string]map[string][]byte
 
-// runPod starts the container of a Deployment. It is stopped with the test.
+// runPod starts the container of a Deployment. Texts given in pairs as rewrite, old and new, are replaced in its files,
+// arguments and variables. The process is killed at the end of the test.
 func runPod(t *testing.T, w world, d *named[appsv1.Deployment], binary string, secrets material, rewrite ...string) *pod {
 	t.Helper()
-	p := &pod{root: t.TempDir(), done: make(chan struct{})}
+	p := &pod{root: t.TempDir()}
 	c := d.v.Spec.Template.Spec.Containers[0]
 	paths := rewrite
 	for _, m := range c.VolumeMounts {
@@ -66,13 +61,23 @@ func runPod(t *testing.T, w world, d *named[appsv1.Deployment], binary string, s
 		args = append(args, here.Replace(a))
 	}
 	p.cmd = exec.Command(binary, args...)
+	p.cmd.Dir = p.root
 	p.cmd.Env = []string{"PATH=/nowhere"}
 	for _, e := range c.Env {
 		if e.ValueFrom == nil {
 			p.cmd.Env = append(p.cmd.Env, e.Name+"="+here.Replace(e.Value))
 		}
 	}
-	p.start(t)
+	var err error
+	if p.Process, err = harness.StartProcess(p.cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("%s wrote:\n%s", filepath.Base(binary), p.Log())
+		}
+	})
 	return p
 }
 
@@ -96,45 +101,12 @@ func filesIn(w world, d *named[appsv1.Deployment], volume string, secrets materi
 	return nil
 }
 
-func (p *pod) start(t *testing.T) {
-	t.Helper()
-	p.cmd.Dir = p.root
-	p.cmd.Stdout, p.cmd.Stderr = p, p
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.done
-		if t.Failed() {
-			t.Logf("%s wrote:\n%s", filepath.Base(p.cmd.Path), p.output())
-		}
-	})
-}
-
-// Write keeps what the process writes.
-func (p *pod) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.Write(b)
-}
-
-func (p *pod) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
-}
-
-// line waits for a line with that in it.
+// line waits for a line of output that contains a text, and returns the line.
 func (p *pod) line(t *testing.T, with string) string {
 	t.Helper()
 	var found string
 	await(t, p, func() error {
-		lines := bufio.NewScanner(strings.NewReader(p.output()))
+		lines := bufio.NewScanner(strings.NewReader(p.Log()))
 		for lines.Scan() {
 			if strings.Contains(lines.Text(), with) {
 				found = lines.Text()
@@ -146,40 +118,24 @@ func (p *pod) line(t *testing.T, with string) string {
 	return found
 }
 
-// await calls try until it succeeds, or the process ends, or it has taken too long.
+// await calls try until it succeeds, and fails the test when the process ends first or it takes too long.
 func await(t *testing.T, p *pod, try func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-p.done:
-			t.Fatalf("%s ended (%v) before: %v", filepath.Base(p.cmd.Path), p.err, err)
-		case <-ctx.Done():
-			t.Fatal(err)
-		}
-	}
-}
-
-// end asks the process to end, as the kubelet would, and waits until it has.
-func (p *pod) end(t *testing.T) error {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := p.Await(ctx, try); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-		t.Fatal("it does not end")
-	}
-	return p.err
 }
 
-var _ io.Writer = (*pod)(nil)
+// exec runs the binary as `kubectl exec` would: with the variables of the pod.
+func (p *pod) exec(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), p.cmd.Path, args...)
+	cmd.Env = p.cmd.Env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("tollkeeper %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}

@@ -32,19 +32,19 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// example is the block of the README that begins with that line and has that in it.
+// example is the block of the README that contains a text and begins with a line, if one is given.
 func example(t *testing.T, first, with string) string {
 	t.Helper()
 	for _, m := range fence.FindAllStringSubmatch(readme(t), -1) {
-		if strings.HasPrefix(m[2], first+"\n") && strings.Contains(m[2], with) {
+		if (first == "" || strings.HasPrefix(m[2], first+"\n")) && strings.Contains(m[2], with) {
 			return m[2]
 		}
 	}
-	t.Fatalf("no example that begins with %q and has %q", first, with)
+	t.Fatalf("no block begins with %q and contains %q", first, with)
 	return ""
 }
 
-// The folder of a user's own that the README shows builds, with every overlay in it, and does what is said.
+// The user's folder of the README builds with every overlay, and its changes take effect.
 func TestReadme_FolderBuilds(t *testing.T) {
 	p := openPage(t)
 	p.sh(t, "git clone")
@@ -58,7 +58,7 @@ func TestReadme_FolderBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c := all[corev1.PersistentVolumeClaim](w); len(w) != 2 || len(c) != 1 || !slices.Equal(c[0].v.Spec.AccessModes, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}) {
-		t.Errorf("the other volume: %v", w)
+		t.Errorf("the namespace with another access mode: %v", w)
 	}
 	for _, overlay := range []string{"standalone", "istio", "envoy-gateway", "base"} {
 		p.write(t, "kustomization.yaml", "resources: [tollkeeper/k8s/"+overlay+"]", true)
@@ -73,7 +73,7 @@ func TestReadme_FolderBuilds(t *testing.T) {
 		}
 		policies := one[corev1.ConfigMap](w, "tollkeeper", "tollkeeper-policies").v.Data
 		if policies["plans.yaml"] != "# mine" || policies["authz.rego"] == "" {
-			t.Errorf("%s: policies are not merged", overlay)
+			t.Errorf("%s: the user's policies are not merged", overlay)
 		}
 		pod := one[appsv1.Deployment](w, "tollkeeper", "tollkeeper").v.Spec.Template.Spec
 		if image := pod.Containers[0].Image; image != "registry.example.com/tollkeeper:1.0.0" {
@@ -81,12 +81,12 @@ func TestReadme_FolderBuilds(t *testing.T) {
 		}
 		config := pod.Volumes[slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "config" })].ConfigMap
 		if m := one[corev1.ConfigMap](w, "tollkeeper", config.Name); m == nil || m.v.Data["tollkeeper.yaml"] != "# mine too" {
-			t.Errorf("%s: the configuration is not the user's", overlay)
+			t.Errorf("%s: the user's configuration is not used", overlay)
 		}
 	}
 }
 
-// The rules that exempt requests are rules.
+// The rules that exempt requests decode strictly.
 func TestReadme_RulesAreValid(t *testing.T) {
 	raw, err := yaml.YAMLToJSON([]byte(example(t, "# rules of the AuthorizationPolicy", "")))
 	if err != nil {
@@ -106,7 +106,7 @@ var (
 	told = regexp.MustCompile(`\bk8s/[a-z/-]+(?:\.yaml)?`)
 )
 
-// What the README points at is there.
+// The files that the README links to or names exist.
 func TestReadme_LinksExist(t *testing.T) {
 	text := readme(t)
 	var names []string
@@ -115,7 +115,7 @@ func TestReadme_LinksExist(t *testing.T) {
 	}
 	names = append(names, told.FindAllString(text, -1)...)
 	if len(names) < 20 {
-		t.Errorf("%d names found", len(names))
+		t.Errorf("found %d names, want at least 20", len(names))
 	}
 	for _, name := range names {
 		if _, err := os.Stat(filepath.Join(repository, name)); err != nil {

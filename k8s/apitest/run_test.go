@@ -26,12 +26,21 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// binaries are built, and found, once.
-var binaries struct {
-	sync.Once
-	tollkeeper, envoy string
-	err               error
-}
+// binaries builds Tollkeeper and finds Envoy when the first test needs them. TestMain sets the folder.
+var (
+	binaryDir string
+	binaries  = sync.OnceValues(func() (found struct{ tollkeeper, envoy string }, err error) {
+		ctx := context.Background()           // not that of the first test
+		root, err := filepath.Abs(repository) // processes run in other folders
+		if err == nil {
+			found.tollkeeper, err = harness.BuildTollkeeper(ctx, root, binaryDir)
+		}
+		if err == nil {
+			found.envoy, err = harness.FindEnvoy(ctx, root)
+		}
+		return found, err
+	})
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("APITEST_CLUSTER"); dir != "" {
@@ -41,44 +50,31 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	build := func() {
-		ctx := context.Background()
-		root, err := filepath.Abs(repository) // processes run elsewhere
-		if err == nil {
-			binaries.tollkeeper, err = harness.BuildTollkeeper(ctx, root, dir)
-		}
-		if err == nil {
-			binaries.envoy, err = harness.FindEnvoy(ctx, root)
-		}
-		binaries.err = err
-	}
-	buildBinaries = func() { binaries.Do(build) }
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
+	defer os.RemoveAll(dir)
+	binaryDir = dir
+	m.Run()
 }
-
-var buildBinaries func()
 
 func tollkeeper(t *testing.T) string {
 	t.Helper()
-	buildBinaries()
-	if binaries.err != nil {
-		t.Fatal(binaries.err)
+	found, err := binaries()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return binaries.tollkeeper
+	return found.tollkeeper
 }
 
 func envoy(t *testing.T) string {
 	t.Helper()
 	tollkeeper(t)
-	return binaries.envoy
+	found, _ := binaries()
+	return found.envoy
 }
 
-// onLoopback has the server choose its ports, on loopback.
+// onLoopback rewrites the ports of the manifests, so that the server chooses free ones on loopback.
 var onLoopback = []string{`":9001"`, `"127.0.0.1:0"`, `"127.0.0.1:9002"`, `"127.0.0.1:0"`, `":9003"`, `"127.0.0.1:0"`, ":9004", "127.0.0.1:0"}
 
-// addresses are where a server says that it listens.
+// addresses are where a server listens, as its log says.
 type addresses struct{ GRPC, Admin, Health, Metrics string }
 
 // serve runs the Tollkeeper of an overlay.
@@ -105,7 +101,7 @@ func mustBuild(t *testing.T, overlay string) world {
 	return w
 }
 
-// What the ConfigMaps hold starts the binary; the probes find it ready; the CLI works as in `kubectl exec`; it ends in time.
+// The ConfigMaps start the binary, the probes find it ready, the CLI works as in `kubectl exec`, and it ends in time.
 func TestBase_StartsTheServer(t *testing.T) {
 	w := mustBuild(t, "base")
 	p, a := serve(t, w, nil)
@@ -124,34 +120,22 @@ func TestBase_StartsTheServer(t *testing.T) {
 		})
 	}
 	if out := p.exec(t, "policy", "check", p.at("/run/tollkeeper/policies")); !strings.Contains(out, "free") {
-		t.Errorf("policy check says %q", out)
+		t.Errorf("policy check printed %q", out)
 	}
 	if out := p.exec(t, "status"); !strings.Contains(out, "free") || strings.Contains(out, "policy fault  ") {
-		t.Errorf("status says %q", out)
+		t.Errorf("status printed %q", out)
 	}
 	began := time.Now()
-	if err := p.end(t); err != nil {
-		t.Errorf("it ended with %v", err)
+	if err := p.Stop(patience); err != nil {
+		t.Errorf("the server ended with %v", err)
 	}
 	grace := *one[appsv1.Deployment](w, "tollkeeper", "tollkeeper").v.Spec.Template.Spec.TerminationGracePeriodSeconds
 	if took := time.Since(began); took > time.Duration(grace)*time.Second/2 {
-		t.Errorf("it took %v of %d s to end", took, grace)
+		t.Errorf("the server took %v of %d s to end", took, grace)
 	}
 }
 
-// exec runs the binary as `kubectl exec` would: with the variables of the pod.
-func (p *pod) exec(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), p.cmd.Path, args...)
-	cmd.Env = p.cmd.Env
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("tollkeeper %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// The component for many replicas does not run on the embedded store, whatever the user does.
+// The component for several replicas refuses to start on the embedded store.
 func TestReplicas_NeedASharedStore(t *testing.T) {
 	w, err := buildWith(fromDisk(), combinations["replicas"])
 	if err != nil {
@@ -160,18 +144,18 @@ func TestReplicas_NeedASharedStore(t *testing.T) {
 	secrets := material{"tollkeeper": {"pepper": []byte("a pepper for a test\n")}}
 	p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-time.After(patience):
-		t.Fatal("it runs")
+		t.Fatal("the server runs, want it refused")
 	}
-	if out := p.output(); p.err == nil || !strings.Contains(out, `TOLLKEEPER_STORE: "redis"`) {
-		t.Errorf("it ended with %v and said %q", p.err, out)
+	if out := p.Log(); p.Err() == nil || !strings.Contains(out, `TOLLKEEPER_STORE: "redis"`) {
+		t.Errorf("the server ended with %v and wrote %q", p.Err(), out)
 	}
 }
 
 var metricName = regexp.MustCompile(`\btollkeeper_[a-z_]+`)
 
-// What the rules ask about is in the metrics, and these are served without a token.
+// The metrics that the alerts use exist, and are served without a token.
 func TestRules_UseExistingMetrics(t *testing.T) {
 	w, err := buildWith(fromDisk(), combinations["standalone, metrics"])
 	if err != nil {
@@ -182,14 +166,14 @@ func TestRules_UseExistingMetrics(t *testing.T) {
 	for line := range strings.Lines(fetch(t, "http://"+a.Metrics+"/metrics")) {
 		served[metricName.FindString(line)] = true
 	}
-	// Those about faults and issuers come with the first of them.
+	// These appear only with the first fault.
 	served["tollkeeper_policy_fault"], served["tollkeeper_issuer_fault"] = true, true
 	for _, r := range all[promv1.PrometheusRule](w) {
 		for _, g := range r.v.Spec.Groups {
 			for _, rule := range g.Rules {
 				for _, name := range metricName.FindAllString(rule.Expr.String(), -1) {
 					if !served[name] {
-						t.Errorf("%s asks for %s, which is not there", rule.Alert, name)
+						t.Errorf("%s uses the metric %s, which is not served", rule.Alert, name)
 					}
 				}
 			}
@@ -197,7 +181,7 @@ func TestRules_UseExistingMetrics(t *testing.T) {
 	}
 }
 
-// A policy that is not in force is worth waking somebody for: nothing that is changed has an effect.
+// A policy fault has to wake the operator: until it is fixed, no change of the policies takes effect.
 func TestRules_PolicyFaultsAreCritical(t *testing.T) {
 	severities := make(map[string]string)
 	for _, r := range all[promv1.PrometheusRule](mustBuild(t, "monitoring")) {
@@ -209,7 +193,7 @@ func TestRules_PolicyFaultsAreCritical(t *testing.T) {
 	}
 	for _, name := range []string{"tollkeeper_policy_fault", "tollkeeper_policy_kept"} {
 		if severities[name] != "critical" {
-			t.Errorf("the alert on %s is %q", name, severities[name])
+			t.Errorf("the alert on %s has severity %q, want critical", name, severities[name])
 		}
 	}
 }
@@ -232,7 +216,7 @@ func fetch(t *testing.T, url string) string {
 	return string(body)
 }
 
-// doctor finds nothing in what is shipped that is worse than a note.
+// doctor finds nothing worse than a note in the shipped manifests.
 func TestDoctor_FindsNothing(t *testing.T) {
 	on := fromDisk()
 	dir := t.TempDir()

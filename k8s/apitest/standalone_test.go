@@ -12,17 +12,15 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
 // stack is the standalone overlay, running.
 type stack struct {
 	tollkeeper *pod
-	grpc       string
 	envoy      *pod
 	addr       string // of Envoy, for callers
 	secrets    material
@@ -35,9 +33,11 @@ func startStandalone(t *testing.T) *stack {
 	s := &stack{secrets: issue(t, mustBuild(t, "standalone/cert-manager"))}
 	var a addresses
 	s.tollkeeper, a = serve(t, w, s.secrets)
-	s.grpc = a.GRPC
 
-	free := ports(t, 4)
+	free, err := harness.FreePorts(4)
+	if err != nil {
+		t.Fatal(err)
+	}
 	upstream := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "upstream"), envoy(t), nil,
 		onAny(8080), onAny(free[0]))
 	awaitPort(t, upstream, free[0])
@@ -50,7 +50,7 @@ func startStandalone(t *testing.T) *stack {
 	awaitPort(t, s.envoy, free[3])
 	probes := one[appsv1.Deployment](w, "tollkeeper", "envoy").v.Spec.Template.Spec.Containers[0]
 	for _, probe := range []*corev1.Probe{probes.StartupProbe, probes.ReadinessProbe, probes.LivenessProbe} {
-		await(t, s.envoy, func() error { // as the kubelet asks
+		await(t, s.envoy, func() error { // as the kubelet probes it
 			resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", free[3], probe.HTTPGet.Path))
 			if err != nil {
 				return err
@@ -66,7 +66,7 @@ func startStandalone(t *testing.T) *stack {
 	return s
 }
 
-// onAny is how a listener says that it takes IPv6 and IPv4.
+// onAny is the address of a listener on IPv6 and IPv4.
 func onAny(port int) string {
 	return fmt.Sprintf(`address: "::", ipv4_compat: true, port_value: %d`, port)
 }
@@ -82,21 +82,6 @@ func portOf(t *testing.T, addr string) int {
 	return a.Port
 }
 
-// ports are free a moment before they are used.
-func ports(t *testing.T, n int) []int {
-	t.Helper()
-	found := make([]int, n)
-	for i := range found {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // held until all are chosen, so that they differ
-		found[i] = portOf(t, l.Addr().String())
-	}
-	return found
-}
-
 func awaitPort(t *testing.T, p *pod, port int) {
 	t.Helper()
 	await(t, p, func() error {
@@ -108,7 +93,7 @@ func awaitPort(t *testing.T, p *pod, port int) {
 	})
 }
 
-// answer is what a caller gets.
+// answer is the response to a caller.
 type answer struct {
 	status int
 	reason string
@@ -138,11 +123,11 @@ func (s *stack) get(t *testing.T, path string, headers ...string) answer {
 		t.Fatal(err)
 	}
 	a := answer{status: resp.StatusCode, reason: resp.Header.Get("x-authz-reason")}
-	_ = json.Unmarshal(raw, &a.body) // there may be none
+	_ = json.Unmarshal(raw, &a.body) // the body may be empty
 	return a
 }
 
-// The standalone overlay does what it is for, through a real Envoy: callers over TLS, checks over mTLS.
+// The standalone overlay works through a real Envoy: callers over TLS, checks over mTLS.
 func TestStandalone_EndToEnd(t *testing.T) {
 	s := startStandalone(t)
 	s.tollkeeper.exec(t, "account", "create", "acme", "--plan", "free")
@@ -165,7 +150,7 @@ func TestStandalone_EndToEnd(t *testing.T) {
 	if a := s.get(t, "/", "x-api-key", key.Key, "x-api-key", "tk_live_other"); a.status != http.StatusForbidden || a.reason != "credential_ambiguous" {
 		t.Errorf("with two keys: %+v", a)
 	}
-	if err := s.tollkeeper.end(t); err != nil {
+	if err := s.tollkeeper.Stop(patience); err != nil {
 		t.Errorf("Tollkeeper ended with %v", err)
 	}
 	if a := s.get(t, "/", "x-api-key", key.Key); a.status != http.StatusServiceUnavailable || a.body["account"] != nil {
@@ -173,40 +158,24 @@ func TestStandalone_EndToEnd(t *testing.T) {
 	}
 }
 
-// Only a client with the certificate of Envoy may ask.
+// Tollkeeper answers only a client with Envoy's certificate.
 func TestStandalone_RequiresAClientCertificate(t *testing.T) {
 	w := mustBuild(t, "standalone")
 	secrets := issue(t, mustBuild(t, "standalone/cert-manager"))
 	_, a := serve(t, w, secrets)
-	for name, want := range map[string]bool{"envoy-client": true, "envoy-public": false, "": false} {
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(secrets["tollkeeper-tls"]["ca.crt"])
-		cfg := &tls.Config{RootCAs: pool, ServerName: "tollkeeper.tollkeeper.svc"}
-		if name != "" {
-			cert, err := tls.X509KeyPair(secrets[name]["tls.crt"], secrets[name]["tls.key"])
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg.Certificates = []tls.Certificate{cert}
+	for name, want := range map[string]bool{"envoy-client": true, "envoy-public": false, "no certificate": false} {
+		if err := healthOver(t, a.GRPC, secrets["tollkeeper-tls"]["ca.crt"], secrets[name]); (err == nil) != want {
+			t.Errorf("with %s: %v", name, err)
 		}
-		conn, err := grpc.NewClient(a.GRPC, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
-		if (err == nil) != want {
-			t.Errorf("with the certificate %q: %v", name, err)
-		}
-		_ = conn.Close()
 	}
 }
 
-// The configurations for Envoy are good to Envoy itself, not only to the types that they are written in.
+// Envoy itself accepts its configurations: it checks more than their types do.
 func TestStandalone_EnvoyConfigurationsAreValid(t *testing.T) {
 	w := mustBuild(t, "standalone")
 	for _, name := range []string{"envoy", "upstream"} {
 		p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", name), "/bin/true", issue(t, mustBuild(t, "standalone/cert-manager")))
-		<-p.done
+		<-p.Done()
 		out, err := exec.CommandContext(t.Context(), envoy(t), "--mode", "validate", "--config-path", p.at("/etc/envoy/envoy.yaml")).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "OK") {
 			t.Errorf("%s: %v\n%s", name, err, out)

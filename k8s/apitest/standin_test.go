@@ -22,9 +22,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// cluster stands in for kubectl and the cluster behind it, for the commands that the README has. It keeps objects in a
-// folder from one command to the next, and refuses what an API server refuses: a namespace that is not there, and a
-// change of what is fixed. It is stricter than kubectl, which only warns of objects that it did not apply itself.
+// cluster stands in for kubectl and the cluster behind it, for the commands of the README. It keeps objects in a folder
+// from one command to the next, and refuses what an API server refuses: a missing namespace, and a change of an immutable
+// field. It also refuses to apply objects that it did not apply before, where kubectl only warns.
 type cluster struct {
 	dir     string
 	loaded  []byte
@@ -34,11 +34,11 @@ type cluster struct {
 // stored is an object in the cluster.
 type stored struct {
 	Raw     json.RawMessage
-	Applied bool // by kubectl apply, which prunes what it applied
+	Applied bool // by kubectl apply, which prunes only such objects
 	*object `json:"-"`
 }
 
-// standIn carries out one command in the name of kubectl, and returns what kubectl would exit with.
+// standIn carries out one command line of kubectl, and returns its exit code.
 func standIn(dir string, args []string) int {
 	c := &cluster{dir: dir, objects: make(map[string]*stored)}
 	err := c.load()
@@ -72,7 +72,7 @@ func (c *cluster) load() error {
 	return nil
 }
 
-// save issues first what cert-manager would: a Secret for each Certificate.
+// save first makes a Secret for each Certificate, as cert-manager would.
 func (c *cluster) save() error {
 	for _, s := range slices.Collect(maps.Values(c.objects)) {
 		if cert, ok := s.value.(*certv1.Certificate); ok {
@@ -84,7 +84,7 @@ func (c *cluster) save() error {
 			if err != nil {
 				return err
 			}
-			data, err := a.secret() // what is in those of leaves is of no matter here
+			data, err := a.secret() // for leaves too: their content does not matter here
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func (c *cluster) save() error {
 	}
 	raw, err := json.Marshal(c.objects)
 	if err != nil || string(raw) == string(c.loaded) {
-		return err // commands of one pipeline run at the same time, and one of them changes something
+		return err // unchanged: another command of the same pipeline may have written meanwhile
 	}
 	return os.WriteFile(filepath.Join(c.dir, "state.json"), raw, 0o600)
 }
@@ -132,7 +132,7 @@ func (c *cluster) do(args []string) error {
 	case verb == "rollout status", cmd.words[0] == "exec", cmd.words[0] == "port-forward":
 		return c.refer(cmd)
 	}
-	return fmt.Errorf("kubectl %q is not known here", args)
+	return fmt.Errorf("the stand-in does not know kubectl %q", args)
 }
 
 func kustomize(dir string, out io.Writer) error {
@@ -147,7 +147,7 @@ func kustomize(dir string, out io.Writer) error {
 	return err
 }
 
-// objectsOf are the objects of a folder, or of a file.
+// objectsOf are the objects of a folder or a file.
 func objectsOf(cmd command) ([]*object, error) {
 	var text strings.Builder
 	switch from := cmd.flag("-f"); {
@@ -181,7 +181,7 @@ func objectsOf(cmd command) ([]*object, error) {
 	return found, nil
 }
 
-// theirs are the namespaces that a cluster has before us.
+// theirs are the namespaces that a cluster has beforehand.
 var theirs = []string{"", "default", "istio-system", "envoy-gateway-system", "monitoring"}
 
 func (c *cluster) apply(cmd command) error {
@@ -196,11 +196,11 @@ func (c *cluster) apply(cmd command) error {
 		old := c.objects[o.String()]
 		switch {
 		case !slices.Contains(theirs, o.Metadata.Namespace) && c.objects["Namespace /"+o.Metadata.Namespace] == nil:
-			faults = append(faults, fmt.Errorf("%s: there is no such namespace", o))
+			faults = append(faults, fmt.Errorf("%s: the namespace does not exist", o))
 		case old != nil && !old.Applied && !cmd.has("--server-side"):
 			faults = append(faults, fmt.Errorf("%s: missing the annotation last-applied-configuration", o))
 		case old != nil && !sameFixed(old.object, o):
-			faults = append(faults, fmt.Errorf("%s: may not change once set", o))
+			faults = append(faults, fmt.Errorf("%s: changes an immutable field", o))
 		default:
 			c.objects[o.String()] = &stored{Raw: o.raw, Applied: !cmd.has("--server-side"), object: o}
 		}
@@ -247,7 +247,7 @@ func (c *cluster) deleteFolder(cmd command) error {
 	return nil
 }
 
-// kindOf are the names of kinds on command lines.
+// kindOf maps names on command lines to kinds.
 var kindOf = map[string]string{
 	"secret": "Secret", "service": "Service", "svc": "Service", "hpa": "HorizontalPodAutoscaler", "deploy": "Deployment",
 	"namespace": "Namespace", "persistentvolumeclaim": "PersistentVolumeClaim",
@@ -264,7 +264,7 @@ func (c *cluster) deleteNamed(cmd command) error {
 	for _, name := range cmd.words[2:] {
 		key := c.key(cmd, cmd.words[1], name)
 		if c.objects[key] == nil && !cmd.has("--ignore-not-found") {
-			return fmt.Errorf("%s is not there", key)
+			return fmt.Errorf("%s does not exist", key)
 		}
 		delete(c.objects, key)
 	}
@@ -299,7 +299,7 @@ func (c *cluster) createSecret(cmd command) error {
 	}
 	key := c.key(cmd, "secret", name)
 	if c.objects[key] != nil || c.objects["Namespace /"+cmd.flag("-n")] == nil {
-		return fmt.Errorf("%s is there, or has no namespace", key)
+		return fmt.Errorf("%s exists already, or its namespace does not", key)
 	}
 	o, err := parse(raw)
 	c.objects[key] = &stored{Raw: raw, object: o}
@@ -320,7 +320,7 @@ func (c *cluster) getSecret(cmd command) error {
 
 func (c *cluster) list(cmd command) error {
 	if !cmd.has("-A") {
-		return errors.New("of which namespace?")
+		return errors.New("want -A")
 	}
 	for name, s := range c.objects {
 		if selectedBy(cmd, s) {
@@ -350,7 +350,7 @@ func (c *cluster) label(cmd command) error {
 	return err
 }
 
-// refer wants the object to be there that a command is about, and of a Deployment all that its pods wait for.
+// refer wants the object of a command to exist, and everything that the pods of a Deployment mount.
 func (c *cluster) refer(cmd command) error {
 	i := slices.IndexFunc(cmd.words, func(w string) bool { return strings.Contains(w, "/") })
 	kind, name, _ := strings.Cut(cmd.words[i], "/")
