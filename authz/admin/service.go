@@ -29,8 +29,8 @@ type Service struct {
 	Tokens      Tokens   // nil where none are understood
 	Issuers     []string // of the tokens
 	Signers     []string // those of them of whose tokens it is known which key signed them
-	// RecordLife is how long a record has to be kept that cuts off tokens which were issued until now.
-	RecordLife time.Duration
+	// RevocationTTL is how long a revocation of tokens issued until now must be kept.
+	RevocationTTL time.Duration
 	// Skew is by how much the clocks of issuers may be ahead of ours.
 	Skew   time.Duration
 	Ledger quota.Ledger

@@ -91,7 +91,7 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	}
 	now := s.Now().UTC()
 	r := revocation.Record{
-		Kind: revocation.Kind(in.Kind), Issuer: in.Issuer, Value: in.Value, At: now, Cause: in.Cause, ExpiresAt: now.Add(s.RecordLife + revocation.ClockMargin),
+		Kind: revocation.Kind(in.Kind), Issuer: in.Issuer, Value: in.Value, At: now, Cause: in.Cause, ExpiresAt: now.Add(s.RevocationTTL + revocation.ClockMargin),
 	}
 	if r.Issuer == "" && len(s.Issuers) == 1 {
 		r.Issuer = s.Issuers[0]
@@ -113,7 +113,7 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 			r.Before = now.Add(s.Skew)
 		}
 		if r.Before.After(now) { // what is issued until then lives on from then
-			r.ExpiresAt = r.Before.Add(s.RecordLife + revocation.ClockMargin)
+			r.ExpiresAt = r.Before.Add(s.RevocationTTL + revocation.ClockMargin)
 		}
 	case revocation.KindSuspension:
 		if r.Lifted = in.Lift; !in.Lift {

@@ -44,7 +44,7 @@ var law = map[string]struct {
 	"authz/decisionlog":            {[]string{"authz", "authz/check", "authz/decisionlog/linebuffer"}, "writes down what the request path records"},
 	"authz/decisionlog/linebuffer": {nil, "the lock-free buffer of decisionlog, which a mutex can replace"},
 	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts what the request path records"},
-	"authz/config":                 {nil, "the file: the server starts with it, and doctor looks at it"},
+	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration, whose TLS section has the rules of the TLS files"},
 	"authz/tlsfiles":               {nil, "files, and what crypto/tls makes of them"},
 	"authz/doctor":                 {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/doctor/lint":            {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},

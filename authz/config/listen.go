@@ -1,14 +1,14 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles"
 )
 
 // Listen is where the server can be reached.
@@ -71,67 +71,90 @@ const UnixPrefix = "unix:"
 // maxSocketPath is the longest path of a socket, which the system bounds. It leaves room for a folder in which it is made.
 const maxSocketPath = 80
 
-// validate returns the first field that cannot be honoured, and why. Each address has to be one of its own.
+// Address is one address at which the server listens.
+type Address struct {
+	Name  string // of the field: listen.NAME
+	Value string // "" if the port is not wanted
+
+	example string
+	needed  bool
+	socket  bool // may be a Unix socket
+}
+
+// Addresses returns all addresses, those of ports that are not wanted included.
+func (l *Listen) Addresses() []Address {
+	return []Address{
+		{Name: "grpc", Value: l.GRPC, example: "127.0.0.1:9001 or unix:/run/tollkeeper.sock", needed: true, socket: true},
+		{Name: "admin", Value: l.Admin, example: "127.0.0.1:9002", needed: true},
+		{Name: "events", Value: l.Events, example: "127.0.0.1:9005"},
+		{Name: "health", Value: l.Health, example: "0.0.0.0:9003"},
+		{Name: "metrics", Value: l.Metrics, example: "0.0.0.0:9004"},
+	}
+}
+
+// validate returns the first field that cannot be honoured, and why.
 func (l *Listen) validate() (field string, err error) {
-	taken := make(map[string]string) // address to field
-	for _, a := range []struct {
-		field, value, example string
-		optional              bool
-	}{
-		{"listen.grpc", l.GRPC, "127.0.0.1:9001 or unix:/run/tollkeeper.sock", false},
-		{"listen.admin", l.Admin, "127.0.0.1:9002", false},
-		{"listen.events", l.Events, "127.0.0.1:9005", true},
-		{"listen.health", l.Health, "0.0.0.0:9003", true},
-		{"listen.metrics", l.Metrics, "0.0.0.0:9004", true},
-	} {
-		if a.value == "" && a.optional {
-			continue
+	all := l.Addresses()
+	for i := range all {
+		if err := all[i].validate(); err != nil {
+			return "listen." + all[i].Name, err
 		}
-		if path, ok := strings.CutPrefix(a.value, UnixPrefix); ok && a.field == "listen.grpc" {
-			if !filepath.IsAbs(path) || len(path) > maxSocketPath {
-				return a.field, fmt.Errorf("%q: want an absolute path of %d bytes at most, such as unix:/run/tollkeeper.sock", a.value, maxSocketPath)
-			}
-			continue
-		}
-		_, port, err := net.SplitHostPort(a.value)
-		if err == nil {
-			_, err = strconv.ParseUint(port, 10, 16)
-		}
-		if err != nil {
-			return a.field, fmt.Errorf("%q: want host:port, such as %s", a.value, a.example)
-		}
-		for other, field := range taken {
-			if port != "0" && overlap(a.value, other) {
-				return a.field, fmt.Errorf("%q is the address of %s too: want one of its own", a.value, field)
+	}
+	for i := range all {
+		for _, other := range all[:i] {
+			if all[i].overlaps(other) {
+				return "listen." + all[i].Name, fmt.Errorf("%q is the address of listen.%s too: want one of its own", all[i].Value, other.Name)
 			}
 		}
-		taken[a.value] = a.field
 	}
 	return "", nil
 }
 
-// overlap reports whether two addresses are one port of one machine.
-func overlap(a, b string) bool {
-	hostA, portA, _ := net.SplitHostPort(a)
-	hostB, portB, _ := net.SplitHostPort(b)
-	everywhere := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
-	local := strings.NewReplacer("localhost", "127.0.0.1")
-	return portA == portB && (everywhere(hostA) || everywhere(hostB) || local.Replace(hostA) == local.Replace(hostB))
+func (a *Address) validate() error {
+	if a.Value == "" && !a.needed {
+		return nil
+	}
+	if path, ok := strings.CutPrefix(a.Value, UnixPrefix); ok && a.socket {
+		if !filepath.IsAbs(path) || len(path) > maxSocketPath {
+			return fmt.Errorf("%q: want an absolute path of %d bytes at most, such as unix:/run/tollkeeper.sock", a.Value, maxSocketPath)
+		}
+		return nil
+	}
+	_, port, err := net.SplitHostPort(a.Value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q: want host:port, such as %s", a.Value, a.example)
+	}
+	return nil
 }
 
-// validate looks at what can be said without the files.
+// overlaps reports whether two valid addresses are the same port of this machine. Port 0 is a free port each time.
+func (a *Address) overlaps(b Address) bool {
+	hostA, portA, errA := net.SplitHostPort(a.Value)
+	hostB, portB, errB := net.SplitHostPort(b.Value)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	anyHost := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	local := strings.NewReplacer("localhost", "127.0.0.1")
+	return anyHost(hostA) || anyHost(hostB) || local.Replace(hostA) == local.Replace(hostB)
+}
+
+// Options returns the files and clients of the section, without clock and logger.
+func (t *TLS) Options() tlsfiles.Options {
+	return tlsfiles.Options{CertFile: t.CertFile, KeyFile: t.KeyFile, ClientCAFile: t.ClientCAFile, ClientNames: t.ClientNames, MinVersion: t.MinVersion}
+}
+
+// validate checks what can be checked without the files.
 func (t *TLS) validate() (field string, err error) {
-	switch {
-	case !t.On():
+	if !t.On() {
 		return "", nil
-	case t.CertFile == "":
-		return "tls.cert_file", errors.New("want the file with the certificate: tls is set, and without one there would be none")
-	case t.KeyFile == "":
-		return "tls.key_file", errors.New("want the file with the certificate's key")
-	case t.ClientCAFile == "" && len(t.ClientNames) > 0:
-		return "tls.client_names", errors.New("clients have no names without certificates: set tls.client_ca_file")
-	case !slices.Contains([]string{"", "1.2", "1.3"}, t.MinVersion):
-		return "tls.min_version", fmt.Errorf("%q: want 1.3 or 1.2", t.MinVersion)
+	}
+	o := t.Options()
+	if fault := o.Check(); fault != nil {
+		return "tls." + fault.Field, fault.Err
 	}
 	return "", nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// ErrRunning says that a server has the data directory, and is the one to be asked.
+// ErrRunning says that a server runs on the data directory. Ask that server instead.
 var ErrRunning = errors.New("a server runs on the data directory")
 
 // HasLedger reports whether there is a data file in that directory.
@@ -20,9 +20,8 @@ func HasLedger(dataDir string) bool {
 	return err == nil
 }
 
-// CheckLedger checks the data file in a directory that no server runs on, without changing anything. Damage that keeps
-// the file from being opened is in the report too. The error says why the file could not be looked at; it is ErrRunning
-// while a server has it.
+// CheckLedger checks the data file in a directory without changing it. Damage that keeps the file from being opened is in
+// the report, too. The error says why the file could not be read; it is ErrRunning while a server has it open.
 func CheckLedger(ctx context.Context, dataDir string) (doctor.Report, error) {
 	file, err := bolt.Inspect(filepath.Join(dataDir, databaseFile))
 	switch {
@@ -38,7 +37,7 @@ func CheckLedger(ctx context.Context, dataDir string) (doctor.Report, error) {
 	}
 }
 
-// checkLedger checks the data file that the server has open, and says so where its clock is not believed.
+// checkLedger checks the data file that this server has open, and reports doubts about its clock.
 func (s *Server) checkLedger(ctx context.Context) (doctor.Report, error) {
 	if s.stores.file == nil {
 		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in memory: there is no file to check")

@@ -22,7 +22,7 @@ func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanati
 	if err != nil {
 		return check.Explanation{}, err
 	}
-	if text != "" && r.HTTP != nil && !s.places.Put(r, text) {
+	if text != "" && r.HTTP != nil && !s.keySources.Put(r, text) {
 		return check.Explanation{}, authz.Errorf(authz.KindInvalid, "no request can carry a key: the configuration names no place for one")
 	}
 	if key != nil {

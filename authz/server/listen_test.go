@@ -167,7 +167,7 @@ func TestUnixSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if _, err := listenGRPC(cfg.Listen.GRPC); err == nil || !strings.Contains(err.Error(), "listen.grpc: "+path+" is in use by another process") {
+	if _, err := listen("grpc", cfg.Listen.GRPC); err == nil || !strings.Contains(err.Error(), "listen.grpc: "+path+" is in use by another process") {
 		t.Errorf("a second server: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
@@ -190,7 +190,7 @@ func TestUnixSocket(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := listenGRPC(config.UnixPrefix + c.path); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := listen("grpc", config.UnixPrefix+c.path); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

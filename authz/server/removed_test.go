@@ -57,13 +57,6 @@ func startWares(t *testing.T, change func(*config.Config)) *wares {
 	return w
 }
 
-func (w *wares) status() admin.Status {
-	w.t.Helper()
-	var s admin.Status
-	w.do("GET", "/v1/status", nil, &s)
-	return s
-}
-
 // TestReload_DoesNotTakeAwayWhatIsUsed edits the data in one way after the other, and back.
 func TestReload_DoesNotTakeAwayWhatIsUsed(t *testing.T) {
 	w := startWares(t, nil)

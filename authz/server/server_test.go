@@ -112,6 +112,12 @@ func (r *running) ask(header, value string, filters *corev3.Metadata) (int, stri
 	return int(resp.GetDeniedResponse().GetStatus().GetCode()), ""
 }
 
+func (r *running) status() (s admin.Status) {
+	r.t.Helper()
+	r.do("GET", "/v1/status", nil, &s)
+	return s
+}
+
 func (r *running) want(key string, status int, reason string) {
 	r.t.Helper()
 	if s, why := r.check(key); s != status || why != reason {

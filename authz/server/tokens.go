@@ -1,32 +1,26 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"log/slog"
-	"net/http"
-	"os"
 	"time"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
-	"github.com/tollkeeper-authz/tollkeeper/authz/signals"
 	"github.com/tollkeeper-authz/tollkeeper/authz/telemetry"
 	"github.com/tollkeeper-authz/tollkeeper/authz/token"
 )
 
-// keysGrace bounds how long a start waits for the keys of issuers. Without them their tokens are unavailable, and API
-// keys are served all the same.
+// keysGrace bounds how long a start waits for the keys of issuers. While the keys are missing, tokens are unavailable; API
+// keys work all the same.
 const keysGrace = 3 * time.Second
 
-// openTokens makes the verifier, nil where no tokens are understood.
-func (s *Server) openTokens(ctx context.Context, opt *token.Options, keys *apikey.Identifier) {
+// openTokens makes the verifier and fetches the keys of the issuers. It does nothing if opt is nil: no tokens are
+// understood.
+func (s *Server) openTokens(ctx context.Context, opt *token.Options) {
 	if opt == nil {
 		return
 	}
 	s.warnOfSharedAccounts(opt.Issuers)
-	opt.MayBeKey = keys.MayBeKey
+	opt.MayBeKey = s.identifier.MayBeKey
 	s.tokens = token.New(*opt)
 	s.closers = append(s.closers, closer(s.tokens.Close))
 	ready, cancel := context.WithTimeout(ctx, keysGrace)
@@ -34,55 +28,21 @@ func (s *Server) openTokens(ctx context.Context, opt *token.Options, keys *apike
 	s.tokens.Ready(ready)
 }
 
-// warnOfSharedAccounts says so where several issuers may name any account, each that of another's customers too.
+// warnOfSharedAccounts logs a warning if several issuers are trusted and some may name any account: each of them could make
+// tokens for the customers of the others.
 func (s *Server) warnOfSharedAccounts(issuers []token.Issuer) {
-	var free []string
+	var unbounded []string
 	for i := range issuers {
 		if issuers[i].AccountClaim != "" && len(issuers[i].Accounts) == 0 {
-			free = append(free, issuers[i].Name)
+			unbounded = append(unbounded, issuers[i].Name)
 		}
 	}
-	if len(issuers) > 1 && len(free) > 0 {
-		s.log.Warn("tokens of these issuers may name any account, also those of other issuers' customers: set accounts", "issuers", free)
+	if len(issuers) > 1 && len(unbounded) > 0 {
+		s.log.Warn("tokens of these issuers may name any account, also those of other issuers' customers: set accounts", "issuers", unbounded)
 	}
 }
 
-func issuerOf(c *config.Issuer) token.Issuer {
-	return token.Issuer{
-		Name: c.Issuer, Audiences: c.Audiences, Algorithms: c.Algorithms, JWKSURL: c.JWKSURL, JWKSFile: c.JWKSFile,
-		Discovery: c.Discovery, Envoy: c.Envoy, AudienceClaim: c.AudienceClaim, AccountClaim: c.AccountClaim, PlanClaim: c.PlanClaim, Accounts: c.Accounts,
-		LogoutAudiences: c.LogoutAudiences, EventAudiences: c.EventAudiences, StatusLists: c.StatusLists,
-	}
-}
-
-func introspection(c *config.Introspection) (*token.Introspection, error) {
-	if c.URL == "" {
-		return nil, nil
-	}
-	secret, err := readSecret("client_secret_file", c.ClientSecretFile)
-	if err != nil {
-		return nil, err
-	}
-	in := &token.Introspection{
-		URL: c.URL, Issuer: c.Issuer, ClientID: c.ClientID, Secret: secret, Audiences: c.Audiences, AudienceClaim: c.AudienceClaim,
-		AccountClaim: c.AccountClaim, PlanClaim: c.PlanClaim, Accounts: c.Accounts, MaxRefusals: c.MaxRefusals, TTL: c.TTL.Duration, NegativeTTL: c.NegativeTTL.Duration, Timeout: c.Timeout.Duration,
-	}
-	return in, in.Check()
-}
-
-// readSecret reads a file with a secret in it. One that is not there, or empty, stops the start.
-func readSecret(field, path string) (string, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
-	}
-	if raw = bytes.TrimRight(raw, "\r\n"); len(raw) == 0 {
-		return "", fmt.Errorf("%s: %s is empty", field, path)
-	}
-	return string(raw), nil
-}
-
-// closer is a function without an error as an io.Closer.
+// closer makes an io.Closer of a function without an error.
 type closer func()
 
 func (c closer) Close() error {
@@ -97,35 +57,12 @@ func timing(cfg *config.Tokens) token.Timing {
 	}
 }
 
-// recordLife is that of the tokens.
-func (s *Server) recordLife() time.Duration {
+// revocationTTL is how long a revocation must be kept so that it outlives every token that it can match.
+func (s *Server) revocationTTL() time.Duration {
 	t := timing(&s.cfg.Tokens)
 	return t.RevocationTTL()
 }
 
-// openEvents opens the port at which others revoke tokens, if there is to be one.
-func (s *Server) openEvents(opt signals.Options) error {
-	if s.cfg.Listen.Events == "" {
-		return nil
-	}
-	opt.MaxLifetime, opt.Refused = s.recordLife(), s.metrics.SignalRefused
-	var err error
-	if s.eventsL, err = listen("listen.events", s.cfg.Listen.Events); err != nil {
-		return err
-	}
-	s.events = s.httpServer(signals.Handler(s.tokens, s.revocations, opt, s.log))
-	return nil
-}
-
-// httpServer makes a server that nobody can hold up for long.
-func (s *Server) httpServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
-	}
-}
-
-// issuerGauges are the metrics of the issuers.
 func (s *Server) issuerGauges() []telemetry.Issuer {
 	if s.tokens == nil {
 		return nil

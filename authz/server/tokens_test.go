@@ -362,7 +362,7 @@ func TestTokensThatCannotBeHonoured(t *testing.T) {
 		"want https":                               func(c *config.Config) { c.Tokens.Issuers[0].Issuer = "http://issuer.example" },
 		"client_secret_file":                       func(c *config.Config) { c.Tokens.Introspection.URL = "https://issuer.example/introspect" },
 		"revocation.clients[0]: secret_file: open": func(c *config.Config) { c.Revocation.Clients[0].SecretFile += "x" },
-		"nobody could be believed":                 func(c *config.Config) { c.Tokens.Issuers = nil },
+		"no revocation could be believed":          func(c *config.Config) { c.Tokens.Issuers = nil },
 	} {
 		issuer := tokentest.New()
 		cfg := tokenConfig(t, issuer)

@@ -1,9 +1,8 @@
-// Package tlsfiles is the TLS of a port whose certificate, key and client CA are files that change while it serves: a
-// renewal replaces them, and Kubernetes does so by pointing a symbolic link elsewhere.
+// Package tlsfiles is the TLS of a port whose certificate, key and client CA are files that change while it serves. A renewal
+// replaces them; Kubernetes does so by pointing a symbolic link elsewhere.
 //
-// The files are read again and again, and compared by what is in them: there is no kind of replacement that this misses,
-// and no file system on which it does not work. New connections get what the files held last that could be used;
-// connections that are open stay as they are.
+// Poll reads the files each time and compares their contents. This notices every kind of replacement on every file system.
+// New connections use the last files that were usable; open connections stay as they are.
 package tlsfiles
 
 import (
@@ -23,67 +22,86 @@ import (
 	"time"
 )
 
-// Options say which files, and who may come in. The names of its fields in errors are those of the configuration.
+// Options say which files are used, and which clients may connect.
 type Options struct {
-	CertFile, KeyFile string
-	ClientCAFile      string   // empty: clients need no certificate
-	ClientNames       []string // empty: every certificate that the CA issued will do
+	CertFile, KeyFile string   // PEM; the certificate with the chain above it
+	ClientCAFile      string   // PEM; empty: clients need no certificate
+	ClientNames       []string // SANs (URIs or DNS names) of which a client needs one; empty: every certificate of the CA will do
 	MinVersion        string   // 1.3 or 1.2; empty: 1.3
 	Now               func() time.Time
 	Log               *slog.Logger
 }
 
-// Files are certificate, key and CA as they are on disk. Their methods may be called concurrently.
-type Files struct {
-	o          Options
-	minVersion uint16
-	current    atomic.Pointer[material]
-
-	mu      sync.Mutex
-	seen    [sha256.Size]byte // of what was read last
-	settled bool              // whether that was dealt with: it is in use, or reported
-	status  Status
+// FieldError says which field of the configuration is wrong, and why.
+type FieldError struct {
+	Field string // such as cert_file
+	Err   error
 }
 
-// material is what one state of the files is worth.
-type material struct {
-	config      *tls.Config
-	certificate time.Time // when the first certificate of the chain to end ends
-	ca          time.Time // as certificate, of the clients' CA; zero where there is none
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+func fieldErrorf(field, format string, args ...any) *FieldError {
+	return &FieldError{field, fmt.Errorf(format, args...)}
 }
 
-// Status is how the files are doing.
-type Status struct {
-	CertificateEnds time.Time
-	ClientCAEnds    time.Time // zero: there is none
-	Reloads, Faults uint64    // how often new files were put into use, and could not be
-	Fault           string    // what is wrong with the files as they are; empty: they are in use
-}
+// versions are the values of MinVersion.
+var versions = map[string]uint16{"": tls.VersionTLS13, "1.3": tls.VersionTLS13, "1.2": tls.VersionTLS12}
 
-// Open reads the files for the first time. Whatever keeps them from being used as they are meant to be is an error.
-func Open(o Options) (*Files, error) {
-	f := &Files{o: o}
+// Check returns what is wrong with the options, without looking at the files. It returns nil if nothing is.
+func (o *Options) Check() *FieldError {
 	switch {
 	case o.CertFile == "":
-		return nil, errors.New("cert_file: want the file with the certificate")
+		return fieldErrorf("cert_file", "want the file with the certificate: TLS is configured, and without one there would be none")
 	case o.KeyFile == "":
-		return nil, errors.New("key_file: want the file with the certificate's key")
+		return fieldErrorf("key_file", "want the file with the certificate's key")
 	case o.ClientCAFile == "" && len(o.ClientNames) > 0:
-		return nil, errors.New("client_names: clients have no names without certificates: set client_ca_file")
+		return fieldErrorf("client_names", "clients have no names without certificates: set tls.client_ca_file")
 	}
 	for _, name := range o.ClientNames {
 		if name == "" || strings.ContainsAny(name, "* \t\r\n") {
-			return nil, fmt.Errorf("client_names: %q: want whole names, such as spiffe://cluster.local/ns/edge/sa/envoy or envoy.edge.svc", name)
+			return fieldErrorf("client_names", "%q: want whole names, such as spiffe://cluster.local/ns/edge/sa/envoy or envoy.edge.svc", name)
 		}
 	}
-	switch o.MinVersion {
-	case "", "1.3":
-		f.minVersion = tls.VersionTLS13
-	case "1.2":
-		f.minVersion = tls.VersionTLS12
-	default:
-		return nil, fmt.Errorf("min_version: %q: want 1.3 or 1.2", o.MinVersion)
+	if _, ok := versions[o.MinVersion]; !ok {
+		return fieldErrorf("min_version", "%q: want 1.3 or 1.2", o.MinVersion)
 	}
+	return nil
+}
+
+// Files are certificate, key and CA as they are on disk. Their methods may be called concurrently.
+type Files struct {
+	o       Options
+	current atomic.Pointer[material]
+
+	mu      sync.Mutex
+	seen    [sha256.Size]byte // digest of what was read last
+	settled bool              // what was read last is in use, or its fault was reported
+	status  Status
+}
+
+// material is what was made of one state of the files.
+type material struct {
+	config         *tls.Config
+	certificateEnd time.Time // the earliest end in the chain
+	caEnd          time.Time // the earliest end of the clients' CAs; zero: there are none
+}
+
+// Status is the state of the files.
+type Status struct {
+	CertificateEnds time.Time
+	ClientCAEnds    time.Time // zero: there is none
+	Reloads         uint64    // how often new files were put into use
+	Faults          uint64    // how often new files could not be used
+	Fault           string    // what is wrong with the files on disk; empty: they are in use
+}
+
+// Open reads the files for the first time. An error about a field or its file is a *FieldError.
+func Open(o Options) (*Files, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	f := &Files{o: o}
 	raw, err := f.read()
 	if err != nil {
 		return nil, err
@@ -98,25 +116,25 @@ func Open(o Options) (*Files, error) {
 	return f, nil
 }
 
-// Config returns a configuration for a server, which follows the files.
+// Config returns a configuration for a server that always uses the current files.
 func (f *Files) Config() *tls.Config {
 	return &tls.Config{
-		MinVersion:         f.minVersion,
+		MinVersion:         versions[f.o.MinVersion],
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.current.Load().config, nil },
 	}
 }
 
-// Status tells how the files are doing.
+// Status returns the state of the files.
 func (f *Files) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, m := f.status, f.current.Load()
-	s.CertificateEnds, s.ClientCAEnds = m.certificate, m.ca
+	s.CertificateEnds, s.ClientCAEnds = m.certificateEnd, m.caEnd
 	return s
 }
 
-// Poll looks at the files once. Files that are new and can be used are used from now on. Files that cannot be are given
-// until the next time: whoever writes them one after the other leaves files for a moment that do not go together.
+// Poll reads the files once. New files that can be used are used from now on. Files that cannot be used are a fault only
+// if the next Poll finds them unchanged: while certificate and key are written one after the other, they do not match.
 func (f *Files) Poll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,19 +159,19 @@ func (f *Files) Poll() {
 		f.status.Reloads++
 		f.warnOfOpenKey()
 		f.current.Store(m)
-		f.o.Log.Info("tls files reloaded", "certificate_ends", m.certificate, "cert_file", f.o.CertFile)
+		f.o.Log.Info("tls files reloaded", "certificate_ends", m.certificateEnd, "cert_file", f.o.CertFile)
 	case changed:
 		f.settled = false
-	case f.settled: // said already; but a certificate that is not valid yet will be
+	case f.settled: // reported already, and tried again: a certificate that is not valid yet will be
 	default:
 		f.settled = true
 		f.status.Fault = err.Error()
 		f.status.Faults++
-		f.o.Log.Error("tls files not reloaded: the ones before stay in use", "error", "tls."+err.Error(), "certificate_ends", f.current.Load().certificate)
+		f.o.Log.Error("tls files not reloaded: the previous ones stay in use", "error", "tls."+err.Error(), "certificate_ends", f.current.Load().certificateEnd)
 	}
 }
 
-// contents are those of the files, nil where no file is configured.
+// contents are the bytes of the files, nil where no file is configured.
 type contents struct{ cert, key, ca []byte }
 
 func (c contents) sum() [sha256.Size]byte {
@@ -176,44 +194,45 @@ func (f *Files) read() (c contents, err error) {
 			continue
 		}
 		if *file.to, err = os.ReadFile(file.path); err != nil {
-			return contents{}, fmt.Errorf("%s: %w", file.field, err)
+			return contents{}, &FieldError{file.field, err}
 		}
 	}
 	return c, nil
 }
 
-// build makes a configuration of the files, if they can be used.
+// build makes a configuration of the files. The error says why they cannot be used.
 func (f *Files) build(c contents) (*material, error) {
 	chain, err := certificates(c.cert)
 	if err != nil {
-		return nil, fmt.Errorf("cert_file: %s: %w", f.o.CertFile, err)
+		return nil, fieldErrorf("cert_file", "%s: %w", f.o.CertFile, err)
 	}
 	now := f.o.Now()
-	if err := inForce(chain[0], now); err != nil {
-		return nil, fmt.Errorf("cert_file: %s: %w", f.o.CertFile, err)
+	if err := checkDates(chain[0], now); err != nil {
+		return nil, fieldErrorf("cert_file", "%s: %w", f.o.CertFile, err)
 	}
 	pair, err := tls.X509KeyPair(c.cert, c.key)
 	if err != nil {
-		return nil, fmt.Errorf("key_file: %s: %s", f.o.KeyFile, strings.TrimPrefix(err.Error(), "tls: "))
+		return nil, fieldErrorf("key_file", "%s: %s", f.o.KeyFile, strings.TrimPrefix(err.Error(), "tls: "))
 	}
-	m := &material{certificate: ends(chain), config: &tls.Config{
-		MinVersion:   f.minVersion,
+	m := &material{certificateEnd: earliestEnd(chain), config: &tls.Config{
+		MinVersion:   versions[f.o.MinVersion],
 		Certificates: []tls.Certificate{pair},
 		NextProtos:   []string{"h2"},
-		// A ticket would let a client in again without a look at its certificate. Connections last, so little is lost.
+		// A ticket would let a client connect again without its certificate being checked. Connections last long, so
+		// handshakes that are not resumed cost little.
 		SessionTicketsDisabled: true,
 	}}
 	if f.o.ClientCAFile == "" {
 		return m, nil
 	}
 	roots, err := certificates(c.ca)
-	if err == nil && !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return inForce(c, now) == nil }) {
-		err = inForce(roots[0], now)
+	if err == nil && !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return checkDates(c, now) == nil }) {
+		err = checkDates(roots[0], now)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("client_ca_file: %s: %w", f.o.ClientCAFile, err)
+		return nil, fieldErrorf("client_ca_file", "%s: %w", f.o.ClientCAFile, err)
 	}
-	m.ca = ends(roots)
+	m.caEnd = earliestEnd(roots)
 	m.config.ClientAuth = tls.RequireAndVerifyClientCert
 	m.config.ClientCAs = x509.NewCertPool()
 	for _, c := range roots {
@@ -223,7 +242,7 @@ func (f *Files) build(c contents) (*material, error) {
 	return m, nil
 }
 
-// verifyName refuses a client whose certificate has none of the names.
+// verifyName refuses a client whose certificate names none of the ClientNames.
 func (f *Files) verifyName(s tls.ConnectionState) error {
 	if len(f.o.ClientNames) == 0 {
 		return nil
@@ -238,7 +257,7 @@ func (f *Files) verifyName(s tls.ConnectionState) error {
 	}
 	shown = append(shown, leaf.DNSNames...)
 	for i, name := range shown {
-		// What looks like a URI is only ever compared with one.
+		// A name with a colon is a URI and is compared with URIs only, another one with DNS names only.
 		if isURI := i < len(leaf.URIs); isURI == strings.Contains(name, ":") && slices.Contains(f.o.ClientNames, name) {
 			return nil
 		}
@@ -246,10 +265,10 @@ func (f *Files) verifyName(s tls.ConnectionState) error {
 	return &NameError{Shown: shown}
 }
 
-// NameError refuses a client with a good certificate that is none of those who may come in.
-type NameError struct{ Shown []string }
+// NameError refuses a client whose certificate is valid and names none of the ClientNames.
+type NameError struct{ Shown []string } // the names in the certificate
 
-// maxShown bounds how much of what a stranger says of himself is repeated.
+// An error repeats at most maxShown names of at most maxShownName bytes: the client chose them.
 const maxShown, maxShownName = 4, 128
 
 func (e *NameError) Error() string {
@@ -266,14 +285,14 @@ func (e *NameError) Error() string {
 	return "the client's certificate has none of tls.client_names, but " + strings.Join(names, ", ")
 }
 
-// warnOfOpenKey speaks up where everybody on the machine can be us.
+// warnOfOpenKey logs a warning if every user of the machine can read the key.
 func (f *Files) warnOfOpenKey() {
 	if info, err := os.Stat(f.o.KeyFile); err == nil && info.Mode().Perm()&0o004 != 0 {
-		f.o.Log.Warn("tls.key_file can be read by everybody on this machine: chmod o-r", "key_file", f.o.KeyFile, "mode", info.Mode().Perm().String())
+		f.o.Log.Warn("tls.key_file can be read by every user of this machine: chmod o-r", "key_file", f.o.KeyFile, "mode", info.Mode().Perm().String())
 	}
 }
 
-// certificates reads all that are in a PEM file, of which there has to be one.
+// certificates reads all certificates of a PEM file. None at all is an error.
 func certificates(raw []byte) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
 	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
@@ -287,15 +306,16 @@ func certificates(raw []byte) ([]*x509.Certificate, error) {
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("there is no PEM certificate in it")
+		return nil, errors.New("the file has no PEM certificate")
 	}
-	if n := bytes.Count(raw, []byte("-----BEGIN CERTIFICATE-----")); n != len(out) { // the decoder passes over what it cannot read
+	if n := bytes.Count(raw, []byte("-----BEGIN CERTIFICATE-----")); n != len(out) { // pem.Decode skips what it cannot read
 		return nil, fmt.Errorf("%d of its %d certificates are damaged", n-len(out), n)
 	}
 	return out, nil
 }
 
-func inForce(c *x509.Certificate, now time.Time) error {
+// checkDates returns an error if the certificate is not valid at that time.
+func checkDates(c *x509.Certificate, now time.Time) error {
 	if now.After(c.NotAfter) {
 		return fmt.Errorf("the certificate expired on %s: renew it", c.NotAfter.UTC().Format(time.RFC3339))
 	}
@@ -305,7 +325,7 @@ func inForce(c *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// ends is when the first of them ends.
-func ends(certs []*x509.Certificate) time.Time {
+// earliestEnd returns when the first of the certificates expires.
+func earliestEnd(certs []*x509.Certificate) time.Time {
 	return slices.MinFunc(certs, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
 }

@@ -199,9 +199,9 @@ func TestMistakes(t *testing.T) {
 		"missing CA":          {func(o *Options) { o.ClientCAFile = "nowhere" }, "client_ca_file: open nowhere: no such file"},
 		"another's key":       {func(o *Options) { o.KeyFile = other.Key }, "key_file: " + other.Key + ": private key does not match public key"},
 		"certificate as key":  {func(o *Options) { o.KeyFile = o.CertFile }, "key_file: "},
-		"empty certificate":   {func(o *Options) { o.CertFile = file("c", "") }, "there is no PEM certificate in it"},
+		"empty certificate":   {func(o *Options) { o.CertFile = file("c", "") }, "the file has no PEM certificate"},
 		"empty CA":            {func(o *Options) { o.ClientCAFile = file("c", "") }, "client_ca_file: "},
-		"key as CA":           {func(o *Options) { o.ClientCAFile = o.KeyFile }, "there is no PEM certificate in it"},
+		"key as CA":           {func(o *Options) { o.ClientCAFile = o.KeyFile }, "the file has no PEM certificate"},
 		"broken CA":           {func(o *Options) { o.ClientCAFile = file("c", strings.Replace(string(w.edges.PEM), "MII", "MIJ", 1)) }, "certificate 1: "},
 		"a broken CA beside a good one": {func(o *Options) {
 			o.ClientCAFile = file("c", string(w.edges.PEM)+strings.Replace(string(w.ours.PEM), "MII", "!!!", 1))
@@ -232,7 +232,7 @@ func TestKeyThatEverybodyCanReadIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open(w.options())
-	if !strings.Contains(w.log.String(), "can be read by everybody") {
+	if !strings.Contains(w.log.String(), "can be read by every user") {
 		t.Errorf("logged %q", w.log.String())
 	}
 }

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
+)
+
+const (
+	syncEvery    = time.Second      // reads new revocations
+	pruneEvery   = time.Minute      // deletes expired revocations
+	forgetEvery  = 10 * time.Minute // deletes the counts of past periods
+	tlsPollEvery = time.Second      // looks for new certificates
+)
+
+// startLoops starts what runs beside the checks, until ctx ends.
+func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before anything is served: without a receiver the signal ends the process
+	wg.Go(func() { s.heedHangups(ctx, hup) })
+	wg.Go(func() { s.rules.Run(ctx) })
+	wg.Go(func() { tuneGC(ctx) })
+	if s.tls != nil {
+		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
+	}
+	wg.Go(func() { every(ctx, dispenser.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
+	wg.Go(func() { every(ctx, syncEvery, func() { s.syncRevocations(ctx) }) })
+	wg.Go(func() {
+		s.pruneRevocations(ctx)
+		every(ctx, pruneEvery, func() { s.pruneRevocations(ctx) })
+	})
+	wg.Go(func() { every(ctx, forgetEvery, func() { s.forgetPeriods(ctx) }) })
+}
+
+// heedHangups reloads policies and reopens the decision log on SIGHUP.
+func (s *Server) heedHangups(ctx context.Context, hup chan os.Signal) {
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			s.rules.Poke()
+			s.decisions.Reopen()
+		}
+	}
+}
+
+func (s *Server) syncRevocations(ctx context.Context) {
+	if err := s.revocations.Sync(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("revocations not read", "error", err, "age", s.revocations.Age())
+	}
+}
+
+func (s *Server) pruneRevocations(ctx context.Context) {
+	if err := s.pruner.Prune(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("expired revocations not deleted", "error", err)
+	}
+}
+
+func (s *Server) forgetPeriods(ctx context.Context) {
+	if _, err := s.stores.ledger.Forget(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("counts of past periods not deleted", "error", err)
+	}
+}
+
+// every calls f at intervals until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			f()
+		}
+	}
+}

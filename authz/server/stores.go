@@ -1,0 +1,45 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+)
+
+// databaseFile is the name of the bolt file in the data directory.
+const databaseFile = "tollkeeper.db"
+
+// stores are the stores of one backend.
+type stores struct {
+	keys        apikey.Store
+	revocations revocation.Store
+	marks       revocation.Marks // of the same store
+	ledger      quota.Ledger
+	closer      io.Closer
+	file        *bolt.DB // nil: the backend has no file
+}
+
+func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return stores{}, fmt.Errorf("data_dir: %w", err)
+	}
+	if cfg.Store == "memory" {
+		revocations := memory.NewRevocations()
+		return stores{memory.NewKeys(), revocations, revocations, memory.NewLedger(now), closer(func() {}), nil}, nil
+	}
+	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: now, Logger: log})
+	if err != nil {
+		return stores{}, fmt.Errorf("data_dir: %w", err)
+	}
+	return stores{db.Keys(), db.Revocations(), db.Revocations(), db.Ledger(), db, db}, nil
+}
