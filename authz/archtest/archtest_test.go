@@ -24,10 +24,15 @@ var law = map[string]struct {
 	"authz/revocation": {[]string{"authz"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
 	"authz/dispenser":  {[]string{"authz", "authz/quota"}, "the node's side of the ledger: it speaks the ledger's contract, which knows nothing of it"},
-	"authz/policy":     {[]string{"authz", "authz/policy/bundle"}, "as apikey; it decides with what bundle compiled"},
-	"authz/token":      {[]string{"authz", "authz/credential"}, "as apikey"},
+	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder"},
+		"as apikey; its rooms do not know each other, and it puts them together"},
+	"authz/token": {[]string{"authz", "authz/credential"}, "as apikey"},
 
-	"authz/policy/bundle": {nil, "reads and compiles files, and knows nothing of requests"},
+	"authz/policy/bundle":          {nil, "reads and compiles files, and knows nothing of requests"},
+	"authz/policy/input":           {[]string{"authz"}, "makes what rules see of a request, and knows nothing of files"},
+	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
+	"authz/policy/verdictcache":    {[]string{"authz"}, "keeps verdicts by keys, whatever a key is made of"},
+	"authz/policy/yielder":         {nil, "a device that knows only the clock"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
 	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
@@ -71,7 +76,7 @@ var law = map[string]struct {
 
 // doors are the foreign modules that may be imported through one door only.
 var doors = map[string][]string{
-	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "envoy/bench"},
+	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
 	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
 	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},

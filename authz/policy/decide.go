@@ -2,10 +2,7 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
@@ -15,14 +12,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/print"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/yielder"
 )
 
-// Decide asks the policy about a request. tr, if not nil, is filled with what the policy did, whatever comes out. That
-// costs many times the time of a plain decision, and enters rules that a plain one passes over: whoever wants the verdict
-// asks without a trace.
+// Decide asks the policy about a request. With tr it fills tr with what the policy did, whatever comes out. That takes
+// many times as long as a plain decision, and enters rules that a plain one skips.
 //
-// The error is a *EvalError if the policy gave no usable verdict, or wraps ctx's error if ctx ended first. With an
-// error the verdict denies, and says at most which functions failed. Decide does not keep r or f.
+// The error is an *EvalError if the policy gave no usable verdict, or wraps ctx's error if ctx ended first. With an
+// error the verdict denies, and holds at most the functions that failed. Decide does not keep r or f.
 func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (v authz.Verdict, err error) {
 	defer func() {
 		if x := recover(); x != nil {
@@ -33,46 +31,57 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "there is no request"}
 	}
 	if p.cache == nil || tr != nil {
-		v, _, err := p.decide(ctx, r, f, tr)
+		v, _, err := p.evaluate(ctx, r, f, tr)
 		return v, err
 	}
-	k := p.cache.keyOf(p.refs, r, f)
-	if k == nil {
-		v, _, err := p.decide(ctx, r, f, nil)
+	return p.decideCached(ctx, r, f)
+}
+
+// decideCached evaluates the policy unless the verdict is cached.
+//
+// A cached verdict is the one that the policy would give again, for two reasons. The evaluator sees only what the key is
+// made of, and one walk makes both: see package input. And the cache keeps a verdict only if no function was called on
+// the way to it whose answer may change. OPA notes the calls of functions that it knows to be nondeterministic; a policy
+// that names one which OPA does not know has no cache. Such calls cannot appear later: the same input takes the same way.
+func (p *Policy) decideCached(ctx context.Context, r *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+	key := p.keys.Get().(*input.Key)
+	defer p.keys.Put(key)
+	if !key.Fill(p.refs, r, f) {
+		p.cache.Bypass()
+		v, _, err := p.evaluate(ctx, r, f, nil)
 		return v, err
 	}
-	defer p.cache.done(k)
-	if v, ok := p.cache.get(k); ok {
+	if v, ok := p.cache.Get(key.Bytes()); ok {
 		return v, nil
 	}
-	v, steady, err := p.decide(ctx, r, f, nil)
+	v, steady, err := p.evaluate(ctx, r, f, nil)
 	switch {
 	case err != nil:
 	case steady:
-		p.cache.put(k, v)
+		p.cache.Put(key.Bytes(), v)
 	default:
-		p.cache.bypasses.Inc()
+		p.cache.Bypass()
 	}
 	return v, err
 }
 
-// decide evaluates the policy. The verdict is steady if the same input will give it again.
-func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (_ authz.Verdict, steady bool, err error) {
+// evaluate evaluates the policy. The verdict is steady if the same input will give it again.
+func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (_ authz.Verdict, steady bool, err error) {
 	if err := ended(ctx); err != nil {
 		return authz.Verdict{}, false, err
 	}
-	want := p.refs
+	refs := p.refs
 	if tr != nil {
-		want = everything() // people who ask why want to see what the policy could have read
+		refs = input.Everything() // people who ask why want to see what the policy could have read
 	}
-	input, err := inputOf(want, r, f)
+	document, err := input.Value(refs, r, f)
 	if err != nil {
 		return authz.Verdict{}, false, &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
 	}
 	e := evaluation{Policy: p, trace: tr}
-	decision, err := e.run(ctx, input)
+	decision, err := e.run(ctx, document)
 	if tr != nil {
-		tr.Query, tr.Route = p.Query(), p.routeOf(ctx, input)
+		tr.Query, tr.Route = p.Query(), p.routeOf(ctx, document)
 	}
 	var v authz.Verdict
 	if err == nil {
@@ -88,58 +97,62 @@ func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 // evaluation is one run of the query.
 type evaluation struct {
 	*Policy
-	trace   *authz.Trace
-	failed  []topdown.Error   // functions that failed and only made their expressions undefined
-	asked   builtins.NDBCache // functions whose answer may be another one next time
-	printed bool
+	trace            *authz.Trace
+	failed           []topdown.Error   // functions that failed and only made their expressions undefined
+	nondeterministic builtins.NDBCache // calls whose answer may change
+	printed          bool
 }
 
 // steady reports whether the same input gives the same verdict again, and has no other effect, such as a print. A verdict
-// that came of an error is not kept, so that the error is in the record of each decision.
-func (e *evaluation) steady() bool { return len(e.asked) == 0 && len(e.failed) == 0 && !e.printed }
+// after a failed function is not cached, so that the record of each decision has the failure.
+func (e *evaluation) steady() bool {
+	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && !e.printed
+}
 
-// Print gives what a rule prints to whoever wants it.
+// Print passes on what a rule prints.
 func (e *evaluation) Print(at print.Context, text string) error {
 	e.printed = true
 	file, line := "", 0
 	if at.Location != nil {
 		file, line = at.Location.File, at.Location.Row
 	}
-	e.Policy.print(file, line, cutText(text, maxPrinted))
+	e.print(file, line, cutText(text, maxPrinted))
 	return nil
 }
 
+var _ topdown.Cancel = (*yielder.Yielder)(nil)
+
 // run runs the query and returns its only value.
-func (e *evaluation) run(ctx context.Context, input ast.Value) (ast.Value, error) {
+func (e *evaluation) run(ctx context.Context, document ast.Value) (ast.Value, error) {
 	options := make([]rego.EvalOption, 0, len(e.fixed)+8)
 	options = append(options, e.fixed...)
 	options = append(options,
-		rego.EvalParsedInput(input),
+		rego.EvalParsedInput(document),
 		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalExternalCancel(&yielder{ctx: ctx}),
+		rego.EvalExternalCancel(yielder.New(ctx)),
 		rego.EvalBuiltinErrorList(&e.failed))
 	if e.cache != nil && e.trace == nil {
-		e.asked = builtins.NDBCache{}
-		options = append(options, rego.EvalNDBuiltinCache(e.asked))
+		e.nondeterministic = builtins.NDBCache{}
+		options = append(options, rego.EvalNDBuiltinCache(e.nondeterministic))
 	}
 	if e.trace != nil {
-		t := newTracer(input)
+		t := newTracer(document)
 		defer t.fill(e.trace)
-		// Without the index rules are entered that cannot hold, which is what somebody who asks why wants to see.
+		// Without the index the evaluator enters rules that cannot hold. People who ask why want to see those.
 		options = append(options, rego.EvalQueryTracer(t), rego.EvalRuleIndexing(false))
-	} else if e.Policy.print != nil {
+	} else if e.print != nil {
 		options = append(options, rego.EvalPrintHook(e))
 	}
 	results, err := e.prepared.Eval(ctx, options...)
 	if ctxErr := ended(ctx); ctxErr != nil {
-		// Even if there is a result: a builtin that was cut short is undefined, and "not blocked" would hold.
+		// Even if there is a result: a function that was cut short is undefined, and "not blocked" would hold.
 		return nil, ctxErr
 	}
 	switch {
 	case err != nil:
 		return nil, evalError(err)
 	case len(results) == 0:
-		return nil, e.undefined(e.failed)
+		return nil, undefined(e.Query(), e.failed)
 	case len(results) > 1 || len(results[0].Expressions) != 1:
 		return nil, invalidDecision("%s has several values", e.Query())
 	}
@@ -150,72 +163,10 @@ func (e *evaluation) run(ctx context.Context, input ast.Value) (ast.Value, error
 	return v, nil
 }
 
-// ended is ctx's error in words, or nil.
+// ended puts ctx's error into words, and is nil while there is none.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("policy: evaluation cut short: %w", err)
 	}
 	return nil
-}
-
-func (p *Policy) undefined(failed []topdown.Error) error {
-	e := &EvalError{Code: codeUndefined, Text: p.Query() + " is undefined"}
-	if len(failed) > 0 {
-		first := &failed[0]
-		e.cause = first
-		e.Text += ", perhaps because of: " + first.Message
-		if first.Location != nil {
-			e.File, e.Line = first.Location.File, first.Location.Row
-		}
-	}
-	return e
-}
-
-// evalError translates an error of OPA's evaluator.
-func evalError(err error) error {
-	e := &EvalError{Code: topdown.InternalErr, Text: err.Error(), cause: err}
-	var top *topdown.Error
-	if errors.As(err, &top) {
-		e.Code, e.Text = top.Code, top.Message
-		if top.Location != nil {
-			e.File, e.Line = top.Location.File, top.Location.Row
-		}
-	}
-	return e
-}
-
-// Bounds of what is kept of errors and of what rules print: either may quote a request.
-const (
-	maxErrors    = 8
-	maxErrorText = 400
-	maxPrinted   = 4 << 10
-)
-
-// errorsOf tells which functions failed, each once, as file:line: text. Nil for none.
-func errorsOf(failed []topdown.Error) []string {
-	var out []string
-	for i := range failed {
-		e := builtinError(&failed[i])
-		text := cutText(strings.Join(strings.Fields(strings.TrimPrefix(e.Error(), "policy: ")), " "), maxErrorText)
-		if len(out) < maxErrors && !slices.Contains(out, text) {
-			out = append(out, text)
-		}
-	}
-	return out
-}
-
-func builtinError(failed *topdown.Error) *EvalError {
-	e := &EvalError{Code: failed.Code, Text: failed.Message, cause: failed}
-	if failed.Location != nil {
-		e.File, e.Line = failed.Location.File, failed.Location.Row
-	}
-	return e
-}
-
-// cutText is at most the first n bytes of a text, as UTF-8 and in memory of their own.
-func cutText(s string, n int) string {
-	if len(s) > n {
-		s = s[:n] + "…"
-	}
-	return strings.ToValidUTF8(strings.Clone(s), "�")
 }

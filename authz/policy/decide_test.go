@@ -3,16 +3,17 @@ package policy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/types"
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
 )
 
 func TestDecideErrors(t *testing.T) {
@@ -89,6 +90,18 @@ func TestDecideStopsAtDeadline(t *testing.T) {
 	if v, err := p.Decide(ctx, get("/"), nil, nil); v.Allowed || !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %v, %v", v.Allowed, err)
 	}
+}
+
+// TestDecide_LongEvaluationsSleep runs in a bubble, whose clock stands still while a goroutine works.
+func TestDecide_LongEvaluationsSleep(t *testing.T) {
+	p := mustLoad(t, module(`allow if { every i in numbers.range(1, 20000) { i + 1 > 0 } }`), Options{})
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		mustDecide(t, p, get("/"), nil)
+		if time.Since(began) == 0 {
+			t.Error("it kept the processor to itself")
+		}
+	})
 }
 
 // late ends without telling anybody, between the first time it is asked and the second.
@@ -194,17 +207,6 @@ const factsData = `{"tollkeeper": {
 	"routes": {"v1": ["read"]}
 }}`
 
-func goodFacts() *authz.Facts {
-	return &authz.Facts{
-		Key: authz.KeyFact{
-			Status: authz.KeyActive, ID: "key_1", Name: "ci", Account: "acc_7", Environment: "live", Plan: "pro",
-			Scopes: []string{"read", "write"},
-		},
-		Account: authz.AccountFact{ID: "acc_7", Plan: "pro", Status: authz.AccountActive},
-		Quota:   []authz.QuotaFact{{Name: "calls", State: authz.QuotaOK, Limit: 1000, Remaining: 998}},
-	}
-}
-
 func TestFactsPolicy(t *testing.T) {
 	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	v := mustDecide(t, p, get("/v1/things"), goodFacts())
@@ -223,21 +225,8 @@ func TestFactsPolicy(t *testing.T) {
 	}
 }
 
-// browserHeaders is about what a proxy forwards of a browser's request.
-func browserHeaders() authz.Headers {
-	var h authz.Headers
-	for i := range 14 {
-		h = append(h, authz.Header{Name: fmt.Sprintf("x-header-%d", i), Value: strings.Repeat("v", 20)})
-	}
-	return append(h, authz.Header{Name: "x-api-key", Value: "tk_live_0123456789012345678901234567"})
-}
-
 func BenchmarkDecide(b *testing.B) {
-	r := get("/v1/things?page=2")
-	r.HTTP.Headers = browserHeaders()
-	r.HTTP.Params = map[string][]string{"page": {"2"}}
-	r.Source = &authz.Peer{Address: &authz.Address{Socket: &authz.SocketAddress{Address: "10.0.0.9", Port: 4321}}}
-	r.Time = time.Unix(1_900_000_000, 5)
+	r := inputtest.Browser()
 	object := mustLoad(b, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	boolean := mustLoad(b, module(`allow if {
 	input.key.status == "active"
@@ -253,12 +242,4 @@ func BenchmarkDecide(b *testing.B) {
 			}
 		})
 	}
-	b.Run("input", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := inputOf(everything(), r, goodFacts()); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

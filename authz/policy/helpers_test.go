@@ -2,12 +2,12 @@ package policy
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
 )
 
 // files makes a source of file names and contents: files("a.rego", "package a", "b.json", "{}").
@@ -40,14 +40,9 @@ func mustDecide(t testing.TB, p *Policy, r *authz.Request, f *authz.Facts) authz
 	return v
 }
 
-// get is a request for a path.
-func get(path string) *authz.Request {
-	return &authz.Request{HTTP: &authz.HTTP{
-		Method:   "GET",
-		Path:     path,
-		Segments: strings.Split(strings.TrimLeft(path, "/"), "/"),
-	}}
-}
+func get(path string) *authz.Request { return inputtest.Get(path) }
+
+func goodFacts() *authz.Facts { return inputtest.ActiveKey() }
 
 func wantEvalError(t *testing.T, err error, code string) *EvalError {
 	t.Helper()

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/verdictcache"
 )
 
 // Options say how a policy is loaded. The zero value is good.
@@ -21,7 +24,7 @@ type Options struct {
 	Profile string
 	// Schema is a JSON schema of the input. Check type-checks the rules against it; Load ignores it.
 	Schema []byte
-	// CachedVerdicts is how many verdicts are cached, 0 for none. They never take more than VerdictCacheBytes.
+	// CachedVerdicts is how many verdicts are cached, 0 for none. They never take more than verdictcache.MaxBytes.
 	CachedVerdicts int
 	// RegoVersion is the version of the language: v1, which is the default, or v0.
 	RegoVersion string
@@ -44,8 +47,9 @@ type builtin struct {
 // Policy is one revision of the rules and their data. It is safe for concurrent use.
 type Policy struct {
 	bundle         *bundle.Bundle
-	refs           *inputRefs
-	cache          *verdictCache // nil: every request is evaluated
+	refs           *input.Refs         // what the rules read of the input
+	cache          *verdictcache.Cache // nil: every request is evaluated
+	keys           sync.Pool           // of *input.Key
 	nondeterminism nondeterminism
 	strict         bool // a failed function denies
 	print          func(file string, line int, text string)
@@ -67,12 +71,13 @@ func Load(ctx context.Context, src bundle.Source, o Options) (*Policy, error) {
 		return nil, err
 	}
 	p := &Policy{bundle: compiled, print: o.Print, strict: compiled.Shipped}
-	p.refs, p.nondeterminism = refsOf(compiled.Compiler), nondeterminismOf(compiled)
+	p.refs, p.nondeterminism = input.RefsOf(compiled.Modules()), nondeterminismOf(compiled.Modules())
 	if o.StrictErrors != nil {
 		p.strict = *o.StrictErrors
 	}
 	if o.CachedVerdicts > 0 && len(p.nondeterminism.always) == 0 {
-		p.cache = newVerdictCache(o.CachedVerdicts)
+		p.cache = verdictcache.New(o.CachedVerdicts)
+		p.keys.New = func() any { return new(input.Key) }
 	}
 	if err := p.prepare(ctx, o.builtins); err != nil {
 		return nil, bundle.ErrorOf(err)
@@ -106,6 +111,14 @@ func (p *Policy) StrictErrors() bool { return p.strict }
 // Data returns the base data at a path, as JSON values: nil, bool, json.Number, string, []any or map[string]any.
 // It reports whether there is any. The caller must not change what it returns.
 func (p *Policy) Data(path ...string) (any, bool) { return p.bundle.Data(path...) }
+
+// CacheStats reports how the cache of verdicts does, and false if there is none.
+func (p *Policy) CacheStats() (verdictcache.Stats, bool) {
+	if p.cache == nil {
+		return verdictcache.Stats{}, false
+	}
+	return p.cache.Stats(), true
+}
 
 // String names the policy in logs.
 func (p *Policy) String() string { return fmt.Sprintf("%s at revision %s", p.Query(), p.Revision()) }

@@ -1,12 +1,13 @@
-package policy
+package input
 
 import (
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
 )
 
-func TestReads(t *testing.T) {
+func TestRefs_AreWhatIsBuilt(t *testing.T) {
 	tests := []struct{ name, rules, want string }{
 		{"nothing", `allow := true`, `{}`},
 		{"a path", `allow if input.key.status == "active"`, `{"key":{"status":"active"}}`},
@@ -44,29 +45,22 @@ func TestReads(t *testing.T) {
 		{"a replaced input", `allow if { p with input.key as {"id": input.account.status} }` + "\n\np if input.key.id",
 			`{"account":{"status":"unknown"},"key":{"id":"k","meta":{"m":1},"plan":"p","scopes":[],"status":"active"}}`},
 	}
-	r := get("/x")
+	r := inputtest.Get("/x")
 	r.HTTP.Headers = authz.Headers{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}}
 	r.Body.Parsed = map[string]any{"a": map[string]any{"b": 1, "c": 2}, "d": 3}
 	f := &authz.Facts{
 		Key:   authz.KeyFact{ID: "k", Plan: "p", Status: authz.KeyActive, Meta: map[string]any{"m": 1}},
 		Quota: []authz.QuotaFact{{Name: "calls", State: authz.QuotaOK}},
 	}
-	all, err := inputOf(everything(), r, f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := mustValue(t, everything, r, f)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := mustLoad(t, module(tt.rules), Options{})
-			got, err := inputOf(p.refs, r, f)
-			if err != nil {
-				t.Fatal(err)
-			}
+			got := mustValue(t, refsOfRules(t, tt.rules), r, f)
 			if tt.want == "all" {
-				tt.want = jsonOf(all)
+				tt.want = jsonOf(t, all)
 			}
-			if jsonOf(got) != tt.want {
-				t.Errorf("got  %s\nwant %s", jsonOf(got), tt.want)
+			if jsonOf(t, got) != tt.want {
+				t.Errorf("got  %s\nwant %s", jsonOf(t, got), tt.want)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package policy
+package verdictcache
 
 import (
 	"encoding/json"
@@ -7,18 +7,18 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// copier copies verdicts, and adds up what the copies take.
-type copier struct{ size int }
+// copier copies verdicts, and adds up what the copies take. Cached verdicts must be copies: a text that is part of a
+// request would keep the whole message in memory.
+type copier struct{ size int } // bytes
 
-// What things take besides their texts, about: a verdict with the memory of the cache for it, a string or an interface in a
-// list, and an entry of a map.
+// About what things take besides their texts, in bytes.
 const (
-	verdictSize = 512
-	itemSize    = 32
-	entrySize   = 64
+	verdictSize  = 512 // a verdict, with what the cache itself needs for it
+	itemSize     = 32  // a string or an interface in a list
+	mapEntrySize = 64
 )
 
-// verdict copies a verdict. Nothing in the copy is shared with the request or with the policy's values.
+// verdict copies a verdict. The copy shares nothing with the request or with the policy's values.
 func (c *copier) verdict(v authz.Verdict) authz.Verdict {
 	c.size += verdictSize
 	v.Reason = authz.Reason(c.text(string(v.Reason)))
@@ -39,7 +39,7 @@ func (c *copier) verdict(v authz.Verdict) authz.Verdict {
 		charge := make(authz.Charge, len(v.Charge))
 		for name, units := range v.Charge {
 			charge[c.text(name)] = units
-			c.size += entrySize
+			c.size += mapEntrySize
 		}
 		v.Charge = charge
 	}
@@ -93,9 +93,9 @@ func (c *copier) value(v any) any {
 		out := make(map[string]any, len(v))
 		for name := range v {
 			out[c.text(name)] = c.value(v[name])
-			c.size += entrySize
+			c.size += mapEntrySize
 		}
 		return out
 	}
-	return v // a number of Go's, a boolean or null
+	return v // a Go number, a boolean or null
 }

@@ -1,4 +1,4 @@
-package policy
+package input
 
 import (
 	"encoding/json"
@@ -13,12 +13,9 @@ import (
 
 func inputJSON(t *testing.T, r *authz.Request, f *authz.Facts) map[string]any {
 	t.Helper()
-	v, err := inputOf(everything(), r, f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := mustValue(t, everything, r, f)
 	var m map[string]any
-	if err := json.Unmarshal([]byte(jsonOf(v)), &m); err != nil {
+	if err := json.Unmarshal([]byte(jsonOf(t, v)), &m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -35,14 +32,14 @@ func wantJSON(t *testing.T, what string, got any, want string) {
 	}
 }
 
-func TestInputOfNothing(t *testing.T) {
+func TestValue_NothingKnown(t *testing.T) {
 	wantJSON(t, "the input", inputJSON(t, &authz.Request{}, nil),
 		`{"account":{"status":"unknown"},"attributes":{},"key":{"status":"missing"},"parsed_body":null,"parsed_path":[""],`+
 			`"parsed_query":{},"quota":{},"revocation":{"stale":false},"token":{"status":"missing"},"truncated_body":false,`+
 			`"version":{"encoding":"protojson","ext_authz":"v3"}}`)
 }
 
-func TestInputAttributes(t *testing.T) {
+func TestValue_Attributes(t *testing.T) {
 	r := &authz.Request{
 		Source: &authz.Peer{
 			Address:   &authz.Address{Socket: &authz.SocketAddress{Protocol: 1, Address: "10.1.2.3", HasPort: true, IPv4Compat: true}},
@@ -80,17 +77,14 @@ func TestInputAttributes(t *testing.T) {
 	wantJSON(t, "parsed_query", m["parsed_query"], `{"b":["c","d"]}`)
 	wantJSON(t, "truncated_body", m["truncated_body"], `true`)
 
-	v, err := inputOf(everything(), r, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := mustValue(t, everything, r, nil)
 	n, err := v.Find(ast.MustParseRef("input.parsed_body.n")[1:])
-	if err != nil || jsonOf(n) != "9007199254740993" {
+	if err != nil || jsonOf(t, n) != "9007199254740993" {
 		t.Errorf("the number became %v, %v", n, err)
 	}
 }
 
-func TestInputOtherAddresses(t *testing.T) {
+func TestValue_OtherAddresses(t *testing.T) {
 	r := &authz.Request{
 		Source: &authz.Peer{Address: &authz.Address{Internal: &authz.InternalAddress{ServerListenerName: "in", EndpointID: "e"}}},
 		Destination: &authz.Peer{Address: &authz.Address{Socket: &authz.SocketAddress{Address: "::1", NamedPort: "http",
@@ -101,7 +95,7 @@ func TestInputOtherAddresses(t *testing.T) {
 			`"source":{"address":{"envoyInternalAddress":{"endpointId":"e","serverListenerName":"in"}}}}`)
 }
 
-func TestInputRawHeaders(t *testing.T) {
+func TestValue_HeaderList(t *testing.T) {
 	r := &authz.Request{HTTP: &authz.HTTP{RawHeaders: true, Headers: authz.Headers{
 		{Name: "x-a", Value: "1"}, {Name: "x-b", Value: ""}, {Name: "x-a", Value: "2"},
 	}}}
@@ -110,7 +104,7 @@ func TestInputRawHeaders(t *testing.T) {
 			`"headers":{"x-a":"1,2","x-b":""}}}}`)
 }
 
-func TestInputSkippedBody(t *testing.T) {
+func TestValue_SkippedBody(t *testing.T) {
 	m := inputJSON(t, &authz.Request{Body: authz.Body{Skipped: true, Parsed: "x"}}, nil)
 	for _, name := range []string{"parsed_body", "truncated_body"} {
 		if _, ok := m[name]; ok {
@@ -119,7 +113,7 @@ func TestInputSkippedBody(t *testing.T) {
 	}
 }
 
-func TestInputFacts(t *testing.T) {
+func TestValue_Facts(t *testing.T) {
 	at := time.Date(2031, 2, 3, 4, 5, 6, 0, time.FixedZone("x", 3600))
 	f := &authz.Facts{
 		Key: authz.KeyFact{Status: authz.KeyActive, ID: "k", Name: "n", Account: "a", Environment: "live", Plan: "p", NotBefore: at,
@@ -142,8 +136,8 @@ func TestInputFacts(t *testing.T) {
 	wantJSON(t, "revocation", m["revocation"], `{"stale":true}`)
 }
 
-// TestInputFacts_WhoseTheTokenIs says of a token beside the key of the account "a" whether it is of that account too.
-func TestInputFacts_WhoseTheTokenIs(t *testing.T) {
+// TestValue_TokenBesideAKey has a key of the account "a", and tokens of that account, of another, and of none.
+func TestValue_TokenBesideAKey(t *testing.T) {
 	for name, c := range map[string]struct {
 		token authz.TokenFact
 		want  string
@@ -161,14 +155,14 @@ func TestInputFacts_WhoseTheTokenIs(t *testing.T) {
 	}
 }
 
-func TestInputRefusesWhatIsNotJSON(t *testing.T) {
+func TestValue_RefusesWhatIsNotJSON(t *testing.T) {
 	for name, v := range map[string]any{"NaN": math.NaN(), "infinity": math.Inf(1), "channel": make(chan int)} {
 		for _, place := range []*authz.Request{
 			{Body: authz.Body{Parsed: []any{v}}},
 			{Metadata: &authz.Metadata{Filter: map[string]any{"x": map[string]any{"y": v}}}},
 			{RouteMetadata: &authz.Metadata{Typed: map[string]any{"x": v}}},
 		} {
-			if _, err := inputOf(everything(), place, nil); err == nil {
+			if _, err := Value(everything, place, nil); err == nil {
 				t.Errorf("%s was taken", name)
 			}
 		}
@@ -177,7 +171,7 @@ func TestInputRefusesWhatIsNotJSON(t *testing.T) {
 			{Account: authz.AccountFact{Meta: map[string]any{"x": v}}},
 			{Token: authz.TokenFact{Claims: map[string]any{"x": v}}},
 		} {
-			if _, err := inputOf(everything(), &authz.Request{}, place); err == nil {
+			if _, err := Value(everything, &authz.Request{}, place); err == nil {
 				t.Errorf("%s was taken", name)
 			}
 		}

@@ -1,0 +1,116 @@
+package input
+
+import (
+	"cmp"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// putFacts adds what is known about the caller. A state that is not set becomes the one that says "nothing is known", so
+// that a policy which compares states never meets an undefined one.
+func (o object) putFacts(f *authz.Facts) error {
+	if f == nil {
+		f = &authz.Facts{}
+	}
+	if err := o.putKey(&f.Key); err != nil {
+		return err
+	}
+	if err := o.putAccount(&f.Account); err != nil {
+		return err
+	}
+	if err := o.putToken(&f.Token, &f.Key); err != nil {
+		return err
+	}
+	o.putQuota(f.Quota)
+	if revocation, ok := o.begin("revocation", 1); ok {
+		revocation.boolean("stale", f.Revocation.Stale)
+		o.end("revocation")
+	}
+	return nil
+}
+
+// putKey adds the key. One that was found always has scopes, if only an empty list.
+func (o object) putKey(k *authz.KeyFact) error {
+	key, ok := o.begin("key", 10)
+	if !ok {
+		return nil
+	}
+	key.text("status", string(cmp.Or(k.Status, authz.KeyMissing)))
+	key.text("id", k.ID)
+	key.text("name", k.Name)
+	key.text("account", k.Account)
+	key.text("environment", k.Environment)
+	key.text("plan", k.Plan)
+	if k.Found() || len(k.Scopes) > 0 {
+		key.texts("scopes", k.Scopes)
+	}
+	key.time("not_before", k.NotBefore)
+	key.time("expires_at", k.ExpiresAt)
+	if err := key.jsonMap("meta", k.Meta); err != nil {
+		return err
+	}
+	o.end("key")
+	return nil
+}
+
+func (o object) putAccount(a *authz.AccountFact) error {
+	account, ok := o.begin("account", 4)
+	if !ok {
+		return nil
+	}
+	account.text("id", a.ID)
+	account.text("plan", a.Plan)
+	account.text("status", string(cmp.Or(a.Status, authz.AccountUnknown)))
+	if err := account.jsonMap("meta", a.Meta); err != nil {
+		return err
+	}
+	o.end("account")
+	return nil
+}
+
+func (o object) putToken(t *authz.TokenFact, k *authz.KeyFact) error {
+	token, ok := o.begin("token", 10)
+	if !ok {
+		return nil
+	}
+	token.text("status", string(cmp.Or(t.Status, authz.TokenMissing)))
+	token.text("issuer", t.Issuer)
+	token.text("id", t.ID)
+	token.text("account", t.Account)
+	if t.Known() {
+		token.boolean("has_account", t.Account != "")
+		token.boolean("same_account", t.Accountless || t.Account != "" && t.Account == k.Account)
+		if t.Accountless {
+			token.boolean("accountless", true)
+		}
+	}
+	token.text("plan", t.Plan)
+	if t.Known() || len(t.Scopes) > 0 {
+		token.texts("scopes", t.Scopes)
+	}
+	if err := token.jsonMap("claims", t.Claims); err != nil {
+		return err
+	}
+	o.end("token")
+	return nil
+}
+
+func (o object) putQuota(quotas []authz.QuotaFact) {
+	all, ok := o.begin("quota", len(quotas))
+	if !ok {
+		return
+	}
+	for i := range quotas {
+		q := &quotas[i]
+		fact, ok := all.begin(q.Name, 4)
+		if !ok {
+			continue
+		}
+		fact.text("state", string(cmp.Or(q.State, authz.QuotaUnavailable)))
+		fact.anyInteger("limit", q.Limit)
+		fact.anyInteger("remaining", q.Remaining)
+		fact.time("resets_at", q.ResetsAt)
+		all.end(q.Name)
+	}
+	o.end("quota")
+}

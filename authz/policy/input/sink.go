@@ -1,0 +1,218 @@
+package input
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// sink receives the document, depth first. Every method but object and array adds one value to the object or array that
+// was begun last and has not ended. In an array the name is empty.
+type sink interface {
+	object(size int)   // begins an object of about size fields
+	array(size int)    // begins an array of size values
+	end(field string)  // ends the object or array that was begun last, and adds it to the one around it
+	null(field string) //
+	text(field, s string)
+	base64(field, s string) // the bytes of s in base64
+	integer(field string, n int64)
+	float(field string, n float64) // n is finite
+	number(field string, n json.Number)
+	boolean(field string, b bool)
+	texts(field string, list []string)
+	sorted() bool // whether the fields of an object have to arrive in the order of their names
+}
+
+// walk gives out the fields of the whole document that refs names.
+func walk(out sink, refs *Refs, r *authz.Request, f *authz.Facts) error {
+	o := object{refs, out}
+	if err := o.putRequest(r); err != nil {
+		return err
+	}
+	return o.putFacts(f)
+}
+
+// object gives the fields of one object to a sink, as far as rules refer to them. A field that is not set is left out,
+// so that rules find it undefined.
+type object struct {
+	refs *Refs
+	out  sink
+}
+
+// begin begins an object in the field of that name, of about size fields. It returns false if no rule refers to it;
+// otherwise the caller ends it with end.
+func (o object) begin(name string, size int) (object, bool) {
+	refs := o.refs.field(name)
+	if refs == nil {
+		return object{}, false
+	}
+	o.out.object(refs.size(size))
+	return object{refs, o.out}, true
+}
+
+func (o object) end(name string) { o.out.end(name) }
+
+// wants reports whether a rule refers to a field.
+func (o object) wants(name string) bool { return o.refs.field(name) != nil }
+
+// text adds s unless it is empty.
+func (o object) text(name, s string) {
+	if s != "" && o.wants(name) {
+		o.out.text(name, s)
+	}
+}
+
+// anyText adds s, also when it is empty.
+func (o object) anyText(name, s string) {
+	if o.wants(name) {
+		o.out.text(name, s)
+	}
+}
+
+// integer adds n unless it is 0.
+func (o object) integer(name string, n int64) {
+	if n != 0 && o.wants(name) {
+		o.out.integer(name, n)
+	}
+}
+
+// anyInteger adds n, also when it is 0.
+func (o object) anyInteger(name string, n int64) {
+	if o.wants(name) {
+		o.out.integer(name, n)
+	}
+}
+
+func (o object) boolean(name string, b bool) {
+	if o.wants(name) {
+		o.out.boolean(name, b)
+	}
+}
+
+// time adds t in the form of RFC 3339 unless it is zero.
+func (o object) time(name string, t time.Time) {
+	if !t.IsZero() && o.wants(name) {
+		o.out.text(name, t.UTC().Format(time.RFC3339Nano))
+	}
+}
+
+func (o object) texts(name string, list []string) {
+	if o.wants(name) {
+		o.out.texts(name, list)
+	}
+}
+
+// textMap adds a map of strings unless it is empty.
+func (o object) textMap(name string, m map[string]string) {
+	if len(m) == 0 {
+		return
+	}
+	c, ok := o.begin(name, len(m))
+	if !ok {
+		return
+	}
+	if c.refs.open() {
+		for k, v := range inOrder(m, c.out) {
+			c.out.text(k, v)
+		}
+	} else { // a policy that names fields names few
+		for _, k := range c.refs.order {
+			if v, found := m[k]; found {
+				c.out.text(k, v)
+			}
+		}
+	}
+	o.end(name)
+}
+
+// jsonMap adds a map of JSON values unless it is empty.
+func (o object) jsonMap(name string, m map[string]any) error {
+	if len(m) == 0 {
+		return nil
+	}
+	if err := o.json(name, m); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// json adds a JSON value, objects as far as rules refer to them. Other types, and numbers that JSON does not know, are
+// errors.
+func (o object) json(name string, v any) error {
+	refs := o.refs.field(name)
+	if refs == nil {
+		return nil
+	}
+	switch v := v.(type) {
+	case nil:
+		o.out.null(name)
+	case bool:
+		o.out.boolean(name, v)
+	case string:
+		o.out.text(name, v)
+	case json.Number:
+		o.out.number(name, v)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("the number %v is not JSON", v)
+		}
+		o.out.float(name, v)
+	case int64:
+		o.out.integer(name, v)
+	case int:
+		o.out.integer(name, int64(v))
+	case []string:
+		o.out.texts(name, v)
+	case []any:
+		return o.jsonArray(name, v)
+	case map[string]any:
+		return o.jsonObject(name, v, refs)
+	default:
+		return fmt.Errorf("a %T is not JSON", v)
+	}
+	return nil
+}
+
+func (o object) jsonArray(name string, list []any) error {
+	o.out.array(len(list))
+	all := object{everything, o.out}
+	for _, v := range list {
+		if err := all.json("", v); err != nil {
+			return err
+		}
+	}
+	o.out.end(name)
+	return nil
+}
+
+func (o object) jsonObject(name string, m map[string]any, refs *Refs) error {
+	o.out.object(refs.size(len(m)))
+	sub := object{refs, o.out}
+	for k, v := range inOrder(m, o.out) {
+		if err := sub.json(k, v); err != nil {
+			return err
+		}
+	}
+	o.out.end(name)
+	return nil
+}
+
+// inOrder goes through a map, in the order of its names if the sink needs one.
+func inOrder[V any](m map[string]V, out sink) iter.Seq2[string, V] {
+	if len(m) < 2 || !out.sorted() {
+		return maps.All(m)
+	}
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !yield(name, m[name]) {
+				return
+			}
+		}
+	}
+}
