@@ -1,30 +1,18 @@
-// Package config is the server's configuration file: one strict YAML document in which every field has a default, so
-// that no file at all is a working configuration. Any field can be overridden by an environment variable whose name is
-// its path in capitals: TOLLKEEPER_LISTEN_GRPC for listen.grpc, TOLLKEEPER_TOKENS_ISSUERS_0_ISSUER for the first issuer.
-// A variable that begins so and is none of them is an error, but for those that Kubernetes makes of Services.
 package config
 
-import (
-	"errors"
-	"fmt"
-	"net/url"
-	"regexp"
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
-// EnvPrefix begins the name of every environment variable that is looked at.
+// EnvPrefix begins the name of every environment variable that is read.
 const EnvPrefix = "TOLLKEEPER_"
 
-// Config is the whole configuration. Default tells what each field is when it is not set.
+// Config is the whole configuration. Default returns the value of each field that is not set.
 type Config struct {
 	Listen Listen `yaml:"listen" envPrefix:"LISTEN_"`
 	TLS    TLS    `yaml:"tls" envPrefix:"TLS_"`
 	Policy Policy `yaml:"policy" envPrefix:"POLICY_"`
-	// DataDir is the folder for the database and the admin token. It is made if it is not there.
+	// DataDir is the folder of the database, the admin token and the last good policy. It is made if it does not exist.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
-	// Store is where keys, revocations and quotas are kept: bolt (a file in DataDir) or memory (lost at exit).
+	// Store is where keys, revocations and quotas are stored: bolt (a file in data_dir) or memory (lost at exit).
 	Store       string      `yaml:"store" env:"STORE"`
 	Request     Request     `yaml:"request" envPrefix:"REQUEST_"`
 	Credentials Credentials `yaml:"credentials" envPrefix:"CREDENTIALS_"`
@@ -36,104 +24,120 @@ type Config struct {
 	Shutdown    Shutdown    `yaml:"shutdown" envPrefix:"SHUTDOWN_"`
 }
 
-// Policy says which policies decide.
+// Policy says which policies decide, and how they are loaded.
 type Policy struct {
-	// Paths are files and folders of Rego, JSON and YAML. Empty: the policies that ship with the binary.
+	// Paths are files and folders of Rego, JSON and YAML. Empty: the policies that are built into the binary.
 	Paths []string `yaml:"paths" env:"PATHS"`
-	// Query is the rule that decides, as a path.
+	// Query is the path of the rule that decides.
 	Query string `yaml:"query" env:"QUERY"`
-	// Profile chooses the statuses of the shipped policies: strict, article or rfc. Empty: what the data says.
+	// Profile selects the HTTP statuses of the shipped policies: strict, article or rfc. Empty: the profile that the data of
+	// the policies names (tollkeeper.profile), strict if it names none.
 	Profile string `yaml:"profile" env:"PROFILE"`
-	// RegoVersion is the version of Rego in which Paths are written: v1, or v0 for rules from before OPA 1.0, without "if"
-	// and "contains". Files in v1 may stand beside those in v0.
+	// RegoVersion is the version of Rego of the files at paths: v1, or v0 for rules from before OPA 1.0, without "if" and
+	// "contains". Files in v1 may stand beside files in v0. Empty: v1.
 	RegoVersion string `yaml:"rego_version" env:"REGO_VERSION"`
-	// StrictErrors denies with policy_error where a function of Rego fails, such as to_number of a text. Without it the
-	// expression is undefined, so that a rule such as "deny if not f(x) < 5" denies and one such as "deny if f(x) > 5"
-	// does not; the error is counted and logged all the same. Not set: true where the shipped rules decide, false else, as
-	// OPA has it.
+	// StrictErrors denies with policy_error if a function of Rego fails, such as to_number of a text. If it is off, the
+	// failed expression is undefined, as in OPA: "deny if not f(x) < 5" denies then and "deny if f(x) > 5" does not. Errors
+	// are counted and logged in both cases. Not set: on where the shipped rules decide, off otherwise.
 	StrictErrors *bool `yaml:"strict_errors" env:"STRICT_ERRORS"`
-	// AllowRemovedPlans lets a reload, or a start, take away plans, limits and reasons that accounts, keys or routes use. Their
-	// customers are denied with policy_error.
+	// AllowRemovedPlans lets a reload or a start remove plans, limits and reasons that accounts, keys or routes use.
+	// Customers on a removed plan are denied with policy_error. If it is off, such policies are refused.
 	AllowRemovedPlans bool `yaml:"allow_removed_plans" env:"ALLOW_REMOVED_PLANS"`
-	// Memo is how many verdicts are remembered, in 64 MiB of memory at most. A verdict is asked for again only when
-	// something that the policy reads is another. 0: none is remembered.
+	// Memo is how many verdicts are cached, in at most 64 MiB of memory. A cached verdict is used for requests that agree in
+	// everything that the policy reads. 0: none is cached.
 	Memo int `yaml:"memo" env:"MEMO"`
-	// ReloadInterval is how often Paths are looked at for changes. 0: only on SIGHUP.
+	// ReloadInterval is the time between two looks at paths for changed files. 0: they are read again on SIGHUP only.
 	ReloadInterval Duration `yaml:"reload_interval" env:"RELOAD_INTERVAL"`
 }
 
 // Request says how requests are read and decided.
 type Request struct {
-	// Timeout bounds a decision; Envoy's own deadline wins if it is earlier.
+	// Timeout bounds the time of one decision. Envoy's own deadline applies if it is earlier.
 	Timeout Duration `yaml:"timeout" env:"TIMEOUT"`
-	// DryRun lets through what the policy denies. Requests that cannot be understood or decided stay denied, also where the
-	// policy itself says so: policy_error, store_unavailable, state_stale, decision_timeout, token_status_unknown.
+	// DryRun lets through what the policy denies. Requests that cannot be understood or decided are still denied, also if
+	// the policy itself says so: policy_error, store_unavailable, state_stale, decision_timeout, token_status_unknown.
 	DryRun bool `yaml:"dry_run" env:"DRY_RUN"`
-	// SkipBodyParse leaves request bodies alone.
+	// SkipBodyParse leaves request bodies unparsed: the policy sees no parsed_body.
 	SkipBodyParse bool `yaml:"skip_body_parse" env:"SKIP_BODY_PARSE"`
-	// ProtoDescriptor is a FileDescriptorSet by which gRPC bodies are decoded. Empty: they are not.
+	// ProtoDescriptor is a file with a FileDescriptorSet, by which bodies of gRPC requests are decoded. Empty: they are not
+	// decoded.
 	ProtoDescriptor string `yaml:"proto_descriptor" env:"PROTO_DESCRIPTOR"`
 }
 
-// Credentials says where in a request the key may stand.
+// Credentials says where in a request the API key may be.
 type Credentials struct {
+	// Headers are the names of headers that may hold the key. For Authorization set bearer instead.
 	Headers []string `yaml:"headers" env:"HEADERS"`
-	Bearer  bool     `yaml:"bearer" env:"BEARER"` // Authorization: Bearer
-	// Off by default: query strings end up in logs. Envoy has to let :path be set, by which a key is taken out.
-	Query   []string `yaml:"query" env:"QUERY"`
+	// Bearer accepts the key as Authorization: Bearer.
+	Bearer bool `yaml:"bearer" env:"BEARER"`
+	// Query are the names of query parameters that may hold the key. Empty: none, because query strings end up in logs.
+	// Envoy must allow :path to be changed, or the key cannot be removed before the upstream sees it.
+	Query []string `yaml:"query" env:"QUERY"`
+	// Cookies are the names of cookies that may hold the key. Empty: none.
 	Cookies []string `yaml:"cookies" env:"COOKIES"`
 	// Keep leaves the key in the request that goes to the upstream.
 	Keep bool `yaml:"keep" env:"KEEP"`
 }
 
-// Keys says how keys are kept.
+// Keys says how keys are stored.
 type Keys struct {
-	// PepperFile holds a secret of 16 bytes or more that is mixed into the digests of all keys. It has to be there from
-	// the beginning: without it no key is found. Empty: no pepper.
+	// PepperFile is a file with a secret of at least 16 bytes that is mixed into the digests of all keys. It must be set
+	// before the first key is made and must never change, or no key is found. Empty: no pepper.
 	PepperFile string `yaml:"pepper_file" env:"PEPPER_FILE"`
 }
 
-// Answers shapes what callers see.
+// Answers says what callers are told.
 type Answers struct {
+	// Realm is the realm in WWW-Authenticate.
 	Realm string `yaml:"realm" env:"REALM"`
-	// ProblemBase and a reason's code make the type of a problem document.
+	// ProblemBase is a URL. With the code of the reason appended it is the type of a problem document (RFC 9457).
 	ProblemBase string `yaml:"problem_base" env:"PROBLEM_BASE"`
-	// BillingURL is where a caller who gets a 402 can pay. Empty: no link is sent.
+	// BillingURL is where a caller who is denied with 402 can pay, sent as Link header. Empty: no link is sent.
 	BillingURL string `yaml:"billing_url" env:"BILLING_URL"`
 }
 
-// Revocation says how old the revocation list may be, and who may add to it.
+// Revocation says how old the list of revocations may be, and which programs may add to it.
 type Revocation struct {
-	// MaxStaleness is the age from which the list is stale, on which the shipped policies deny.
+	// MaxStaleness is the age at which the list is stale. The shipped policies deny with state_stale then.
 	MaxStaleness Duration `yaml:"max_staleness" env:"MAX_STALENESS"`
-	// Clients are those who may revoke tokens by RFC 7009. Without any, nobody may.
+	// Clients are the programs that may revoke tokens at listen.events by RFC 7009. Empty: none may.
 	Clients []Client `yaml:"clients" envPrefix:"CLIENTS_"`
-	// EventAuthorizationFile holds what the Authorization header of a pushed security event has to be, besides the event's
-	// signature. Empty: the signature alone counts.
+	// EventAuthorizationFile is a file with the value that the Authorization header of a pushed security event must have.
+	// The signature of the event is always checked. Empty: it alone is checked.
 	EventAuthorizationFile string `yaml:"event_authorization_file" env:"EVENT_AUTHORIZATION_FILE"`
 }
 
-// Client is somebody who proves with a secret who he is.
+// Client is a program that proves its identity with a secret.
 type Client struct {
-	ID         string `yaml:"id" env:"ID"`
+	// ID is its client id.
+	ID string `yaml:"id" env:"ID"`
+	// SecretFile is a file with its client secret.
 	SecretFile string `yaml:"secret_file" env:"SECRET_FILE"`
 }
 
 // Log says what is logged.
 type Log struct {
-	Level string `yaml:"level" env:"LEVEL"` // debug, info, warn or error
-	// Decisions is where decisions are written, one JSON object a line: stdout, stderr, off or a file. A file that is moved
-	// or removed is made anew, with the next decision or on SIGHUP, so that logrotate needs no more than that.
+	// Level is the lowest level that is logged: debug, info, warn or error.
+	Level string `yaml:"level" env:"LEVEL"`
+	// Decisions is where decisions are written, as one JSON object a line: stdout, stderr, off or the path of a file. If the
+	// file is moved or removed, a new one is made with the next decision or on SIGHUP, as logrotate expects.
 	Decisions string `yaml:"decisions" env:"DECISIONS"`
 }
 
-// Duration is a time such as 250ms or 1m30s. A text that is not one is kept, to be reported with its place in the file.
-type Duration struct {
-	time.Duration
-	fault string
+// Shutdown says how the server ends.
+type Shutdown struct {
+	// Delay is how long the server still answers after SIGTERM, while health says NOT_SERVING: the time that Envoys need to
+	// notice and to ask other replicas.
+	Delay Duration `yaml:"delay" env:"DELAY"`
 }
 
-// UnmarshalText reads a duration.
+// Duration is a time such as 250ms or 1m30s.
+type Duration struct {
+	time.Duration
+	fault string // the text, if it is not a duration: validate reports it with its place
+}
+
+// UnmarshalText reads a duration. It returns no error: validate does.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if *d = (Duration{Duration: v}); err != nil {
@@ -142,7 +146,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Default is the configuration without a file.
+// Default returns the configuration that applies without a file and without variables.
 func Default() Config {
 	return Config{
 		Listen:      defaultListen(),
@@ -157,76 +161,6 @@ func Default() Config {
 		Tokens:     defaultTokens(),
 		Revocation: Revocation{MaxStaleness: Duration{Duration: 30 * time.Second}},
 		Log:        Log{Level: "info", Decisions: "stdout"},
-		Shutdown:   defaultShutdown(),
+		Shutdown:   Shutdown{Delay: Duration{Duration: time.Second}},
 	}
-}
-
-// bound is the least that a duration can be.
-type bound struct {
-	field string
-	value Duration
-	least time.Duration
-}
-
-var headerName = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
-
-// validate returns the first field that cannot be honoured, and why.
-func (c *Config) validate() (field string, err error) {
-	for i, h := range c.Credentials.Headers {
-		c.Credentials.Headers[i] = strings.ToLower(h)
-		if !headerName.MatchString(c.Credentials.Headers[i]) || strings.EqualFold(h, "authorization") {
-			return "credentials.headers", fmt.Errorf("%q: want header names; for Authorization set bearer: true", h)
-		}
-	}
-	if u, err := url.Parse(c.Answers.BillingURL); err != nil || c.Answers.BillingURL != "" && (u.Host == "" || strings.ContainsAny(c.Answers.BillingURL, "<> ")) {
-		return "answers.billing_url", fmt.Errorf("%q: want a URL such as https://example.com/billing", c.Answers.BillingURL)
-	}
-	if field, err := c.Listen.validate(); err != nil {
-		return field, err
-	}
-	if field, err := c.TLS.validate(); err != nil {
-		return field, err
-	}
-	for i, client := range c.Revocation.Clients {
-		if client.ID == "" || client.SecretFile == "" {
-			return fmt.Sprintf("revocation.clients[%d]", i), errors.New("want an id and a secret_file")
-		}
-	}
-	for _, d := range append(c.Tokens.durations(),
-		bound{"request.timeout", c.Request.Timeout, 1}, bound{"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
-		bound{"policy.reload_interval", c.Policy.ReloadInterval, 0}, bound{"listen.max_connection_age", c.Listen.MaxConnectionAge, 0},
-		bound{"shutdown.delay", c.Shutdown.Delay, 0},
-	) {
-		if d.value.fault != "" {
-			return d.field, fmt.Errorf("%q: want a duration, such as 250ms or 30s", d.value.fault)
-		}
-		if d.value.Duration < d.least {
-			return d.field, fmt.Errorf("%v: want a longer time, such as 250ms", d.value.Duration)
-		}
-	}
-	switch {
-	case c.Tokens.Skew.Duration > maxSkew:
-		return "tokens.skew", fmt.Errorf("%v: want at most %v", c.Tokens.Skew.Duration, maxSkew)
-	case c.Tokens.MaxBytes < 1:
-		return "tokens.max_bytes", fmt.Errorf("%d: want a number of bytes, such as 16384", c.Tokens.MaxBytes)
-	case c.Tokens.Introspection.MaxRefusals < 0:
-		return "tokens.introspection.max_refusals", fmt.Errorf("%d: want a number of tokens, or 0 for any", c.Tokens.Introspection.MaxRefusals)
-	case !slices.Contains([]string{"", "strict", "article", "rfc"}, c.Policy.Profile):
-		return "policy.profile", fmt.Errorf("%q: want strict, article or rfc", c.Policy.Profile)
-	case !slices.Contains([]string{"", "v0", "v1"}, c.Policy.RegoVersion):
-		return "policy.rego_version", fmt.Errorf("%q: want v1 or v0", c.Policy.RegoVersion)
-	case c.Policy.Memo < 0:
-		return "policy.memo", fmt.Errorf("%d: want a number of verdicts, or 0 for none", c.Policy.Memo)
-	case c.Policy.Query == "":
-		return "policy.query", errors.New("want the path of a rule, such as envoy/authz/allow")
-	case !slices.Contains([]string{"bolt", "memory"}, c.Store):
-		return "store", fmt.Errorf("%q: want bolt or memory", c.Store)
-	case c.DataDir == "":
-		return "data_dir", errors.New("want a folder")
-	case !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level):
-		return "log.level", fmt.Errorf("%q: want debug, info, warn or error", c.Log.Level)
-	case c.Log.Decisions == "":
-		return "log.decisions", errors.New("want stdout, stderr, off or a file")
-	}
-	return "", nil
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// CommandVariables are those that the command line looks at, besides the fields of the file.
+// CommandVariables are the variables that the command line reads, besides those of the fields.
 var CommandVariables = []string{EnvPrefix + "CONFIG", EnvPrefix + "ADMIN", EnvPrefix + "TOKEN_FILE", EnvPrefix + "DATA_DIR"}
 
-// testPrefix begins the names of variables that only tests look at.
+// testPrefix begins the names of variables that only tests read.
 const testPrefix = EnvPrefix + "TEST_"
 
-// fieldVariables are the variables of all fields. An index of a list stands there as 0.
+// fieldVariables are the variables of all fields. The index of a list entry is always 0 in them.
 var fieldVariables = variablesOf(reflect.TypeFor[Config](), EnvPrefix)
 
 func variablesOf(t reflect.Type, prefix string) (names []string) {
@@ -42,16 +42,17 @@ func variablesOf(t reflect.Type, prefix string) (names []string) {
 
 var (
 	index = regexp.MustCompile(`_(\d+)_`)
-	// injected are the names that Kubernetes gives to every container of a namespace with a Service called tollkeeper, or
+	// injected matches variables that Kubernetes sets in every container of a namespace with a Service called tollkeeper or
 	// tollkeeper-something: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables.
 	injected = regexp.MustCompile(`^TOLLKEEPER(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
-	// injectedPort is the one whose name could be a mistake too: its value is a URL, where a person writes a number.
+	// injectedPort matches the one whose name could also be a mistake of a person. Its value is a URL then, such as
+	// tcp://10.96.0.7:9001, where a person writes a number.
 	injectedPort  = regexp.MustCompile(`^TOLLKEEPER(_[A-Z0-9_]+)?_PORT$`)
 	injectedValue = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// CheckEnvironment returns an error if the environment of this process has a variable that begins like ours and is none:
-// it would be ignored where somebody meant something by it.
+// CheckEnvironment returns an error if the environment of this process has a variable that begins with EnvPrefix and that
+// nothing reads. It is probably misspelt, and ignoring it would hide that.
 func CheckEnvironment() error { return checkVariables(environment()) }
 
 func environment() map[string]string {
@@ -78,13 +79,13 @@ func knownVariable(name string) bool {
 	return slices.Contains(fieldVariables, index.ReplaceAllString(name, "_0_")) || slices.Contains(CommandVariables, name)
 }
 
-// foreign reports whether a variable is not for us, though its name begins so.
+// foreign reports whether a variable that begins with EnvPrefix was not set for us.
 func foreign(name, value string) bool {
 	return strings.HasPrefix(name, testPrefix) || injected.MatchString(name) ||
 		injectedPort.MatchString(name) && injectedValue.MatchString(value)
 }
 
-// nearest is the variable that was probably meant.
+// nearest returns the variable that was probably meant.
 func nearest(name string) string {
 	plain := index.ReplaceAllString(name, "_0_")
 	best, distance := "", len(plain)+1<<10
@@ -97,13 +98,13 @@ func nearest(name string) string {
 			best, distance = known, d
 		}
 	}
-	for _, at := range index.FindAllString(name, -1) { // the same place of the list
+	for _, at := range index.FindAllString(name, -1) { // the same index as in name
 		best = strings.Replace(best, "_0_", at, 1)
 	}
 	return best
 }
 
-// override reads the variables of an environment over cfg. The error begins with the variable.
+// override sets the fields of cfg for which the environment has variables. The error begins with the variable.
 func override(cfg *Config, environment map[string]string) error {
 	if err := checkVariables(environment); err != nil {
 		return err
@@ -126,7 +127,7 @@ func override(cfg *Config, environment map[string]string) error {
 	return nil
 }
 
-// unreadable names the variable that cannot be read, where the parser names a field of the code.
+// unreadable makes an error that names the variable which cannot be read: the parser's own names a field in Go.
 func unreadable(err error, environment map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
 		value := environment[name]
@@ -142,7 +143,7 @@ func unreadable(err error, environment map[string]string) error {
 		if t.Kind() == reflect.Bool {
 			return fmt.Errorf("%s: %q: want true or false", name, value)
 		}
-		return fmt.Errorf("%s: %q: want a number", name, value) // texts can be read, whatever they are
+		return fmt.Errorf("%s: %q: want a number", name, value) // texts can always be read
 	}
 	return fmt.Errorf("environment: %s", strings.TrimPrefix(err.Error(), "env: "))
 }

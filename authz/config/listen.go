@@ -11,39 +11,42 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/tlsfiles"
 )
 
-// Listen is where the server can be reached.
+// Listen says where the server listens.
 type Listen struct {
-	// GRPC is the address for Envoy's checks: host:port, or unix:/path for a socket, which its owner and group can use
-	// (mode 0660). Unless TLS is configured, keep it on loopback, a socket, or in a trusted network: whoever reaches it can
-	// try out keys and use up quotas.
+	// GRPC is the address for Envoy's checks: host:port, or unix:/path for a socket that its owner and group can use (mode
+	// 0660). Without TLS, keep it on loopback, on a socket or in a trusted network: whoever reaches it can try keys and use
+	// up quotas.
 	GRPC string `yaml:"grpc" env:"GRPC"`
-	// Admin is the address for the CLI, the admin API and metrics. It needs the admin token.
+	// Admin is the address for the CLI, the admin API and metrics, as host:port. Callers need the admin token.
 	Admin string `yaml:"admin" env:"ADMIN"`
-	// Events is the address at which others say whose tokens are revoked: RFC 7009, OpenID back-channel logout and Shared
-	// Signals. There is no TLS on it: put a proxy with TLS before it. Empty: there is none.
+	// Events is the address, as host:port, at which other programs revoke tokens: RFC 7009, OpenID back-channel logout and
+	// Shared Signals. It has no TLS: put a proxy with TLS in front of it. Empty: the port is not opened.
 	Events string `yaml:"events" env:"EVENTS"`
-	// Health is an address for gRPC health and nothing else, without TLS: for Kubernetes, whose probes know no TLS. The
-	// gRPC address answers the same question. Empty: there is none.
+	// Health is an address, as host:port, for gRPC health checks only and without TLS: Kubernetes probes have no TLS. The
+	// address grpc answers them, too. Empty: the port is not opened.
 	Health string `yaml:"health" env:"HEALTH"`
-	// Metrics is an address for GET /metrics and nothing else, over HTTP without TLS and without a token. Empty: there is none.
+	// Metrics is an address, as host:port, for GET /metrics only, over HTTP without TLS and without a token. Empty: the port
+	// is not opened.
 	Metrics string `yaml:"metrics" env:"METRICS"`
-	// MaxConnectionAge is after what time, give or take a tenth, a connection for checks is closed in good order, so that
-	// connections spread over new replicas. No check is lost by it. 0: never.
+	// MaxConnectionAge is the age, give or take a tenth, at which a connection for checks is closed, so that connections
+	// spread over new replicas. No check is lost. 0: connections are not closed.
 	MaxConnectionAge Duration `yaml:"max_connection_age" env:"MAX_CONNECTION_AGE"`
 }
 
-// TLS is that of listen.grpc. Without any field there is none. The files are read again within seconds of a change; if the
-// new ones cannot be used, the old ones stay, which is logged, and is tollkeeper_tls_fault in the metrics.
+// TLS is the TLS of listen.grpc. It is on if any of its fields is set. Changed files are used within seconds. If they cannot
+// be used, the previous ones stay in use, the error is logged, and the metric tollkeeper_tls_fault is 1.
 type TLS struct {
-	// CertFile holds the server's certificate and the chain above it, KeyFile its key: PEM.
+	// CertFile is a PEM file with the server's certificate and the chain above it.
 	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
-	KeyFile  string `yaml:"key_file" env:"KEY_FILE"`
-	// ClientCAFile holds the CAs, of which a client has to show a certificate. Empty: clients need none.
+	// KeyFile is a PEM file with the certificate's private key.
+	KeyFile string `yaml:"key_file" env:"KEY_FILE"`
+	// ClientCAFile is a PEM file with the CAs that issue certificates to clients, which then need one. Empty: clients need
+	// no certificate.
 	ClientCAFile string `yaml:"client_ca_file" env:"CLIENT_CA_FILE"`
-	// ClientNames are those of whom a client's certificate has to name one, as URI or DNS name (SAN), to the letter. Empty:
-	// every client with a certificate of those CAs may ask.
+	// ClientNames are URIs and DNS names (SANs) of which a client's certificate must have one, compared exactly. Empty: every
+	// certificate of the CAs will do.
 	ClientNames []string `yaml:"client_names" env:"CLIENT_NAMES"`
-	// MinVersion is the oldest version of TLS that is spoken: 1.3 or 1.2. Empty: 1.3.
+	// MinVersion is the oldest version of TLS that is accepted: 1.3 or 1.2. Empty: 1.3.
 	MinVersion string `yaml:"min_version" env:"MIN_VERSION"`
 }
 
@@ -52,23 +55,15 @@ func (t *TLS) On() bool {
 	return t.CertFile != "" || t.KeyFile != "" || t.ClientCAFile != "" || len(t.ClientNames) > 0 || t.MinVersion != ""
 }
 
-// Shutdown says how the server ends.
-type Shutdown struct {
-	// Delay is how long it goes on answering after SIGTERM, while health says that it is leaving: the time that Envoys take
-	// to learn of it and to ask others.
-	Delay Duration `yaml:"delay" env:"DELAY"`
-}
-
 func defaultListen() Listen {
 	return Listen{GRPC: "127.0.0.1:9001", Admin: "127.0.0.1:9002", MaxConnectionAge: Duration{Duration: 10 * time.Minute}}
 }
 
-func defaultShutdown() Shutdown { return Shutdown{Delay: Duration{Duration: time.Second}} }
-
 // UnixPrefix begins the address of a Unix socket.
 const UnixPrefix = "unix:"
 
-// maxSocketPath is the longest path of a socket, which the system bounds. It leaves room for a folder in which it is made.
+// maxSocketPath is the longest path of a socket, in bytes. The system allows little more, and the server first makes the
+// socket in a temporary folder beside the path.
 const maxSocketPath = 80
 
 // Address is one address at which the server listens.

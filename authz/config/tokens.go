@@ -2,89 +2,102 @@ package config
 
 import "time"
 
-// Tokens says which bearer tokens are understood. Without issuers and introspection they are left to the upstream.
+// Tokens says which bearer tokens are understood. Without issuers and introspection, none are, and tokens are left to the
+// upstream.
 type Tokens struct {
+	// Issuers are the issuers whose JWTs are trusted.
 	Issuers       []Issuer      `yaml:"issuers" envPrefix:"ISSUERS_"`
 	Introspection Introspection `yaml:"introspection" envPrefix:"INTROSPECTION_"`
 	// Keep leaves the token in the request that goes to the upstream.
 	Keep bool `yaml:"keep" env:"KEEP"`
-	// MaxLifetime is how long a token can live from its iat, whatever its exp says. What revokes it is kept that long: if
-	// this is raised later, tokens that were revoked before and are still good by their exp may be accepted again.
+	// MaxLifetime bounds how long a token is accepted after its iat, whatever its exp says. Revocations are kept for that
+	// long. If it is raised later, tokens that were revoked before and have not expired may be accepted again.
 	MaxLifetime Duration `yaml:"max_lifetime" env:"MAX_LIFETIME"`
-	// Skew is by how much the clocks of issuers may differ from ours, 2m at most.
+	// Skew is how far the clocks of issuers may differ from ours, at most 2m.
 	Skew Duration `yaml:"skew" env:"SKEW"`
-	// AcceptBound accepts tokens that are bound to a key of their client (cnf, as DPoP and mutual TLS have it) without a proof
-	// that the client has the key. Without it, a token that is bound to a certificate is good where Envoy sends the client's
-	// (include_peer_certificate) and it is that one, and one that is bound in another way is refused. A certificate that is
-	// sent has to be the right one in any case.
+	// AcceptBound accepts tokens that are bound to a key of their client (claim cnf: DPoP, RFC 9449, and mutual TLS, RFC
+	// 8705) without proof that the client has the key. If it is off, a token bound to a certificate is accepted only where
+	// Envoy sends that client certificate (include_peer_certificate), and a token bound in another way is refused. A
+	// certificate that Envoy sends must always be the right one.
 	AcceptBound bool `yaml:"accept_bound" env:"ACCEPT_BOUND"`
-	// MaxBytes is the longest token that is read.
+	// MaxBytes is the length of the longest token that is read, in bytes.
 	MaxBytes int `yaml:"max_bytes" env:"MAX_BYTES"`
-	// Refresh is how often the keys of issuers are fetched, MissInterval how soon they are fetched again because a token
-	// names a key that is not there, and KeysMaxAge how long keys are trusted that cannot be fetched anew.
-	Refresh      Duration `yaml:"refresh" env:"REFRESH"`
+	// Refresh is the time between two fetches of an issuer's keys.
+	Refresh Duration `yaml:"refresh" env:"REFRESH"`
+	// MissInterval is the shortest time until an issuer's keys are fetched again because a token names an unknown key.
 	MissInterval Duration `yaml:"miss_interval" env:"MISS_INTERVAL"`
-	KeysMaxAge   Duration `yaml:"keys_max_age" env:"KEYS_MAX_AGE"`
+	// KeysMaxAge is how long an issuer's keys are trusted while they cannot be fetched again.
+	KeysMaxAge Duration `yaml:"keys_max_age" env:"KEYS_MAX_AGE"`
 }
 
-// Issuer is somebody whose tokens are trusted. Of discovery, jwks_url, jwks_file and envoy exactly one is given.
+// Issuer is an issuer whose tokens are trusted. Exactly one of discovery, jwks_url, jwks_file and envoy must be set.
 type Issuer struct {
-	// Issuer is the iss of its tokens, to the letter.
+	// Issuer is the iss claim of its tokens, compared exactly.
 	Issuer string `yaml:"issuer" env:"ISSUER"`
-	// Audiences are those of which a token has to name one in aud.
+	// Audiences are values of which a token must name one in its audience_claim.
 	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
-	// AudienceClaim is where tokens name it, if not in aud: client_id for Amazon Cognito, whose access tokens have no aud.
+	// AudienceClaim is the claim that holds the audience. For Amazon Cognito, whose access tokens have no aud, it is
+	// client_id. Empty: aud.
 	AudienceClaim string `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`
-	// Algorithms are those of its signatures: RS, PS and ES with 256, 384 or 512, and EdDSA, which is also called Ed25519.
+	// Algorithms are the accepted signature algorithms: RS, PS and ES with 256, 384 or 512, and EdDSA, also called Ed25519.
 	// Empty: RS256 and ES256.
 	Algorithms []string `yaml:"algorithms" env:"ALGORITHMS"`
-	// Discovery asks the issuer where its keys are: ISSUER/.well-known/openid-configuration.
-	Discovery bool   `yaml:"discovery" env:"DISCOVERY"`
-	JWKSURL   string `yaml:"jwks_url" env:"JWKS_URL"`
-	JWKSFile  string `yaml:"jwks_file" env:"JWKS_FILE"`
-	// Envoy leaves the signature to Envoy's jwt_authn filter, and is its payload_in_metadata. A token is revoked by its text
-	// also where the filter does not forward it: its jti and its claims are recorded.
+	// Discovery asks the issuer for the URL of its keys, at ISSUER/.well-known/openid-configuration.
+	Discovery bool `yaml:"discovery" env:"DISCOVERY"`
+	// JWKSURL is the URL of its keys (JWKS, RFC 7517).
+	JWKSURL string `yaml:"jwks_url" env:"JWKS_URL"`
+	// JWKSFile is a file with its keys (JWKS, RFC 7517).
+	JWKSFile string `yaml:"jwks_file" env:"JWKS_FILE"`
+	// Envoy leaves the signature to Envoy's jwt_authn filter. It is the filter's payload_in_metadata. A token can then be
+	// revoked by its text even if the filter does not forward it: its jti and its other claims are recorded.
 	Envoy string `yaml:"envoy" env:"ENVOY"`
-	// AccountClaim names the claim with the account that pays for callers that have a token and no key; without it they
-	// need a key. PlanClaim names the one with the plan; without it the account's own counts.
+	// AccountClaim is the claim with the account that pays for callers with a token and no key. Empty: callers need a key.
 	AccountClaim string `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
-	PlanClaim    string `yaml:"plan_claim" env:"PLAN_CLAIM"`
-	// Accounts are how the accounts begin that its tokens may name: [acme-] for acme-1 and acme-2. A token that names another
-	// is refused. Empty: any; where there are several issuers, each of them could then make tokens for the customers of others.
+	// PlanClaim is the claim with the plan. Empty: the plan of the account applies.
+	PlanClaim string `yaml:"plan_claim" env:"PLAN_CLAIM"`
+	// Accounts are prefixes of the accounts that its tokens may name: [acme-] for acme-1 and acme-2. A token that names
+	// another account is refused. Empty: any account. With several issuers, each of them could then make tokens for the
+	// customers of the others.
 	Accounts []string `yaml:"accounts" env:"ACCOUNTS"`
 	// LogoutAudiences are our client ids at the issuer, to which it addresses back-channel logout.
 	LogoutAudiences []string `yaml:"logout_audiences" env:"LOGOUT_AUDIENCES"`
-	// EventAudiences are what it addresses Shared Signals events to.
+	// EventAudiences are the audiences to which it addresses Shared Signals events.
 	EventAudiences []string `yaml:"event_audiences" env:"EVENT_AUDIENCES"`
-	// StatusLists are prefixes of the URLs of its Token Status Lists, besides those at the issuer's own host.
+	// StatusLists are prefixes of the URLs of its Token Status Lists. URLs at the issuer's own host are always allowed.
 	StatusLists []string `yaml:"status_lists" env:"STATUS_LISTS"`
 }
 
-// Introspection says who is asked about opaque tokens (RFC 7662). It is off without a URL. Its server should say iat: a
-// token without it, whose end moves while it is used, is cut off by its text or jti for good, but by sid, sub and client for
-// tokens.max_lifetime only.
+// Introspection says which server is asked about opaque tokens (RFC 7662). It is on if url is set. The server should report
+// iat. A token without iat, whose exp moves while it is used, stays revoked for good only if it is revoked by its text or
+// jti; by sid, sub or client it is revoked for tokens.max_lifetime.
 type Introspection struct {
+	// URL is the introspection endpoint. Empty: opaque tokens are not understood.
 	URL string `yaml:"url" env:"URL"`
-	// Issuer is whose tokens they are: the name by which they are revoked here.
+	// Issuer is the name of the issuer of these tokens, by which they are revoked.
 	Issuer string `yaml:"issuer" env:"ISSUER"`
-	// ClientID and the secret in ClientSecretFile are who we are to it.
-	ClientID         string `yaml:"client_id" env:"CLIENT_ID"`
+	// ClientID is our client id at that server.
+	ClientID string `yaml:"client_id" env:"CLIENT_ID"`
+	// ClientSecretFile is a file with our client secret.
 	ClientSecretFile string `yaml:"client_secret_file" env:"CLIENT_SECRET_FILE"`
-	// Audiences, if there are any, are those of which the answer has to name one in aud.
+	// Audiences are values of which the answer must name one in its audience_claim. Empty: any audience.
 	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
-	// AudienceClaim, AccountClaim, PlanClaim and Accounts are those of an issuer.
-	AudienceClaim string   `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`
-	AccountClaim  string   `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
-	PlanClaim     string   `yaml:"plan_claim" env:"PLAN_CLAIM"`
-	Accounts      []string `yaml:"accounts" env:"ACCOUNTS"`
-	// TTL is how long an active token is believed to be, never past its end, and NegativeTTL how long one that is not.
-	TTL         Duration `yaml:"ttl" env:"TTL"`
+	// AudienceClaim is the member of the answer with the audience. Empty: aud.
+	AudienceClaim string `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`
+	// AccountClaim is the member with the account that pays for callers with a token and no key. Empty: callers need a key.
+	AccountClaim string `yaml:"account_claim" env:"ACCOUNT_CLAIM"`
+	// PlanClaim is the member with the plan. Empty: the plan of the account applies.
+	PlanClaim string `yaml:"plan_claim" env:"PLAN_CLAIM"`
+	// Accounts are prefixes of the accounts that the answer may name. Empty: any account.
+	Accounts []string `yaml:"accounts" env:"ACCOUNTS"`
+	// TTL is how long an active token is cached, but never past its exp.
+	TTL Duration `yaml:"ttl" env:"TTL"`
+	// NegativeTTL is how long an inactive token is cached.
 	NegativeTTL Duration `yaml:"negative_ttl" env:"NEGATIVE_TTL"`
-	// Timeout bounds one call. A check waits for less.
+	// Timeout bounds one call. A check waits no longer than its own timeout.
 	Timeout Duration `yaml:"timeout" env:"TIMEOUT"`
-	// MaxRefusals is about how many tokens that are not good the server is asked about in a minute for one peer, by its
-	// address (of IPv6, its /64). Behind a proxy that hides addresses, all callers are one peer. 0: any number. Tokens that
-	// were good before are always asked about.
+	// MaxRefusals bounds how many inactive tokens of one peer the server is asked about in a minute, roughly. A peer is an
+	// IPv4 address or an IPv6 /64; behind a proxy that hides addresses, all callers are one peer. Tokens that were active
+	// before are always asked about. 0: no bound.
 	MaxRefusals int `yaml:"max_refusals" env:"MAX_REFUSALS"`
 }
 
@@ -97,12 +110,12 @@ func defaultTokens() Tokens {
 	}
 }
 
-// maxSkew is the most that tokens.skew can be: what revokes tokens is kept only little longer than they live.
+// maxSkew bounds tokens.skew: revocations are kept only a little longer than the tokens live.
 const maxSkew = 2 * time.Minute
 
-// durations are the times of the section with the least that each can be.
-func (t *Tokens) durations() []bound {
-	return []bound{
+// durations returns the times of the section with the least value of each.
+func (t *Tokens) durations() []minimum {
+	return []minimum{
 		{"tokens.max_lifetime", t.MaxLifetime, time.Second}, {"tokens.skew", t.Skew, 0},
 		{"tokens.refresh", t.Refresh, time.Second}, {"tokens.miss_interval", t.MissInterval, time.Second},
 		{"tokens.keys_max_age", t.KeysMaxAge, time.Second}, {"tokens.introspection.ttl", t.Introspection.TTL, 0},
