@@ -43,7 +43,7 @@ func TestAllow_NamesTheCallerAndHidesTheKey(t *testing.T) {
 	}
 }
 
-// The plans that ship work as they are.
+// The shipped policies work without changes.
 func TestShippedBundle_WorksUnchanged(t *testing.T) {
 	s := startStack(t, "")
 	key := s.customer("acme", "free", "--scopes", "reports:read")
@@ -54,12 +54,12 @@ func TestShippedBundle_WorksUnchanged(t *testing.T) {
 	}
 	s.wantIdentity("shipped bundle", key)
 	s.Reset()
-	for _, path := range []string{"/anything", "/public/logo.png"} { // nothing public ships
+	for _, path := range []string{"/anything", "/public/logo.png"} { // the shipped bundle makes no path public
 		s.wantDenial(get(t, s.http, s.addr, path), http.StatusForbidden, "key_missing")
 	}
 }
 
-// wantIdentity checks that the upstream was told who the caller is, once and by us.
+// wantIdentity checks that the upstream got the caller's identity, once and from Tollkeeper.
 func (s *stack) wantIdentity(name string, key madeKey) {
 	s.t.Helper()
 	last, ok := s.Last()
@@ -69,7 +69,7 @@ func (s *stack) wantIdentity(name string, key madeKey) {
 	ours := map[string]string{"X-Tollkeeper-Key-Id": key.ID, "X-Tollkeeper-Account": "acme", "X-Tollkeeper-Plan": "free"}
 	for field, want := range ours {
 		if got := last.Headers[field]; !slices.Equal(got, []string{want}) {
-			s.t.Errorf("%s: the upstream was told %s: %q, want %q", name, field, got, want)
+			s.t.Errorf("%s: the upstream got %s: %q, want %q", name, field, got, want)
 		}
 	}
 	for field, got := range last.Headers {

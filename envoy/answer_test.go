@@ -24,25 +24,25 @@ import (
 )
 
 func TestConfig_AllowRewritesTheRequest(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	for _, http2 := range []bool{false, true} {
-		b.say(allow(&authv3.OkHttpResponse{
+		f.say(allow(&authv3.OkHttpResponse{
 			Headers:                 []*corev3.HeaderValueOption{set("x-tollkeeper-account", "acme"), set("x-tollkeeper-plan", "free")},
 			HeadersToRemove:         []string{"x-api-key", "authorization", "x-tollkeeper-old"},
 			QueryParametersToRemove: []string{"api_key"},
 			ResponseHeadersToAdd:    []*corev3.HeaderValueOption{set("ratelimit", `"daily";r=9;t=60`), set("content-type", "text/ours")},
 		}))
-		b.Reset()
-		r := get(t, httpClient(t, http2), b.addr, "/v1/things?a=1&api_key=secret&b=%2F", "x-api-key", "secret", "authorization", "Bearer secret")
+		f.Reset()
+		r := get(t, httpClient(t, http2), f.addr, "/v1/things?a=1&api_key=secret&b=%2F", "x-api-key", "secret", "authorization", "Bearer secret")
 		if r.StatusCode != 200 || r.Header.Get("Ratelimit") != `"daily";r=9;t=60` || r.Header.Get("Content-Type") != "text/ours" {
 			t.Errorf("the client got %d %v", r.StatusCode, r.Header)
 		}
-		last, _ := b.Last()
+		last, _ := f.Last()
 		if last.URI != "/v1/things?a=1&b=%2F" {
 			t.Errorf("the upstream was asked for %q", last.URI)
 		}
 		if a, p := last.Headers.Get("X-Tollkeeper-Account"), last.Headers.Get("X-Tollkeeper-Plan"); a != "acme" || p != "free" {
-			t.Errorf("the upstream was told account %q and plan %q", a, p)
+			t.Errorf("the upstream got the account %q and the plan %q", a, p)
 		}
 		if strings.Contains(r.body, "secret") {
 			t.Errorf("the credential reached the upstream: %s", r.body)
@@ -51,7 +51,7 @@ func TestConfig_AllowRewritesTheRequest(t *testing.T) {
 }
 
 func TestConfig_RefusesForbiddenMutations(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	c := httpClient(t, false)
 	broken := []*corev3.HeaderValueOption{set("x-tollkeeper-note", "a\r\nx-user: root")}
 	for name, ok := range map[string]*authv3.OkHttpResponse{
@@ -62,24 +62,24 @@ func TestConfig_RefusesForbiddenMutations(t *testing.T) {
 		"a line break in a value":  {Headers: broken},
 		"a line break in a reply":  {ResponseHeadersToAdd: broken},
 	} {
-		b.say(allow(ok))
-		b.Reset()
-		if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {
-			t.Errorf("%s: status %d, %d forwarded", name, r.StatusCode, b.Count())
+		f.say(allow(ok))
+		f.Reset()
+		if r := get(t, c, f.addr, "/"); r.StatusCode != 500 || f.Count() != 0 {
+			t.Errorf("%s: status %d, %d forwarded", name, r.StatusCode, f.Count())
 		}
-		if _, err := echo(t, dialGRPC(t, b.addr)); status.Code(err) != codes.Unknown {
+		if _, err := echo(t, dialGRPC(t, f.addr)); status.Code(err) != codes.Unknown {
 			t.Errorf("%s, to a gRPC client: %v", name, err)
 		}
 	}
-	b.say(deny(typev3.StatusCode_Forbidden, "", broken...))
-	if r := get(t, c, b.addr, "/"); r.StatusCode != 500 || b.Count() != 0 {
-		t.Errorf("a line break in a denial: status %d, %d forwarded", r.StatusCode, b.Count())
+	f.say(deny(typev3.StatusCode_Forbidden, "", broken...))
+	if r := get(t, c, f.addr, "/"); r.StatusCode != 500 || f.Count() != 0 {
+		t.Errorf("a line break in a denial: status %d, %d forwarded", r.StatusCode, f.Count())
 	}
 }
 
-// How to send several values of one header depends on where they go.
+// What Envoy makes of several values of one header depends on the direction.
 func TestConfig_SeveralValuesOfOneHeader(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	c := httpClient(t, false)
 	options := map[string]func(name string) []*corev3.HeaderValueOption{
 		"set, set": func(n string) []*corev3.HeaderValueOption {
@@ -101,11 +101,11 @@ func TestConfig_SeveralValuesOfOneHeader(t *testing.T) {
 		{"add, add", nil, []string{"1", "2"}, nil},
 	} {
 		make := options[row.options]
-		b.say(allow(&authv3.OkHttpResponse{Headers: make("x-tollkeeper-roles"), ResponseHeadersToAdd: make("set-cookie")}))
-		allowed := get(t, c, b.addr, "/")
-		last, _ := b.Last()
-		b.say(deny(typev3.StatusCode_Forbidden, "", make("set-cookie")...))
-		denied := get(t, c, b.addr, "/")
+		f.say(allow(&authv3.OkHttpResponse{Headers: make("x-tollkeeper-roles"), ResponseHeadersToAdd: make("set-cookie")}))
+		allowed := get(t, c, f.addr, "/")
+		last, _ := f.Last()
+		f.say(deny(typev3.StatusCode_Forbidden, "", make("set-cookie")...))
+		denied := get(t, c, f.addr, "/")
 		for where, pair := range map[string][2][]string{
 			"request to the upstream": {last.Headers["X-Tollkeeper-Roles"], row.upstream},
 			"response when allowed":   {allowed.Header["Set-Cookie"], row.allowed},
@@ -119,11 +119,11 @@ func TestConfig_SeveralValuesOfOneHeader(t *testing.T) {
 }
 
 func TestConfig_DenialReachesTheClient(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	for _, http2 := range []bool{false, true} {
-		b.say(deny(typev3.StatusCode_PaymentRequired, `{"code":"quota_exceeded"}`, set("x-authz-reason", "quota_exceeded"),
+		f.say(deny(typev3.StatusCode_PaymentRequired, `{"code":"quota_exceeded"}`, set("x-authz-reason", "quota_exceeded"),
 			set("content-type", "application/problem+json"), set("cache-control", "no-store"), set("retry-after", "60")))
-		r := get(t, httpClient(t, http2), b.addr, "/")
+		r := get(t, httpClient(t, http2), f.addr, "/")
 		if r.StatusCode != 402 || r.body != `{"code":"quota_exceeded"}` {
 			t.Errorf("status %d, body %q", r.StatusCode, r.body)
 		}
@@ -134,20 +134,20 @@ func TestConfig_DenialReachesTheClient(t *testing.T) {
 			}
 		}
 	}
-	if b.Count() != 0 {
-		t.Errorf("%d requests reached the upstream", b.Count())
+	if f.Count() != 0 {
+		t.Errorf("%d requests reached the upstream", f.Count())
 	}
 }
 
 func TestConfig_DenialReachesGRPCClients(t *testing.T) {
-	b := newBench(t)
-	conn := dialGRPC(t, b.addr)
+	f := newFixture(t)
+	conn := dialGRPC(t, f.addr)
 
-	b.say(allow(&authv3.OkHttpResponse{}))
+	f.say(allow(&authv3.OkHttpResponse{}))
 	if _, err := echo(t, conn); err != nil {
 		t.Fatalf("an allowed call: %v", err)
 	}
-	b.Reset()
+	f.Reset()
 	for _, c := range []struct {
 		status     typev3.StatusCode
 		grpcStatus string
@@ -162,7 +162,7 @@ func TestConfig_DenialReachesGRPCClients(t *testing.T) {
 		if c.grpcStatus != "" {
 			headers = append(headers, set("grpc-status", c.grpcStatus))
 		}
-		b.say(deny(c.status, "no", headers...))
+		f.say(deny(c.status, "no", headers...))
 		trailer, err := echo(t, conn)
 		if status.Code(err) != c.want || status.Convert(err).Message() != "no" {
 			t.Errorf("%v with grpc-status %q: %v, want %v", c.status, c.grpcStatus, err, c.want)
@@ -171,12 +171,12 @@ func TestConfig_DenialReachesGRPCClients(t *testing.T) {
 			t.Errorf("reason in the trailers: %q", got)
 		}
 	}
-	if b.Count() != 0 {
-		t.Errorf("%d calls reached the upstream", b.Count())
+	if f.Count() != 0 {
+		t.Errorf("%d calls reached the upstream", f.Count())
 	}
 }
 
-// echo makes a call and returns what came with its end: the headers of an answer without a body count as trailers.
+// echo makes a gRPC call and returns its trailers. The headers of an answer without a body count as trailers.
 func echo(t *testing.T, conn *grpc.ClientConn, fields ...string) (metadata.MD, error) {
 	t.Helper()
 	var trailer metadata.MD
@@ -186,29 +186,29 @@ func echo(t *testing.T, conn *grpc.ClientConn, fields ...string) (metadata.MD, e
 }
 
 func TestConfig_ChecksWebSockets(t *testing.T) {
-	b := newBench(t)
-	b.say(deny(typev3.StatusCode_PaymentRequired, "pay", set("x-authz-reason", "key_missing")))
-	if r := askForWebSocket(t, b.addr); r.StatusCode != 402 || r.Header.Get("X-Authz-Reason") != "key_missing" || r.body != "pay" {
+	f := newFixture(t)
+	f.say(deny(typev3.StatusCode_PaymentRequired, "pay", set("x-authz-reason", "key_missing")))
+	if r := askForWebSocket(t, f.addr); r.StatusCode != 402 || r.Header.Get("X-Authz-Reason") != "key_missing" || r.body != "pay" {
 		t.Errorf("refused upgrade: %d %v %q", r.StatusCode, r.Header, r.body)
 	}
-	if b.Count() != 0 {
+	if f.Count() != 0 {
 		t.Fatal("the refused upgrade reached the upstream")
 	}
-	b.say(allow(&authv3.OkHttpResponse{}))
-	if got := echoOverWebSocket(t, b.addr); got != "hello" {
+	f.say(allow(&authv3.OkHttpResponse{}))
+	if got := echoOverWebSocket(t, f.addr); got != "hello" {
 		t.Errorf("the echo was %q", got)
 	}
 }
 
-// askForWebSocket asks for an upgrade that is expected to be refused.
+// askForWebSocket requests an upgrade, and expects it to be refused.
 func askForWebSocket(t *testing.T, addr string, lines ...string) reply {
 	t.Helper()
-	// The connection header has to name the upgrade, so that exchange's own `close` is added to it.
+	// The connection header has to name the upgrade. exchange adds its own "close".
 	return exchange(t, addr, append([]string{"GET /ws HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="}, lines...)...)
 }
 
-// echoOverWebSocket opens a WebSocket with header fields given as name, value ..., sends a message and returns the answer.
+// echoOverWebSocket opens a WebSocket with header fields, given as name, value ..., sends a message and returns the answer.
 func echoOverWebSocket(t *testing.T, addr string, fields ...string) string {
 	t.Helper()
 	config, err := websocket.NewConfig("ws://"+addr+"/ws", "http://"+addr)
@@ -235,30 +235,30 @@ func echoOverWebSocket(t *testing.T, addr string, fields ...string) string {
 }
 
 func TestConfig_DeniesWithoutAnAnswer(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	c := httpClient(t, false)
 	for name, answer := range map[string]func(context.Context) (*authv3.CheckResponse, error){
 		"an error": func(context.Context) (*authv3.CheckResponse, error) {
 			return nil, status.Error(codes.Internal, "broken")
 		},
-		"a refusal by error": func(context.Context) (*authv3.CheckResponse, error) {
+		"a denial by error": func(context.Context) (*authv3.CheckResponse, error) {
 			return nil, status.Error(codes.PermissionDenied, "no")
 		},
 		"silence": func(ctx context.Context) (*authv3.CheckResponse, error) { <-ctx.Done(); return nil, ctx.Err() },
 	} {
-		b.do(answer)
-		r := get(t, c, b.addr, "/")
+		f.do(answer)
+		r := get(t, c, f.addr, "/")
 		if r.StatusCode != 503 || r.body != "" {
 			t.Errorf("%s: status %d, body %q", name, r.StatusCode, r.body)
 		}
-		if _, err := echo(t, dialGRPC(t, b.addr)); status.Code(err) != codes.Unavailable {
+		if _, err := echo(t, dialGRPC(t, f.addr)); status.Code(err) != codes.Unavailable {
 			t.Errorf("%s, to a gRPC client: %v", name, err)
 		}
 	}
-	if b.Count() != 0 {
-		t.Errorf("%d requests reached the upstream", b.Count())
+	if f.Count() != 0 {
+		t.Errorf("%d requests reached the upstream", f.Count())
 	}
-	stats, err := b.proxy.Stats(t.Context())
+	stats, err := f.proxy.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,22 +266,22 @@ func TestConfig_DeniesWithoutAnAnswer(t *testing.T) {
 		t.Errorf("Envoy counted %d errors, want 6", n)
 	}
 	if n := stats["http.edge.ext_authz.tollkeeper.failure_mode_allowed"]; n != 0 {
-		t.Errorf("Envoy let %d requests through in spite of errors", n)
+		t.Errorf("Envoy allowed %d requests in spite of errors", n)
 	}
 }
 
-// Nobody waits for an answer any more once the client is gone.
+// Envoy cancels the check of a client that disconnects.
 func TestConfig_DisconnectCancelsTheCheck(t *testing.T) {
-	b := newBench(t)
+	f := newFixture(t)
 	asked, ended := make(chan struct{}), make(chan struct{})
-	b.do(func(ctx context.Context) (*authv3.CheckResponse, error) {
+	f.do(func(ctx context.Context) (*authv3.CheckResponse, error) {
 		close(asked)
 		<-ctx.Done()
 		close(ended)
 		return nil, ctx.Err()
 	})
 	began := time.Now()
-	c, err := net.Dial("tcp", b.addr)
+	c, err := net.Dial("tcp", f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,21 +292,20 @@ func TestConfig_DisconnectCancelsTheCheck(t *testing.T) {
 	_ = c.Close()
 	<-ended
 	if took := time.Since(began); took > 250*time.Millisecond { // Envoy's own limit is 300
-		t.Logf("it took %v, so that it may have been Envoy's limit", took)
+		t.Logf("the check ended after %v, perhaps by Envoy's own limit", took)
 	}
-	if n := b.Count(); n != 0 {
+	if n := f.Count(); n != 0 {
 		t.Errorf("%d requests reached the upstream", n)
 	}
 }
 
 func TestConfig_DeniesWithoutTollkeeper(t *testing.T) {
 	up := startUpstream(t)
-	nobody := startUpstream(t) // its port is free once it is closed
-	port := nobody.Port()
-	if err := nobody.Close(); err != nil {
+	free, err := harness.FreePorts(1)
+	if err != nil {
 		t.Fatal(err)
 	}
-	p := startProxy(t, port, up.Port(), nil)
+	p := startProxy(t, free[0], up.Port(), nil)
 	if r := get(t, httpClient(t, false), p.Addr(), "/"); r.StatusCode != 503 || up.Count() != 0 {
 		t.Errorf("status %d, %d forwarded", r.StatusCode, up.Count())
 	}

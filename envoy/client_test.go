@@ -20,7 +20,7 @@ type reply struct {
 	body string
 }
 
-// exchange sends one request over HTTP/1.1, written out byte by byte: clients in a library would tidy it up.
+// exchange sends one request over HTTP/1.1 exactly as given: a client library would normalize it.
 func exchange(t *testing.T, addr string, lines ...string) reply {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
@@ -64,7 +64,7 @@ func httpClient(t *testing.T, http2 bool) *http.Client {
 	}
 }
 
-// get sends a GET with header fields given as name, value, name, value ...
+// get sends a GET with header fields, given as name, value, name, value ...
 func get(t *testing.T, c *http.Client, addr, path string, fields ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
@@ -72,7 +72,7 @@ func get(t *testing.T, c *http.Client, addr, path string, fields ...string) repl
 		t.Fatal(err)
 	}
 	for i := 0; i+1 < len(fields); i += 2 {
-		req.Header[fields[i]] = append(req.Header[fields[i]], fields[i+1]) // the case of the name stays
+		req.Header[fields[i]] = append(req.Header[fields[i]], fields[i+1]) // keeps the case of the name
 	}
 	resp, err := c.Do(req)
 	if err != nil {
@@ -91,6 +91,7 @@ func dialGRPC(t *testing.T, addr string) *grpc.ClientConn {
 	return conn
 }
 
+// patience returns a context that ends with the test, or after 10 s.
 func patience(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -98,7 +99,17 @@ func patience(t *testing.T) context.Context {
 	return ctx
 }
 
-// lastLines returns the end of a log.
+// await repeats try until it returns true, and fails the test after 20 s.
+func await(t *testing.T, try func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !try(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the condition did not come true in 20 s")
+		}
+	}
+}
+
+// lastLines returns the last n lines of a log.
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")

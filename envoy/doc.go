@@ -1,7 +1,9 @@
 // Package envoy holds Envoy configurations that ask Tollkeeper, and the tests that run them.
 //
-// The tests start a real Envoy with the files as they are shipped, in which nothing but places is replaced (see the
-// harness package for that, and for where that Envoy comes from). Tests in *_e2e_test.go put the real Tollkeeper binary
-// behind it; the others put a stand-in there that answers whatever the test says, and show what the configuration itself
-// guarantees. Those use envoy.yaml; that the other files guarantee the same is what TestFiles_Agree is for.
+// The tests start a real Envoy with the shipped files, in which only ports, sockets and folders are replaced (see package
+// harness, which also finds or installs Envoy). Tests in *_e2e_test.go put the real Tollkeeper binary behind it. The others
+// put a stand-in there, which answers as the test says: they show what envoy.yaml guarantees by itself, and TestFiles_Agree
+// holds that the other files guarantee the same.
+//
+// Read stack_e2e_test.go and standin_test.go first, which set up the two kinds of tests, then files_e2e_test.go.
 package envoy

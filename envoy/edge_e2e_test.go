@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +17,7 @@ import (
 
 const page = "https://app.example.com"
 
-// preflight asks what a browser asks before it sends a request from a page.
+// preflight sends a CORS preflight, as a browser does before a request from a page.
 func (e *edge) preflight(origin, method string, headers ...string) reply {
 	e.t.Helper()
 	lines := []string{"OPTIONS /v1/orders HTTP/1.1", "Origin: " + origin, "Access-Control-Request-Method: " + method}
@@ -53,7 +52,7 @@ func TestCORS_PreflightsAndDenials(t *testing.T) {
 		t.Errorf("preflights were checked: %v", err)
 	}
 
-	// A page may read why it was denied.
+	// A page can read the reason of a denial.
 	for want, send := range map[string]func() reply{
 		"":            func() reply { return e.get("/v1/orders", key.Text, "origin", page) },
 		"key_missing": func() reply { return get(t, e.http, e.addr, "/v1/orders", "origin", page) },
@@ -64,13 +63,13 @@ func TestCORS_PreflightsAndDenials(t *testing.T) {
 			t.Errorf("%q: %d %v", want, r.StatusCode, r.Header)
 		}
 	}
-	// An OPTIONS that is no preflight is a request like any other.
+	// An OPTIONS request that is not a preflight is checked.
 	e.Reset()
 	e.wantDenial(exchange(t, e.addr, "OPTIONS /v1/orders HTTP/1.1", "Origin: "+page), http.StatusForbidden, "key_missing")
 	e.wantDenial(exchange(t, e.addr, "OPTIONS /v1/orders HTTP/1.1"), http.StatusForbidden, "key_missing")
 }
 
-// TestMTLS_RefusesUnknownEnvoys have no right certificate: their clients are refused, and never let through.
+// TestMTLS_RefusesUnknownEnvoys starts Envoys without a valid certificate: they deny every request.
 func TestMTLS_RefusesUnknownEnvoys(t *testing.T) {
 	issue := func(life time.Duration, name string) func(e *edge) {
 		return func(e *edge) { e.internal.Write(t, e.dir+"certs/tollkeeper", e.internal, life, name) }
@@ -80,7 +79,7 @@ func TestMTLS_RefusesUnknownEnvoys(t *testing.T) {
 		"no certificate": {change: func(config string) string {
 			return strings.Replace(config, "          tls_certificate_sds_secret_configs:\n"+shown, "", 1)
 		}},
-		"a certificate that is not there": {client: func(e *edge) {
+		"a missing certificate": {client: func(e *edge) {
 			issue(time.Hour, envoyName)(e)
 			if err := os.Remove(e.dir + "certs/tollkeeper/tls.key"); err != nil {
 				t.Fatal(err)
@@ -106,24 +105,21 @@ func TestMTLS_RefusesUnknownEnvoys(t *testing.T) {
 			}
 			for of, want := range map[string]string{"no certificate": "didn't provide a certificate", "another name": "spiffe://cluster.local/ns/other/sa/envoy"} {
 				if name == of && !strings.Contains(e.tk.Log(), want) {
-					t.Errorf("Tollkeeper does not say whom it refused: %s", lastLines(e.tk.Log(), 3))
+					t.Errorf("Tollkeeper's log does not name the refused client: %s", lastLines(e.tk.Log(), 3))
 				}
 			}
 		})
 	}
 }
 
-// Whoever takes Tollkeeper's place with a certificate of the same CA, such as another client, is not asked.
+// Envoy does not ask a server with another certificate of the same CA, such as a client's.
 func TestMTLS_RefusesUnknownTollkeepers(t *testing.T) {
 	for name, names := range map[string][]string{"another name": {"envoy.internal"}, "the name as URI": {"spiffe://" + tollkeeperName}} {
 		t.Run(name, func(t *testing.T) {
 			e := newEdge(t, edgeOptions{})
 			key := e.customer("acme", "free")
 			e.internal.Write(t, e.server.Dir, e.internal, time.Hour, names...)
-			if err := e.tk.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			if err := e.tk.Start(t.Context()); err != nil {
+			if err := e.tk.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			for range 3 {
@@ -138,26 +134,14 @@ func TestMTLS_RefusesUnknownTollkeepers(t *testing.T) {
 	}
 }
 
-// replace puts a file in the place of another in one step.
-func replace(t *testing.T, path string, text []byte) {
-	t.Helper()
-	tmp := filepath.Join(t.TempDir(), "new")
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestMTLS_RotationLosesNoRequest moves both sides to certificates of a new CA, in the order in which an operator
-// does it, while connections come and go. No request fails, and in the end nobody has anything of the old CA.
+// TestMTLS_RotationLosesNoRequest moves both sides to certificates of a new CA, in the order that the README describes,
+// while connections open and close. No request fails, and at the end the old CA is not used any more.
 func TestMTLS_RotationLosesNoRequest(t *testing.T) {
 	for round := 1; rotateUnderLoad(t, round); round++ {
 	}
 }
 
-// rotateUnderLoad returns whether the round is to be repeated. Envoy's files are replaced as Kubernetes does it, and
+// rotateUnderLoad returns true if the round has to be repeated. It replaces Envoy's files as Kubernetes does, and
 // Tollkeeper's one after the other.
 func rotateUnderLoad(t *testing.T, round int) bool {
 	t.Helper()
@@ -177,7 +161,7 @@ func rotateUnderLoad(t *testing.T, round int) bool {
 	})
 	key := e.customer("acme", "large")
 	before := e.shown()
-	load := e.underLoad(4, key.Text)
+	load := e.underLoad(4, "x-api-key", key.Text)
 	next := tlstest.NewCA(t)
 	both := append(append([]byte(nil), e.internal.PEM...), next.PEM...)
 	reloads := 0
@@ -190,7 +174,7 @@ func rotateUnderLoad(t *testing.T, round int) bool {
 		await(t, e.newConnections(5))
 	}
 
-	// First all trust both, then all show the new ones, then all trust the new ones alone.
+	// First both sides trust both CAs, then both use new certificates, then both trust the new CA only.
 	replace(t, e.server.CA, both)
 	put(client, e.internal, both, envoyName)
 	settle()
@@ -208,13 +192,13 @@ func rotateUnderLoad(t *testing.T, round int) bool {
 	if e.tooBusy(load.stop(), round) {
 		return true
 	}
-	// Nothing of the old CA is good any more, so what was just used was new.
+	// A certificate of the old CA is refused now, so the last requests used new ones.
 	put(client, e.internal, next.PEM, envoyName)
 	await(t, func() bool { return e.get("/", key.Text).StatusCode == http.StatusServiceUnavailable })
 	return false
 }
 
-// shown is the certificate that Envoy shows its clients.
+// shown is the certificate that Envoy presents to its clients.
 func (e *edge) shown() []byte {
 	e.t.Helper()
 	conn, err := tls.Dial("tcp", e.proxy.Addr(), e.trust)
@@ -225,7 +209,7 @@ func (e *edge) shown() []byte {
 	return conn.ConnectionState().PeerCertificates[0].Raw
 }
 
-// newConnections returns a condition that holds when Envoy has opened n more connections to Tollkeeper.
+// newConnections returns a condition that becomes true when Envoy has opened n more connections to Tollkeeper.
 func (s *stack) newConnections(n int64) func() bool {
 	s.t.Helper()
 	count := func() int64 {
@@ -239,11 +223,11 @@ func (s *stack) newConnections(n int64) func() bool {
 	return func() bool { return count() >= before+n }
 }
 
-// Connections end for the sake of balance, and no request with them.
+// Connections that reach their maximum age end without losing a check.
 func TestMaxConnectionAge_LosesNoCheck(t *testing.T) {
 	for round := 1; ; round++ {
 		s := runStack(t, harness.TollkeeperOptions{Policies: ownPolicies(t), Listen: "max_connection_age: 50ms"}, nil)
-		load := s.underLoad(4, s.customer("acme", "large").Text)
+		load := s.underLoad(4, "x-api-key", s.customer("acme", "large").Text)
 		await(t, s.newConnections(20))
 		if !s.tooBusy(load.stop(), round) {
 			return

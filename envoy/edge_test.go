@@ -17,28 +17,28 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// Names in the certificates: of Tollkeeper as tls.yaml wants it, and of Envoy as the tests' Tollkeeper wants it.
+// Names in the certificates: Tollkeeper's as tls.yaml expects it, and Envoy's as the Tollkeeper of the tests expects it.
 const (
 	tollkeeperName = "tollkeeper.internal"
 	envoyName      = "spiffe://cluster.local/ns/edge/sa/envoy"
 )
 
-// edge is all of it behind tls.yaml. The addr of the stack takes clients without TLS, and speaks TLS to Envoy for them.
+// edge is a stack behind tls.yaml. Its addr accepts clients without TLS, and relays them to Envoy over TLS.
 type edge struct {
 	*stack
-	public, internal *tlstest.CA   // who issued the certificate for clients, and those between Envoy and Tollkeeper
-	dir              string        // in place of /etc/envoy, with a slash at its end
-	server           tlstest.Files // Tollkeeper's
-	trust            *tls.Config   // of the clients
-	other            *harness.Tollkeeper
+	public, internal *tlstest.CA         // issuers of the certificate for clients, and of those between Envoy and Tollkeeper
+	dir              string              // replaces /etc/envoy/; ends with a slash
+	server           tlstest.Files       // Tollkeeper's
+	trust            *tls.Config         // of the clients
+	other            *harness.Tollkeeper // the second one, if there are two
 }
 
 // edgeOptions say how to start an edge.
 type edgeOptions struct {
-	two        bool                      // whether the two Tollkeepers of tls.yaml are two, or one twice
-	tollkeeper harness.TollkeeperOptions // policies and TLS are the edge's
-	client     func(e *edge)             // writes what Envoy shows Tollkeeper; nil: a good certificate
-	files      func(e *edge)             // writes all certificates, in place of the edge's own CAs
+	two        bool                      // start two Tollkeepers; otherwise tls.yaml names one twice
+	tollkeeper harness.TollkeeperOptions // newEdge sets policies and TLS
+	client     func(e *edge)             // writes Envoy's client certificate; nil: a valid one
+	files      func(e *edge)             // writes all certificates; nil: from new CAs
 	change     func(config string) string
 }
 
@@ -80,7 +80,7 @@ func newEdge(t *testing.T, o edgeOptions) *edge {
 	e.proxy = startLayout(t, harness.ProxyOptions{Layout: harness.TLS, Tollkeepers: addresses, Upstream: e.Port(), Dir: e.dir}, o.change)
 	e.trust = &tls.Config{ServerName: "api.example.com", RootCAs: x509.NewCertPool()}
 	e.trust.RootCAs.AppendCertsFromPEM(e.public.PEM)
-	// Without ALPN Envoy finds out by itself which protocol a client speaks.
+	// Without ALPN Envoy detects the client's protocol by itself.
 	e.addr = relay(t, func(client net.Conn) {
 		if server, err := tls.Dial("tcp", e.proxy.Addr(), e.trust); err == nil {
 			splice(client, server)
@@ -89,10 +89,10 @@ func newEdge(t *testing.T, o edgeOptions) *edge {
 	return e
 }
 
-// newSidecar is all of it behind sidecar.yaml.
+// newSidecar is a stack behind sidecar.yaml.
 func newSidecar(t *testing.T) *stack {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tk") // the path of a socket must not be long
+	dir, err := os.MkdirTemp("", "tk") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func newSidecar(t *testing.T) *stack {
 	return s
 }
 
-// relay accepts connections until the test ends, and returns where.
+// relay accepts connections until the test ends, and returns its address.
 func relay(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,7 +144,7 @@ func relay(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// splice carries bytes both ways until one side ends.
+// splice copies bytes both ways until one side closes.
 func splice(a, b net.Conn) {
 	var both sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {

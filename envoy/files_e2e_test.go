@@ -16,7 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// TestFiles_AreValid validates each file as an operator would.
+// TestFiles_AreValid has Envoy validate each file.
 func TestFiles_AreValid(t *testing.T) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
@@ -32,7 +32,7 @@ func TestFiles_AreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := t.TempDir()
-		if l.Dir != "" { // it names files that have to be there
+		if l.Dir != "" { // the files that it names have to exist
 			copyFiles(t, "sds", filepath.Join(dir, "sds"))
 			text = []byte(strings.ReplaceAll(string(text), l.Dir, dir+"/"))
 		}
@@ -46,7 +46,7 @@ func TestFiles_AreValid(t *testing.T) {
 	}
 }
 
-// TestFiles_Agree holds that what protects in one file protects in the others: they differ in what their comments say.
+// TestFiles_Agree holds that the files protect in the same way: they differ only where their comments say so.
 func TestFiles_Agree(t *testing.T) {
 	var first map[string]any
 	for _, l := range []harness.Layout{harness.Loopback, harness.TLS, harness.Sidecar} {
@@ -57,10 +57,10 @@ func TestFiles_Agree(t *testing.T) {
 		hcm := managerOf(t, text)
 		authz := filterOf(t, hcm, "envoy.filters.http.ext_authz")
 		service := authz["grpc_service"].(map[string]any)
-		if l.File == harness.TLS.File { // where there is another to ask
+		if l.File == harness.TLS.File { // only here there is another Tollkeeper for a retry
 			retry := service["retry_policy"].(map[string]any)
 			if retry["retry_on"] != "connect-failure,refused-stream,reset-before-request" {
-				t.Errorf("%s: tries again on %v", l.File, retry["retry_on"])
+				t.Errorf("%s: retries on %v", l.File, retry["retry_on"])
 			}
 			delete(retry, "retry_host_predicate")
 			delete(retry, "host_selection_retry_max_attempts")
@@ -112,7 +112,7 @@ func filterOf(t *testing.T, hcm map[string]any, name string) map[string]any {
 	return nil
 }
 
-// TestFiles_Protect asks the real Tollkeeper through the files that the other tests do not use.
+// TestFiles_Protect sends requests through the files that the other tests do not use.
 func TestFiles_Protect(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T) *stack{
 		harness.TLS.File:     func(t *testing.T) *stack { return newEdge(t, edgeOptions{}).stack },
@@ -162,7 +162,7 @@ func TestFiles_Protect(t *testing.T) {
 	}
 }
 
-// Clients that say which protocols they speak get the better one, and none without TLS.
+// Clients with ALPN get HTTP/2 if they offer it, and clients without TLS get nothing.
 func TestTLSListener_NegotiatesTheProtocol(t *testing.T) {
 	e := newEdge(t, edgeOptions{})
 	key := e.customer("acme", "free")
@@ -199,15 +199,15 @@ func TestEdge_ChargesAndExemptsRoutes(t *testing.T) {
 	payg := e.customer("payg", "payg")
 	e.cli(nil, "quota", "credit", "--account", "payg", "--limit", "credits", "--units", "100")
 
-	// A route of its own in Envoy is charged as the one that it names.
+	// A request is charged by the Tollkeeper route that its Envoy route names.
 	if r := e.get("/v2/render/page", payg.Text); r.StatusCode != http.StatusOK || !strings.Contains(r.Header.Get("Ratelimit"), `"credits";r=97`) {
 		t.Errorf("a render: %d, ratelimit %q", r.StatusCode, r.Header.Get("Ratelimit"))
 	}
 	if r := e.get("/v2/renderer", payg.Text); r.StatusCode != http.StatusOK || !strings.Contains(r.Header.Get("Ratelimit"), `"credits";r=96`) {
-		t.Errorf("no render: %d, ratelimit %q", r.StatusCode, r.Header.Get("Ratelimit"))
+		t.Errorf("another route: %d, ratelimit %q", r.StatusCode, r.Header.Get("Ratelimit"))
 	}
 
-	// What is exempt is exempt, and nothing beside it. Nobody's identity is believed there.
+	// Exactly the exempt paths are exempt, and forged identities are removed there too.
 	for path, want := range map[string]int{
 		"/assets/logo.png": 200, "/assets": 200, "/healthz": 200,
 		"/assetsx": 403, "/assets/../v1": 403, "/assets/%2e%2e/v1": 403, "/x/assets/logo.png": 403, "/Assets/logo.png": 403,
@@ -224,7 +224,7 @@ func TestEdge_ChargesAndExemptsRoutes(t *testing.T) {
 	}
 }
 
-// blocks returns the texts of the README between fences of that kind.
+// blocks returns the README's fenced blocks of a kind.
 func blocks(t *testing.T, kind string) []string {
 	t.Helper()
 	text, err := os.ReadFile("README.md")
@@ -239,7 +239,7 @@ func blocks(t *testing.T, kind string) []string {
 	return out
 }
 
-// TestREADME_CertificatesWork runs the commands by which the README makes certificates, and serves with them.
+// TestREADME_CertificatesWork runs the README's commands that make certificates, and serves with these.
 func TestREADME_CertificatesWork(t *testing.T) {
 	var commands string
 	for _, b := range blocks(t, "sh") {

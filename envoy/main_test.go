@@ -9,16 +9,16 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// binaryDir lives as long as the test run. TestMain sets it.
+// binaryDir exists for the whole test run. TestMain sets it.
 var binaryDir string
 
-// binary compiles Tollkeeper when the first test asks for it, and returns its path.
+// binary returns the path of Tollkeeper, which it compiles for the first test that needs it.
 var binary = sync.OnceValues(func() (string, error) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
 		return "", err
 	}
-	// Not the context of the test that happens to come first.
+	// Not the context of the first test, which ends before the others.
 	return harness.BuildTollkeeper(context.Background(), root, binaryDir)
 })
 

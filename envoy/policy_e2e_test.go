@@ -13,11 +13,11 @@ func TestPolicy_ErrorDenies(t *testing.T) {
 	key := s.customer("acme", "three")
 	p := s.wantDenial(s.get("/boom", key.Text), http.StatusForbidden, "policy_error")
 	if regexp.MustCompile(`rego|conflict|contradiction`).MatchString(p.Detail) {
-		t.Errorf("the caller was told about our insides: %q", p.Detail)
+		t.Errorf("the denial reveals internals: %q", p.Detail)
 	}
-	await(t, func() bool { return regexp.MustCompile(`e2e\.rego:\d+`).MatchString(s.tk.Log()) }) // the operator is told
+	await(t, func() bool { return regexp.MustCompile(`e2e\.rego:\d+`).MatchString(s.tk.Log()) }) // the log tells the operator
 	if n := s.spent("acme", "monthly"); n != 0 {
-		t.Errorf("a request that could not be decided was charged %d", n)
+		t.Errorf("a request without a decision was charged %d", n)
 	}
 }
 
@@ -37,7 +37,7 @@ func TestPolicy_BrokenOneIsNotLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := s.underLoad(4, key.Text)
+	load := s.underLoad(4, "x-api-key", key.Text)
 	s.writePolicy("key.rego", string(good)+"\ndeny contains \"x\" if nonsense(1)\n")
 	named := regexp.MustCompile(`"file":"[^"]*key\.rego","line":[1-9]\d*,"column":[1-9]`)
 	await(t, func() bool { return named.MatchString(s.tk.Log()) })

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
 	"github.com/zitadel/oidc/v3/example/server/storage"
@@ -24,14 +23,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// provider is an OpenID provider that others wrote, and that knows nothing of us: its example server, with the client "web"
-// and the user test-user2. The client gets access tokens of the kind that is asked for.
+// provider is an independent OpenID provider: the example server of zitadel/oidc, with the client "web" and the user
+// test-user2. The client gets JSON Web Tokens or opaque access tokens.
 type provider struct {
 	*httptest.Server
 	jwt atomic.Bool
 }
 
-// clients makes the client's access tokens JSON Web Tokens, where they are wanted.
+// clients makes the client's access tokens JSON Web Tokens if the provider says so.
 type clients struct {
 	*storage.Storage
 	p *provider
@@ -49,12 +48,12 @@ type jwtClient struct{ op.Client }
 
 func (jwtClient) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
 
-// callback is where the provider sends the user back to. Nobody is there.
+// callback is the redirect URI, at which nothing listens.
 const callback = "http://localhost:1/callback"
 
 func startProvider(t *testing.T) *provider {
 	t.Helper()
-	before := slog.Default() // which the example logs to
+	before := slog.Default() // the example server logs to it
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { slog.SetDefault(before) })
 	p := &provider{Server: httptest.NewUnstartedServer(nil)}
@@ -68,7 +67,7 @@ func startProvider(t *testing.T) *provider {
 	return p
 }
 
-// signIn signs the user in as a browser would (RFC 6749 section 4.1), and returns the access token.
+// signIn signs the user in as a browser would (RFC 6749, section 4.1), and returns the access token.
 func (p *provider) signIn(t *testing.T, jwt bool) string {
 	t.Helper()
 	p.jwt.Store(jwt)
@@ -101,7 +100,7 @@ func (p *provider) signIn(t *testing.T, jwt bool) string {
 	}
 	p.post(t, "/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}}, &answer)
 	if answer.AccessToken == "" {
-		t.Fatal("the provider gave no token")
+		t.Fatal("the provider issued no token")
 	}
 	return answer.AccessToken
 }
@@ -130,8 +129,8 @@ func (p *provider) post(t *testing.T, path string, form url.Values, out any) {
 	}
 }
 
-// TestProvider_TokensAreVerified has JSON Web Tokens of another's OpenID provider verified by its published keys, and its opaque
-// tokens by asking it.
+// TestProvider_TokensAreVerified verifies the provider's JSON Web Tokens by its published keys, and its opaque tokens by
+// introspection.
 func TestProvider_TokensAreVerified(t *testing.T) {
 	p := startProvider(t)
 	secret := filepath.Join(t.TempDir(), "secret")
@@ -169,9 +168,9 @@ tokens:
 		t.Fatalf("not an opaque token: %s", opaque)
 	}
 	want("an opaque token", opaque, 200, "")
-	want("an opaque token that nobody made", "x"+opaque, 403, "token_inactive")
+	want("an opaque token that was never issued", "x"+opaque, 403, "token_inactive")
 	p.post(t, "/revoke", url.Values{"token": {opaque}}, nil)
-	eventually(t, "a token that the provider revoked is refused", func() bool {
+	await(t, func() bool { // the provider's revocation is seen when the cached answer expires
 		status, reason := bearer(opaque)
 		return status == 403 && reason == "token_inactive"
 	})
@@ -180,17 +179,8 @@ tokens:
 	s.cli(nil, "token", "revoke", other)
 	want("an opaque token that was revoked here", other, 403, "token_revoked")
 	p.Close()
-	eventually(t, "nobody is left to ask", func() bool {
+	await(t, func() bool { // the introspection server is down
 		status, reason := bearer(other + "x")
 		return status == 403 && reason == "token_status_unknown"
 	})
-}
-
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("gave up waiting until %s", what)
-		}
-	}
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestQuota_IsExactUnderConcurrency sends 200 requests at the same time. Envoy gives each of them 0.3 s; where the
-// machine is too busy for that, it refuses some with 503, and the round is repeated. Never is one let through too many.
+// TestQuota_IsExactUnderConcurrency sends 200 requests at once. Envoy waits 0.3 s for each check; a busy machine takes
+// longer for some, which Envoy denies with 503, and the round is repeated. No round allows more than the quota.
 func TestQuota_IsExactUnderConcurrency(t *testing.T) {
 	s := newStack(t)
 	for round := 1; ; round++ {
@@ -34,7 +34,7 @@ func TestQuota_IsExactUnderConcurrency(t *testing.T) {
 	}
 }
 
-// burst sends n requests at once, and returns how many answers had each status, and the answers that were no 200.
+// burst sends n requests at once. It returns how many answers had each status, and the answers with another status than 200.
 func (s *stack) burst(n int, key string) (map[int]int, []reply) {
 	replies := make([]reply, n)
 	var wg sync.WaitGroup
@@ -56,14 +56,14 @@ func TestQuota_ChargesAllLimitsOrNone(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "both")
 	var wg sync.WaitGroup
-	for range 40 { // many at once, so that some take of the month and then find no credits
+	for range 40 { // at once, so that some reserve a unit of the month and then find no credits
 		wg.Go(func() { s.get("/", key.Text) })
 	}
 	wg.Wait()
 	if n := s.Count(); n != 5 {
 		t.Errorf("%d requests reached the upstream with 5 credits", n)
 	}
-	// Units that were taken for a request that was then refused are given back behind its answer.
+	// Units that were reserved for a denied request are returned after its answer.
 	await(t, func() bool { return s.spent("acme", "monthly") == 5 && s.spent("acme", "credits") == 5 })
 	s.Reset()
 	s.wantDenial(s.get("/", key.Text), http.StatusPaymentRequired, "credits_exhausted")

@@ -19,10 +19,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// notRun are the blocks that are not run: what they run takes minutes, and is run otherwise.
+// notRun are the beginnings of blocks that are not run, because they take minutes. Other tests run these commands.
 var notRun = []string{"make demo", "make test", "make bench"}
 
-// readmes are the pages whose commands are run, each with what they have to print, in this order.
+// readmes are the pages whose commands are run, each with patterns that the output has to match, in this order.
 var readmes = map[string][]string{
 	"README.md": {
 		`(?m)^denied: 403 key_missing$`, `HTTP/1.1 403 Forbidden\r\n(.+\r\n)*x-authz-reason: key_missing`,
@@ -36,8 +36,8 @@ var readmes = map[string][]string{
 	"policies/README.md": {`PASS: \d+/\d+`},
 }
 
-// TestREADME_CommandsRun runs the commands of each page as a reader does who pastes one block after the other into one
-// terminal, in a clone of the repository, with a real Envoy.
+// TestREADME_CommandsRun runs the commands of each page as a reader does who pastes all blocks into one terminal, in a clone
+// of the repository, with a real Envoy.
 func TestREADME_CommandsRun(t *testing.T) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
@@ -57,7 +57,7 @@ func TestREADME_CommandsRun(t *testing.T) {
 			for _, w := range want {
 				at := regexp.MustCompile(w).FindStringIndex(rest)
 				if at == nil {
-					t.Fatalf("no %q in this place of\n%s\nwhich has yet to come:\n%s", w, out, rest)
+					t.Fatalf("no %q in the rest of the output:\n%s\n== all of it:\n%s", w, rest, out)
 				}
 				rest = rest[at[1]:]
 			}
@@ -65,7 +65,7 @@ func TestREADME_CommandsRun(t *testing.T) {
 	}
 }
 
-// script is a page as one script: its commands in order, and the files that it shows under a name, where they stand.
+// script turns a page into one script: its commands, and its named files, in their order.
 func script(t *testing.T, page string) string {
 	t.Helper()
 	var b strings.Builder
@@ -91,16 +91,16 @@ func script(t *testing.T, page string) string {
 			blocks++
 			fmt.Fprintf(&b, "echo '== block %d: %s'\n%s\n", blocks, strings.ReplaceAll(first, "'", ""), body)
 		case kind != "" && kind != "yaml":
-			t.Errorf("a block of kind %q is not run: call it sh, or say here what it is", kind)
+			t.Errorf("a block of kind %q is not run: call it sh, or add the kind here", kind)
 		}
 	}
 	if blocks == 0 {
-		t.Fatal("there are no commands")
+		t.Fatal("the page has no commands")
 	}
 	return b.String()
 }
 
-// clone copies what a clone would have, and nothing that was built.
+// clone copies the files of a clone, without anything that was built.
 func clone(t *testing.T, root, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(root)
@@ -127,8 +127,8 @@ func clone(t *testing.T, root, dir string) {
 	}
 }
 
-// movePorts puts free ports in the place of those that the pages and the configurations name, so that whatever else runs
-// on this machine is left alone. The result does so with a text. Nothing else is replaced.
+// movePorts replaces the ports of the configurations by free ones, so that the test does not disturb other processes. It
+// returns a replacer that does the same for the commands. Nothing else is replaced.
 func movePorts(t *testing.T, dir string) *strings.Replacer {
 	t.Helper()
 	var oldnew []string
@@ -142,7 +142,7 @@ func movePorts(t *testing.T, dir string) *strings.Replacer {
 		for _, before := range []string{"127.0.0.1:", "localhost:", "port_value: ", "http.server "} {
 			oldnew = append(oldnew, before+strconv.Itoa(port), before+free)
 		}
-		switch port { // the defaults of the binary
+		switch port { // defaults of the binary
 		case 9001:
 			t.Setenv("TOLLKEEPER_LISTEN_GRPC", "127.0.0.1:"+free)
 		case 9002:
@@ -163,7 +163,7 @@ func movePorts(t *testing.T, dir string) *strings.Replacer {
 	return moved
 }
 
-// runInTerminal runs a script with bash in dir, and returns what it printed. What it left running ends with the test.
+// runInTerminal runs a script with bash in dir, and returns its output. It kills the processes that the script leaves.
 func runInTerminal(t *testing.T, root, dir, text string) string {
 	t.Helper()
 	envoy, err := harness.FindEnvoy(t.Context(), root)
@@ -172,8 +172,8 @@ func runInTerminal(t *testing.T, root, dir, text string) string {
 	}
 	bin := t.TempDir()
 	for name, line := range map[string]string{
-		"envoy": fmt.Sprintf("exec %q \"$@\" --disable-hot-restart", envoy), // another Envoy on this machine has the number 0
-		"opa":   "exec go tool opa \"$@\"",                                  // of the version that go.mod pins
+		"envoy": fmt.Sprintf("exec %q \"$@\" --disable-hot-restart", envoy), // which would conflict with another Envoy of this machine
+		"opa":   "exec go tool opa \"$@\"",                                  // the version in go.mod
 	} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+line+"\n"), 0o755); err != nil {
 			t.Fatal(err)
@@ -181,7 +181,7 @@ func runInTerminal(t *testing.T, root, dir, text string) string {
 	}
 	for _, name := range []string{"bash", "curl", "openssl", "python3", "make"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Fatalf("the page has commands that need %s: %v", name, err)
+			t.Fatalf("the commands need %s: %v", name, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
@@ -192,7 +192,7 @@ func runInTerminal(t *testing.T, root, dir, text string) string {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
-	out, err := os.Create(filepath.Join(t.TempDir(), "out")) // a file: what is left running would keep a pipe open
+	out, err := os.Create(filepath.Join(t.TempDir(), "out")) // a file: background processes would keep a pipe open
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type problem struct {
 	Remedy   string `json:"remedy"`
 }
 
-// wantDenial checks everything that a denial promises, and that nothing was forwarded.
+// wantDenial checks all parts of a denial, and that nothing was forwarded.
 func (s *stack) wantDenial(r reply, status int, code string) problem {
 	s.t.Helper()
 	var p problem
@@ -44,7 +44,7 @@ func (s *stack) wantDenial(r reply, status int, code string) problem {
 		s.t.Errorf("%s: cache control %q", code, got)
 	}
 	if p.Type == "" || p.Title == "" || p.Instance == "" || p.Remedy == "" {
-		s.t.Errorf("%s: something is missing in %s", code, r.body)
+		s.t.Errorf("%s: a member is missing in %s", code, r.body)
 	}
 	if n := s.Count(); n != 0 {
 		s.t.Errorf("%s: %d requests reached the upstream", code, n)
@@ -75,7 +75,7 @@ func TestReasons_RequestsAndKeys(t *testing.T) {
 		{"authorization twice", "credential_ambiguous", []string{"GET / HTTP/1.1", "Authorization: Bearer " + good.Text, "Authorization: Bearer " + other.Text}},
 		{"no key", "key_missing", []string{"GET / HTTP/1.1"}},
 		{"checksum", "key_malformed", []string{"GET / HTTP/1.1", "x-api-key: " + misspell(good.Text)}},
-		{"nobody's key", "key_unknown", []string{"GET / HTTP/1.1", "x-api-key: " + unknown}},
+		{"unknown", "key_unknown", []string{"GET / HTTP/1.1", "x-api-key: " + unknown}},
 		{"before its time", "key_not_yet_valid", []string{"GET / HTTP/1.1", "x-api-key: " + future.Text}},
 		{"switched off", "key_disabled", []string{"GET / HTTP/1.1", "x-api-key: " + disabled.Text}},
 		{"revoked", "key_revoked", []string{"GET / HTTP/1.1", "x-api-key: " + revoked.Text}},
@@ -97,7 +97,7 @@ func TestReasons_RequestsAndKeys(t *testing.T) {
 	}
 }
 
-// misspell changes the last character, which belongs to the checksum.
+// misspell changes the last character, which is part of the checksum.
 func misspell(key string) string {
 	last := "A"
 	if strings.HasSuffix(key, "A") {
@@ -174,7 +174,7 @@ func TestReasons_Quotas(t *testing.T) {
 		t.Errorf("after the credit: %d %s", r.StatusCode, r.body)
 	}
 
-	await(t, func() bool { // more than one round only where a minute ends in between
+	await(t, func() bool { // a minute may end in between, and renew the limit
 		s.Reset()
 		r = s.get("/", burst.Text)
 		return r.StatusCode != http.StatusOK
@@ -185,20 +185,4 @@ func TestReasons_Quotas(t *testing.T) {
 func TestReasons_StaleRevocations(t *testing.T) {
 	s := startStack(t, "", "revocation: {max_staleness: 1ns}\n")
 	s.wantDenial(s.get("/", s.customer("acme", "free").Text), http.StatusForbidden, "state_stale")
-}
-
-// await repeats try until it reports success.
-func await(t *testing.T, try func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !try() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatal("it did not come about in 20 s")
-		}
-	}
 }

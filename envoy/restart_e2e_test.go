@@ -20,7 +20,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// everywhere makes a key that is good at both Tollkeepers, which have stores of their own.
+// everywhere imports one key into both Tollkeepers, which have separate stores.
 func (e *edge) everywhere(plan string) string {
 	e.t.Helper()
 	text, err := json.Marshal(map[string]string{"key": "key-at-both-of-them", "account": "acme", "plan": plan})
@@ -39,7 +39,7 @@ func (e *edge) everywhere(plan string) string {
 	return "key-at-both-of-them"
 }
 
-// healthy returns how many Tollkeepers Envoy thinks well of.
+// healthy returns how many Tollkeepers Envoy considers healthy.
 func (s *stack) healthy() int64 {
 	s.t.Helper()
 	stats, err := s.proxy.Stats(s.t.Context())
@@ -49,8 +49,8 @@ func (s *stack) healthy() int64 {
 	return stats["cluster.tollkeeper.membership_healthy"]
 }
 
-// TestRestart_LosesNoRequest restarts two Tollkeepers in turn while requests come all the time. None fails: with a delay Envoy has
-// stopped asking the one that leaves before it goes, and without one it asks the other.
+// TestRestart_LosesNoRequest restarts two Tollkeepers in turn under load. No request fails: with a delay Envoy stops asking
+// the leaving one before it ends, and without a delay Envoy retries at the other one.
 func TestRestart_LosesNoRequest(t *testing.T) {
 	for name, delay := range map[string]time.Duration{"with a delay": 2500 * time.Millisecond, "at once": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func (e *edge) restartBoth(delayed bool) map[int]int {
 	e.t.Helper()
 	key := e.everywhere("large")
 	await(e.t, func() bool { return e.healthy() == 2 })
-	load := e.underLoad(4, key)
+	load := e.underLoad(4, "x-api-key", key)
 	more := func() {
 		mark := load.answered(http.StatusOK)
 		await(e.t, func() bool { return load.answered(http.StatusOK) > mark+100 })
@@ -83,7 +83,7 @@ func (e *edge) restartBoth(delayed bool) map[int]int {
 			await(e.t, func() bool { return e.healthy() == 1 })
 			select {
 			case err := <-stopped:
-				e.t.Errorf("it ended before Envoy heard that it leaves: %v", err)
+				e.t.Errorf("it ended before Envoy saw that it leaves: %v", err)
 			default:
 			}
 		}
@@ -91,7 +91,7 @@ func (e *edge) restartBoth(delayed bool) map[int]int {
 			e.t.Error(err)
 		}
 		more()
-		tk.SetDelay(0) // for the end of the test
+		tk.SetDelay(0) // so that the end of the test does not wait
 		if err := tk.Start(e.t.Context()); err != nil {
 			e.t.Fatal(err)
 		}
@@ -100,8 +100,8 @@ func (e *edge) restartBoth(delayed bool) map[int]int {
 	return load.stop()
 }
 
-// tooBusy checks that all requests of a round got through. It returns true if the round is to be repeated: where the machine
-// is so busy that Tollkeeper gets no turn in 0.3 s, Envoy gives up waiting.
+// tooBusy checks that all requests of a round were allowed. It returns true if the round has to be repeated because the
+// machine was so busy that Tollkeeper did not run for 0.3 s, after which Envoy gives up.
 func (s *stack) tooBusy(statuses map[int]int, round int) bool {
 	s.t.Helper()
 	stats, err := s.proxy.Stats(s.t.Context())
@@ -114,27 +114,23 @@ func (s *stack) tooBusy(statuses map[int]int, round int) bool {
 		return true
 	}
 	if len(statuses) != 1 || statuses[http.StatusOK] < 100 {
-		s.t.Errorf("answers by status: %v; Envoy gave up waiting %d times", statuses, waited)
+		s.t.Errorf("answers by status: %v; %d checks timed out", statuses, waited)
 	}
 	return false
 }
 
-// wantEachChargedOnce checks that both Tollkeepers together charged what was allowed, and left nothing behind.
+// wantEachChargedOnce checks that both Tollkeepers together charged each allowed request once, and lost no units.
 func (e *edge) wantEachChargedOnce(allowed int64) {
 	e.t.Helper()
 	var spent int64
 	first := e.tk
 	for _, e.tk = range []*harness.Tollkeeper{first, e.other} {
-		// A stop in good order gives back what is in hand, and writes what was spent.
-		if err := e.tk.Stop(); err != nil {
-			e.t.Fatal(err)
-		}
-		if err := e.tk.Start(e.t.Context()); err != nil {
+		if err := e.tk.Restart(e.t.Context()); err != nil {
 			e.t.Fatal(err)
 		}
 		b := e.balance("acme", "monthly")
 		if spent += b.Spent; b.Stranded != 0 || len(b.Outstanding) != 0 {
-			e.t.Errorf("left behind: %+v", b)
+			e.t.Errorf("units were not returned: %+v", b)
 		}
 	}
 	e.tk = first
@@ -143,8 +139,7 @@ func (e *edge) wantEachChargedOnce(allowed int64) {
 	}
 }
 
-// TestFailover_FromADeadTollkeeper holds that a Tollkeeper that cannot be reached costs nobody his answer, before Envoy knows of it too:
-// nothing but the retries is left to help.
+// TestFailover_FromADeadTollkeeper kills one of two Tollkeepers, without health checks: retries alone answer every request.
 func TestFailover_FromADeadTollkeeper(t *testing.T) {
 	e := newEdge(t, edgeOptions{two: true, change: func(config string) string {
 		before, rest, _ := strings.Cut(config, "    health_checks:\n")
@@ -163,12 +158,12 @@ func TestFailover_FromADeadTollkeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := stats["cluster.tollkeeper.upstream_rq_retry_success"]; n == 0 {
-		t.Error("the one that is gone was never asked")
+		t.Error("Envoy never asked the dead Tollkeeper")
 	}
 }
 
-// A Tollkeeper that hangs costs those that it was asked about their answer. After three that it kept waiting Envoy asks the
-// other one only, and does not wait for the health check to say so.
+// A hanging Tollkeeper costs the checks that it received. After about three of them Envoy asks only the other one, before
+// the health check notices.
 func TestFailover_FromAHangingTollkeeper(t *testing.T) {
 	e := newEdge(t, edgeOptions{two: true})
 	key := e.everywhere("large")
@@ -191,18 +186,18 @@ func TestFailover_FromAHangingTollkeeper(t *testing.T) {
 		}
 	}
 	if failed > 6 {
-		t.Errorf("%d of 50 waited in vain", failed)
+		t.Errorf("%d of 50 requests were denied, want at most 6", failed)
 	}
 }
 
-// faults is a way between Envoy and Tollkeeper on which the first check of a connection can be lost.
+// faults is a relay between Envoy and Tollkeeper that can lose the first check of a connection.
 type faults struct {
-	lose atomic.Int32 // how many connections are lost
+	lose atomic.Int32 // how many more connections to lose
 	how  func(client *net.TCPConn, first *http2.MetaHeadersFrame)
 	lost atomic.Int32
 }
 
-// withFaults is a stack with such a way.
+// withFaults is a stack with such a relay.
 func withFaults(t *testing.T, how func(*net.TCPConn, *http2.MetaHeadersFrame)) (*stack, *faults) {
 	t.Helper()
 	f := &faults{how: how}
@@ -218,7 +213,7 @@ func withFaults(t *testing.T, how func(*net.TCPConn, *http2.MetaHeadersFrame)) (
 	return s, f
 }
 
-// serve reads up to the first request of a connection, which decides what becomes of it: Envoy needs no answer until then.
+// serve reads a connection up to its first request, then loses or forwards it. Envoy expects no answer before that.
 func (f *faults) serve(client *net.TCPConn, server string) {
 	var read bytes.Buffer
 	from := io.TeeReader(client, &read)
@@ -252,8 +247,8 @@ func (f *faults) serve(client *net.TCPConn, server string) {
 	}
 }
 
-// TestRetry_RepeatsARefusedCheck loses a check on a connection that closes, as in a restart: the other end says that
-// it took no request any more. The client notices nothing, and pays once.
+// TestRetry_RepeatsARefusedCheck refuses a check by GOAWAY, as in a restart: Tollkeeper has not seen it. The client notices
+// nothing, and is charged once.
 func TestRetry_RepeatsARefusedCheck(t *testing.T) {
 	s, f := withFaults(t, func(c *net.TCPConn, _ *http2.MetaHeadersFrame) {
 		out := http2.NewFramer(c, nil)
@@ -273,8 +268,8 @@ func TestRetry_RepeatsARefusedCheck(t *testing.T) {
 	}
 }
 
-// TestRetry_NeverRepeatsALostCheck loses one without a word: it may have been charged. That is no answer, and
-// no answer is a no.
+// TestRetry_NeverRepeatsALostCheck resets the connection of a check, which Tollkeeper may have seen and charged. Envoy denies
+// without asking again.
 func TestRetry_NeverRepeatsALostCheck(t *testing.T) {
 	s, f := withFaults(t, func(c *net.TCPConn, _ *http2.MetaHeadersFrame) { _ = c.SetLinger(0) })
 	key := s.customer("acme", "hundred")
@@ -287,7 +282,8 @@ func TestRetry_NeverRepeatsALostCheck(t *testing.T) {
 	}
 }
 
-// TestDisconnect_ChargesWhatWasServed close their connection at once. Nobody else suffers, and nothing that reached the upstream is free.
+// TestDisconnect_ChargesWhatWasServed has clients close their connections at once. Other clients are not affected, and each
+// request that reaches the upstream is charged.
 func TestDisconnect_ChargesWhatWasServed(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")
@@ -301,21 +297,18 @@ func TestDisconnect_ChargesWhatWasServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
-			_ = c.(*net.TCPConn).SetLinger(0) // a reset, where others close
+			_ = c.(*net.TCPConn).SetLinger(0) // reset; the others close
 		}
 		_ = c.Close()
 	}
 	if r := s.get("/", key.Text); r.StatusCode != http.StatusOK {
 		t.Errorf("a client that waits: %d", r.StatusCode)
 	}
-	if err := s.tk.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.tk.Start(t.Context()); err != nil {
+	if err := s.tk.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b := s.balance("acme", "monthly")
 	if served := int64(s.Count()); b.Spent < served || b.Spent > gone+1 || b.Stranded != 0 || len(b.Outstanding) != 0 {
-		t.Errorf("%d of %d requests were served, and charged: %+v", served, gone+1, b)
+		t.Errorf("%d of %d requests were served, and the ledger has %+v", served, gone+1, b)
 	}
 }

@@ -11,14 +11,15 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// stack is all of it: clients reach Envoy at addr, Envoy asks the real Tollkeeper and forwards to the upstream.
+// stack is the whole path of a request: clients send to Envoy at addr, Envoy asks the real Tollkeeper and forwards to the
+// upstream.
 type stack struct {
 	*harness.Upstream
 	t        *testing.T
 	addr     string
 	proxy    *harness.Proxy
 	tk       *harness.Tollkeeper
-	policies string // this test's own copy of the bundle
+	policies string // this test's copy of the bundle
 	http     *http.Client
 }
 
@@ -28,16 +29,15 @@ func newStack(t *testing.T) *stack {
 	return startStack(t, ownPolicies(t))
 }
 
-// startStack starts everything, with that bundle or, if it is empty, the one in the binary, and further sections of
-// Tollkeeper's configuration.
+// startStack starts everything with a bundle, by default the embedded one, and more sections of Tollkeeper's configuration.
 func startStack(t *testing.T, policies string, extra ...string) *stack {
 	t.Helper()
-	// A query parameter beside the header and Authorization; it is off unless asked for.
+	// Keys in a query parameter are off by default.
 	extra = append([]string{"credentials: {query: [api_key]}\n"}, extra...)
 	return runStack(t, harness.TollkeeperOptions{Policies: policies, Extra: strings.Join(extra, "")}, nil)
 }
 
-// runStack starts everything with those options, and changes to the shipped configuration of Envoy.
+// runStack starts everything with options, and with changes to the shipped configuration of Envoy, if there are any.
 func runStack(t *testing.T, o harness.TollkeeperOptions, change func(envoyYAML string) string) *stack {
 	t.Helper()
 	s := &stack{t: t, policies: o.Policies, http: httpClient(t, false), Upstream: startUpstream(t), tk: startTollkeeper(t, o)}
@@ -46,7 +46,7 @@ func runStack(t *testing.T, o harness.TollkeeperOptions, change func(envoyYAML s
 	return s
 }
 
-// startTollkeeper starts one with those options. When the test fails, its log is shown.
+// startTollkeeper starts a Tollkeeper, and logs its output when the test fails.
 func startTollkeeper(t *testing.T, o harness.TollkeeperOptions) *harness.Tollkeeper {
 	t.Helper()
 	var err error
@@ -68,7 +68,7 @@ func startTollkeeper(t *testing.T, o harness.TollkeeperOptions) *harness.Tollkee
 	return tk
 }
 
-// ownPolicies is a copy of the shipped bundle in which the files of testdata/policies stand in for plans and routes.
+// ownPolicies is a copy of the shipped bundle with the files of testdata/policies, which replace plans and routes.
 func ownPolicies(t *testing.T) string {
 	t.Helper()
 	root, err := harness.ModuleRoot(".")
@@ -81,7 +81,7 @@ func ownPolicies(t *testing.T) string {
 	return policies
 }
 
-// copyFiles copies a folder over another one. What is there already is replaced.
+// copyFiles copies a folder over another one, and replaces files of the same name.
 func copyFiles(t *testing.T, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
@@ -106,16 +106,21 @@ func copyFiles(t *testing.T, from, to string) {
 	}
 }
 
-// writePolicy replaces a file of the bundle in one step, as an editor or a deployment does.
+// writePolicy replaces a file of the bundle.
 func (s *stack) writePolicy(name, text string) {
 	s.t.Helper()
-	final := filepath.Join(s.policies, name)
-	tmp := filepath.Join(s.t.TempDir(), "new")
-	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
-		s.t.Fatal(err)
+	replace(s.t, filepath.Join(s.policies, name), []byte(text))
+}
+
+// replace replaces a file in one step, as an editor or a deployment does.
+func replace(t *testing.T, path string, text []byte) {
+	t.Helper()
+	tmp := filepath.Join(t.TempDir(), "new")
+	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.Rename(tmp, final); err != nil {
-		s.t.Fatal(err)
+	if err := os.Rename(tmp, path); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -139,7 +144,7 @@ func (s *stack) account(id, plan string, more ...string) {
 	s.cli(nil, append([]string{"account", "create", id, "--plan", plan}, more...)...)
 }
 
-// madeKey is a key and, only when it is made, its text.
+// madeKey is a key and its text, which is printed only once.
 type madeKey struct {
 	ID   string `json:"id"`
 	Text string `json:"key"`
@@ -155,14 +160,14 @@ func (s *stack) key(account string, more ...string) madeKey {
 	return k
 }
 
-// customer makes an account with one key.
+// customer makes an account, and a key for it.
 func (s *stack) customer(id, plan string, more ...string) madeKey {
 	s.t.Helper()
 	s.account(id, plan)
 	return s.key(id, more...)
 }
 
-// get sends a GET with that key, and further header fields as name, value ...
+// get sends a GET with a key, and more header fields as name, value ...
 func (s *stack) get(path, key string, fields ...string) reply {
 	s.t.Helper()
 	return get(s.t, s.http, s.addr, path, append([]string{"x-api-key", key}, fields...)...)
@@ -177,12 +182,12 @@ func (s *stack) paths() map[string]int {
 	return out
 }
 
-// balance is what the ledger knows of one limit.
+// balance is the state of one limit in the ledger.
 type balance struct {
 	Limit       string           `json:"limit"`
 	Spent       int64            `json:"spent"`
-	Outstanding map[string]int64 `json:"outstanding"` // in the hands of runs, by their names
-	Stranded    int64            `json:"stranded"`    // in the hands of runs that are known to be dead
+	Outstanding map[string]int64 `json:"outstanding"` // leased by runs, by their names
+	Stranded    int64            `json:"stranded"`    // leased by runs that have died
 }
 
 func (s *stack) balance(account, limit string) balance {
@@ -198,7 +203,7 @@ func (s *stack) balance(account, limit string) balance {
 	return balance{}
 }
 
-// spent returns what was charged to a limit of an account.
+// spent returns the units charged to a limit of an account.
 func (s *stack) spent(account, limit string) int64 {
 	s.t.Helper()
 	return s.balance(account, limit).Spent

@@ -23,7 +23,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// standIn takes Tollkeeper's place: it answers what the test says and remembers what it was asked.
+// standIn takes Tollkeeper's place: it answers as the test says, and records the checks.
 type standIn struct {
 	authv3.UnimplementedAuthorizationServer
 
@@ -40,7 +40,7 @@ func (s *standIn) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 	return answer(ctx)
 }
 
-// say sets the answer from now on and forgets what was asked.
+// say sets the answer from now on, and forgets the recorded checks.
 func (s *standIn) say(resp *authv3.CheckResponse) {
 	s.do(func(context.Context) (*authv3.CheckResponse, error) { return resp, nil })
 }
@@ -51,14 +51,14 @@ func (s *standIn) do(answer func(context.Context) (*authv3.CheckResponse, error)
 	s.answer, s.asked = answer, nil
 }
 
-// questions returns what was asked since the answer was set.
+// questions returns the checks since the answer was set.
 func (s *standIn) questions() []*authv3.CheckRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*authv3.CheckRequest(nil), s.asked...)
 }
 
-// values returns the values of a header field as Envoy told them to the stand-in.
+// values returns the values of a header field in a check.
 func values(r *authv3.CheckRequest, name string) []string {
 	var out []string
 	for _, h := range r.GetAttributes().GetRequest().GetHttp().GetHeaderMap().GetHeaders() {
@@ -69,15 +69,15 @@ func values(r *authv3.CheckRequest, name string) []string {
 	return out
 }
 
-// bench is an Envoy with the shipped configuration between a stand-in and an upstream.
-type bench struct {
+// fixture is an Envoy with the shipped configuration, between a stand-in and an upstream.
+type fixture struct {
 	*standIn
 	*harness.Upstream
 	addr  string
 	proxy *harness.Proxy
 }
 
-func newBench(t *testing.T) *bench {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	s := &standIn{}
 	s.say(&authv3.CheckResponse{Status: &status.Status{Code: int32(codes.PermissionDenied)}})
@@ -100,7 +100,7 @@ func newBench(t *testing.T) *bench {
 	})
 	up := startUpstream(t)
 	proxy := startProxy(t, l.Addr().(*net.TCPAddr).Port, up.Port(), nil)
-	return &bench{standIn: s, Upstream: up, addr: proxy.Addr(), proxy: proxy}
+	return &fixture{standIn: s, Upstream: up, addr: proxy.Addr(), proxy: proxy}
 }
 
 func startUpstream(t *testing.T) *harness.Upstream {
@@ -113,13 +113,14 @@ func startUpstream(t *testing.T) *harness.Upstream {
 	return up
 }
 
-// startProxy starts Envoy with envoy.yaml, to which changes can be made. When the test fails, its log is shown.
+// startProxy starts Envoy with envoy.yaml, after changes to its text if there are any. It logs Envoy's output when the test
+// fails.
 func startProxy(t *testing.T, tollkeeper, upstream int, change func(string) string) *harness.Proxy {
 	t.Helper()
 	return startLayout(t, harness.ProxyOptions{Layout: harness.Loopback, Tollkeeper: tollkeeper, Upstream: upstream}, change)
 }
 
-// startLayout is startProxy with the file of any layout.
+// startLayout does the same with the file of any layout.
 func startLayout(t *testing.T, o harness.ProxyOptions, change func(string) string) *harness.Proxy {
 	t.Helper()
 	root, err := harness.ModuleRoot(".")
@@ -150,12 +151,12 @@ func startLayout(t *testing.T, o harness.ProxyOptions, change func(string) strin
 	return p
 }
 
-// allow is an answer that lets a request through.
+// allow is an answer that allows a request.
 func allow(ok *authv3.OkHttpResponse) *authv3.CheckResponse {
 	return &authv3.CheckResponse{Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok}}
 }
 
-// deny is an answer that refuses one.
+// deny is an answer that denies a request.
 func deny(code typev3.StatusCode, body string, headers ...*corev3.HeaderValueOption) *authv3.CheckResponse {
 	return &authv3.CheckResponse{
 		Status: &status.Status{Code: int32(codes.PermissionDenied)},
@@ -165,17 +166,17 @@ func deny(code typev3.StatusCode, body string, headers ...*corev3.HeaderValueOpt
 	}
 }
 
-// set is a header field that takes the place of those with its name.
+// set is a header field that replaces those of its name.
 func set(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header: &corev3.HeaderValue{Key: name, Value: value},
-		//lint:ignore SA1019 where both are set, some versions heed only this one
+		//lint:ignore SA1019 some versions of Envoy read only this field
 		Append:       wrapperspb.Bool(false),
 		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 	}
 }
 
-// add is a header field that joins those with its name.
+// add is a header field in addition to those of its name.
 func add(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header: &corev3.HeaderValue{Key: name, Value: value},

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A store that cannot write is met by a process that may not write to files: its disk is full, as far as it can see.
+// The process may not write to files, which looks to it like a full disk.
 func TestStore_DeniesWhenItCannotWrite(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "large")

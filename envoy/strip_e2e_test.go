@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// TestKeyInQuery_KeepsTheOtherParameters takes keys out of queries that a caller may have signed.
+// TestKeyInQuery_KeepsTheOtherParameters removes keys from queries that a caller may have signed.
 func TestKeyInQuery_KeepsTheOtherParameters(t *testing.T) {
 	s := newStack(t)
 	key := s.customer("acme", "free")
@@ -37,7 +37,7 @@ func TestKeyInQuery_KeepsTheOtherParameters(t *testing.T) {
 	s.wantDenial(r, http.StatusForbidden, "credential_ambiguous")
 }
 
-// TestKeyInCookie_KeepsTheOtherCookies does the same for cookies.
+// TestKeyInCookie_KeepsTheOtherCookies removes keys from cookies.
 func TestKeyInCookie_KeepsTheOtherCookies(t *testing.T) {
 	o := harness.TollkeeperOptions{Policies: ownPolicies(t), Extra: "credentials: {cookies: [key]}\n"}
 	s := runStack(t, o, func(y string) string {
@@ -79,13 +79,13 @@ func TestKeyInCookie_KeepsTheOtherCookies(t *testing.T) {
 	}
 }
 
-// spellings are names that some server takes for one of ours.
+// spellings are names that some servers read as one of ours.
 var spellings = []string{
 	"x.tollkeeper.account", "x-tollkeeper.account", "X.Tollkeeper-Plan", "x~tollkeeper!key^id", "x-tollkeeper|subject", "x.authz.reason", "x-authz-decision.id",
 }
 
-// TestForgedHeaders_AreRemovedInAnySpelling sends headers in our name, to a policy that lets everybody pass too, past the
-// shipped configuration of Envoy and past one that leaves them to Tollkeeper.
+// TestForgedHeaders_AreRemovedInAnySpelling sends forged headers, with a policy that allows every request. Once the shipped
+// configuration of Envoy removes them, once Tollkeeper.
 func TestForgedHeaders_AreRemovedInAnySpelling(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "p.rego"), []byte("package envoy.authz\n\nallow := true\n"), 0o600); err != nil {
@@ -93,7 +93,7 @@ func TestForgedHeaders_AreRemovedInAnySpelling(t *testing.T) {
 	}
 	for name, change := range map[string]func(string) string{
 		"stripped early": nil,
-		"stripped by us": func(y string) string {
+		"stripped by Tollkeeper": func(y string) string {
 			return strings.ReplaceAll(y, "(?i)x[^a-z0-9]tollkeeper[^a-z0-9].*\"}}}", "x-nothing\"}}}")
 		},
 	} {
@@ -113,12 +113,12 @@ func TestForgedHeaders_AreRemovedInAnySpelling(t *testing.T) {
 			}
 		}
 		if got := last.Headers["X-Mine.tollkeeper"]; !slices.Equal(got, []string{"kept"}) {
-			t.Errorf("%s: a header that is nobody's name became %q: %v", name, got, last.Headers)
+			t.Errorf("%s: a header with another name became %q: %v", name, got, last.Headers)
 		}
 	}
 }
 
-// TestPolicy_QueryValuesAreEncoded has a policy set parameters to what a caller may have sent.
+// TestPolicy_QueryValuesAreEncoded has a policy set a query parameter to a value from the caller.
 func TestPolicy_QueryValuesAreEncoded(t *testing.T) {
 	dir := t.TempDir()
 	rego := `package envoy.authz
@@ -134,7 +134,7 @@ allow := {"allowed": true, "query_parameters_to_set": {"a": input.attributes.req
 		"1&admin=1":       "1%26admin%3D1",
 		"50% of a+b":      "50%25%20of%20a%2Bb",
 		"caf\u00e9#x?y/z": "caf%C3%A9%23x%3Fy%2Fz",
-		"a%20b%26c":       "a%20b%26c", // a policy that encodes itself
+		"a%20b%26c":       "a%20b%26c", // already encoded by the policy
 		"a+b%2Fc":         "a%20b%2Fc",
 	} {
 		s.Reset()
@@ -145,8 +145,8 @@ allow := {"allowed": true, "query_parameters_to_set": {"a": input.attributes.req
 	}
 }
 
-// TestPolicy_StaysWithinEnvoysLimits: beyond its limits Envoy answers 500 to an allow, to one of a response after the
-// upstream has done its work.
+// Beyond its limits Envoy answers 500 to an allow, and where the limit is one of responses, only after the upstream has
+// served the request. So Tollkeeper denies beforehand.
 func TestPolicy_StaysWithinEnvoysLimits(t *testing.T) {
 	dir := t.TempDir()
 	rego := `package envoy.authz
