@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// curl is a curl command as far as it says what is sent.
+// curl is those parts of a curl command that decide what is sent.
 type curl struct {
 	*question
 	stdin           io.Reader
@@ -16,11 +16,11 @@ type curl struct {
 	data            []string
 	hasMethod       bool
 	head, get, asIs bool
-	own             [][2]string // headers that curl makes, unless -H gives or takes them away
-	withoutDefault  []string    // those that -H 'name:' takes away
+	own             [][2]string // headers that curl adds, unless -H sets or removes them
+	withoutDefault  []string    // headers that -H 'name:' removes
 }
 
-// curlFlags are the flags that matter, by what they take. Long names come first.
+// curlFlags are the flags with a value that change what is sent, by their long names.
 var curlFlags = map[string]func(*curl, string) error{
 	"request": func(c *curl, v string) error { c.method, c.hasMethod = v, true; return nil }, "header": (*curl).header,
 	"url":  (*curl).target,
@@ -35,7 +35,7 @@ var curlFlags = map[string]func(*curl, string) error{
 	"cookie":        (*curl).cookie,
 }
 
-// curlSwitches are those without a value.
+// curlSwitches are the flags without a value that change what is sent.
 var curlSwitches = map[string]func(*curl){
 	"head": func(c *curl) { c.head = true }, "get": func(c *curl) { c.get = true }, "path-as-is": func(c *curl) { c.asIs = true },
 	"compressed": func(c *curl) { c.headers = append(c.headers, "accept-encoding: deflate, gzip, br, zstd") },
@@ -49,7 +49,7 @@ var curlShort = map[byte]string{
 	'0': "http1.0", 'o': "output", 'w': "write-out", 'm': "max-time", 'x': "proxy", 'E': "cert", 'c': "cookie-jar", 'D': "dump-header",
 }
 
-// Flags that change nothing in what is sent: with a value, and without.
+// Flags that change nothing about what is sent: with a value, and without.
 var (
 	curlValues = strings.Fields("output write-out max-time connect-timeout retry retry-delay retry-max-time proxy cacert capath cert key " +
 		"resolve connect-to cookie-jar dump-header limit-rate interface unix-socket ciphers tls-max")
@@ -57,7 +57,7 @@ var (
 		"remote-header-name globoff disable progress-bar no-progress-meter ipv4 ipv6 http1.0 http1.1 http2 http2-prior-knowledge http3 tlsv1.2 tlsv1.3")
 )
 
-// readCurl takes the request from the words of a curl command, as curl would send it.
+// readCurl reads the request that a curl command would send from the arguments of curl.
 func (q *question) readCurl(words []string, stdin io.Reader) error {
 	c := &curl{question: q, stdin: stdin}
 	for len(words) > 0 {
@@ -69,7 +69,7 @@ func (q *question) readCurl(words []string, stdin io.Reader) error {
 	return c.finish()
 }
 
-// word takes the first word, and its value if that is the next.
+// word reads the first word, with its value if that is the next word.
 func (c *curl) word(words []string) (rest []string, err error) {
 	word, rest := words[0], words[1:]
 	switch {
@@ -97,11 +97,11 @@ func (c *curl) word(words []string) (rest []string, err error) {
 
 func takesValue(name string) bool { return curlFlags[name] != nil || slices.Contains(curlValues, name) }
 
-// flag takes one flag by its long name, with a value that is attached to it or the next word.
+// flag reads one flag by its long name. Its value is attached, or the next word.
 func (c *curl) flag(as, name string, value *string, rest []string) ([]string, error) {
 	if !takesValue(name) {
-		if turn := curlSwitches[name]; turn != nil {
-			turn(c)
+		if apply := curlSwitches[name]; apply != nil {
+			apply(c)
 		} else if !slices.Contains(curlSilent, name) {
 			return nil, c.unknown(as)
 		}
@@ -109,7 +109,7 @@ func (c *curl) flag(as, name string, value *string, rest []string) ([]string, er
 	}
 	if value == nil {
 		if len(rest) == 0 {
-			return nil, usagef("curl %s: the value is missing", as)
+			return nil, usagef("curl %s: its value is missing", as)
 		}
 		value, rest = &rest[0], rest[1:]
 	}
@@ -120,18 +120,18 @@ func (c *curl) flag(as, name string, value *string, rest []string) ([]string, er
 }
 
 func (c *curl) unknown(flag string) error {
-	return usagef("curl %s: explain does not know what it sends: describe the request with flags of explain, or leave it out", flag)
+	return usagef("curl %s: this flag is not supported: leave it out, or describe the request with flags of explain", flag)
 }
 
 func (c *curl) target(s string) error {
 	if c.url != "" {
-		return usagef("curl: %q is a second URL: want one", s)
+		return usagef("curl: there is a second URL, %q: want one", s)
 	}
 	c.url = s
 	return nil
 }
 
-// header is -H: 'name: value', 'name;' for an empty value, and 'name:' for none of curl's own.
+// header reads -H: 'name: value', 'name;' for an empty value, and 'name:' to remove a header that curl adds.
 func (c *curl) header(s string) error {
 	name, value, ok := strings.Cut(s, ":")
 	switch {
@@ -150,7 +150,7 @@ func (c *curl) header(s string) error {
 	return nil
 }
 
-// set sets a header for which curl has a flag of its own.
+// set sets a header that has a flag of its own.
 func (c *curl) set(name, value string) error {
 	c.own = append(c.own, [2]string{name, value})
 	return nil
@@ -158,7 +158,7 @@ func (c *curl) set(name, value string) error {
 
 func (c *curl) cookie(s string) error {
 	if !strings.Contains(s, "=") {
-		return usagef("curl -b %q: want name=value: explain does not read files of cookies", s)
+		return usagef("curl -b %q: want name=value: files of cookies are not supported", s)
 	}
 	c.headers = append(c.headers, "cookie: "+s)
 	return nil
@@ -172,7 +172,7 @@ func (c *curl) binary(s string) error {
 	return err
 }
 
-// form is -d, which leaves the line breaks of a file out.
+// form reads -d, which drops the line breaks of a file.
 func (c *curl) form(s string) error {
 	b, err := readBody(s, c.stdin)
 	text := string(b)
@@ -188,7 +188,7 @@ func (c *curl) json(s string) error {
 	return c.binary(s)
 }
 
-// encode is --data-urlencode: content, =content, name=content, @file and name@file.
+// encode reads --data-urlencode: content, =content, name=content, @file and name@file.
 func (c *curl) encode(s string) error {
 	name, content := "", s
 	if i := strings.IndexAny(s, "=@"); i >= 0 {
@@ -209,17 +209,17 @@ func (c *curl) encode(s string) error {
 	return nil
 }
 
-// finish makes the request of what was said.
+// finish makes the request from all flags.
 func (c *curl) finish() error {
 	if c.url == "" {
-		return usagef("curl: the URL is missing")
+		return usagef("curl: give the URL")
 	}
 	if !strings.Contains(c.url, "://") {
 		c.url = "http://" + c.url
 	}
 	u, ok := cutURL(c.url)
 	if !ok {
-		return usagef("curl: %q is no URL", c.url)
+		return usagef("curl: %q is not a URL: want one such as https://api.example.com/v1/reports", c.url)
 	}
 	path, query, asks := strings.Cut(u.target, "?")
 	if !c.asIs {
@@ -243,7 +243,7 @@ func (c *curl) finish() error {
 	if u.user != "" {
 		user, err := url.PathUnescape(u.user)
 		if err != nil {
-			return usagef("curl: the user in %q is malformed", c.url)
+			return usagef("curl: the user in %q is malformed: want percent-encoding", c.url)
 		}
 		_ = c.set("authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user)))
 	}
@@ -252,7 +252,7 @@ func (c *curl) finish() error {
 	return nil
 }
 
-// defaults are the method and the headers that curl sends by itself.
+// defaults adds the method and the headers that curl sends by itself.
 func (c *curl) defaults() {
 	switch {
 	case c.hasMethod:
@@ -282,8 +282,7 @@ func (c *curl) has(name string) bool {
 	})
 }
 
-// withoutDots takes the dot segments out of a path, as curl does unless it is told to leave the path as it is (RFC 3986,
-// section 5.2.4).
+// withoutDots removes the dot segments of a path, as curl does without --path-as-is (RFC 3986 section 5.2.4).
 func withoutDots(path string) string {
 	var out []string
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")

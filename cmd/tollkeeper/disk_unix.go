@@ -4,7 +4,7 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// freeBytes is how much can still be written to the disk of a folder, 0 if nobody knows.
+// freeBytes returns the free bytes on the disk of a directory, 0 if unknown.
 func freeBytes(dir string) uint64 {
 	var s unix.Statfs_t
 	if unix.Statfs(dir, &s) != nil {

@@ -16,18 +16,19 @@ import (
 func (c *cli) doctorCmd() *cobra.Command {
 	var o judgeOptions
 	cmd := &cobra.Command{
-		Use: "doctor [FILE...]", Short: "Check that all is well, and say how to mend what is not",
-		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper: whatever each file
-turns out to be. A folder is read with all YAML and JSON in it, - is standard input.
-
-  tollkeeper doctor envoy.yaml                            a bootstrap file
-  tollkeeper doctor envoy --admin http://127.0.0.1:9901   a running Envoy
-  kubectl kustomize overlay | tollkeeper doctor -         objects for a cluster
-  tollkeeper doctor config -c tollkeeper.yaml             this machine's own server
-  tollkeeper doctor ledger                                the data file
-  tollkeeper doctor rules                                 what is looked for
+		Use: "doctor [FILE...]", Short: "Find faults in configurations and data, with the remedy for each",
+		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper. The kind of each file
+is recognised. Of a directory all YAML and JSON files are read; - is standard input.
 
 ` + exitCodes,
+		Example: `  # A bootstrap file of Envoy, a running Envoy, objects for a cluster.
+  tollkeeper doctor envoy.yaml
+  tollkeeper doctor envoy --admin http://127.0.0.1:9901
+  kubectl kustomize overlay | tollkeeper doctor -
+
+  # The configuration and the data of the server on this machine.
+  tollkeeper doctor config -c tollkeeper.yaml
+  tollkeeper doctor ledger`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 {
@@ -44,23 +45,22 @@ turns out to be. A folder is read with all YAML and JSON in it, - is standard in
 	}
 	o.flags(cmd)
 	cmd.AddCommand(
-		c.doctorEnvoyCmd(), c.doctorFilesCmd(lint.IstioSubject, "Istio: mesh configuration, AuthorizationPolicy, DestinationRule, EnvoyFilter, Service"),
-		c.doctorFilesCmd(lint.EGSubject, "Envoy Gateway: SecurityPolicy, traffic policies, EnvoyPatchPolicy, or what egctl x translate prints"),
-		c.doctorConfigCmd(), c.doctorLedgerCmd(), c.doctorRulesCmd(),
+		c.doctorEnvoyCmd(), c.doctorIstioCmd(), c.doctorGatewayCmd(), c.doctorConfigCmd(), c.doctorLedgerCmd(), c.doctorRulesCmd(),
 	)
 	return cmd
 }
 
 func (c *cli) doctorLedgerCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "ledger", Short: "Check the data file: every sum, every index, every page",
-		Long: `Check the data file: that in every book granted = spent + outstanding + stranded +
-returned, that nobody was granted more than allowed, that every key has its account and
-is found by its digest, that no page is damaged. Nothing is changed.
+		Use: "ledger", Short: "Check every sum, index and page of the data file",
+		Long: `Check the data file: in every book granted = spent + outstanding + stranded + returned, no
+grant exceeds its limit, every key has an account and is found by its digest, no page is
+damaged. Nothing is changed.
 
-While a server runs on the data directory, it is asked. Otherwise the file is read here,
-and no server can start on it meanwhile. The exit code is 1 if anything is wrong.`,
-		Args: args(),
+If a server runs on the data directory, it makes the check. Otherwise the file is read
+here, and no server can start on it meanwhile. The exit code is 1 if anything is wrong.`,
+		Example: "  tollkeeper doctor ledger\n  tollkeeper doctor ledger --data-dir /var/lib/tollkeeper",
+		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			report, err := c.checkLedger(cmd)
 			if err != nil {
@@ -77,15 +77,15 @@ and no server can start on it meanwhile. The exit code is 1 if anything is wrong
 	}
 }
 
-// checkLedger has the server check the file that it has open, or checks it here if none has.
+// checkLedger has the server check the file if one has it open, and checks it here otherwise.
 func (c *cli) checkLedger(cmd *cobra.Command) (report doctor.Report, err error) {
 	if c.address == "" {
 		if c.dataDir == "" {
 			if c.dataDir = c.ledgerDir(cmd); c.dataDir == "" {
-				return report, errors.New("no data directory found: name one with --data-dir")
+				return report, errors.New("no data directory found: give one with --data-dir")
 			}
 		}
-		// A server without a file keeps everything in memory, and says so.
+		// A server that runs without a file keeps everything in memory. It is asked, and says so.
 		if !runs(c.dataDir) || server.HasLedger(c.dataDir) {
 			if report, err = server.CheckLedger(cmd.Context(), c.dataDir); !errors.Is(err, server.ErrRunning) {
 				return report, err
@@ -104,13 +104,13 @@ func findings(t *table, r doctor.Report) {
 			t.row(string(f.State), f.Check, f.Wrong)
 		}
 	}
-	var mend []string // one sentence each, though it may mend several
+	var remedies []string // several findings may have the same
 	for _, f := range r.Findings {
-		if f.Remedy != "" && !strings.Contains(strings.Join(mend, "\n"), f.Remedy) {
-			mend = append(mend, f.Remedy)
+		if f.Remedy != "" && !strings.Contains(strings.Join(remedies, "\n"), f.Remedy) {
+			remedies = append(remedies, f.Remedy)
 		}
 	}
-	for _, m := range mend {
-		t.line(m)
+	for _, text := range remedies {
+		t.line(text)
 	}
 }

@@ -26,12 +26,13 @@ func (c *cli) doctorConfigCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Annotations: map[string]string{judgesEnvironment: ""},
 		Use:         "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
-		Long: `Check the configuration as tollkeeper serve would use it, environment included, and what
-it names on this machine: policies and their tests, the data directory, certificates and
-other files. The server's own code says whether it would start. Nothing is changed.
-Files of Envoy, Istio or Envoy Gateway beside it are checked against it.
+		Long: `Check the configuration that tollkeeper serve would use, environment included, and what it
+names on this machine: policies and their tests, the data directory, certificates and
+other files. The server's own code says whether it would start. Nothing is changed. Files
+of Envoy, Istio or Envoy Gateway, if given, are checked against the configuration.
 
 ` + exitCodes,
+		Example: "  tollkeeper doctor config -c tollkeeper.yaml\n  tollkeeper doctor config -c tollkeeper.yaml envoy.yaml",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			own, err := c.ownFile(cmd, file)
 			if err != nil {
@@ -45,7 +46,7 @@ Files of Envoy, Istio or Envoy Gateway beside it are checked against it.
 	return cmd
 }
 
-// ownFile loads the configuration as serve does, and looks at what it names. The error says that there is no such file.
+// ownFile loads the configuration as serve does, and checks what it names. The error is that the file cannot be read.
 func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 	var raw []byte
 	if path != "" {
@@ -86,7 +87,7 @@ func startFault(f *server.StartFault) lint.StartFault {
 	return lint.StartFault{Field: f.Field, Text: f.Err.Error(), File: errors.As(f.Err, &file)}
 }
 
-// usable is lint.Options.Usable.
+// usable implements lint.Options.Usable.
 func usable(cfg *config.Config) (out []lint.StartFault) {
 	faults := server.CheckFields(cfg)
 	for i := range faults {
@@ -95,7 +96,7 @@ func usable(cfg *config.Config) (out []lint.StartFault) {
 	return out
 }
 
-// policyState checks and tests policies that the server takes.
+// policyState checks and tests policies that the server accepts.
 func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *lint.State) {
 	if p == nil {
 		return
@@ -107,12 +108,12 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 		s.PolicyNotes = append(s.PolicyNotes, w.String())
 	}
 	if errors.As(err, &load) {
-		s.PolicyNotes = faultLines(err) // the strict check refuses what the server takes
+		s.PolicyNotes = faultLines(err) // the check is stricter than the server
 	} else if err != nil {
 		s.PolicyFaults = faultLines(err)
 	}
 	if len(cfg.Paths) == 0 {
-		return // those that are shipped were tested before
+		return // the shipped policies are tested when they are built
 	}
 	results, err := rulebook.Test(ctx, cfg)
 	if err != nil {
@@ -125,7 +126,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	}
 }
 
-// planState looks whether the policies have the plans that are used: by the data file, or by the server that has it.
+// planState finds plans in use that the policies lack. The data file says which are in use, or the server that has it open.
 func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 	if at, err := rulebook.LastKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
 		s.PolicyKept = at.Format(time.RFC3339)
@@ -139,9 +140,9 @@ func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 		err = (&cli{dataDir: cfg.DataDir}).do(cmd, "GET", admin.Path("plans"), nil, used)
 	}
 	if err != nil {
-		return // what is wrong with the data directory is said elsewhere
+		return // dataState reports faults of the data directory
 	}
-	s.MissingPlans, _ = rulebook.Lacking(cmd.Context(), cfg.Policy, used) // and so is what is wrong with the policies
+	s.MissingPlans, _ = rulebook.Lacking(cmd.Context(), cfg.Policy, used) // policyState reports faults of the policies
 }
 
 func faultLines(err error) []string {
@@ -156,12 +157,12 @@ func faultLines(err error) []string {
 	return out
 }
 
-// dataState looks at a data directory without changing anything in it. Whether it can be used, the server says.
+// dataState inspects a data directory without a change to it. Whether the directory can be used is checked by server.Check.
 func dataState(ctx context.Context, cfg config.Config) lint.DataDir {
 	dir := cfg.DataDir
 	var d lint.DataDir
 	info, err := os.Stat(dir)
-	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) { // the server makes it
+	for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) { // the server would create it
 		dir = filepath.Dir(dir)
 		info, err = os.Stat(dir)
 	}

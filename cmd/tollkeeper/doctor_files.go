@@ -19,8 +19,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-const exitCodes = `The exit code is 0 if there is nothing above a note, 1 for warnings, 2 for errors and for
-what cannot be read.`
+const exitCodes = `The exit code is 0 if no finding is above a note, 1 for warnings, and 2 for errors and
+unreadable files.`
 
 // judgeOptions are the flags of commands that judge files.
 type judgeOptions struct {
@@ -30,21 +30,33 @@ type judgeOptions struct {
 
 func (o *judgeOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "text", "text, json or sarif")
+	f.StringVar(&o.format, "format", "text", "form of the report: text, json or sarif")
 	f.StringSliceVar(&o.Ignore, "ignore", nil, "rules to leave out, such as TK111,TK124")
-	f.StringVar(&o.Cluster, "cluster", "", "Envoy's cluster or Istio's provider for Tollkeeper, where others are asked too")
+	f.StringVar(&o.Cluster, "cluster", "", "cluster (Envoy) or provider (Istio) of Tollkeeper, if there are other authorizers")
 	f.StringVar(&o.EnvoyVersion, "envoy-version", "", "version of the Envoy that will read the configuration, such as 1.40.0")
-	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "paths, prefixes or names of routes, or names of listeners or policies, that are meant to be open")
+	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "routes (path, prefix or name), listeners or policies that are meant to be open")
 }
 
-func (c *cli) doctorFilesCmd(about lint.Subject, what string) *cobra.Command {
+func (c *cli) doctorIstioCmd() *cobra.Command {
+	return c.doctorFilesCmd(lint.IstioSubject, "Istio", "mesh configuration, AuthorizationPolicy,\nDestinationRule, EnvoyFilter, Service",
+		"authorizationpolicies,destinationrules")
+}
+
+func (c *cli) doctorGatewayCmd() *cobra.Command {
+	return c.doctorFilesCmd(lint.EGSubject, "Envoy Gateway", "SecurityPolicy, traffic policies,\nEnvoyPatchPolicy, or the output of egctl x translate",
+		"securitypolicies,envoypatchpolicies")
+}
+
+func (c *cli) doctorFilesCmd(about lint.Subject, name, kinds, resources string) *cobra.Command {
 	var o judgeOptions
 	cmd := &cobra.Command{
-		Use: string(about) + " FILE...", Short: "Check " + what,
-		Long: "Check " + what + ".\nFolders are read with all YAML and JSON in them, - is standard input.\n\n" + exitCodes,
+		Use: string(about) + " FILE...", Short: "Check configurations of " + name,
+		Long: "Check configurations of " + name + ": " + kinds + ".\n" +
+			"Of a directory all YAML and JSON files are read; - is standard input.\n\n" + exitCodes,
+		Example: "  tollkeeper doctor " + string(about) + " config.yaml\n  kubectl get -A -o yaml " + resources + " | tollkeeper doctor " + string(about) + " -",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 {
-				return usagef("%s: give files, folders, or - for standard input", cmd.CommandPath())
+				return usagef("%s: give files, directories, or - for standard input", cmd.CommandPath())
 			}
 			return c.judge(cmd, &o, about, paths)
 		},
@@ -57,11 +69,12 @@ func (c *cli) doctorEnvoyCmd() *cobra.Command {
 	var o judgeOptions
 	var adminAddress string
 	cmd := &cobra.Command{
-		Use: "envoy FILE...", Short: "Check a bootstrap or configuration dump of Envoy, or a running one",
-		Long: `Check a bootstrap, YAML or JSON, or what /config_dump of Envoy's admin port says. With
---admin it is fetched from there, and the version with it.
+		Use: "envoy FILE...", Short: "Check a bootstrap or configuration dump of Envoy, or a running Envoy",
+		Long: `Check a bootstrap in YAML or JSON, or the /config_dump of Envoy's admin port. With --admin,
+the dump and the version are fetched from a running Envoy.
 
 ` + exitCodes,
+		Example: "  tollkeeper doctor envoy envoy.yaml\n  tollkeeper doctor envoy --admin http://127.0.0.1:9901",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 && adminAddress == "" {
 				return usagef("%s: give files, - for standard input, or --admin http://127.0.0.1:9901", cmd.CommandPath())
@@ -77,12 +90,12 @@ func (c *cli) doctorEnvoyCmd() *cobra.Command {
 		},
 	}
 	o.flags(cmd)
-	// Takes the place of the flag for Tollkeeper's admin port, which this command does not ask.
+	// It hides the flag of the same name for Tollkeeper's admin port, which this command does not use.
 	cmd.Flags().StringVar(&adminAddress, "admin", "", "address of Envoy's admin port, such as http://127.0.0.1:9901 or unix:/run/envoy/admin.sock")
 	return cmd
 }
 
-// judge reads files, applies the rules and says what it found.
+// judge reads files, applies the rules, and prints and judges what it found.
 func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, paths []string, more ...*lint.File) error {
 	if !cmd.Flags().Changed("format") && c.output == "json" {
 		o.format = "json"
@@ -96,12 +109,12 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	}
 	files = append(files, more...)
 	if !slices.ContainsFunc(files, (*lint.File).Known) {
-		return usagef("%s: nothing in there that doctor knows: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper", strings.Join(paths, ", "))
+		return usagef("%s: there is nothing to check: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper", strings.Join(paths, ", "))
 	}
 	o.Usable = usable
 	report, err := lint.Run(files, o.Options)
 	if err != nil {
-		return usagef("%v: see tollkeeper doctor rules", err)
+		return usagef("%v: see: tollkeeper doctor rules", err)
 	}
 	if err := c.showReport(cmd, o.format, &report); err != nil {
 		return err
@@ -126,7 +139,7 @@ func (c *cli) showReport(cmd *cobra.Command, format string, r *lint.Report) erro
 	return r.WriteText(cmd.OutOrStdout())
 }
 
-// readInTime is readFiles, given up when the command is told to end: a pipe may never say anything.
+// readInTime is readFiles, but ends with the context: reading a pipe may block for ever.
 func readInTime(ctx context.Context, stdin io.Reader, about lint.Subject, paths []string) ([]*lint.File, error) {
 	type result struct {
 		files []*lint.File
@@ -141,11 +154,11 @@ func readInTime(ctx context.Context, stdin io.Reader, about lint.Subject, paths 
 	case r := <-done:
 		return r.files, r.err
 	case <-ctx.Done():
-		return nil, errors.New("told to end while reading")
+		return nil, errors.New("interrupted while reading files")
 	}
 }
 
-// readFiles reads files, folders and standard input.
+// readFiles reads files, directories and standard input.
 func readFiles(stdin io.Reader, about lint.Subject, paths []string) ([]*lint.File, error) {
 	var out []*lint.File
 	for _, path := range paths {
@@ -188,13 +201,13 @@ func readFile(name string) ([]byte, error) {
 func readAll(r io.Reader) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, lint.MaxBytes+1))
 	if err == nil && len(raw) > lint.MaxBytes {
-		err = fmt.Errorf("larger than %d MiB", lint.MaxBytes>>20)
+		err = fmt.Errorf("it is larger than %d MiB", lint.MaxBytes>>20)
 	}
 	return raw, err
 }
 
-// filesIn are a file itself, or all YAML and JSON in a folder, but for names that begin with a dot and for what is no file:
-// a pipe, from which reading may never end.
+// filesIn returns a file itself, or all YAML and JSON files in a directory. It leaves out names that begin with a dot, and
+// anything but regular files: reading a pipe may block for ever.
 func filesIn(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
@@ -213,19 +226,19 @@ func filesIn(path string) ([]string, error) {
 		case d.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
 			return nil
 		}
-		info, err := os.Stat(name) // of what a link leads to, as in a mounted ConfigMap
+		info, err := os.Stat(name) // follows links, as a mounted ConfigMap has them
 		if err == nil && info.Mode().IsRegular() {
 			out = append(out, name)
 		}
 		return err
 	})
 	if err == nil && len(out) == 0 {
-		err = fmt.Errorf("%s: there is no YAML or JSON in the folder", path)
+		err = fmt.Errorf("%s: there are no YAML or JSON files in this directory", path)
 	}
 	return out, err
 }
 
-// askEnvoy fetches what a running Envoy says of itself.
+// askEnvoy fetches the version and the configuration of a running Envoy.
 func askEnvoy(ctx context.Context, address string) ([]*lint.File, error) {
 	client := &http.Client{Timeout: 30 * time.Second}
 	base := strings.TrimSuffix(address, "/")
@@ -265,17 +278,18 @@ func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	case http.StatusOK:
 		return readAll(resp.Body)
 	case http.StatusForbidden:
-		return nil, fmt.Errorf("%s: Envoy says 403: let admin.allow_paths take /config_dump and /server_info", url)
+		return nil, fmt.Errorf("%s: Envoy answered 403: add /config_dump and /server_info to admin.allow_paths", url)
 	}
-	return nil, fmt.Errorf("%s: want an admin port of Envoy, which would not say %s", url, resp.Status)
+	return nil, fmt.Errorf("%s answered %s: want an admin port of Envoy", url, resp.Status)
 }
 
 func (c *cli) doctorRulesCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "rules [ID]", Short: "Print what doctor looks for in configurations, and how to mend it",
+		Use: "rules [ID]", Short: "Print the rules for configurations, or one with its remedy",
+		Example: "  tollkeeper doctor rules\n  tollkeeper doctor rules TK104",
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if len(ids) > 1 {
-				return usagef("%s: %q is one word too many", cmd.CommandPath(), ids[1])
+				return unexpected(cmd, ids[1])
 			}
 			if len(ids) == 0 {
 				return c.show(cmd, lint.Rules(), func(t *table) {
@@ -286,14 +300,14 @@ func (c *cli) doctorRulesCmd() *cobra.Command {
 			}
 			r, ok := lint.RuleByID(strings.ToUpper(ids[0]))
 			if !ok {
-				return usagef("there is no rule %q: see %s", ids[0], cmd.CommandPath())
+				return usagef("there is no rule %q: see: %s", ids[0], cmd.CommandPath())
 			}
 			return c.show(cmd, r, func(t *table) {
 				t.field("rule", r.ID)
 				t.field("severity", string(r.Severity))
 				t.field("wrong", r.Title)
 				t.field("why", r.Why)
-				t.field("mend", r.Remedy)
+				t.field("remedy", r.Remedy)
 			})
 		},
 	}

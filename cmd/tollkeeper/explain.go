@@ -17,37 +17,42 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
 
-// question is a request as it is described on the command line. What it says reaches the checker byte for byte: nothing
-// here parses a path.
+// question is the request that the command line describes. It reaches the checker byte for byte: nothing here parses a path.
 type question struct {
 	method, path, host, scheme, url string
 	key, account, token, body, file string
 	headers, context                []string
-	content                         []byte // of the body
+	content                         []byte // the body as it is sent
 	decision                        string
 	rules                           bool
 }
 
-// described are the flags that describe the request itself, which a curl command or a file does in their place.
+// described are the flags that a curl command or a file with a request replaces.
 var described = []string{"method", "path", "host", "url", "header", "body"}
 
 func (c *cli) explainCmd() *cobra.Command {
 	var q question
 	cmd := &cobra.Command{
 		Use:   "explain [-- curl ...]",
-		Short: "Say why a request is allowed or denied",
-		Long: `Ask the running server how it would decide a request, on the same path as a real one but
-without charging anybody: the fact, the route, the rule that decided, and what the caller
-can do. The request is described by flags, or by the curl command that makes it; for a
-request that was decided, give the id that its caller was told.
+		Short: "Explain why a request is allowed or denied",
+		Long: `Ask the running server how it would decide a request. The server runs the same code as
+for a real request, and charges nothing. The answer has the fact, the route, the rule that
+decided, and the remedy for the caller.
 
+Describe the request with flags, or give the curl command that sends it. For a request of
+the past, give the id of its decision.`,
+		Example: `  # A request with a key, with a key by its id, with the first active key of an account.
   tollkeeper explain --path /v1/reports/7 --key tk_live_…
-  tollkeeper explain --path /v1/reports/7 --key key_…      a key by its id
-  tollkeeper explain --path /v1/reports/7 --account acme   the account's first good key
+  tollkeeper explain --path /v1/reports/7 --key key_…
+  tollkeeper explain --path /v1/reports/7 --account acme
+
+  # A request with a body, from a curl command, from a CheckRequest in JSON.
   tollkeeper explain -X POST --path /v1/render -H 'content-type: text/plain' --body hello
   tollkeeper explain -- curl -H 'x-api-key: tk_live_…' https://api.example.com/v1/reports/7
-  tollkeeper explain --request check.json        a CheckRequest as JSON; - is standard input
-  tollkeeper explain --decision ID               what was decided, by x-authz-decision-id or x-request-id`,
+  tollkeeper explain --request check.json
+
+  # A decision of the past, by x-authz-decision-id or x-request-id.
+  tollkeeper explain --decision 0192d3a0-0000-7000-8000-000000000000`,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if err := notEmpty(cmd, "decision", "key", "account", "token", "url", "request"); err != nil {
 				return err
@@ -70,32 +75,32 @@ request that was decided, give the id that its caller was told.
 		},
 	}
 	f := cmd.Flags()
-	f.SetInterspersed(false) // what stands behind curl is curl's
-	f.StringVarP(&q.method, "method", "X", "GET", "method")
-	f.StringVar(&q.path, "path", "/", "path with its query, as it is sent")
-	f.StringVar(&q.host, "host", "localhost", "host")
+	f.SetInterspersed(false) // flags after curl belong to curl
+	f.StringVarP(&q.method, "method", "X", "GET", "method of the request")
+	f.StringVar(&q.path, "path", "/", "path with its query, exactly as it is sent")
+	f.StringVar(&q.host, "host", "localhost", "host of the request")
 	f.StringVar(&q.url, "url", "", "URL, in place of --path and --host")
-	f.StringVar(&q.key, "key", "", "text or id of a key, sent where the server looks for one first")
-	f.StringVar(&q.account, "account", "", "account, whose first good key is sent")
+	f.StringVar(&q.key, "key", "", "text or id of a key, sent where the server looks for keys first")
+	f.StringVar(&q.account, "account", "", "account whose first active key is sent")
 	f.StringVar(&q.token, "token", "", "bearer token, sent as Authorization")
-	f.StringArrayVarP(&q.headers, "header", "H", nil, "'name: value' (again for more)")
-	f.StringVar(&q.body, "body", "", "body, or @ and the name of a file that holds it")
-	f.StringArrayVar(&q.context, "context", nil, "context extension of the route, name=value (again for more)")
-	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of all these")
-	f.StringVar(&q.decision, "decision", "", "id of a decision, or x-request-id of its request: show what was decided")
-	f.BoolVar(&q.rules, "rules", false, "list every rule that took part")
+	f.StringArrayVarP(&q.headers, "header", "H", nil, "header as 'name: value' (repeatable)")
+	f.StringVar(&q.body, "body", "", "body, or @ and the name of a file with the body")
+	f.StringArrayVar(&q.context, "context", nil, "context extension of the route as name=value (repeatable)")
+	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of the flags above; - is standard input")
+	f.StringVar(&q.decision, "decision", "", "show this decision: its id, or the x-request-id of its request")
+	f.BoolVar(&q.rules, "rules", false, "list every rule that was evaluated")
 	return cmd
 }
 
-// take takes the request from a curl command, if there is one, and from a URL.
+// take completes the request from a curl command or a URL, if one is given.
 func (q *question) take(cmd *cobra.Command, words []string) error {
 	switch {
 	case len(words) > 0 && words[0] != "curl":
-		return usagef("%s: %q is one word too many: want flags, or -- curl and its own", cmd.CommandPath(), words[0])
+		return usagef("%s: there is an argument too many, %q: want flags, or -- curl with its own flags", cmd.CommandPath(), words[0])
 	case len(words) > 0 || q.file != "":
 		for _, name := range described {
 			if cmd.Flags().Changed(name) {
-				return usagef("--%s: the request is described by a curl command or a file already", name)
+				return usagef("--%s: the curl command or the file describes the request already: leave the flag out", name)
 			}
 		}
 	}
@@ -104,7 +109,7 @@ func (q *question) take(cmd *cobra.Command, words []string) error {
 	}
 	var err error
 	if strings.Contains(q.path, "://") && !strings.HasPrefix(q.path, "/") {
-		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "--path is sent as it is: for a URL there is --url")
+		note(cmd, "--path is sent as it stands: for a URL, use --url")
 	}
 	if q.content, err = readBody(q.body, cmd.InOrStdin()); err != nil || q.url == "" {
 		return err
@@ -114,16 +119,16 @@ func (q *question) take(cmd *cobra.Command, words []string) error {
 	}
 	u, ok := cutURL(q.url)
 	if !ok {
-		return usagef("--url %q: want one such as https://api.example.com/v1/reports", q.url)
+		return usagef("--url %q: want a URL such as https://api.example.com/v1/reports", q.url)
 	}
 	q.scheme, q.host, q.path = u.scheme, u.host, u.target
 	return nil
 }
 
-// location is a URL in its parts, each as it stood.
+// location is a URL in unchanged parts.
 type location struct{ scheme, user, host, target string }
 
-// cutURL cuts a URL as clients do before they send a request. The path is not looked at; a fragment is not sent.
+// cutURL cuts a URL like a client that sends a request. It does not look into the path, and drops the fragment.
 func cutURL(s string) (location, bool) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || scheme == "" {
@@ -144,7 +149,7 @@ func cutURL(s string) (location, bool) {
 	return u, u.host != ""
 }
 
-// question describes the request as Envoy would.
+// question returns the request in the form that Envoy sends.
 func (q *question) question(stdin io.Reader) (*admin.Question, error) {
 	out := &admin.Question{Key: q.key, Account: q.account}
 	var err error
@@ -158,12 +163,12 @@ func (q *question) question(stdin io.Reader) (*admin.Question, error) {
 		out.CheckRequest, err = os.ReadFile(q.file)
 	}
 	if err == nil && !json.Valid(out.CheckRequest) {
-		err = usagef("--request %s: not a CheckRequest: it is not JSON", q.file)
+		err = usagef("--request %q: want a CheckRequest as JSON", q.file)
 	}
 	return out, err
 }
 
-// header is a header of a CheckRequest, with its value in base64.
+// header is a header of a CheckRequest. JSON has its value in base64.
 type header struct {
 	Key   string `json:"key"`
 	Value []byte `json:"rawValue"`
@@ -195,7 +200,7 @@ func (q *question) checkRequest() (json.RawMessage, error) {
 	}})
 }
 
-// headerList are the headers that come to Envoy: those that are given, and those that HTTP adds.
+// headerList returns the headers that Envoy receives: those given, and those that HTTP adds.
 func (q *question) headerList() ([]header, error) {
 	var out []header
 	add := func(name, value string) { out = append(out, header{strings.ToLower(name), []byte(value)}) }
@@ -220,7 +225,7 @@ func (q *question) headerList() ([]header, error) {
 	return out, nil
 }
 
-// readBody is a body that is given, or the content of the file behind an @.
+// readBody returns a body, or the content of the file named after an @.
 func readBody(s string, stdin io.Reader) ([]byte, error) {
 	name, isFile := strings.CutPrefix(s, "@")
 	switch {
@@ -232,7 +237,7 @@ func readBody(s string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// showDecision prints the record of a decision. Its id may be given as it stands in the body of a denial.
+// showDecision prints the record of a decision. Its id may have the form of the instance in the body of a denial.
 func (c *cli) showDecision(cmd *cobra.Command, id string) error {
 	if urn, ok := strings.CutPrefix(id, "urn:uuid:"); ok {
 		id, _, _ = strings.Cut(urn, "?=")
@@ -280,7 +285,7 @@ func outcome(allowed bool, status int, reason string) string {
 	return fmt.Sprintf("denied: %d %s", status, reason)
 }
 
-// explain prints the answer first, then why, then what to do.
+// explain prints the decision first, then why, then the remedy.
 func explain(t *table, e *admin.Explanation, all bool) {
 	t.line(outcome(e.Allowed, e.Status, e.Reason))
 	for _, name := range slices.Sorted(maps.Keys(e.Charge)) {
@@ -319,13 +324,13 @@ func explain(t *table, e *admin.Explanation, all bool) {
 	}
 }
 
-// routeText names the entry of the routes that applied.
+// routeText names the route that applied.
 func routeText(r *admin.Route) string {
 	switch {
 	case r == nil:
 		return ""
 	case r.Entry == nil:
-		return "none: no entry of the routes matches"
+		return "none: no route matches"
 	case r.Name != "" && r.Path != "":
 		return r.Name + " (" + r.Path + ")"
 	case r.Name != "":

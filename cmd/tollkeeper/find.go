@@ -15,10 +15,10 @@ import (
 
 // Annotations of commands.
 const (
-	// readsOnly marks a command, and those in it, that changes nothing on a server. Whatever does not have it is taken to
-	// write, and needs a server that the user has named or stands beside.
+	// readsOnly marks a command, with its subcommands, that changes nothing on a server. Any other command may write, and
+	// needs a server that the user named, or whose data directory is here.
 	readsOnly = "reads-only"
-	// judgesEnvironment marks a command that reports unknown variables itself.
+	// judgesEnvironment marks a command that reports unknown environment variables itself.
 	judgesEnvironment = "judges-environment"
 )
 
@@ -37,8 +37,8 @@ func onlyReads(cmd *cobra.Command) bool {
 	return false
 }
 
-// preferFlags forgets variables that name another server than a flag does, and refuses flags that name none: what is empty
-// by mistake, as in --data-dir "$DIR", would mean another server.
+// preferFlags drops environment variables that name another server than a flag does. It refuses empty flags: one that is
+// empty by mistake, as in --data-dir "$DIR", would mean another server.
 func (c *cli) preferFlags(cmd *cobra.Command) error {
 	f := cmd.Flags()
 	if err := notEmpty(cmd, "data-dir", "admin", "token-file"); err != nil {
@@ -53,7 +53,7 @@ func (c *cli) preferFlags(cmd *cobra.Command) error {
 	return nil
 }
 
-// notEmpty refuses flags that were given and are empty: a variable in quotes that is not set would be taken for no flag.
+// notEmpty refuses flags that are given and empty. An unset variable in quotes would otherwise count as no flag.
 func notEmpty(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
@@ -63,24 +63,24 @@ func notEmpty(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-// client is one for the server that the user means.
+// client returns a client for the server that the user means.
 func (c *cli) client(cmd *cobra.Command) (*admin.Client, error) {
 	address, tokenFile := c.address, c.tokenFile
 	if address == "" {
-		dir, there, err := c.runningDir(cmd)
+		dir, running, err := c.runningDir(cmd)
 		if err != nil {
 			return nil, err
 		}
-		if address = there; tokenFile == "" {
+		if address = running; tokenFile == "" {
 			tokenFile = filepath.Join(dir, admin.TokenFile)
 		}
 	}
 	if tokenFile == "" {
 		dir := c.dataDir
-		if dir == "" { // only the server itself gets its token
+		if dir == "" { // a token is sent only to its own server
 			dir = firstDir(func(dir string) bool {
-				there, err := admin.Running(dir)
-				return err == nil && there == withScheme(address)
+				running, err := admin.Running(dir)
+				return err == nil && running == withScheme(address)
 			})
 		}
 		if dir == "" {
@@ -102,8 +102,8 @@ func withScheme(address string) string {
 	return "http://" + address
 }
 
-// runningDir finds the data directory of the server that is meant, and its address: the one that is named, else one
-// here, else, for commands that only read, that of the server that this user started last.
+// runningDir finds the data directory and the address of the server that the user means: the one named, else one that runs
+// here, else, for commands that only read, the last one that the user started.
 func (c *cli) runningDir(cmd *cobra.Command) (dir, address string, err error) {
 	if c.dataDir != "" {
 		address, err := admin.Running(c.dataDir)
@@ -117,14 +117,14 @@ func (c *cli) runningDir(cmd *cobra.Command) (dir, address string, err error) {
 		return dir, address, err
 	}
 	last := lastDir()
-	if address, err := admin.Running(last); last != "" && err == nil && !c.noOther {
+	if address, err := admin.Running(last); last != "" && err == nil && !c.noLast {
 		if !onlyReads(cmd) {
-			return "", "", fmt.Errorf("no server runs here, and the one that was started last is changed only if it is named: --data-dir %s", last)
+			return "", "", fmt.Errorf("no server runs here: to change the last one started, give --data-dir %s", last)
 		}
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: no server runs here: asking the one that was started last, on %s (%s)\n", last, address)
+		note(cmd, "no server runs here: asking the last one started, on %s (%s)", last, address)
 		return last, address, nil
 	}
-	return "", "", errors.New("no running server found: start one with tollkeeper serve, or name one with --admin and --token-file")
+	return "", "", errors.New("no running server found: give --data-dir, or --admin and --token-file, or start one with: tollkeeper serve")
 }
 
 // runs reports whether a server runs on a data directory.
@@ -133,10 +133,10 @@ func runs(dir string) bool {
 	return err == nil
 }
 
-// hereDirs are the data directories that somebody means who names none: the default one, and the folder itself.
+// hereDirs returns the data directories that are tried if none is named: the default one, and the working directory.
 func hereDirs() []string { return []string{"data", "."} }
 
-// lastDir is the data directory of the server that this user started last, "" if none is known.
+// lastDir returns the data directory of the last server that this user started, "" if unknown.
 func lastDir() string {
 	pointer, err := admin.PointerFile()
 	if err != nil {
@@ -149,7 +149,7 @@ func lastDir() string {
 	return strings.TrimSpace(string(raw))
 }
 
-// firstDir is the first data directory that will do, "" if none does.
+// firstDir returns the first data directory, of those here and the last one, that is good; "" if none is.
 func firstDir(good func(dir string) bool) string {
 	dirs := hereDirs()
 	if last := lastDir(); last != "" {
@@ -167,11 +167,11 @@ func firstOf(dirs []string, good func(dir string) bool) string {
 	return ""
 }
 
-// ledgerDir is the data directory of which the file is checked if none is named.
+// ledgerDir returns the data directory to check if none is named; "" if there is none.
 func (c *cli) ledgerDir(cmd *cobra.Command) string {
 	dir := firstDir(func(dir string) bool { return runs(dir) || server.HasLedger(dir) })
 	if dir != "" && dir == lastDir() {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: there is no data directory here: looking at that of the server that was started last, %s\n", dir)
+		note(cmd, "there is no data directory here: checking the one of the last server started, %s", dir)
 	}
 	return dir
 }

@@ -25,7 +25,7 @@ const (
 	defaultBatch  = 5000
 	maxBatch      = 10_000
 	progressEvery = 50_000
-	minImported   = 16 // characters of a key
+	minImported   = 16 // characters of a key that is imported without --force
 )
 
 // importLine is one line of an import file.
@@ -42,13 +42,13 @@ type importLine struct {
 	Meta        map[string]any `json:"meta"`
 }
 
-// lineFault is what is wrong with one line.
+// lineFault is why one line cannot be imported.
 type lineFault struct {
 	Line int    `json:"line"`
 	Text string `json:"text"`
 }
 
-// numbered is a key with the line on which it stands.
+// numbered is a key with the number of its line.
 type numbered struct {
 	line int
 	key  admin.ImportKey
@@ -66,14 +66,16 @@ func (c *cli) importCmd() *cobra.Command {
    "environment": "live", "not_before": "2026-01-01T00:00:00Z", "expires_at": "…", "meta": {}}
 
 In place of "key" a line may have "sha256", the SHA-256 of the key in hexadecimal. Keys
-are hashed here: their text never leaves this machine. Accounts that are not there are made.
+are hashed here: their text never leaves this machine. Missing accounts are created.
 
-The whole file is read first; if a line cannot be understood, nothing is imported. Batches
-are imported all or none. Importing a file again changes nothing. - is standard input.
+The whole file is read first; if a line is malformed, nothing is imported. A batch is
+imported as a whole or not at all. Importing a file again changes nothing. - is standard
+input.
 
-Keys of less than 16 characters can be guessed, and keys that have expired are of no use:
-both are refused without --force.`,
-		Args: args("the file to import, or -"),
+Keys of less than 16 characters can be guessed, and expired keys are of no use: both are
+refused without --force.`,
+		Example: "  tollkeeper key import keys.jsonl\n  tollkeeper key import - < keys.jsonl",
+		Args:    args("the file to import, or - for standard input"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if batch < 1 || batch > maxBatch {
 				return usagef("--batch %d: want 1 to %d", batch, maxBatch)
@@ -97,12 +99,12 @@ both are refused without --force.`,
 			return c.sendImport(cmd, keys, batch, force)
 		},
 	}
-	cmd.Flags().IntVar(&batch, "batch", defaultBatch, "how many keys are imported at once, all or none")
-	cmd.Flags().BoolVar(&force, "force", false, "also short keys, and keys that have expired already")
+	cmd.Flags().IntVar(&batch, "batch", defaultBatch, "keys in a batch, which is imported as a whole or not at all")
+	cmd.Flags().BoolVar(&force, "force", false, "import short and expired keys, too")
 	return cmd
 }
 
-// readImport reads the whole file. Every line that is not empty is a key or a fault.
+// readImport reads the whole file. Every line is a key, a fault, or empty.
 func readImport(in io.Reader, force bool) ([]numbered, []lineFault, error) {
 	var keys []numbered
 	var faults []lineFault
@@ -121,7 +123,7 @@ func readImport(in io.Reader, force bool) ([]numbered, []lineFault, error) {
 		}
 		k, err := parseImportLine(text, force)
 		if err == nil && seen[k.SHA256] > 0 {
-			err = fmt.Errorf("the same key as on line %d", seen[k.SHA256])
+			err = fmt.Errorf("the key is the same as on line %d", seen[k.SHA256])
 		}
 		if err != nil {
 			faults = append(faults, lineFault{n, err.Error()})
@@ -131,13 +133,13 @@ func readImport(in io.Reader, force bool) ([]numbered, []lineFault, error) {
 		keys = append(keys, numbered{n, k})
 	}
 	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		faults = append(faults, lineFault{n + 1, fmt.Sprintf("longer than %d bytes", maxLine)})
+		faults = append(faults, lineFault{n + 1, fmt.Sprintf("it is longer than %d bytes", maxLine)})
 		return keys, faults, nil
 	}
 	return keys, faults, s.Err()
 }
 
-// parseImportLine reads one line. Its errors never repeat the key.
+// parseImportLine reads one line. Its errors never quote the key.
 func parseImportLine(text []byte, force bool) (admin.ImportKey, error) {
 	var l importLine
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -146,15 +148,15 @@ func parseImportLine(text []byte, force bool) (admin.ImportKey, error) {
 		return admin.ImportKey{}, jsonFault(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return admin.ImportKey{}, errors.New("more than one JSON value")
+		return admin.ImportKey{}, errors.New("it has more than one JSON value: want one object")
 	}
 	switch {
 	case (l.Key == "") == (l.SHA256 == ""):
-		return admin.ImportKey{}, errors.New(`want "key" or "sha256", one of them`)
+		return admin.ImportKey{}, errors.New(`want either "key" or "sha256"`)
 	case l.Key != "" && !apikey.WellFormed(l.Key):
-		return admin.ImportKey{}, fmt.Errorf(`"key" can never be sent: want 1 to %d visible characters without spaces and commas; one that begins with tk_ needs its checksum`, apikey.MaxTextLen)
+		return admin.ImportKey{}, fmt.Errorf(`"key" cannot be sent in a header: want 1 to %d visible characters without spaces and commas, and a checksum if it begins with tk_`, apikey.MaxTextLen)
 	case l.Key != "" && len(l.Key) < minImported && !force:
-		return admin.ImportKey{}, fmt.Errorf(`"key" has %d characters: with less than %d it can be guessed, and is imported only with --force`, len(l.Key), minImported)
+		return admin.ImportKey{}, fmt.Errorf(`"key" has %d characters and can be guessed: want %d or more, or --force`, len(l.Key), minImported)
 	case l.Account == "":
 		return admin.ImportKey{}, errors.New(`"account" is missing`)
 	}
@@ -172,7 +174,7 @@ func parseImportLine(text []byte, force bool) (admin.ImportKey, error) {
 	}, nil
 }
 
-// jsonFault says what is wrong without quoting the line, in which a key may stand.
+// jsonFault returns an error that does not quote the line, which may have a key.
 func jsonFault(err error) error {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -180,13 +182,13 @@ func jsonFault(err error) error {
 	case errors.As(err, &kind):
 		return fmt.Errorf("%q: want %s", kind.Field, kind.Type)
 	case errors.As(err, &syntax):
-		return fmt.Errorf("not JSON, at byte %d", syntax.Offset)
+		return fmt.Errorf("it is not JSON, at byte %d", syntax.Offset)
 	case strings.HasPrefix(err.Error(), "json: unknown field"):
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("not JSON: the line ends too early")
+		return errors.New("it is not JSON: the line ends too early")
 	}
-	return errors.New("a time that is not in RFC 3339, such as 2026-01-01T00:00:00Z")
+	return errors.New("a time is malformed: want one such as 2026-01-01T00:00:00Z")
 }
 
 // sendImport imports batch after batch, and stops at the first that is refused.
@@ -207,7 +209,7 @@ func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int, force b
 		}
 		var done admin.ImportResult
 		if err := client.Do(cmd.Context(), "POST", admin.Path("keys", "import"), body, &done); err != nil {
-			return fmt.Errorf("from line %d on: %w", part[0].line, err)
+			return fmt.Errorf("the import stopped before line %d: %w", part[0].line, err)
 		}
 		if len(done.Faults) > 0 {
 			faults := make([]lineFault, len(done.Faults))
@@ -220,15 +222,15 @@ func (c *cli) sendImport(cmd *cobra.Command, keys []numbered, batch int, force b
 		total.Unchanged += done.Unchanged
 		total.Accounts += done.Accounts
 		if n := start + len(part); n%progressEvery < batch && n < len(keys) && c.output == "table" {
-			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d keys\n", n, len(keys))
+			note(cmd, "imported %d of %d keys", n, len(keys))
 		}
 	}
 	return c.show(cmd, total, func(t *table) {
-		t.line(fmt.Sprintf("%d keys imported, %d were there already, %d accounts made.", total.Created, total.Unchanged, total.Accounts))
+		t.sentence("%d keys imported, %d already present, %d accounts created.", total.Created, total.Unchanged, total.Accounts)
 	})
 }
 
-// importFaults names the bad lines and what was imported before them.
+// importFaults prints the bad lines, and returns an error that says what was imported before them.
 func (c *cli) importFaults(cmd *cobra.Command, done admin.ImportResult, faults []lineFault, lines int) error {
 	if c.output == "json" {
 		if err := c.show(cmd, map[string]any{"created": done.Created, "unchanged": done.Unchanged, "faults": faults}, nil); err != nil {
@@ -243,5 +245,5 @@ func (c *cli) importFaults(cmd *cobra.Command, done admin.ImportResult, faults [
 	if more := len(faults) - maxShown; more > 0 {
 		_, _ = fmt.Fprintf(w, "and %d more\n", more)
 	}
-	return fmt.Errorf("%d of %d lines cannot be imported; %d keys were imported before them", len(faults), lines, done.Created)
+	return fmt.Errorf("%d of %d lines cannot be imported, %d keys were imported before: correct the lines and import the file again", len(faults), lines, done.Created)
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"errors"
 	"net/url"
 	"regexp"
 	"slices"
@@ -17,18 +17,21 @@ import (
 )
 
 func (c *cli) keyCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "API keys"}
+	cmd := &cobra.Command{Use: "key", Short: "Manage API keys"}
 	yes, no := true, false
 	cmd.AddCommand(
 		c.keyCreateCmd(), c.importCmd(), reading(c.keyListCmd()), reading(c.keyShowCmd()), c.keyUpdateCmd(), c.keyRotateCmd(),
-		c.keySwitchCmd("disable", "Switch a key off; it can be switched on again", &yes),
-		c.keySwitchCmd("enable", "Switch a key on again", &no),
+		c.keySwitchCmd("disable", "Disable a key; it can be enabled again", &yes),
+		c.keySwitchCmd("enable", "Enable a key again", &no),
 		c.keyRevokeCmd(),
 	)
 	return group(cmd)
 }
 
-const keyArg = "the id of a key, or the key itself"
+const (
+	keyArg    = "the id of a key, or the key itself"
+	exampleID = "key_00000000000000000000"
+)
 
 func (c *cli) keyCreateCmd() *cobra.Command {
 	var in admin.KeyCreate
@@ -36,10 +39,12 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	var metaPairs []string
 	var quiet bool
 	cmd := &cobra.Command{
-		Use: "create", Short: "Make a key; it is shown once", Args: args(),
+		Use: "create", Short: "Create a key; it is shown once", Args: args(),
+		Example: `  tollkeeper key create --account acme --name ci --scopes read,write --expires-in 90d
+  KEY=$(tollkeeper key create --account acme --quiet)`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if in.Account == "" {
-				return usagef("give the account that the key is for: --account acme")
+				return usagef("give the account that the key belongs to, such as --account acme")
 			}
 			if err = notEmpty(cmd, "env", "not-before", "plan"); err != nil {
 				return err
@@ -56,7 +61,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 				return err
 			}
 			if f := cmd.Flags(); in.ExpiresAt.IsZero() && (f.Changed("expires-at") || f.Changed("expires-in")) {
-				return usagef("--expires-at and --expires-in must not be empty: leave them out for a key that never expires")
+				return usagef("--expires-at and --expires-in must not be empty: for a key that never expires, leave them out")
 			}
 			var k admin.Key
 			if err := c.do(cmd, "POST", admin.Path("keys"), in, &k); err != nil {
@@ -68,30 +73,34 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&in.Account, "account", "", "account that the key belongs to")
 	f.StringVar(&in.Name, "name", "", "name for people")
-	f.StringVar(&in.Plan, "plan", "", "plan, if not the account's")
-	f.StringVar(&in.Environment, "env", "", "environment, live unless given")
-	f.StringSliceVar(&in.Scopes, "scopes", nil, "what the key may do: a,b,c")
-	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a date, from its start, or a time")
-	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date, at its end, or a time")
-	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good: 30d, 12h")
-	f.StringArrayVar(&metaPairs, "meta", nil, "name=value that policies can read (again for more)")
-	f.BoolVar(&in.Force, "force", false, "also if the key has expired already")
+	f.StringVar(&in.Plan, "plan", "", "plan, if not that of the account")
+	f.StringVar(&in.Environment, "env", "", "environment; live if not given")
+	f.StringSliceVar(&in.Scopes, "scopes", nil, "permissions of the key, such as read,write")
+	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a time, or a date for its start")
+	expiryFlags(f, &expiresAt, &expiresIn)
+	f.StringArrayVar(&metaPairs, "meta", nil, "name=value that policies can read (repeatable)")
+	f.BoolVar(&in.Force, "force", false, "create the key even if it is expired already")
 	quietFlag(f, &quiet)
 	return cmd
 }
 
-// newKey prints a key that was just made, its text first, or nothing else.
+func expiryFlags(f *pflag.FlagSet, at, in *string) {
+	f.StringVar(at, "expires-at", "", "when the key expires: a time, or a date for its end")
+	f.StringVar(in, "expires-in", "", "how long the key is valid from now, such as 30d or 12h")
+}
+
+// newKey prints a key that was just created: its text first, and nothing else if quiet.
 func newKey(t *table, k admin.Key, quiet bool) {
 	if quiet {
 		t.line(k.Key)
 		return
 	}
-	t.line("This is the key. It is shown this once:\n\n  " + k.Key + "\n")
+	t.line("Keep this key. It is shown only once:\n\n  " + k.Key + "\n")
 	printKey(t, k)
 }
 
 func quietFlag(f *pflag.FlagSet, quiet *bool) {
-	f.BoolVarP(quiet, "quiet", "q", false, "print the key and nothing else, for KEY=$(...)")
+	f.BoolVarP(quiet, "quiet", "q", false, "print only the key")
 }
 
 func printKey(t *table, k admin.Key) {
@@ -113,7 +122,7 @@ func printKey(t *table, k admin.Key) {
 	t.field("created", when(k.CreatedAt))
 }
 
-// keyStatuses are those that keys are listed by.
+// keyStatuses are the values of --status.
 var keyStatuses = []string{"active", "not_yet_valid", "expired", "disabled", "rotated", "revoked"}
 
 func (c *cli) keyListCmd() *cobra.Command {
@@ -121,11 +130,12 @@ func (c *cli) keyListCmd() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List keys", Args: args(),
+		Example: "  tollkeeper key list --account acme\n  tollkeeper key list --status active --expiring 30d",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := url.Values{}
 			if cmd.Flags().Changed("account") {
 				if account == "" {
-					return usagef("--account: give the id of an account")
+					return usagef("--account must not be empty: give the id of an account")
 				}
 				query.Set("account", account)
 			}
@@ -156,14 +166,14 @@ func (c *cli) keyListCmd() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&account, "account", "", "only keys of that account")
-	f.StringVar(&status, "status", "", "only keys that are "+strings.Join(keyStatuses, ", "))
-	f.StringVar(&expiring, "expiring", "", "only keys that stop working within that time, by expiry or as their overlap ends: 30d, 12h")
-	f.IntVar(&limit, "limit", 1000, "how many at most")
+	f.StringVar(&account, "account", "", "list only keys of this account")
+	f.StringVar(&status, "status", "", "list only keys that are "+strings.Join(keyStatuses, ", "))
+	f.StringVar(&expiring, "expiring", "", "list only keys that end within this time, by expiry or overlap, such as 30d")
+	f.IntVar(&limit, "limit", 1000, "most keys to list")
 	return cmd
 }
 
-// statusText says what a request with the key would meet: the key's own state, and that of an account that stands in its way.
+// statusText returns the status of a key, and that of its account where the account is refused.
 func statusText(k *admin.Key) string {
 	if k.AccountStatus == "" {
 		return k.Status
@@ -173,7 +183,7 @@ func statusText(k *admin.Key) string {
 
 func (c *cli) keyShowCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show KEY", Short: "Show a key", Args: args(keyArg),
+		Use: "show KEY", Short: "Show a key", Example: "  tollkeeper key show " + exampleID, Args: args(keyArg),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
@@ -184,42 +194,23 @@ func (c *cli) keyShowCmd() *cobra.Command {
 	}
 }
 
+// keyChanges is the flags of key update.
+type keyChanges struct {
+	name, plan, expiresAt, expiresIn string
+	noExpiry, force                  bool
+	scopes, set, unset               []string
+}
+
 func (c *cli) keyUpdateCmd() *cobra.Command {
-	var name, plan, expiresAt, expiresIn string
-	var noExpiry, force bool
-	var scopes, set, unset []string
+	var k keyChanges
 	cmd := &cobra.Command{
 		Use: "update KEY", Short: "Change a key", Args: args(keyArg),
+		Example: "  tollkeeper key update " + exampleID + " --scopes read --expires-in 30d",
 		RunE: func(cmd *cobra.Command, a []string) error {
-			var in admin.KeyUpdate
-			f := cmd.Flags()
-			if f.Changed("name") {
-				in.Name = &name
-			}
-			if f.Changed("plan") {
-				in.Plan = &plan
-			}
-			if f.Changed("scopes") {
-				in.Scopes = &scopes
-			}
-			if f.Changed("expires-at") || f.Changed("expires-in") || noExpiry {
-				at, err := expiry(expiresAt, expiresIn)
-				if err != nil {
-					return err
-				}
-				if at.IsZero() != noExpiry { // an empty variable must not make a key immortal
-					return usagef("give one of --expires-at, --expires-in and --no-expiry, and not an empty one")
-				}
-				in.ExpiresAt = &at
-			}
-			var err error
-			if in.Meta, err = metaPatch(set, unset); err != nil {
+			in, err := k.update(cmd.Flags())
+			if err != nil {
 				return err
 			}
-			if in.Name == nil && in.Plan == nil && in.Scopes == nil && in.ExpiresAt == nil && in.Meta == nil {
-				return usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in, --no-expiry, --meta or --unset")
-			}
-			in.Force = force
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
 				return err
@@ -228,20 +219,50 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&name, "name", "", "name for people")
-	f.StringVar(&plan, "plan", "", "plan, if not the account's")
-	f.StringSliceVar(&scopes, "scopes", nil, "what the key may do, in place of all there are")
-	f.StringVar(&expiresAt, "expires-at", "", "when the key expires: a date, at its end, or a time")
-	f.StringVar(&expiresIn, "expires-in", "", "how long the key is good from now: 30d, 12h")
-	f.BoolVar(&noExpiry, "no-expiry", false, "let the key be good for ever")
-	metaFlags(f, &set, &unset)
-	f.BoolVar(&force, "force", false, "also if the key would be expired at once")
+	f.StringVar(&k.name, "name", "", "name for people")
+	f.StringVar(&k.plan, "plan", "", "plan, if not that of the account")
+	f.StringSliceVar(&k.scopes, "scopes", nil, "permissions of the key, in place of the present ones")
+	expiryFlags(f, &k.expiresAt, &k.expiresIn)
+	f.BoolVar(&k.noExpiry, "no-expiry", false, "remove the expiry of the key")
+	metaFlags(f, &k.set, &k.unset)
+	f.BoolVar(&k.force, "force", false, "change the key even if it would be expired at once")
 	return cmd
+}
+
+// update returns the change that the flags ask for.
+func (k *keyChanges) update(f *pflag.FlagSet) (in admin.KeyUpdate, err error) {
+	if f.Changed("name") {
+		in.Name = &k.name
+	}
+	if f.Changed("plan") {
+		in.Plan = &k.plan
+	}
+	if f.Changed("scopes") {
+		in.Scopes = &k.scopes
+	}
+	if f.Changed("expires-at") || f.Changed("expires-in") || k.noExpiry {
+		at, err := expiry(k.expiresAt, k.expiresIn)
+		if err != nil {
+			return in, err
+		}
+		if at.IsZero() != k.noExpiry { // an empty variable must not remove the expiry
+			return in, usagef("give one of --expires-at, --expires-in and --no-expiry, and not an empty one")
+		}
+		in.ExpiresAt = &at
+	}
+	if in.Meta, err = metaPatch(k.set, k.unset); err != nil {
+		return in, err
+	}
+	if in.Name == nil && in.Plan == nil && in.Scopes == nil && in.ExpiresAt == nil && in.Meta == nil {
+		return in, usagef("nothing to change: give --name, --plan, --scopes, --expires-at, --expires-in, --no-expiry, --meta or --unset")
+	}
+	in.Force = k.force
+	return in, nil
 }
 
 func (c *cli) keySwitchCmd(verb, short string, disabled *bool) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " KEY", Short: short, Args: args(keyArg),
+		Use: verb + " KEY", Short: short, Example: "  tollkeeper key " + verb + " " + exampleID, Args: args(keyArg),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
@@ -252,7 +273,7 @@ func (c *cli) keySwitchCmd(verb, short string, disabled *bool) *cobra.Command {
 				return err
 			}
 			if status := statusText(&k); !*disabled && status != "active" {
-				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: the key is on, and is refused all the same: it is %s\n", strings.ReplaceAll(status, "_", " "))
+				note(cmd, "the key is enabled and still refused: it is %s", strings.ReplaceAll(status, "_", " "))
 			}
 			return c.show(cmd, k, func(t *table) { printKey(t, k) })
 		},
@@ -263,10 +284,11 @@ func (c *cli) keyRotateCmd() *cobra.Command {
 	var overlap string
 	var quiet bool
 	cmd := &cobra.Command{
-		Use: "rotate KEY", Short: "Replace a key by a successor",
-		Long: `Replace a key by a successor with the same rights, the same expiry and the same balance.
-Both work until the overlap ends, then only the successor.`,
-		Args: args(keyArg),
+		Use: "rotate KEY", Short: "Replace a key with a successor",
+		Long: `Replace a key with a successor that has the same rights, expiry and balance. Both work
+until the overlap ends, and then only the successor.`,
+		Example: "  tollkeeper key rotate " + exampleID + " --overlap 7d",
+		Args:    args(keyArg),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			d, err := parseDuration("overlap", overlap)
 			if err != nil {
@@ -285,11 +307,11 @@ Both work until the overlap ends, then only the successor.`,
 				if newKey(t, r.Successor, quiet); quiet {
 					return
 				}
-				t.line(fmt.Sprintf("\n%s works until %s.", r.Old.ID, when(r.Old.OverlapEnds)))
+				t.sentence("\nKey %s works until %s.", r.Old.ID, when(r.Old.OverlapEnds))
 			})
 		},
 	}
-	cmd.Flags().StringVar(&overlap, "overlap", "24h", "how long both keys work: 7d, 1h, 0s")
+	cmd.Flags().StringVar(&overlap, "overlap", "24h", "how long both keys work, such as 7d, 1h or 0s")
 	quietFlag(cmd.Flags(), &quiet)
 	return cmd
 }
@@ -298,6 +320,7 @@ func (c *cli) keyRevokeCmd() *cobra.Command {
 	var cause string
 	cmd := &cobra.Command{
 		Use: "revoke KEY", Short: "Revoke a key for good", Args: args(keyArg),
+		Example: "  tollkeeper key revoke " + exampleID + " --cause leaked",
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := c.keyID(cmd, a[0])
 			if err != nil {
@@ -307,17 +330,17 @@ func (c *cli) keyRevokeCmd() *cobra.Command {
 			if err := c.do(cmd, "POST", admin.Path("keys", id, "revoke"), map[string]string{"cause": cause}, &out); err != nil {
 				return err
 			}
-			return c.show(cmd, out, func(t *table) { t.line(out.ID + " is revoked.") })
+			return c.show(cmd, out, func(t *table) { t.sentence("Key %s is revoked.", out.ID) })
 		},
 	}
 	cmd.Flags().StringVar(&cause, "cause", "", "why, for the record")
 	return cmd
 }
 
-// keyIDForm is the form of ids. A key that was imported may begin like one, and is not to travel as one.
+// keyIDForm is the form of ids. It is strict, because an imported key may begin like an id and must not be sent as one.
 var keyIDForm = regexp.MustCompile(`^key_[0-9A-Za-z]{20}$`)
 
-// keyID takes an id, or a key's text, of which only the hash is sent.
+// keyID returns the id of a key. The argument is an id, or the text of a key, whose hash alone is sent.
 func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
 	arg = strings.TrimSpace(arg)
 	if arg == "" {
@@ -330,7 +353,7 @@ func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
 	var k admin.Key
 	err := c.do(cmd, "POST", admin.Path("keys", "lookup"), map[string]string{"sha256": hex.EncodeToString(sum[:])}, &k)
 	if r, ok := err.(*admin.Refused); ok && r.Status == 404 {
-		return "", fmt.Errorf("that is neither the id of a key (key_…) nor a key that is known here")
+		return "", errors.New("there is no such key: want its id (key_…), or the key itself")
 	}
 	return k.ID, err
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) policyCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Check, test and start policies"}
+	cmd := &cobra.Command{Use: "policy", Short: "Check and test policies, and start your own"}
 	cmd.AddCommand(c.policyCheckCmd(), c.policyTestCmd(), c.policyInitCmd())
 	return group(cmd)
 }
@@ -28,13 +28,14 @@ func (c *cli) policyCheckCmd() *cobra.Command {
 	var cfg config.Policy
 	var onServer bool
 	cmd := &cobra.Command{
-		Use: "check [PATH...]", Short: "Compile policies as strictly as can be, with their plans and reasons",
-		Long: `Compile policies as strictly as can be and read their plans and reasons. Nothing is
-served, and no server is needed. Without paths, the shipped policies are checked. What is
-good and takes part in no decision, such as a package with a misspelt name, is a warning.
+		Use: "check [PATH...]", Short: "Compile policies in strict mode, with their plans and reasons",
+		Long: `Compile policies in strict mode and read their plans and reasons. No server is needed.
+Without paths, the shipped policies are checked. A package that takes part in no decision,
+perhaps because its name is misspelt, is a warning.
 
-With --server, the running server says which plans, limits and reasons are used. Policies
-that lack one of them are at fault, as they are when they are loaded.`,
+With --server, the running server is asked which plans, limits and reasons are in use. It
+is a fault if the policies lack one of them, as it is when a server loads them.`,
+		Example: "  tollkeeper policy check\n  tollkeeper policy check --server policies/",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
 			var used *admin.Plans
@@ -55,25 +56,25 @@ that lack one of them are at fault, as they are when they are loaded.`,
 				}
 			}
 			return c.show(cmd, s, func(t *table) {
-				t.line("The policies are good.")
+				t.sentence("The policies are good.")
 				t.field("revision", s.Revision)
 				t.field("query", s.Query)
 				t.field("plans", strings.Join(s.Plans, ", "))
 				t.field("reasons", fmt.Sprint(s.Reasons))
-				t.field("memo", s.Memo)
+				t.field("verdict cache", s.Memo)
 				t.field("strict errors", fmt.Sprint(s.StrictErrors))
 			})
 		},
 	}
 	cmd.Flags().StringVar(&cfg.Query, "query", bundle.DefaultQuery, "rule that decides")
-	cmd.Flags().BoolVar(&onServer, "server", false, "check against what is used on the running server, too")
+	cmd.Flags().BoolVar(&onServer, "server", false, "check also that the running server would miss nothing")
 	regoVersion(cmd, &cfg)
 	return cmd
 }
 
-// regoVersion adds the flag for the version of Rego. An unknown version is refused when the flag is read.
+// regoVersion adds the flag --rego-version, and refuses unknown versions.
 func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
-	cmd.Flags().StringVar(&cfg.RegoVersion, "rego-version", "v1", "version of Rego in which the policies are written: v1, or v0 as before OPA 1.0")
+	cmd.Flags().StringVar(&cfg.RegoVersion, "rego-version", "v1", "version of Rego in the policies: v1, or v0 as before OPA 1.0")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if !slices.Contains(bundle.RegoVersions, cfg.RegoVersion) {
 			return usagef("--rego-version %q: want v1 or v0", cfg.RegoVersion)
@@ -82,7 +83,7 @@ func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
 	}
 }
 
-// policyFaults prints what is wrong, one fault a line, in the form that editors understand.
+// policyFaults prints one fault a line, in a form that editors understand.
 func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
 	var load *bundle.LoadError
 	if !errors.As(err, &load) {
@@ -105,8 +106,9 @@ func (c *cli) policyTestCmd() *cobra.Command {
 	var cfg config.Policy
 	cmd := &cobra.Command{
 		Use: "test [PATH...]", Short: "Run the tests of policies, as opa test does",
-		Long: `Run the rules named test_… of all files, those named *_test.rego included, as opa test
-does. No server is needed. Without paths, the shipped policies are tested.`,
+		Long: `Run all rules named test_…, including those in files named *_test.rego, as opa test does.
+No server is needed. Without paths, the shipped policies are tested.`,
+		Example: "  tollkeeper policy test\n  tollkeeper policy test policies/ --verbose",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
 			results, err := rulebook.Test(cmd.Context(), cfg)
@@ -154,32 +156,33 @@ func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 		}
 	}
 	if len(results) == 0 {
-		t.line("There are no tests: name a rule test_… to make one.")
+		t.sentence("There are no tests: a rule named test_… is one.")
 		return
 	}
-	t.line(fmt.Sprintf("%d of %d tests passed.", len(results)-bad, len(results)))
+	t.sentence("%d of %d tests passed.", len(results)-bad, len(results))
 }
 
 func (c *cli) policyInitCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "init DIR", Short: "Write the shipped policies into a folder, to make them yours",
-		Args: args("the folder to make"),
+		Use: "init DIR", Short: "Write the shipped policies to a directory, to start your own",
+		Example: "  tollkeeper policy init policies",
+		Args:    args("the directory to create"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			n, err := writePolicies(a[0])
 			if err != nil {
 				return err
 			}
 			return c.show(cmd, map[string]any{"folder": a[0], "files": n}, func(t *table) {
-				t.line(fmt.Sprintf("%d files written. Serve them with:\n\n  TOLLKEEPER_POLICY_PATHS=%s tollkeeper serve", n, a[0]))
+				t.sentence("%d files written. Use them with:\n\n  TOLLKEEPER_POLICY_PATHS=%s tollkeeper serve", n, a[0])
 			})
 		},
 	}
 }
 
-// writePolicies writes the shipped files into a folder that is not there or empty.
+// writePolicies writes the shipped files to a directory that is empty or absent.
 func writePolicies(dir string) (int, error) {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return 0, fmt.Errorf("%s is not empty: name another folder", dir)
+		return 0, fmt.Errorf("%s is not empty: give another directory", dir)
 	}
 	n := 0
 	err := fs.WalkDir(policies.Files, ".", func(path string, d fs.DirEntry, err error) error {
@@ -188,7 +191,7 @@ func writePolicies(dir string) (int, error) {
 		}
 		target := filepath.Join(dir, path)
 		if path == policies.ShippedTest {
-			return nil // plans and routes are about to become others
+			return nil // it tests the shipped plans and routes, which the user will change
 		}
 		if d.IsDir() {
 			return os.MkdirAll(target, 0o755)

@@ -12,21 +12,21 @@ import (
 )
 
 func (c *cli) quotaCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "quota", Short: "What keys and accounts have used and have left"}
+	cmd := &cobra.Command{Use: "quota", Short: "Show and change what keys and accounts may still use"}
 	cmd.AddCommand(reading(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
 	return group(cmd)
 }
 
-// holder is the flags that say whose quota is meant.
+// holder is the flags that name the holder of a quota.
 type holder struct{ admin.QuotaHolder }
 
 func (h *holder) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.Key, "key", "", "quotas of that key: its id, or the key itself")
-	cmd.Flags().StringVar(&h.Account, "account", "", "quotas that all callers of that account share")
-	cmd.Flags().StringVar(&h.Plan, "plan", "", "with --account: the plan that its tokens name")
-	cmd.Flags().StringVar(&h.Issuer, "issuer", "", "with --account: the issuer of a subject, or of a client")
-	cmd.Flags().StringVar(&h.Subject, "subject", "", "with --account and --issuer: quotas of that subject of tokens")
-	cmd.Flags().StringVar(&h.Client, "client", "", "with --account and --issuer: quotas of that client, in tokens without a subject")
+	cmd.Flags().StringVar(&h.Key, "key", "", "key whose quotas are meant: its id, or the key itself")
+	cmd.Flags().StringVar(&h.Account, "account", "", "account whose shared quotas are meant")
+	cmd.Flags().StringVar(&h.Plan, "plan", "", "with --account: plan that its tokens name")
+	cmd.Flags().StringVar(&h.Issuer, "issuer", "", "with --account: issuer of the subject or client")
+	cmd.Flags().StringVar(&h.Subject, "subject", "", "with --account and --issuer: subject whose quotas are meant")
+	cmd.Flags().StringVar(&h.Client, "client", "", "with --account and --issuer: client whose quotas are meant, for tokens without a subject")
 }
 
 func (h *holder) resolve(c *cli, cmd *cobra.Command) (err error) {
@@ -54,7 +54,8 @@ func (h *holder) query() url.Values {
 func (c *cli) quotaShowCmd() *cobra.Command {
 	var h holder
 	cmd := &cobra.Command{
-		Use: "show", Short: "Show every limit with what is spent and left", Args: args(),
+		Use: "show", Short: "Show every limit, what is spent and what remains", Args: args(),
+		Example: "  tollkeeper quota show --account acme\n  tollkeeper quota show --key key_00000000000000000000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := h.resolve(c, cmd); err != nil {
 				return err
@@ -87,18 +88,19 @@ func (c *cli) quotaCreditCmd() *cobra.Command {
 	var in admin.QuotaChange
 	cmd := &cobra.Command{
 		Use: "credit", Short: "Add units to a limit",
-		Long: "Add units: to the balance of a prepaid limit, or to this period of any other.",
-		Args: args(),
+		Long:    "Add units to the balance of a prepaid limit, or to the current period of any other limit.",
+		Example: "  tollkeeper quota credit --account acme --limit credits --units 100 --id order-17",
+		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if in.Units < 1 {
-				return usagef("give how many units to add: --units 100")
+				return usagef("give the number of units to add, such as --units 100")
 			}
 			return c.changeQuota(cmd, "credit", &h, in)
 		},
 	}
 	h.flags(cmd)
 	changeFlags(cmd, &in)
-	cmd.Flags().Int64Var(&in.Units, "units", 0, "how many units to add")
+	cmd.Flags().Int64Var(&in.Units, "units", 0, "units to add")
 	return cmd
 }
 
@@ -106,8 +108,9 @@ func (c *cli) quotaResetCmd() *cobra.Command {
 	var h holder
 	var in admin.QuotaChange
 	cmd := &cobra.Command{
-		Use: "reset", Short: "Forgive what was spent in this period", Args: args(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.changeQuota(cmd, "reset", &h, in) },
+		Use: "reset", Short: "Forgive what was spent in the current period", Args: args(),
+		Example: "  tollkeeper quota reset --account acme --limit daily",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.changeQuota(cmd, "reset", &h, in) },
 	}
 	h.flags(cmd)
 	changeFlags(cmd, &in)
@@ -116,7 +119,7 @@ func (c *cli) quotaResetCmd() *cobra.Command {
 
 func changeFlags(cmd *cobra.Command, in *admin.QuotaChange) {
 	cmd.Flags().StringVar(&in.Limit, "limit", "", "name of the limit")
-	cmd.Flags().StringVar(&in.ID, "id", "", "idempotency key: the same one twice is one change")
+	cmd.Flags().StringVar(&in.ID, "id", "", "idempotency key: the change is made once for each")
 	cmd.Flags().StringVar(&in.Note, "note", "", "why, for the record")
 }
 
@@ -125,7 +128,7 @@ func (c *cli) changeQuota(cmd *cobra.Command, verb string, h *holder, in admin.Q
 		return err
 	}
 	if in.Limit == "" {
-		return usagef("give the name of the limit: --limit credits")
+		return usagef("give the name of the limit, such as --limit credits")
 	}
 	if in.ID == "" {
 		in.ID = "cli-" + rand.Text()
@@ -134,7 +137,7 @@ func (c *cli) changeQuota(cmd *cobra.Command, verb string, h *holder, in admin.Q
 	var q admin.Quota
 	if err := c.do(cmd, "POST", admin.Path("quota", verb), in, &q); err != nil {
 		if refused := (*admin.Refused)(nil); !errors.As(err, &refused) || refused.Status >= 500 {
-			return fmt.Errorf("%w (it may have taken place all the same: repeat it with --id %s)", err, in.ID)
+			return fmt.Errorf("%w: the change may have been made: repeat the command with --id %s", err, in.ID)
 		}
 		return err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -17,22 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
-// usageError is a command line that cannot be understood.
-type usageError struct{ text string }
-
-func (e *usageError) Error() string { return e.text }
-
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
-
-// errSaid ends a command whose faults were printed already.
-var errSaid = errors.New("said")
-
-// exitError ends a command with a code of its own. What there is to say was printed already.
-type exitError struct{ code int }
-
-func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
-
-// version is what the build says of itself; releases set it with -ldflags.
+// version is set by releases, with -ldflags.
 var version = ""
 
 func buildVersion() string {
@@ -51,7 +35,7 @@ type cli struct {
 	address   string
 	tokenFile string
 	dataDir   string
-	noOther   bool // than the server that is meant: the one that was started last will not do
+	noLast    bool // do not ask the last server started in place of the one that is meant
 }
 
 func newRoot() *cobra.Command {
@@ -60,12 +44,16 @@ func newRoot() *cobra.Command {
 		Use:   "tollkeeper",
 		Short: "External authorizer for Envoy: keys, revocation, quota and Rego in one call",
 		Long: `Tollkeeper answers Envoy's external authorization checks: is this key good, has it
-been revoked, is there quota left? Rego policies decide.
+been revoked, is there quota left? Rego policies decide.`,
+		Example: `  # Run the server.
+  tollkeeper serve
 
-  tollkeeper serve                              run the server
-  tollkeeper account create acme --plan free    an account
-  tollkeeper key create --account acme          a key for it
-  tollkeeper explain --path /v1/x --key KEY     why a request is allowed or denied`,
+  # Create an account, and a key for it.
+  tollkeeper account create acme --plan free
+  tollkeeper key create --account acme
+
+  # Explain why a request is allowed or denied.
+  tollkeeper explain --path /v1/reports/7 --account acme`,
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,11 +70,12 @@ been revoked, is there quota left? Rego policies decide.
 		},
 	}
 	f := root.PersistentFlags()
-	f.StringVarP(&c.output, "output", "o", "table", "table or json")
+	f.StringVarP(&c.output, "output", "o", "table", "form of the answer, table or json")
 	f.StringVar(&c.address, "admin", os.Getenv("TOLLKEEPER_ADMIN"), "address of the server's admin port, such as http://127.0.0.1:9002")
 	f.StringVar(&c.tokenFile, "token-file", os.Getenv("TOLLKEEPER_TOKEN_FILE"), "file with the admin token")
-	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, where token and address are found; without it: ./data")
+	f.StringVar(&c.dataDir, "data-dir", os.Getenv("TOLLKEEPER_DATA_DIR"), "data directory of the server, which has its token and address; ./data if not given")
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	root.AddCommand(
 		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), reading(c.policyCmd()), reading(c.explainCmd()),
 		reading(c.doctorCmd()), reading(c.statusCmd()), c.versionCmd(),
@@ -94,7 +83,7 @@ been revoked, is there quota left? Rego policies decide.
 	return group(root)
 }
 
-// group makes a command that only holds others refuse words that it does not know, and say which one was meant.
+// group makes a command that only holds others refuse unknown words, and name the one that was probably meant.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -104,7 +93,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			return usagef("there is no command %q: did you mean %s %s?", args[0], cmd.CommandPath(), near[0])
 		}
-		return usagef("there is no command %q: see %s --help", args[0], cmd.CommandPath())
+		return usagef("there is no command %q: see: %s --help", args[0], cmd.CommandPath())
 	}
 	cmd.Args = cobra.ArbitraryArgs
 	return cmd
@@ -114,7 +103,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 func flagError(cmd *cobra.Command, err error) error {
 	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
 	if !ok {
-		return usagef("%v: see %s --help", err, cmd.CommandPath())
+		return usagef("%v: see: %s --help", err, cmd.CommandPath())
 	}
 	best, distance := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -129,28 +118,32 @@ func flagError(cmd *cobra.Command, err error) error {
 	if best != "" {
 		return usagef("there is no flag --%s: did you mean --%s?", name, best)
 	}
-	return usagef("there is no flag --%s: see %s --help", name, cmd.CommandPath())
+	return usagef("there is no flag --%s: see: %s --help", name, cmd.CommandPath())
 }
 
-// args wants that many arguments, by name, and none that is empty.
+// args wants exactly the named arguments, and none of them empty.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < len(names) {
 			return usagef("%s: give %s", cmd.CommandPath(), names[len(given)])
 		}
 		if len(given) > len(names) {
-			return usagef("%s: %q is one word too many", cmd.CommandPath(), given[len(names)])
+			return unexpected(cmd, given[len(names)])
 		}
 		if i := slices.Index(given, ""); i >= 0 {
-			return usagef("%s: give %s, which must not be empty", cmd.CommandPath(), names[i])
+			return usagef("%s: an argument is empty: give %s", cmd.CommandPath(), names[i])
 		}
 		return nil
 	}
 }
 
+func unexpected(cmd *cobra.Command, arg string) error {
+	return usagef("%s: there is an argument too many, %q: see: %s --help", cmd.CommandPath(), arg, cmd.CommandPath())
+}
+
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: args(),
+		Use: "version", Short: "Print the version", Example: "  tollkeeper version", Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.show(cmd, map[string]string{"version": buildVersion()}, func(t *table) { t.line("tollkeeper " + buildVersion()) })
 		},
@@ -161,48 +154,51 @@ func (c *cli) statusCmd() *cobra.Command {
 	var wait string
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show the state of the running server", Args: args(),
+		Example: "  tollkeeper status\n  tollkeeper status --wait 10s",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var patience time.Duration
+			var timeout time.Duration
 			if cmd.Flags().Changed("wait") {
 				var err error
-				if patience, err = parseDuration("wait", wait); err != nil {
+				if timeout, err = parseDuration("wait", wait); err != nil {
 					return err
 				}
-				c.noOther = true
+				c.noLast = true
 			}
 			var s admin.Status
-			if err := c.await(cmd, patience, func() error { return c.do(cmd, "GET", admin.Path("status"), nil, &s) }); err != nil {
+			if err := c.await(cmd, timeout, func() error { return c.do(cmd, "GET", admin.Path("status"), nil, &s) }); err != nil {
 				return err
 			}
-			return c.show(cmd, s, func(t *table) {
-				t.field("address", s.Address)
-				t.field("data directory", s.DataDir)
-				t.field("version", s.Version)
-				t.field("node", s.Node)
-				t.field("policy", s.Policy)
-				for fault := range strings.Lines(s.PolicyFault) {
-					t.field("policy fault", strings.TrimSuffix(fault, "\n"))
-				}
-				t.field("clock fault", s.ClockFault)
-				t.field("pruning paused", s.PruningPaused)
-				if !s.PolicyKept.IsZero() {
-					t.field("policy kept", "the server could not start with the configured policies, and goes on with those kept at "+when(s.PolicyKept))
-				}
-				for _, plan := range s.MissingPlans {
-					t.field("missing plan", plan)
-				}
-				t.field("plans", strings.Join(s.Plans, ", "))
-				t.field("revocations", fmt.Sprint(s.Revocations))
-			})
+			return c.show(cmd, s, func(t *table) { printStatus(t, &s) })
 		},
 	}
-	cmd.Flags().StringVar(&wait, "wait", "", "how long to wait for a server that is starting: 10s")
+	cmd.Flags().StringVar(&wait, "wait", "", "how long to wait for a starting server, such as 10s")
 	return cmd
 }
 
-// await calls try until it succeeds or patience is over.
-func (c *cli) await(cmd *cobra.Command, patience time.Duration, try func() error) error {
-	for deadline := time.Now().Add(patience); ; {
+func printStatus(t *table, s *admin.Status) {
+	t.field("address", s.Address)
+	t.field("data directory", s.DataDir)
+	t.field("version", s.Version)
+	t.field("node", s.Node)
+	t.field("policy", s.Policy)
+	for fault := range strings.Lines(s.PolicyFault) {
+		t.field("policy fault", strings.TrimSuffix(fault, "\n"))
+	}
+	t.field("clock fault", s.ClockFault)
+	t.field("pruning paused", s.PruningPaused)
+	if !s.PolicyKept.IsZero() {
+		t.field("policy kept", "the configured policies cannot be used: the server runs with those kept at "+when(s.PolicyKept))
+	}
+	for _, plan := range s.MissingPlans {
+		t.field("missing plan", plan)
+	}
+	t.field("plans", strings.Join(s.Plans, ", "))
+	t.field("revocations", fmt.Sprint(s.Revocations))
+}
+
+// await calls try until it succeeds or the time is over.
+func (c *cli) await(cmd *cobra.Command, timeout time.Duration, try func() error) error {
+	for deadline := time.Now().Add(timeout); ; {
 		err := try()
 		if err == nil || time.Now().After(deadline) {
 			return err

@@ -17,11 +17,12 @@ func (c *cli) serveCmd() *cobra.Command {
 		Short: "Run the server",
 		Long: `Run the server until it gets SIGINT or SIGTERM. Without a configuration file it uses
 the shipped policies, keeps its data in ./data, answers Envoy on 127.0.0.1:9001 and
-operators on 127.0.0.1:9002. SIGHUP reads the policies again, and opens the file of the
-decision log anew if it was moved.
+operators on 127.0.0.1:9002. SIGHUP reloads the policies and reopens the file of the
+decision log.
 
-Logs go to standard error, decisions to standard output, each as one JSON object a line.`,
-		Args: args(),
+Logs go to standard error and decisions to standard output, as one JSON object per line.`,
+		Example: "  tollkeeper serve\n  tollkeeper serve --config tollkeeper.yaml",
+		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
 			if err != nil {

@@ -13,47 +13,53 @@ import (
 )
 
 func (c *cli) tokenCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "token", Short: "Bearer tokens: what they are worth, and who is cut off"}
+	cmd := &cobra.Command{Use: "token", Short: "Inspect and revoke bearer tokens"}
 	cmd.AddCommand(c.tokenRevokeCmd(), reading(c.tokenListCmd()), reading(c.tokenInspectCmd()))
 	return group(cmd)
 }
 
-// tokenText is a token that was given as an argument, or on standard input for "-", where no history keeps it.
+// tokenText returns the token in an argument, or on standard input for "-", which keeps it out of the shell's history.
 func tokenText(cmd *cobra.Command, arg string) (string, error) {
 	if arg != "-" {
 		return strings.TrimSpace(arg), nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 1<<20))
 	if err == nil && strings.TrimSpace(string(raw)) == "" {
-		return "", usagef("there is no token on standard input")
+		return "", usagef("standard input is empty: want a token")
 	}
 	return strings.TrimSpace(string(raw)), err
 }
 
-// what are the flags that say which tokens are revoked, by the kind of the record.
-var what = []struct{ flag, kind, usage string }{
-	{"jti", "jti", "the token with that jti"},
-	{"sid", "sid", "all tokens of that session"},
-	{"sub", "sub", "all tokens that the subject was issued until now"},
-	{"client", "client", "all tokens that the client was issued until now"},
-	{"signing-key", "signing_key", "all tokens that were signed with the key of that kid"},
-	{"suspend", "suspension", "all tokens of the subject, also those to come, until the suspension is lifted"},
-	{"lift", "suspension", "nobody: ends the suspension of the subject"},
+// matchers are the flags that say which tokens to revoke, each with the kind of its record.
+var matchers = []struct{ flag, kind, usage string }{
+	{"jti", "jti", "revoke the token with that jti"},
+	{"sid", "sid", "revoke all tokens of that session"},
+	{"sub", "sub", "revoke all tokens that the subject was issued until now"},
+	{"client", "client", "revoke all tokens that the client was issued until now"},
+	{"signing-key", "signing_key", "revoke all tokens signed with the key of that kid"},
+	{"suspend", "suspension", "refuse all tokens of the subject, later ones too, until the suspension is lifted"},
+	{"lift", "suspension", "lift the suspension of the subject"},
 }
 
 func (c *cli) tokenRevokeCmd() *cobra.Command {
 	var in admin.TokenRevoke
 	var before string
-	values := make([]string, len(what))
+	values := make([]string, len(matchers))
 	cmd := &cobra.Command{
-		Use: "revoke [TOKEN]", Short: "Revoke a token, or all that have something in common",
-		Long: "Revoke a token (- reads it from standard input), or all tokens that the flags say. It is in force, and on disk, when the\ncommand returns. The clocks of issuers may be ahead by tokens.skew (30s): with --sub and --client, who signs in again within\nthat time may have to do so once more.",
+		Use: "revoke [TOKEN]", Short: "Revoke a token, or all tokens that match a flag",
+		Long: `Revoke a token (- reads it from standard input), or all tokens that match a flag. The
+revocation is in force, and on disk, when the command returns. Clocks of issuers may be
+ahead by tokens.skew (30s): after --sub or --client, a user who signs in again within that
+time may have to do so once more.`,
+		Example: `  tollkeeper token revoke - < token.txt
+  tollkeeper token revoke --sub alice --issuer https://id.example.com --cause "laptop stolen"
+  tollkeeper token revoke --suspend alice`,
 		RunE: func(cmd *cobra.Command, a []string) (err error) {
 			given := len(a)
-			for i, w := range what {
-				if cmd.Flags().Changed(w.flag) {
+			for i, m := range matchers {
+				if cmd.Flags().Changed(m.flag) {
 					given++
-					in.Kind, in.Value, in.Lift = w.kind, values[i], w.flag == "lift"
+					in.Kind, in.Value, in.Lift = m.kind, values[i], m.flag == "lift"
 				}
 			}
 			if given != 1 {
@@ -64,51 +70,59 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 					return err
 				}
 			}
-			if before != "" {
-				if in.Kind != "sub" && in.Kind != "client" {
-					return usagef("--before goes with --sub and --client")
-				}
-				if in.Before, err = parseTime("before", before, endOfDay); err != nil {
-					return err
-				}
-				if now := time.Now(); before == now.Format(time.DateOnly) {
-					in.Before = now // tokens of the rest of the day were not issued yet
-				}
+			if in.Before, err = revokedBefore(in.Kind, before); err != nil {
+				return err
 			}
 			var out admin.Revoked
 			if err := c.do(cmd, "POST", admin.Path("tokens", "revoke"), in, &out); err != nil {
 				return err
 			}
-			return c.show(cmd, out, func(t *table) { t.line(revokedLine(&in, &out)) })
+			return c.show(cmd, out, func(t *table) { printRevoked(t, &in, &out) })
 		},
 	}
 	f := cmd.Flags()
-	for i, w := range what {
-		f.StringVar(&values[i], w.flag, "", w.usage)
+	for i, m := range matchers {
+		f.StringVar(&values[i], m.flag, "", m.usage)
 	}
-	f.StringVar(&in.Issuer, "issuer", "", "whose tokens are meant; not needed where only one issuer is configured")
-	f.StringVar(&before, "before", "", "with --sub and --client: only tokens whose iat is not later, a date included, instead of all until now")
+	f.StringVar(&in.Issuer, "issuer", "", "issuer of the tokens; not needed if only one is configured")
+	f.StringVar(&before, "before", "", "with --sub and --client: only tokens with an iat up to this date or time, not up to now")
 	f.StringVar(&in.Cause, "cause", "", "why, for the record")
 	return cmd
 }
 
-func revokedLine(in *admin.TokenRevoke, out *admin.Revoked) string {
+// revokedBefore reads --before; zero if it is not given.
+func revokedBefore(kind, before string) (time.Time, error) {
+	if before == "" {
+		return time.Time{}, nil
+	}
+	if kind != "sub" && kind != "client" {
+		return time.Time{}, usagef("--before needs --sub or --client")
+	}
+	if now := time.Now(); before == now.Format(time.DateOnly) {
+		return now, nil // not the end of today: tokens of the rest of the day are not issued yet
+	}
+	return parseTime("before", before, endOfDay)
+}
+
+func printRevoked(t *table, in *admin.TokenRevoke, out *admin.Revoked) {
 	switch {
 	case in.Token != "":
-		return "The token is revoked."
+		t.sentence("The token is revoked.")
 	case in.Lift:
-		return fmt.Sprintf("The suspension of %s is lifted.", printable(out.ID))
+		t.sentence("The suspension of subject %q is lifted.", out.ID)
 	case in.Kind == "suspension":
-		return fmt.Sprintf("%s is suspended.", printable(out.ID))
+		t.sentence("Subject %q is suspended.", out.ID)
+	default:
+		t.sentence("Tokens with the %s %q are revoked.", strings.ReplaceAll(out.Kind, "_", " "), out.ID)
 	}
-	return fmt.Sprintf("Tokens with the %s %s are revoked.", strings.ReplaceAll(out.Kind, "_", " "), printable(out.ID))
 }
 
 func (c *cli) tokenListCmd() *cobra.Command {
 	var after uint64
 	var limit int
 	cmd := &cobra.Command{
-		Use: "list", Short: "List what is revoked, keys and accounts too, the earliest change first", Args: args(),
+		Use: "list", Short: "List revocations of tokens, keys and accounts, oldest first", Args: args(),
+		Example: "  tollkeeper token list\n  tollkeeper token list --after 100 --limit 1000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := url.Values{"after": {fmt.Sprint(after)}, "limit": {fmt.Sprint(limit)}}
 			var list []admin.Revocation
@@ -116,7 +130,7 @@ func (c *cli) tokenListCmd() *cobra.Command {
 				return err
 			}
 			if n := len(list); n > 0 && n == limit {
-				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: there may be more than these %d: list on with --after %d\n", n, list[n-1].Revision)
+				note(cmd, "there may be more than these %d: list the rest with --after %d", n, list[n-1].Revision)
 			}
 			return c.show(cmd, list, func(t *table) {
 				t.row("REVISION", "KIND", "VALUE", "ISSUER", "UNTIL", "AT", "KEPT UNTIL", "CAUSE")
@@ -130,14 +144,15 @@ func (c *cli) tokenListCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().Uint64Var(&after, "after", 0, "begin behind that revision")
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many, up to 1000")
+	cmd.Flags().Uint64Var(&after, "after", 0, "list only revisions after this one")
+	cmd.Flags().IntVar(&limit, "limit", 100, "most revocations to list, up to 1000")
 	return cmd
 }
 
 func (c *cli) tokenInspectCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "inspect TOKEN", Short: "Say what a token is worth, and what it claims", Args: args("TOKEN, or - to read it from standard input"),
+		Use: "inspect TOKEN", Short: "Show the status and the claims of a token", Args: args("the token, or - for standard input"),
+		Example: "  tollkeeper token inspect - < token.txt",
 		RunE: func(cmd *cobra.Command, a []string) error {
 			text, err := tokenText(cmd, a[0])
 			if err != nil {

@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// durationForm is days, and then what Go reads, one of them at least.
+// durationForm is days followed by a Go duration; one of the two may be absent.
 var durationForm = regexp.MustCompile(`^(?:(\d{1,5})d)?([0-9.]+(?:h|m|s|ms).*)?$`)
 
-// parseDuration reads a duration with days as well: 30d, 12h, 1d12h.
+// parseDuration reads a duration, which may have days: 30d, 12h, 1d12h.
 func parseDuration(flag, s string) (time.Duration, error) {
 	wrong := usagef("--%s %q: want a duration such as 30d, 12h or 90m", flag, s)
 	parts := durationForm.FindStringSubmatch(s)
@@ -41,11 +41,11 @@ func parseDuration(flag, s string) (time.Duration, error) {
 type partOfDay bool
 
 const (
-	startOfDay partOfDay = false // from a date on
-	endOfDay   partOfDay = true  // up to a date, that day included
+	startOfDay partOfDay = false // of a date from which on something holds
+	endOfDay   partOfDay = true  // of a date up to which something holds
 )
 
-// parseTime reads an instant (RFC 3339) or a date, which is the start or the end of that day in the local zone.
+// parseTime reads an instant (RFC 3339) or a date, which stands for the start or the end of that day in the local zone.
 func parseTime(flag, s string, part partOfDay) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
@@ -60,7 +60,7 @@ func parseTime(flag, s string, part partOfDay) (time.Time, error) {
 	return t, nil
 }
 
-// expiry reads the pair of flags that say when a key expires. It is zero if neither is given.
+// expiry reads the two flags that say when a key expires. It returns zero if neither is given.
 func expiry(at, in string) (time.Time, error) {
 	switch {
 	case at != "" && in != "":
@@ -90,7 +90,7 @@ func pairs(flag string, list []string) (map[string]any, error) {
 	return out, nil
 }
 
-// metaPatch makes a merge patch of the flags --meta and --unset, nil if there is nothing to change.
+// metaPatch makes a merge patch of the flags --meta and --unset; nil if nothing changes.
 func metaPatch(set, unset []string) (map[string]any, error) {
 	patch, err := pairs("meta", set)
 	if err != nil {
@@ -108,8 +108,8 @@ func metaPatch(set, unset []string) (map[string]any, error) {
 	return patch, nil
 }
 
-// metaFlags are the two that change meta.
+// metaFlags adds the two flags that change meta.
 func metaFlags(f *pflag.FlagSet, set, unset *[]string) {
-	f.StringArrayVar(set, "meta", nil, "name=value to set, beside those that are there (again for more)")
-	f.StringArrayVar(unset, "unset", nil, "name of meta to take away (again for more)")
+	f.StringArrayVar(set, "meta", nil, "name=value to set in meta; others stay (repeatable)")
+	f.StringArrayVar(unset, "unset", nil, "name to remove from meta (repeatable)")
 }
