@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 
 	"github.com/maypok86/otter/v2"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/digestset"
 )
 
 // cachedRecords is how many keys, and how many accounts, are held decoded: those that are asked for again and again.
@@ -21,7 +21,7 @@ const cachedRecords = 50_000
 //
 // Only the committer changes what is there already. Reads of what is in memory take no lock that a write holds for long.
 type keyCache struct {
-	digests    digestSet
+	digests    digestset.Set
 	keys       *otter.Cache[apikey.Digest, *apikey.Key]
 	accounts   *otter.Cache[string, *apikey.Account]
 	generation atomic.Uint64 // rises before any record becomes another one
@@ -36,12 +36,12 @@ func newKeyCache() *keyCache {
 
 func (t *keyCache) putKey(k *apikey.Key) {
 	t.generation.Add(1)
-	t.digests.add(k.Digest)
+	t.digests.Add(k.Digest)
 	t.keys.Set(k.Digest, k)
 }
 
 // putDigest notes a key that is read from the file when somebody asks for it.
-func (t *keyCache) putDigest(d apikey.Digest) { t.digests.add(d) }
+func (t *keyCache) putDigest(d apikey.Digest) { t.digests.Add(d) }
 
 func (t *keyCache) putAccount(a *apikey.Account) {
 	t.generation.Add(1)
@@ -69,33 +69,6 @@ func readThrough[K comparable, T any](t *keyCache, cache *otter.Cache[K, *T], ke
 		return kept, nil // perhaps another's, so that all share one
 	}
 	return v, nil
-}
-
-// digestSet is a set of digests without a pointer in it. Its zero value is empty. It holds half of each: a digest that
-// begins like another one, of which nobody can find two, is looked for in the file.
-type digestSet struct{ shards [256]digestShard }
-
-type digestShard struct {
-	mu   sync.RWMutex
-	have map[[16]byte]struct{}
-}
-
-func (s *digestSet) add(d apikey.Digest) {
-	sh := &s.shards[d[0]]
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if sh.have == nil {
-		sh.have = make(map[[16]byte]struct{})
-	}
-	sh.have[[16]byte(d[:])] = struct{}{}
-}
-
-func (s *digestSet) has(d apikey.Digest) bool {
-	sh := &s.shards[d[0]]
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	_, ok := sh.have[[16]byte(d[:])]
-	return ok
 }
 
 // open returns the tables, or why nothing can be read.
@@ -155,7 +128,7 @@ func (db *DB) reload() error {
 			if len(digest) != len(apikey.Digest{}) {
 				return damaged("a digest of %d bytes leads to key %q", len(digest), id)
 			}
-			t.digests.add(apikey.Digest(digest))
+			t.digests.Add(apikey.Digest(digest))
 			digests++
 			return nil
 		})

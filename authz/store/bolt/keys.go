@@ -25,7 +25,7 @@ func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 		return nil, err
 	}
 	return readThrough(t, t.keys, d, func() (*apikey.Key, error) {
-		if !t.digests.has(d) {
+		if !t.digests.MayHave(d) {
 			return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
 		}
 		return readKeyByDigest(ctx, s.db, d)
