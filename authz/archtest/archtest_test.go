@@ -55,6 +55,7 @@ var law = map[string]struct {
 	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts what the request path records"},
 	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration, whose TLS section has the rules of the TLS files"},
 	"authz/tlsfiles":               {nil, "files, and what crypto/tls makes of them"},
+	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and knows nothing else"},
 	"authz/doctor":                 {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 	"authz/doctor/lint":            {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
@@ -62,7 +63,7 @@ var law = map[string]struct {
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
 		"turns policy files into the rules of the request path, and is told who is on which plan"},
 	"authz/server": {[]string{
-		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz",
+		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz", "authz/gcpace",
 		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory",
 		"authz/telemetry", "authz/tlsfiles", "authz/token",
 	}, "the only place that connects all parts"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
+	"github.com/tollkeeper-authz/tollkeeper/authz/gcpace"
 )
 
 const (
@@ -24,7 +25,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	signal.Notify(hup, syscall.SIGHUP) // before anything is served: without a receiver the signal ends the process
 	wg.Go(func() { s.heedHangups(ctx, hup) })
 	wg.Go(func() { s.rules.Run(ctx) })
-	wg.Go(func() { tuneGC(ctx) })
+	wg.Go(func() { gcpace.Run(ctx) })
 	if s.tls != nil {
 		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
 	}

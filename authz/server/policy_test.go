@@ -17,7 +17,7 @@ import (
 )
 
 // policyFolder is a folder with the shipped policies in it, and more files over them: pairs of name and content.
-func policyFolder(t *testing.T, more ...string) string {
+func policyFolder(t testing.TB, more ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, policies.Files); err != nil {
@@ -27,7 +27,7 @@ func policyFolder(t *testing.T, more ...string) string {
 	return dir
 }
 
-func writeFiles(t *testing.T, dir string, nameAndContent ...string) {
+func writeFiles(t testing.TB, dir string, nameAndContent ...string) {
 	t.Helper()
 	for i := 0; i < len(nameAndContent); i += 2 {
 		// In one step, as editors and Kubernetes do: a reload must not see half a file.

@@ -28,7 +28,7 @@ import (
 // running is a server on free ports, with clients for both.
 type running struct {
 	*Server
-	t      *testing.T
+	t      testing.TB
 	checks authv3.AuthorizationClient
 	health healthpb.HealthClient
 	admin  *admin.Client
@@ -47,12 +47,12 @@ func configFor(dir string) config.Config {
 	return cfg
 }
 
-func start(t *testing.T, cfg config.Config) *running {
+func start(t testing.TB, cfg config.Config) *running {
 	t.Helper()
 	return startLogging(t, cfg, slog.New(slog.DiscardHandler))
 }
 
-func startLogging(t *testing.T, cfg config.Config, log *slog.Logger) *running {
+func startLogging(t testing.TB, cfg config.Config, log *slog.Logger) *running {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	s, err := New(t.Context(), cfg, "test", log)
