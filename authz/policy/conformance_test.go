@@ -14,8 +14,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// conformanceCase is one line of what the Envoy plugin of OPA does. The decoding of a CheckRequest is extauthz's, which
-// runs all cases over the whole path; here they test what a policy sees and says.
+// conformanceCase is one line of the behaviour of OPA's Envoy plugin. Package extauthz decodes CheckRequests and
+// runs all cases over the whole path. Here they test what a policy sees and answers.
 type conformanceCase struct {
 	ID, Fact, Policy, Query string
 	Request                 struct {
@@ -55,13 +55,13 @@ type httpCase struct {
 	Headers                                        map[string]string
 }
 
-// needsDecoding are the cases about requests that cannot be read, or whose body is not JSON, and about a dry run.
+// needsDecoding reports whether a case is about an unreadable request, a body that is not JSON, or a dry run.
 func (c *conformanceCase) needsDecoding() bool {
 	n := c.ID[:4]
 	return n >= "c052" && n <= "c057" || n >= "c059" && n <= "c061" || n >= "c068" && n <= "c074"
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance_OPAEnvoyPlugin(t *testing.T) {
 	f, err := os.Open("../extauthz/testdata/opa-envoy.jsonl")
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func (c *conformanceCase) request(t *testing.T) *authz.Request {
 	return r
 }
 
-// decode does as little as the cases need.
+// decode decodes only what the cases need.
 func (h *httpCase) decode(t *testing.T, body *authz.Body) *authz.HTTP {
 	out := &authz.HTTP{ID: h.ID, Method: h.Method, Path: h.Path, Host: h.Host, Scheme: h.Scheme, Protocol: h.Protocol,
 		Body: h.Body, RawBody: h.RawBody}

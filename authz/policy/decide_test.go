@@ -16,7 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
 )
 
-func TestDecideErrors(t *testing.T) {
+func TestDecide_Errors(t *testing.T) {
 	tests := []struct {
 		name  string
 		rules string
@@ -50,7 +50,7 @@ func TestDecideErrors(t *testing.T) {
 	}
 }
 
-func TestDecideWithoutRequest(t *testing.T) {
+func TestDecide_UnusableInput(t *testing.T) {
 	p := mustLoad(t, module("allow := true"), Options{})
 	_, err := p.Decide(t.Context(), nil, nil, nil)
 	wantEvalError(t, err, codeInput)
@@ -61,10 +61,10 @@ func TestDecideWithoutRequest(t *testing.T) {
 	wantEvalError(t, err, codeInput)
 }
 
-func TestDecideStopsAtDeadline(t *testing.T) {
+func TestDecide_StopsAtDeadline(t *testing.T) {
 	for name, rule := range map[string]string{
 		"comprehension": `allow if count([1 | some a in r; some b in r; some c in r; a + b + c == 1]) == 0` + "\n\nr := numbers.range(1, 600)",
-		// What is cut short is undefined, and its negation must not be believed.
+		// What is cut short is undefined, and its negation must not count.
 		"negation": `allow if not blocked` + "\n\nblocked if wait(1)",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestDecide_LongEvaluationsSleep(t *testing.T) {
 	})
 }
 
-// late ends without telling anybody, between the first time it is asked and the second.
+// late ends without notice, between the first call of Err and the second.
 type late struct {
 	context.Context
 	asked bool
@@ -118,7 +118,7 @@ func (l *late) Err() error {
 	return nil
 }
 
-func TestDecideDistrustsWhatComesLate(t *testing.T) {
+func TestDecide_DeniesLateResults(t *testing.T) {
 	p := mustLoad(t, module("allow := true"), Options{})
 	v, err := p.Decide(&late{Context: context.Background()}, get("/"), nil, nil)
 	if v.Allowed || !errors.Is(err, context.DeadlineExceeded) {
@@ -139,7 +139,7 @@ func unary(name string, f func(rego.BuiltinContext) error) builtin {
 	}
 }
 
-func TestDecidePanic(t *testing.T) {
+func TestDecide_Panic(t *testing.T) {
 	p := mustLoad(t, module("default allow := true\n\nallow := false if boom(input)"), Options{
 		builtins: []builtin{unary("boom", func(rego.BuiltinContext) error { panic("out of cheese") })},
 	})
@@ -154,7 +154,7 @@ func TestDecidePanic(t *testing.T) {
 	}
 }
 
-func TestDecideConcurrently(t *testing.T) {
+func TestDecide_Concurrently(t *testing.T) {
 	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -207,7 +207,7 @@ const factsData = `{"tollkeeper": {
 	"routes": {"v1": ["read"]}
 }}`
 
-func TestFactsPolicy(t *testing.T) {
+func TestDecide_PolicyOnFacts(t *testing.T) {
 	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	v := mustDecide(t, p, get("/v1/things"), goodFacts())
 	if !v.Allowed || v.Headers.Get("x-tollkeeper-account") != "acc_7" || v.Charge["calls"] != 1 {

@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// slack objects to nothing that it cannot read: under "not", a function that fails passes.
+// slack passes what it cannot read: a function that fails under "not" makes the negation true.
 const slack = `package envoy.authz
 
 default allow := false
@@ -38,8 +38,8 @@ func agedKey(age string) *authz.Facts {
 	return &authz.Facts{Key: authz.KeyFact{ID: "k1", Meta: map[string]any{"age": age}}}
 }
 
-// TestErrorsOfFunctions_AreTold asks twice, so that a remembered verdict would be seen to have lost its errors.
-func TestErrorsOfFunctions_AreTold(t *testing.T) {
+// TestDecide_ReportsFailedFunctions asks twice, so that a cached verdict without its errors would be noticed.
+func TestDecide_ReportsFailedFunctions(t *testing.T) {
 	p := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10})
 	for range 2 {
 		v := mustDecide(t, p, get("/"), agedKey("old"))
@@ -58,7 +58,7 @@ func TestErrorsOfFunctions_AreTold(t *testing.T) {
 	}
 }
 
-func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
+func TestDecide_StrictErrors(t *testing.T) {
 	yes, no := true, false
 	shipped := []string{"a.rego", asksCustomRules, "r.rego", customRules, "c.rego", "package tollkeeper.custom\n\ndeny contains 1 if not young\n\nyoung if to_number(input.key.meta.age) < 30"}
 	for name, c := range map[string]struct {
@@ -87,7 +87,7 @@ func TestErrorsOfFunctions_AreErrorsWhereTheyAreTakenSeriously(t *testing.T) {
 	}
 }
 
-func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
+func TestPrint_ReachesTheListenerEachTime(t *testing.T) {
 	var got []string
 	p := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10, Print: func(file string, line int, text string) {
 		got = append(got, fmt.Sprintf("%s:%d: %s", file, line, text))
@@ -99,9 +99,9 @@ func TestPrint_GoesToWhoeverWantsItEachTime(t *testing.T) {
 		t.Errorf("printed %q, want %q", got, want)
 	}
 	if !strings.Contains(p.Caching(), "print (p.rego:8)") {
-		t.Errorf("memo: %s", p.Caching())
+		t.Errorf("caching: %s", p.Caching())
 	}
 	if quiet := mustLoad(t, files("p.rego", slack), Options{CachedVerdicts: 10}); quiet.Caching() != "on" {
-		t.Errorf("without a listener the memo is %s", quiet.Caching())
+		t.Errorf("without a listener caching is %s", quiet.Caching())
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 )
 
-// Mentions finds a text that stands in a rule by itself, such as the code of a reason, and returns where.
+// Mentions finds a string in the rules, such as the code of a reason, and returns its place as file:line.
 func (p *Policy) Mentions(text string) (place string, ok bool) {
 	for _, m := range p.bundle.Modules() {
 		ast.WalkTerms(m, func(t *ast.Term) bool {
@@ -21,10 +21,11 @@ func (p *Policy) Mentions(text string) (place string, ok bool) {
 	return place, ok
 }
 
-// routeRule is the shipped policies' rule that says which entry of the routes applies.
+// routeRule is the rule of the shipped policies that picks the entry of routes.yaml.
 var routeRule = ast.MustParseRef("data.tollkeeper.route.rule")
 
-// routeOf is the entry of the routes that applies, as JSON, nil where the policy has no such rule or the rule no value.
+// routeOf returns the entry of routes.yaml that applies, as JSON. It is nil if the policy has no such rule, or the rule has
+// no value.
 func (p *Policy) routeOf(ctx context.Context, input ast.Value) []byte {
 	if len(p.bundle.Compiler.GetRules(routeRule)) == 0 {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// tracer notes which rules the evaluator enters and which of them hold.
+// tracer records which rules the evaluator enters, and which of them hold.
 type tracer struct {
 	input ast.Value
 	index map[*ast.Rule]int
@@ -21,13 +21,13 @@ var _ topdown.QueryTracer = (*tracer)(nil)
 
 func newTracer(input ast.Value) *tracer { return &tracer{input: input, index: make(map[*ast.Rule]int)} }
 
-// Enabled is always true: there is a tracer only where somebody wants a trace.
+// Enabled is always true: without a trace there is no tracer.
 func (t *tracer) Enabled() bool { return true }
 
 // Config asks for no local variables.
 func (t *tracer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
 
-// TraceEvent is called by the evaluator at every step.
+// TraceEvent is what the evaluator calls at every step.
 func (t *tracer) TraceEvent(e topdown.Event) {
 	rule, ok := e.Node.(*ast.Rule)
 	if !ok {
@@ -44,7 +44,7 @@ func (t *tracer) TraceEvent(e topdown.Event) {
 	}
 }
 
-// fill copies what was noted.
+// fill writes the rules and the input into tr.
 func (t *tracer) fill(tr *authz.Trace) {
 	tr.Rules = t.rules
 	tr.Input = []byte(jsonOf(t.input))
@@ -57,7 +57,7 @@ func (t *tracer) describe(rule *ast.Rule) authz.TracedRule {
 		out.File, out.Line, out.Text = l.File, l.Row, strings.TrimSpace(first)
 	}
 	s := scanner{}
-	// The branches of an else are rules of their own, which are described when they are entered.
+	// The branches of an else are rules of their own. They get a description when the evaluator enters them.
 	ast.WalkTerms(rule.Head, s.visit)
 	ast.WalkTerms(rule.Body, s.visit)
 	out.Strings = s.strings
@@ -67,7 +67,7 @@ func (t *tracer) describe(rule *ast.Rule) authz.TracedRule {
 	return out
 }
 
-// lookup is the value of a part of the input as JSON.
+// lookup returns a part of the input as JSON.
 func (t *tracer) lookup(ref ast.Ref) string {
 	v, err := t.input.Find(ref[1:])
 	if err != nil {
@@ -76,13 +76,13 @@ func (t *tracer) lookup(ref ast.Ref) string {
 	return jsonOf(v)
 }
 
-// scanner collects what stands in a rule: its texts, and the parts of the input it names.
+// scanner collects the texts in a rule, and the parts of the input that it refers to.
 type scanner struct {
 	strings []string
 	refs    []ast.Ref
 }
 
-// visit is called with every term of a rule. It returns true where the terms below are not of interest.
+// visit looks at one term of a rule. It returns true to skip the terms below.
 func (s *scanner) visit(t *ast.Term) bool {
 	switch v := t.Value.(type) {
 	case ast.String:
@@ -91,7 +91,7 @@ func (s *scanner) visit(t *ast.Term) bool {
 		}
 	case ast.Ref:
 		s.ref(v)
-		// The names in a path are no texts, but a part in brackets may name another part of the input.
+		// The names in a path are not texts, but a part in brackets may refer to another part of the input.
 		for _, part := range v[1:] {
 			if _, ok := part.Value.(ast.String); !ok {
 				ast.WalkTerms(part, s.visit)
@@ -102,8 +102,7 @@ func (s *scanner) visit(t *ast.Term) bool {
 	return false
 }
 
-// ref notes a part of the input as far as its path is constant. The whole input is not worth noting: it stands in the
-// trace already.
+// ref adds a part of the input, as far as its path is constant. It skips the whole input, which the trace has already.
 func (s *scanner) ref(r ast.Ref) {
 	if !r.HasPrefix(ast.InputRootRef) {
 		return

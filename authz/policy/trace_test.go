@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-func TestTrace(t *testing.T) {
+func TestTrace_Rules(t *testing.T) {
 	p := mustLoad(t, module(`import data.limits
 
 default allow := {"allowed": false, "reason": "policy_denied"}
@@ -72,7 +72,7 @@ else := "good"
 	}
 }
 
-func TestTraceOfRulesThatCannotHold(t *testing.T) {
+func TestTrace_RulesThatCannotHold(t *testing.T) {
 	p := mustLoad(t, module("default allow := false\n\nallow if input.key.status == \"active\"\n\nallow if input.token.claims.vip\n"), Options{})
 	var tr authz.Trace
 	if _, err := p.Decide(t.Context(), get("/"), nil, &tr); err != nil {
@@ -86,7 +86,7 @@ func TestTraceOfRulesThatCannotHold(t *testing.T) {
 	}
 }
 
-func TestTraceChangesNothing(t *testing.T) {
+func TestTrace_ChangesNoVerdict(t *testing.T) {
 	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	for _, f := range []*authz.Facts{nil, {}, goodFacts()} {
 		plain, err := p.Decide(t.Context(), get("/v1/x"), f, nil)
@@ -97,7 +97,7 @@ func TestTraceChangesNothing(t *testing.T) {
 	}
 }
 
-func TestTraceOfError(t *testing.T) {
+func TestTrace_OfAnError(t *testing.T) {
 	p := mustLoad(t, module("allow if input.key.status == \"active\"\n"), Options{})
 	var tr authz.Trace
 	_, err := p.Decide(t.Context(), get("/"), nil, &tr)

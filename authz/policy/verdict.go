@@ -9,8 +9,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// verdictOf reads a decision: a boolean, or an object whose "allowed" is one. Whatever else is an error, and so is a
-// wrong type in a field that matters for the decision. Unknown fields are skipped.
+// verdictOf reads a decision: a boolean, or an object with a boolean "allowed". Anything else is an error, and so is a
+// wrong type in a field that matters for the decision. It skips unknown fields.
 func verdictOf(v ast.Value) (authz.Verdict, error) {
 	var out authz.Verdict
 	switch d := v.(type) {
@@ -36,7 +36,7 @@ func verdictOf(v ast.Value) (authz.Verdict, error) {
 	return out, invalidDecision("a decision must be a boolean or an object, not %s", ast.ValueName(v))
 }
 
-// reader takes the fields of a decision apart and remembers the first thing that is wrong.
+// reader reads the fields of a decision and keeps the first error.
 type reader struct {
 	object ast.Object
 	err    error
@@ -70,7 +70,7 @@ func (r *reader) fail(format string, args ...any) {
 	}
 }
 
-// get is the field of that name, or nil.
+// get returns a field, or nil.
 func (r *reader) get(name string) ast.Value {
 	if t := r.object.Get(ast.StringTerm(name)); t != nil {
 		return t.Value
@@ -87,7 +87,7 @@ func (r *reader) allowed() bool {
 	case ast.Boolean:
 		return bool(v)
 	case nil:
-		r.fail("the decision lacks allowed")
+		r.fail("the decision has no allowed")
 	default:
 		r.wrong("allowed", "a boolean", v)
 	}
@@ -132,7 +132,7 @@ func (r *reader) texts(name string) []string {
 	return r.list(name, v)
 }
 
-// list reads an array of strings. A set will do: it is an array once it is JSON.
+// list reads an array of strings, or a set: as JSON it is an array.
 func (r *reader) list(name string, v ast.Value) []string {
 	var terms []*ast.Term
 	switch v := v.(type) {
@@ -158,8 +158,8 @@ func (r *reader) list(name string, v ast.Value) []string {
 	return out
 }
 
-// names reads a list of header names that are to be removed. Envoy never removes the host or a pseudo header, and under rules
-// for mutations it answers 500 to the wish.
+// names reads a list of headers to remove. It leaves out the host and pseudo headers: Envoy never removes them, and under
+// mutation rules it answers 500 if it should.
 func (r *reader) names(name string) []string {
 	list := r.texts(name)
 	for i := range list {
@@ -168,7 +168,7 @@ func (r *reader) names(name string) []string {
 	return slices.DeleteFunc(list, func(s string) bool { return s == "host" || strings.HasPrefix(s, ":") })
 }
 
-// pairs reads an object whose values are strings or lists of strings. The result is sorted by name.
+// pairs reads an object of strings or lists of strings. The result is sorted by name.
 func (r *reader) pairs(name string, o ast.Object, rename func(string) string) []authz.Header {
 	out := make([]authz.Header, 0, o.Len())
 	o.Foreach(func(k, v *ast.Term) {
@@ -228,19 +228,21 @@ func (r *reader) headers(name string, toClient bool) authz.Headers {
 		r.checkHeader(&out[i], toClient)
 	}
 	if size > maxHeaders {
-		r.fail("%s take %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
+		r.fail("%s has %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
 	}
 	if n := fields(out, toClient); n > maxFields {
-		r.fail("%s are %d: Envoy would refuse more than %d beside those that are there", name, n, maxFields)
+		r.fail("%s has %d headers: Envoy would refuse more than %d besides the ones of the request", name, n, maxFields)
 	}
 	return out
 }
 
-// maxHeaders is how many bytes of headers a policy may hand out, and maxFields how many. With more than 60 KiB or 100 headers
-// in all Envoy answers 500.
-const maxHeaders, maxFields = 48 << 10, 64
+// Bounds of the headers that a policy may set. Envoy answers 500 above 60 KiB or 100 headers in all.
+const (
+	maxHeaders = 48 << 10 // bytes
+	maxFields  = 64
+)
 
-// fields is how many headers there will be: values for one name are one on the way to the upstream.
+// fields counts the headers that Envoy will set. On the way to the upstream, the values of one name become one header.
 func fields(h authz.Headers, toClient bool) int {
 	if toClient || len(h) <= maxFields {
 		return len(h)
@@ -252,15 +254,15 @@ func fields(h authz.Headers, toClient bool) int {
 	return len(names)
 }
 
-// checkHeader refuses what would change where a message ends, or what Envoy answers with 500 when all has been decided
-// and charged.
+// checkHeader refuses headers that would change where a message ends, and headers to which Envoy would answer 500 after
+// the request was decided and charged.
 func (r *reader) checkHeader(h *authz.Header, toClient bool) {
 	if strings.ContainsAny(h.Value, "\r\n\x00") {
 		r.fail("the value of header %q has a line break or a zero byte", h.Name)
 	}
 	switch h.Name {
 	case "content-length", "transfer-encoding":
-		r.fail("header %q is not the policy's to set", h.Name)
+		r.fail("a policy cannot set header %q", h.Name)
 	case ":path", ":method", ":authority", ":scheme":
 		if toClient {
 			r.fail("header %q cannot go to a client", h.Name)
@@ -278,7 +280,7 @@ func (r *reader) checkHeader(h *authz.Header, toClient bool) {
 	}
 }
 
-// joinCookies makes one field of several, as their pairs are joined by semicolons and not, as Envoy joins fields, by commas.
+// joinCookies joins several cookie headers by semicolons. Envoy would join them by commas.
 func joinCookies(in authz.Headers) authz.Headers {
 	if in.Count("cookie") < 2 {
 		return in
@@ -288,7 +290,7 @@ func joinCookies(in authz.Headers) authz.Headers {
 	return append(rest, whole)
 }
 
-// headerName is the name in lower case. A pseudo header such as :path is a name too.
+// headerName returns the name in lower case. It takes pseudo headers such as :path too.
 func (r *reader) headerName(s string) string {
 	token := strings.TrimPrefix(s, ":")
 	valid := token != ""
@@ -301,7 +303,7 @@ func (r *reader) headerName(s string) string {
 	return strings.ToLower(s)
 }
 
-// isTokenByte reports whether c can stand in a header's name (RFC 9110, section 5.6.2).
+// isTokenByte reports whether a header's name may contain c (RFC 9110, section 5.6.2).
 func isTokenByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
@@ -323,7 +325,8 @@ func (r *reader) metadata(name string) map[string]any {
 	return m
 }
 
-// charge reads units by the name of the limit. Without the field the charge is nil, which is not the same as none.
+// charge reads units by the name of the limit. Without the field the charge is nil, which means the ordinary charge; an
+// empty object means no charge.
 func (r *reader) charge(name string) authz.Charge {
 	v := r.get(name)
 	if v == nil {
@@ -344,7 +347,7 @@ func (r *reader) charge(name string) authz.Charge {
 		}
 		units, ok := number.Int64()
 		if !ok || units < 0 {
-			r.fail("%s of %q is %s and not a whole number from 0", name, string(limit), number)
+			r.fail("%s of %q is %s, not a whole number from 0", name, string(limit), number)
 			return
 		}
 		out[string(limit)] = units

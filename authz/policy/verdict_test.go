@@ -17,7 +17,7 @@ func decision(t *testing.T, term string) (authz.Verdict, error) {
 	return verdictOf(ast.MustParseTerm(term).Value)
 }
 
-func TestVerdict(t *testing.T) {
+func TestVerdict_Fields(t *testing.T) {
 	body := "no\nmore"
 	tests := []struct {
 		name, term string
@@ -73,10 +73,10 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-func TestVerdictErrors(t *testing.T) {
+func TestVerdict_Errors(t *testing.T) {
 	tests := []struct{ term, want string }{
 		{`"x"`, "a decision must be a boolean or an object, not string"},
-		{`{"http_status": 200}`, "the decision lacks allowed"},
+		{`{"http_status": 200}`, "the decision has no allowed"},
 		{`{"allowed": 1}`, "allowed must be a boolean, not number"},
 		{`{"allowed": false, "http_status": "402"}`, "http_status must be a number, not string"},
 		{`{"allowed": false, "http_status": 199}`, "http_status 199 is not from 200 to 599"},
@@ -99,8 +99,8 @@ func TestVerdictErrors(t *testing.T) {
 		{`{"allowed": true, "headers": {"x:y": "a"}}`, `"x:y" is not a header name`},
 		{`{"allowed": true, "headers": {"x\r\ny": "a"}}`, `"x\r\ny" is not a header name`},
 		{`{"allowed": true, "headers": {"x": "a\r\nset-cookie: b"}}`, `the value of header "x" has a line break or a zero byte`},
-		{`{"allowed": true, "headers": {"Content-Length": "0"}}`, `header "content-length" is not the policy's to set`},
-		{`{"allowed": false, "headers": {"transfer-encoding": "chunked"}}`, `header "transfer-encoding" is not the policy's to set`},
+		{`{"allowed": true, "headers": {"Content-Length": "0"}}`, `a policy cannot set header "content-length"`},
+		{`{"allowed": false, "headers": {"transfer-encoding": "chunked"}}`, `a policy cannot set header "transfer-encoding"`},
 		{`{"allowed": true, "headers": {":path": "/a b"}}`, `the value "/a b" of header ":path" is not visible ASCII`},
 		{`{"allowed": true, "headers": {":path": "/café"}}`, `the value "/café" of header ":path" is not visible ASCII`},
 		{`{"allowed": true, "headers": {":path": "/a#b"}}`, `"/a#b" is not a path`},
@@ -108,9 +108,9 @@ func TestVerdictErrors(t *testing.T) {
 		{`{"allowed": true, "headers": {":protocol": "websocket"}}`, `":protocol" is not a header`},
 		{`{"allowed": false, "headers": {":path": "/x"}}`, `header ":path" cannot go to a client`},
 		{`{"allowed": true, "response_headers_to_add": {":status": "200"}}`, `":status" is not a header`},
-		{`{"allowed": true, "headers": {"x": "` + strings.Repeat("x", maxHeaders) + `"}}`, "headers take 49153 bytes: Envoy would refuse more than 49152"},
+		{`{"allowed": true, "headers": {"x": "` + strings.Repeat("x", maxHeaders) + `"}}`, "headers has 49153 bytes: Envoy would refuse more than 49152"},
 		{`{"allowed": true, "response_headers_to_add": {"x": [` + strings.Repeat(`"1",`, maxFields) + `"1"]}}`,
-			"response_headers_to_add are 65: Envoy would refuse more than 64 beside those that are there"},
+			"response_headers_to_add has 65 headers: Envoy would refuse more than 64 besides the ones of the request"},
 		{`{"allowed": true, "response_headers_to_add": 1}`, "response_headers_to_add must be an object or an array of objects, not number"},
 		{`{"allowed": true, "request_headers_to_remove": "x"}`, "request_headers_to_remove must be an array of strings, not string"},
 		{`{"allowed": true, "request_headers_to_remove": ["x y"]}`, `"x y" is not a header name`},
@@ -119,9 +119,9 @@ func TestVerdictErrors(t *testing.T) {
 		{`{"allowed": true, "query_parameters_to_remove": [1]}`, "an element of query_parameters_to_remove must be a string, not number"},
 		{`{"allowed": true, "dynamic_metadata": []}`, "dynamic_metadata must be an object, not array"},
 		{`{"allowed": true, "charge": 1}`, "charge must be an object, not number"},
-		{`{"allowed": true, "charge": {"calls": -1}}`, `charge of "calls" is -1 and not a whole number from 0`},
-		{`{"allowed": true, "charge": {"calls": 0.5}}`, `charge of "calls" is 0.5 and not a whole number from 0`},
-		{`{"allowed": true, "charge": {"calls": 9223372036854775808}}`, `charge of "calls" is 9223372036854775808 and not a whole number from 0`},
+		{`{"allowed": true, "charge": {"calls": -1}}`, `charge of "calls" is -1, not a whole number from 0`},
+		{`{"allowed": true, "charge": {"calls": 0.5}}`, `charge of "calls" is 0.5, not a whole number from 0`},
+		{`{"allowed": true, "charge": {"calls": 9223372036854775808}}`, `charge of "calls" is 9223372036854775808, not a whole number from 0`},
 		{`{"allowed": true, "charge": {"calls": "1"}}`, "charge must map names to numbers, not string to string"},
 	}
 	for _, tt := range tests {
@@ -138,8 +138,7 @@ func TestVerdictErrors(t *testing.T) {
 	}
 }
 
-// FuzzDecide has the request's body as the decision. The rule of the plugin's users, written down once more: only true
-// and an object that says so are an allow.
+// FuzzDecide takes the request's body as the decision. Only true, and an object with a true "allowed", allow.
 func FuzzDecide(f *testing.F) {
 	for _, seed := range []string{`true`, `false`, `{"allowed":true}`, `{"allowed":false,"http_status":402}`, `{"allowed":"true"}`,
 		`{"allowed":true,"headers":{"a":"b"}}`, `{"allowed":true,"headers":[{"a":["b"]}],"charge":{"x":1}}`, `[true]`, `null`, `1e999`,

@@ -8,15 +8,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 )
 
-// baseData is the data of one revision as OPA's evaluator reads it. It never changes, so it needs neither locks nor
-// real transactions: a check cannot wait for a reload, nor a reload for a check.
+// baseData is the data of one revision, as OPA's evaluator reads it. It never changes, so it needs no locks and no real
+// transactions: a check never waits for a reload, nor a reload for a check.
 type baseData struct {
 	storage.TriggersNotSupported
 	storage.PolicyNotSupported
 	storage.WritesNotSupported
 
-	root ast.Value
-	none error
+	root     ast.Value
+	notFound error
 }
 
 var _ storage.Store = (*baseData)(nil)
@@ -26,7 +26,7 @@ func newBaseData(root map[string]any) (*baseData, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &baseData{root: v, none: &storage.Error{Code: storage.NotFoundErr, Message: "there is no such data"}}, nil
+	return &baseData{root: v, notFound: &storage.Error{Code: storage.NotFoundErr, Message: "there is no such data"}}, nil
 }
 
 // Read returns the ast.Value at a path.
@@ -37,23 +37,23 @@ func (d *baseData) Read(_ context.Context, _ storage.Transaction, path storage.P
 		case ast.Object:
 			t := x.Get(ast.StringTerm(name))
 			if t == nil {
-				return nil, d.none
+				return nil, d.notFound
 			}
 			v = t.Value
 		case *ast.Array:
 			i, err := strconv.Atoi(name)
 			if err != nil || i < 0 || i >= x.Len() {
-				return nil, d.none
+				return nil, d.notFound
 			}
 			v = x.Elem(i).Value
 		default:
-			return nil, d.none
+			return nil, d.notFound
 		}
 	}
 	return v, nil
 }
 
-// NewTransaction returns the only transaction there is.
+// NewTransaction returns the same transaction for all.
 func (d *baseData) NewTransaction(context.Context, ...storage.TransactionParams) (storage.Transaction, error) {
 	return snapshot{}, nil
 }
@@ -64,13 +64,13 @@ func (d *baseData) Commit(context.Context, storage.Transaction) error { return n
 // Abort does nothing.
 func (d *baseData) Abort(context.Context, storage.Transaction) {}
 
-// Truncate is refused like every write.
+// Truncate fails like every write.
 func (d *baseData) Truncate(ctx context.Context, t storage.Transaction, _ storage.TransactionParams, _ storage.Iterator) error {
 	return d.Write(ctx, t, storage.RemoveOp, nil, nil)
 }
 
-// snapshot is the transaction of a store that never changes.
+// snapshot is the only transaction of a store that never changes.
 type snapshot struct{}
 
-// ID is the same for all.
+// ID is always 1.
 func (snapshot) ID() uint64 { return 1 }

@@ -122,7 +122,7 @@ func revision(files, query, profile string) string {
 	return shortSum(h)
 }
 
-// parseModules parses the files with rules, and says what is wrong with those that are none.
+// parseModules parses the *.rego files.
 func parseModules(files []file, version string) (map[string]*ast.Module, []Fault) {
 	modules := make(map[string]*ast.Module)
 	var faults []Fault
@@ -143,7 +143,7 @@ func parseModules(files []file, version string) (map[string]*ast.Module, []Fault
 
 func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
 	c := ast.NewCompiler().
-		WithDefaultRegoVersion(ast.RegoV1). // every module says its own
+		WithDefaultRegoVersion(ast.RegoV1). // every module names its own
 		WithStrict(o.Strict).
 		WithEnablePrintStatements(o.Print).
 		WithPathConflictsCheck(func(path []string) (bool, error) {
@@ -154,7 +154,7 @@ func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
 		if err != nil {
 			return nil, err
 		}
-		// An empty list of hosts: a schema that refers to the network must not make us go there.
+		// No hosts: a schema that refers to the network must not make the compiler fetch from it.
 		caps := ast.CapabilitiesForThisVersion()
 		caps.AllowNet = []string{}
 		c = c.WithCapabilities(caps).WithSchemas(schemas).WithUseTypeCheckAnnotations(true)
@@ -170,7 +170,7 @@ func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
 	return c, nil
 }
 
-// schemaSet makes a schema known both as that of the whole input and, for rules with annotations, as schema.input.
+// schemaSet registers a schema for the whole input and, for rules with annotations, as schema.input.
 func schemaSet(schema []byte) (*ast.SchemaSet, error) {
 	var v any
 	if err := util.UnmarshalJSON(schema, &v); err != nil {
@@ -182,7 +182,7 @@ func schemaSet(schema []byte) (*ast.SchemaSet, error) {
 	return set, nil
 }
 
-// queryRef reads a query in either of its forms.
+// queryRef parses a query in either form: envoy/authz/allow or data.envoy.authz.allow.
 func queryRef(query string) (ast.Ref, error) {
 	if query == "" {
 		query = DefaultQuery

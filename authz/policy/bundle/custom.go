@@ -6,20 +6,20 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// customDeny is the rule that the shipped policies ask operators' own rules by.
+// customDeny is the rule by which operators' own rules object. custom_rules.rego reads it.
 var customDeny = ast.MustParseRef("data.tollkeeper.custom.deny")
 
-// What the server and the shipped rules read as data, in data.tollkeeper.
+// The server and the shipped rules read these names in data.tollkeeper as data.
 var (
 	dataPackage = customDeny[:2]
 	dataOnly    = map[string]bool{"plans": true, "routes": true, "reasons": true, "precedence": true, "profile": true}
 )
 
-// customRulesPackage is the package of custom_rules.rego, which reads them. Its metadata says why the name is not that of the file.
+// customRulesPackage is the package of custom_rules.rego. The metadata there says why it has another name.
 var customRulesPackage = ast.MustParseRef("data.tollkeeper.hook")
 
-// customFaults says where an operator's rules have a form that the compiler would refuse with words about the shipped rule
-// that reads them, or with a place in one file of two.
+// customFaults finds rules of operators in a form that cannot work. The compiler would blame the shipped rule that reads
+// them, or name only one of two files.
 func customFaults(modules map[string]*ast.Module) []Fault {
 	var first *ast.Rule
 	var faults []Fault
@@ -27,7 +27,7 @@ func customFaults(modules map[string]*ast.Module) []Fault {
 		m := modules[name]
 		for _, r := range m.Rules {
 			if rule := r.Head.Ref()[0].Value.String(); m.Package.Path.Equal(dataPackage) && dataOnly[rule] {
-				faults = append(faults, formFault(r, rule+" is a rule here, and is read as data: write it into a .yaml or .json file"))
+				faults = append(faults, formFault(r, rule+" is a rule here but is read as data: move it to a .yaml or .json file"))
 			}
 		}
 		if !m.Package.Path.Equal(customDeny[:len(customDeny)-1]) {
@@ -37,7 +37,7 @@ func customFaults(modules map[string]*ast.Module) []Fault {
 			switch {
 			case !r.Head.Ref()[0].Equal(ast.VarTerm("deny")):
 			case len(r.Head.Args) > 0:
-				faults = append(faults, formFault(r, "deny is a function here, which is never called: write deny contains … if …"))
+				faults = append(faults, formFault(r, "deny is a function here, and no rule calls it: write deny contains … if …"))
 			case first == nil:
 				first = r
 			case formOf(r) != formOf(first):
@@ -49,7 +49,7 @@ func customFaults(modules map[string]*ast.Module) []Fault {
 	return faults
 }
 
-// formOf is how a rule is written. Rules of one name have to be of one form.
+// formOf returns the form of a rule. Rules of one name must have one form.
 func formOf(r *ast.Rule) string {
 	switch {
 	case r.Head.RuleKind() == ast.MultiValue:
@@ -64,7 +64,7 @@ func formFault(r *ast.Rule, text string) Fault {
 	return Fault{File: r.Location.File, Line: r.Location.Row, Column: r.Location.Col, Code: ast.TypeErr, Text: text}
 }
 
-// isShipped reports whether it is the shipped rules that decide, changed or not: those that ask operators' own.
+// isShipped reports whether the shipped rules decide, changed or not: they are the ones that ask operators' own rules.
 func isShipped(reached map[*ast.Rule]bool) bool {
 	for r := range reached {
 		if r.Module.Package.Path.Equal(customRulesPackage) {

@@ -14,13 +14,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
-// document is what one data file contributes to the base data.
+// document is the content of one data file.
 type document struct {
 	file string
 	root map[string]any
 }
 
-// mergeData merges the data files into one tree. Objects merge; anything else that two files define is a fault.
+// mergeData merges the data files into one tree. Objects merge. Anything else that two files define is a fault.
 func mergeData(files []file) (map[string]any, []Fault) {
 	merged := map[string]any{}
 	var docs []document
@@ -66,8 +66,8 @@ func parseData(f *file) (document, *Fault) {
 	return document{file: f.name, root: root}, nil
 }
 
-// merge puts the values of src into dst, which it owns. It stops at the first path that both define and returns it.
-// Objects of src are never put into dst themselves, so that later merges leave the documents as they were read.
+// merge copies the values of src into dst. It stops at the first path that both define, and returns it. It never puts an
+// object of src into dst, so that later merges do not change the documents.
 func merge(dst, src map[string]any, at []string) []string {
 	for _, k := range sortedKeys(src) {
 		v := src[k]
@@ -117,7 +117,7 @@ func lookup(v any, path []string) (any, bool) {
 	return v, true
 }
 
-// occupied reports whether data stands at a path, or something that is no object on the way to it.
+// occupied reports whether there is data at a path, or a value on the way to it that is not an object.
 func occupied(root map[string]any, path []string) bool {
 	for i := range path {
 		v, ok := lookup(root, path[:i+1])
@@ -131,7 +131,7 @@ func occupied(root map[string]any, path []string) bool {
 	return true
 }
 
-// setProfile overrides data.tollkeeper.profile.
+// setProfile sets data.tollkeeper.profile.
 func setProfile(root map[string]any, profile string) *Fault {
 	if profile == "" {
 		return nil
@@ -164,7 +164,7 @@ func dataFault(f *file, err error) Fault {
 		fault.Column = max(1, len(before)-1-bytes.LastIndexByte(before, '\n'))
 		return fault
 	}
-	// The YAML decoder tells the line only in its text.
+	// The YAML decoder names the line only in its text.
 	if m := regexp.MustCompile(`\bline (\d+)\b`).FindStringSubmatch(fault.Text); m != nil {
 		fault.Line, _ = strconv.Atoi(m[1])
 	}

@@ -20,14 +20,14 @@ const (
 
 // Fault is one reason why a policy cannot be loaded.
 type Fault struct {
-	File   string // as it was found; empty if the fault lies in no file
+	File   string // empty if the fault is in no file
 	Line   int    // from 1; 0 if unknown
 	Column int    // from 1; 0 if unknown
 	Code   string // for machines, such as rego_parse_error or data_conflict
 	Text   string // for people, on one line
 }
 
-// String is the fault in the form that editors understand: file:line:column: text.
+// String returns the fault in the form that editors understand: file:line:column: text.
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.File != "" {
@@ -48,7 +48,7 @@ func (f Fault) String() string {
 // LoadError says why a policy cannot be loaded. It has at least one fault.
 type LoadError struct{ Faults []Fault }
 
-// Error has one line for each fault.
+// Error returns one line for each fault.
 func (e *LoadError) Error() string {
 	lines := make([]string, len(e.Faults))
 	for i := range e.Faults {
@@ -57,14 +57,14 @@ func (e *LoadError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// loadError is a LoadError with a single fault.
+// loadError returns a LoadError with one fault.
 func loadError(code, file, format string, args ...any) *LoadError {
 	return &LoadError{Faults: []Fault{{File: file, Code: code, Text: oneLine(fmt.Sprintf(format, args...))}}}
 }
 
-// fileError is a LoadError about a file that cannot be read.
+// fileError returns a LoadError about a file that cannot be read.
 func fileError(name string, err error) *LoadError {
-	// The name stands in front of the text already.
+	// The fault names the file already.
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err
@@ -72,7 +72,7 @@ func fileError(name string, err error) *LoadError {
 	return loadError(faultFile, name, "%v", err)
 }
 
-// ErrorOf is a *LoadError with the faults in an error of OPA's compiler.
+// ErrorOf turns an error of OPA's compiler into a *LoadError.
 func ErrorOf(err error) error { return &LoadError{Faults: faultsOf(err)} }
 
 // faultsOf turns OPA's errors about modules into faults.
@@ -98,7 +98,7 @@ func faultOf(e *ast.Error) Fault {
 		f.File, f.Line, f.Column = e.Location.File, e.Location.Row, e.Location.Col
 	}
 	if e.Details == nil || e.Code == ast.ParseErr {
-		return f // the details of a syntax error only draw an arrow below the line
+		return f // the details of a syntax error only draw an arrow under the line
 	}
 	var details []string
 	for _, l := range e.Details.Lines() {

@@ -6,14 +6,13 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// RegoV0 is the version of the language that OPA read before its version 1.0: rules without "if" and "contains".
+// RegoV0 is the language of OPA before version 1.0: rules without "if" and "contains".
 const RegoV0 = "v0"
 
-// RegoVersions are what Options.RegoVersion may be.
+// RegoVersions are the valid values of Options.RegoVersion.
 var RegoVersions = []string{"", "v1", RegoV0}
 
-// parseModule reads a file in the version that is asked for. A file that is none of v0, as the shipped ones are not, is
-// read as v1 beside those that are.
+// parseModule parses a file in one version of the language. With v0 it also takes files in v1, such as the shipped ones.
 func parseModule(f *file, version string) (*ast.Module, error) {
 	if version != RegoV0 {
 		return parseAs(f, ast.RegoV1)
@@ -32,7 +31,7 @@ func parseAs(f *file, version ast.RegoVersion) (*ast.Module, error) {
 	return ast.ParseModuleWithOpts(f.name, string(f.bytes), ast.ParserOptions{RegoVersion: version, ProcessAnnotation: true})
 }
 
-// hintV0 says of the first fault in each file that v0 would take what it is about, where that is so.
+// hintV0 adds a hint to the first fault of every file that is written in v0.
 func hintV0(faults []Fault, files []file, version string) []Fault {
 	if version == RegoV0 {
 		return faults
@@ -48,7 +47,7 @@ func hintV0(faults []Fault, files []file, version string) []Fault {
 	return faults
 }
 
-// isV0 reports whether a file is rules in v0 and not in v1.
+// isV0 reports whether a file is valid in v0 but not in v1.
 func isV0(f *file) bool {
 	m, err := parseAs(f, ast.RegoV0)
 	if err != nil {

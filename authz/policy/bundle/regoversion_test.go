@@ -38,8 +38,8 @@ func TestRegoVersion_V0(t *testing.T) {
 	}
 }
 
-// TestRegoVersion_IsNamedWhereItIsTheFault says so once a file, and not of what is wrong in both versions.
-func TestRegoVersion_IsNamedWhereItIsTheFault(t *testing.T) {
+// TestRegoVersion_Hint expects one hint a file, and none for what is wrong in both versions.
+func TestRegoVersion_Hint(t *testing.T) {
 	const hint = "set policy.rego_version to v0"
 	for name, c := range map[string]struct {
 		text string

@@ -15,18 +15,18 @@ import (
 	"strings"
 )
 
-// maxDepth bounds how deep directories are read, so that a symbolic link to a parent ends in an error.
+// maxDepth bounds how deep directories nest, so that a symbolic link to a parent is an error.
 const maxDepth = 32
 
-// Source is where a policy's files are. The zero value is nowhere.
+// Source is where a policy's files are. The zero value has no files.
 //
-// Directories are read with everything below them: *.rego files hold policies, *.json, *.yaml and *.yml files hold
-// data, other files are passed over, as is every name that begins with a dot, because Kubernetes keeps the previous
-// and the next version of a mounted volume under such names. Symbolic links are followed.
+// A source reads directories with everything below them. Files named *.rego hold rules; *.json, *.yaml and *.yml hold
+// data. It skips other files, and every name that begins with a dot: under such names Kubernetes keeps the previous and
+// the next version of a mounted volume. It follows symbolic links.
 type Source struct {
 	fsys  fs.FS // nil for the disk
 	paths []string
-	held  []file // what was read, in place of both
+	held  []file // the files, if they were read already
 }
 
 // Disk is a source of files and directories on disk.
@@ -40,7 +40,7 @@ func FS(fsys fs.FS, paths ...string) Source {
 	return Source{fsys: fsys, paths: slices.Clone(paths)}
 }
 
-// Fingerprint identifies the content of all files that Load would read. It changes whenever a file is added, removed,
+// Fingerprint identifies the content of all files that Compile would read. It changes whenever a file is added, removed,
 // renamed or edited, whatever its time stamp says. It fails if a file cannot be read.
 func (s Source) Fingerprint() (string, error) {
 	files, err := s.read(false)
@@ -50,7 +50,8 @@ func (s Source) Fingerprint() (string, error) {
 	return fingerprint(files), nil
 }
 
-// Hold reads the source now. What it returns stays as it is, whatever becomes of the files; the tests are not in it.
+// Hold reads the source now. The source that it returns keeps the content, whatever happens to the files. It has no
+// tests.
 func (s Source) Hold() (Source, error) {
 	files, err := s.read(false)
 	if err != nil {
@@ -59,14 +60,14 @@ func (s Source) Hold() (Source, error) {
 	return Source{held: files}, nil
 }
 
-// packed is a file as Pack writes it.
+// packed is a file in the format of Pack.
 type packed struct {
 	Name  string   `json:"name"`
 	Dir   []string `json:"dir,omitempty"`
 	Bytes []byte   `json:"bytes"`
 }
 
-// Pack is the content of the source, for Unpack.
+// Pack returns the content of the source, for Unpack.
 func (s Source) Pack() ([]byte, error) {
 	files, err := s.read(false)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s Source) Pack() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// Unpack returns the source that was packed, as Hold would have.
+// Unpack returns a source that Pack packed. It keeps the content, as after Hold.
 func Unpack(raw []byte) (Source, error) {
 	var list []packed
 	if err := json.Unmarshal(raw, &list); err != nil {
@@ -94,14 +95,14 @@ func Unpack(raw []byte) (Source, error) {
 
 // file is one file of a source, with its content.
 type file struct {
-	name  string   // as it is shown to people
-	dir   []string // the directories between the path that was asked for and the file: where data is put
+	name  string   // as people see it
+	dir   []string // the directories between the path of the source and the file; its data goes below these names
 	bytes []byte
 }
 
 func (f *file) isRego() bool { return path.Ext(f.name) == ".rego" }
 
-// read returns the files of s sorted by name, with those of tests (*_test.rego) or without.
+// read returns the files of s sorted by name, with or without tests (*_test.rego).
 func (s Source) read(tests bool) ([]file, error) {
 	if s.held != nil {
 		return s.held, nil
@@ -141,7 +142,7 @@ func (w *walker) root(name string) error {
 	return w.file(name, nil)
 }
 
-// directory reads what is below a directory.
+// directory reads everything below a directory.
 func (w *walker) directory(name string, dir []string) error {
 	if len(dir) > maxDepth {
 		return loadError(faultFile, name, "more than %d directories deep", maxDepth)
@@ -155,7 +156,7 @@ func (w *walker) directory(name string, dir []string) error {
 			continue
 		}
 		full := w.join(name, e.Name())
-		info, err := w.stat(full) // follows symbolic links, which the entry does not
+		info, err := w.stat(full) // follows symbolic links; the entry does not
 		switch {
 		case err != nil:
 			err = fileError(full, err)
@@ -213,7 +214,7 @@ func (w *walker) join(dir, name string) string {
 	return filepath.Join(dir, name)
 }
 
-// known reports whether a file of that name is read.
+// known reports whether a source reads files of that name.
 func known(name string) bool {
 	switch path.Ext(name) {
 	case ".rego", ".json", ".yaml", ".yml":
@@ -231,8 +232,8 @@ func fingerprint(files []file) string {
 	return shortSum(h)
 }
 
-// writeField hashes s with its length, so that no two lists of fields look alike.
+// writeField hashes s with its length, so that no two lists of fields have the same bytes.
 func writeField(h hash.Hash, s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
 
-// shortSum is enough of a hash to tell revisions apart, and short enough to read aloud.
+// shortSum is enough of a hash to tell revisions apart, and short enough for people to read out.
 func shortSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:8]) }

@@ -14,42 +14,42 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/lineage"
 )
 
-// testTimeout is how long one rule of a test may take.
+// testTimeout bounds how long one test rule may run.
 const testTimeout = 30 * time.Second
 
-// TestResult is what came out of one test rule.
+// TestResult is the result of one test rule.
 type TestResult struct {
 	Package string // such as data.tollkeeper.key_test
 	Name    string // such as test_expired_key_is_denied
 	File    string
 	Line    int
-	// Skipped reports that the rule's name begins with todo_test_.
+	// Skipped is true if the rule's name begins with todo_test_.
 	Skipped bool
-	// Failed reports that the rule was false or undefined.
+	// Failed is true if the rule was false or undefined.
 	Failed bool
-	// Err is why the rule could not be evaluated, nil if it could.
+	// Err says why the rule could not be evaluated.
 	Err      error
 	Duration time.Duration
-	// Cases are the failed cases of a test with several, each as the path of names that leads to it.
+	// Cases are the failed cases of a test with several cases, each as the path of names that leads to it.
 	Cases []string
 	// Trace shows the expressions that failed, for a test that did not pass.
 	Trace string
-	// Output is what the rule printed.
+	// Output holds what the rule printed.
 	Output string
 }
 
-// Passed reports whether the test ran and held.
+// Passed reports whether the test ran and passed.
 func (r *TestResult) Passed() bool { return !r.Failed && !r.Skipped && r.Err == nil }
 
-// Test runs the rules whose names begin with test_ in all files of src, those named *_test.rego included, as opa test
-// does. The results are sorted by file and line. The error is a *LoadError or ctx's error; a test that fails is no
-// error. The version is that of Options.
-func Test(ctx context.Context, src Source, version string) ([]TestResult, error) {
+// Test runs the rules whose names begin with test_ in all files of src, *_test.rego too, as opa test does. The results are
+// sorted by file and line. The error is a *LoadError or ctx's error; a failed test is not an error. regoVersion is as in
+// Options.
+func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, error) {
 	files, err := src.read(true)
 	if err != nil {
 		return nil, err
 	}
-	modules, faults := parseModules(files, version)
+	modules, faults := parseModules(files, regoVersion)
 	base, more := mergeData(files)
 	if faults = append(append(faults, more...), customFaults(modules)...); len(faults) > 0 {
 		return nil, &LoadError{Faults: faults}
@@ -76,13 +76,13 @@ func Test(ctx context.Context, src Source, version string) ([]TestResult, error)
 	return out, nil
 }
 
-// suite is a set of modules with tests in it.
+// suite is a set of modules with tests.
 type suite struct {
 	modules map[string]*ast.Module
 	store   *baseData
 }
 
-// run runs the tests whose full name matches filter, or all if it is empty.
+// run runs the tests whose full names match filter, or all if filter is empty.
 func (s *suite) run(ctx context.Context, filter string, trace bool) ([]*tester.Result, error) {
 	results, err := tester.NewRunner().
 		SetStore(s.store).
@@ -101,7 +101,8 @@ func (s *suite) run(ctx context.Context, filter string, trace bool) ([]*tester.R
 	return out, ctx.Err()
 }
 
-// addTraces runs the tests that did not pass once more: tracing makes a test many times slower, and most pass.
+// addTraces runs the tests that did not pass once more, with a trace. A trace makes a test many times slower, and most
+// tests pass.
 func (s *suite) addTraces(ctx context.Context, results []*tester.Result) error {
 	broken := make(map[string]*tester.Result)
 	var patterns []string

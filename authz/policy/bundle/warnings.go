@@ -16,18 +16,18 @@ const (
 	warnData    = "unasked_data"
 )
 
-// unasked finds rules that take no part in any decision and look as if they were meant to: a misspelt package, a
-// package beside the query, a rule beside those that are asked for. Libraries of which only some rules are used, tests,
-// and packages that hold nothing but constants are left alone.
-type unasked struct {
+// usage finds rules that no decision uses, though they look as if one should: a misspelt package, a package beside the
+// query, a rule beside those in use. It says nothing about libraries that are used in part, about tests, and about
+// packages of constants.
+type usage struct {
 	query   ast.Ref
 	reached map[*ast.Rule]bool
-	asked   map[string]ast.Ref // what the rules that are reached ask for, as far as it is constant
-	there   map[string]bool    // the names of all rules
-	base    map[string]any
+	refs    map[string]ast.Ref // references of the reached rules into data, as far as they are constant
+	defined map[string]bool    // the names of all rules
+	data    map[string]any
 }
 
-// reachedFrom are the rules that the query may ask for, the branches of an else among them.
+// reachedFrom returns the rules that the query may use, and the branches of their else.
 func reachedFrom(c *ast.Compiler, query ast.Ref) map[*ast.Rule]bool {
 	reached := make(map[*ast.Rule]bool)
 	var visit func(r *ast.Rule)
@@ -45,17 +45,17 @@ func reachedFrom(c *ast.Compiler, query ast.Ref) map[*ast.Rule]bool {
 	return reached
 }
 
-// warningsOf says what is probably not meant, sorted by place.
-func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, base map[string]any) []Fault {
-	u := &unasked{query: query, reached: reached, base: base, asked: make(map[string]ast.Ref), there: make(map[string]bool)}
+// warningsOf returns the warnings about a compiled policy, sorted by package.
+func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, data map[string]any) []Fault {
+	u := &usage{query: query, reached: reached, data: data, refs: make(map[string]ast.Ref), defined: make(map[string]bool)}
 	for r := range reached {
-		u.note(r)
+		u.addRefs(r)
 	}
 	packages := make(map[string][]*ast.Rule)
 	for _, name := range sortedKeys(c.Modules) {
 		m := c.Modules[name]
 		for _, r := range m.Rules {
-			u.there[nameOf(r).String()] = true
+			u.defined[nameOf(r).String()] = true
 		}
 		path := m.Package.Path.String()
 		packages[path] = append(packages[path], m.Rules...)
@@ -67,12 +67,12 @@ func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, base
 	return append(out, u.inData()...)
 }
 
-// note notes what a rule asks for.
-func (u *unasked) note(r *ast.Rule) {
+// addRefs adds the references of a rule.
+func (u *usage) addRefs(r *ast.Rule) {
 	visit := func(t *ast.Term) bool {
 		if ref, ok := t.Value.(ast.Ref); ok && ref.HasPrefix(ast.DefaultRootRef) {
 			ref = ref.ConstantPrefix()
-			u.asked[ref.String()] = ref
+			u.refs[ref.String()] = ref
 		}
 		return false
 	}
@@ -80,18 +80,18 @@ func (u *unasked) note(r *ast.Rule) {
 	ast.WalkTerms(r.Body, visit)
 }
 
-// inPackage says which rules of one package are not asked for.
-func (u *unasked) inPackage(rules []*ast.Rule) []Fault {
+// inPackage warns about the rules of one package.
+func (u *usage) inPackage(rules []*ast.Rule) []Fault {
 	if len(rules) == 0 || ofTests(rules[0].Module.Package.Path) {
 		return nil
 	}
 	path := rules[0].Module.Package.Path
-	if !slices.ContainsFunc(rules, u.isReached) && !u.asks(path) {
+	if !slices.ContainsFunc(rules, u.isReached) && !u.uses(path) {
 		near := u.near(path)
 		if near == "" && !slices.ContainsFunc(rules, func(r *ast.Rule) bool { return !isConstant(r) }) {
 			return nil
 		}
-		text := fmt.Sprintf("package %s is not asked for by %s: its rules decide nothing", inWords(path), u.query)
+		text := fmt.Sprintf("package %s is not used by %s: its rules decide nothing", inWords(path), u.query)
 		if near != "" {
 			text += ": did you mean package " + near + "?"
 		}
@@ -113,8 +113,8 @@ func (u *unasked) inPackage(rules []*ast.Rule) []Fault {
 	return out
 }
 
-// rule says that a rule is not asked for, nil where it may be a library's.
-func (u *unasked) rule(r *ast.Rule, path, name ast.Ref) *Fault {
+// rule warns about a rule that is not used. It returns nil if the rule may belong to a library.
+func (u *usage) rule(r *ast.Rule, path, name ast.Ref) *Fault {
 	last := strings.Trim(name[len(name)-1].Value.String(), `"`)
 	if strings.HasPrefix(last, "test_") || strings.HasPrefix(last, "todo_test_") {
 		return nil
@@ -123,22 +123,22 @@ func (u *unasked) rule(r *ast.Rule, path, name ast.Ref) *Fault {
 	if near == "" && !u.query.HasPrefix(path) && !customDeny.HasPrefix(path) {
 		return nil
 	}
-	text := fmt.Sprintf("rule %s of package %s is not asked for by %s: it decides nothing", last, inWords(path), u.query)
+	text := fmt.Sprintf("rule %s of package %s is not used by %s: it decides nothing", last, inWords(path), u.query)
 	switch {
 	case near != "":
 		text += ": did you mean " + near + "?"
 	case customDeny.HasPrefix(path):
-		text += ": the shipped policies ask for deny only"
+		text += ": the shipped policies read only deny"
 	}
 	at := r.Location
 	return &Fault{File: at.File, Line: at.Row, Column: at.Col, Code: warnRule, Text: text}
 }
 
-func (u *unasked) isReached(r *ast.Rule) bool { return u.reached[r] }
+func (u *usage) isReached(r *ast.Rule) bool { return u.reached[r] }
 
-// asks reports whether something in that package is asked for, whether it is there or not.
-func (u *unasked) asks(path ast.Ref) bool {
-	for _, ref := range u.asked {
+// uses reports whether a reached rule refers into that package, whether the package exists or not.
+func (u *usage) uses(path ast.Ref) bool {
+	for _, ref := range u.refs {
 		if ref.HasPrefix(path) {
 			return true
 		}
@@ -146,11 +146,12 @@ func (u *unasked) asks(path ast.Ref) bool {
 	return u.query.HasPrefix(path)
 }
 
-// near is a name that is asked for, is not there, and differs from this one by a letter or two: "" if there is none.
-func (u *unasked) near(name ast.Ref) string {
-	for _, asked := range sortedKeys(u.asked) {
-		ref := u.asked[asked]
-		if len(ref) < len(name) || u.isThere(ref) {
+// near finds a name that a reached rule refers to, that is not defined, and that differs from this one by a letter or two.
+// It returns "" if there is none.
+func (u *usage) near(name ast.Ref) string {
+	for _, key := range sortedKeys(u.refs) {
+		ref := u.refs[key]
+		if len(ref) < len(name) || u.isDefined(ref) {
 			continue
 		}
 		if start := ref[:len(name)]; alike(start, name) {
@@ -160,46 +161,53 @@ func (u *unasked) near(name ast.Ref) string {
 	return ""
 }
 
-// isThere reports whether rules or data stand where a reference points.
-func (u *unasked) isThere(ref ast.Ref) bool {
+// isDefined reports whether there are rules or data where a reference points.
+func (u *usage) isDefined(ref ast.Ref) bool {
 	path := make([]string, 0, len(ref))
 	for i := 1; i < len(ref); i++ {
 		s, ok := ref[i].Value.(ast.String)
-		if u.there[ref[:i+1].String()] || !ok {
+		if u.defined[ref[:i+1].String()] || !ok {
 			return true
 		}
 		path = append(path, string(s))
 	}
-	_, ok := lookup(u.base, path)
+	_, ok := lookup(u.data, path)
 	return ok
 }
 
-// inData says which data has a name that is nearly one that is asked for.
-func (u *unasked) inData() []Fault {
+// inData warns about data whose name is nearly one that a rule refers to.
+func (u *usage) inData() []Fault {
 	var out []Fault
-	for _, asked := range sortedKeys(u.asked) {
-		ref := u.asked[asked]
-		if u.isThere(ref) {
-			continue
-		}
-		here := ast.Ref{ast.DefaultRootDocument}
-		var at any = u.base
-		for _, part := range ref[1:] {
-			names, _ := at.(map[string]any)
-			next, ok := names[string(part.Value.(ast.String))]
-			if !ok {
-				for _, name := range sortedKeys(names) {
-					given, want := here.Append(ast.StringTerm(name)), here.Append(part)
-					if alike(given, want) && !u.asks(given) {
-						out = append(out, Fault{Code: warnData, Text: fmt.Sprintf("%s is not asked for by %s: did you mean %s?", given, u.query, want)})
-					}
-				}
-				break
-			}
-			here, at = here.Append(part), next
+	for _, key := range sortedKeys(u.refs) {
+		if ref := u.refs[key]; !u.isDefined(ref) {
+			out = append(out, u.nearData(ref)...)
 		}
 	}
 	return slices.Compact(out)
+}
+
+// nearData follows a reference into the data as far as it leads, and warns about the names there that are nearly the
+// next part of it.
+func (u *usage) nearData(ref ast.Ref) []Fault {
+	var out []Fault
+	here := ast.Ref{ast.DefaultRootDocument}
+	var at any = u.data
+	for _, part := range ref[1:] {
+		names, _ := at.(map[string]any)
+		next, ok := names[string(part.Value.(ast.String))]
+		if ok {
+			here, at = here.Append(part), next
+			continue
+		}
+		for _, name := range sortedKeys(names) {
+			given, want := here.Append(ast.StringTerm(name)), here.Append(part)
+			if alike(given, want) && !u.uses(given) {
+				out = append(out, Fault{Code: warnData, Text: fmt.Sprintf("%s is not used by %s: did you mean %s?", given, u.query, want)})
+			}
+		}
+		break
+	}
+	return out
 }
 
 // alike reports whether two names of equal length differ in one part, by a letter or two.
@@ -218,22 +226,22 @@ func alike(a, b ast.Ref) bool {
 	return different == 1
 }
 
-// nameOf is the name of a rule without what is variable in it.
+// nameOf is the name of a rule, without the variable part.
 func nameOf(r *ast.Rule) ast.Ref {
 	path := r.Module.Package.Path
 	return path.Append(ast.StringTerm(r.Head.Ref()[0].Value.String()))
 }
 
-// inWords is a path without the leading data.
+// inWords writes a path without the leading data.
 func inWords(path ast.Ref) string { return strings.TrimPrefix(path.String(), "data.") }
 
-// isConstant reports whether a rule is a value that is written out.
+// isConstant reports whether a rule only names a constant value.
 func isConstant(r *ast.Rule) bool {
 	return len(r.Head.Args) == 0 && r.Else == nil && r.Head.Value != nil && r.Head.Value.IsGround() &&
 		r.Body.Equal(ast.NewBody(ast.NewExpr(ast.BooleanTerm(true))))
 }
 
-// ofTests reports whether a package is one of tests, or of what tests share.
+// ofTests reports whether a package holds tests, or fixtures for tests.
 func ofTests(path ast.Ref) bool {
 	for _, part := range path[1:] {
 		s, _ := part.Value.(ast.String)

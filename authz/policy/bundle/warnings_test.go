@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// asksCustomRules asks an operator's rules as the shipped policies do, and data that need not be there.
+// asksCustomRules asks an operator's rules as the shipped policies do, and reads data that may be missing.
 const asksCustomRules = `package envoy.authz
 
 import data.lib.net
@@ -34,20 +34,20 @@ outside(id) if not inside(id)
 is_set := true
 `
 
-func TestWarnings_NameWhatNothingAsksFor(t *testing.T) {
+func TestWarnings_NameWhatNoDecisionUses(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, want string }{
-		"a misspelt package":        {"c.rego", "package tollkeper.custom\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package tollkeper.custom is not asked for by data.envoy.authz.allow: its rules decide nothing: did you mean package tollkeeper.custom?"},
+		"a misspelt package":        {"c.rego", "package tollkeper.custom\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package tollkeper.custom is not used by data.envoy.authz.allow: its rules decide nothing: did you mean package tollkeeper.custom?"},
 		"a misspelt last part":      {"c.rego", "package tollkeeper.costum\n\ndeny contains 1 if input.key.id == \"x\"", "did you mean package tollkeeper.custom?"},
 		"a misspelt constant":       {"c.rego", "package tollkeeper.custm\n\ndeny := {1}", "did you mean package tollkeeper.custom?"},
-		"a misspelt rule":           {"c.rego", "package tollkeeper.custom\n\ndenny contains 1 if input.key.id == \"x\"", "c.rego:3:1: rule denny of package tollkeeper.custom is not asked for by data.envoy.authz.allow: it decides nothing: did you mean tollkeeper.custom.deny?"},
-		"an allow":                  {"c.rego", "package tollkeeper.custom\n\nallow if input.key.id == \"x\"\n\ndeny contains 1 if input.key.id == \"y\"", "c.rego:3:1: rule allow of package tollkeeper.custom is not asked for by data.envoy.authz.allow: it decides nothing: the shipped policies ask for deny only"},
-		"a package beside":          {"c.rego", "package acme.rules\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package acme.rules is not asked for by data.envoy.authz.allow: its rules decide nothing"},
-		"a rule beside the query":   {"c.rego", "package envoy.authz\n\nheaders := {} if input.key.id == \"x\"", "c.rego:3:1: rule headers of package envoy.authz is not asked for"},
-		"data with a misspelt name": {"c.yaml", "tollkeeper: {enviroment: live}", "data.tollkeeper.enviroment is not asked for by data.envoy.authz.allow: did you mean data.tollkeeper.environment?"},
+		"a misspelt rule":           {"c.rego", "package tollkeeper.custom\n\ndenny contains 1 if input.key.id == \"x\"", "c.rego:3:1: rule denny of package tollkeeper.custom is not used by data.envoy.authz.allow: it decides nothing: did you mean tollkeeper.custom.deny?"},
+		"an allow":                  {"c.rego", "package tollkeeper.custom\n\nallow if input.key.id == \"x\"\n\ndeny contains 1 if input.key.id == \"y\"", "c.rego:3:1: rule allow of package tollkeeper.custom is not used by data.envoy.authz.allow: it decides nothing: the shipped policies read only deny"},
+		"a package beside":          {"c.rego", "package acme.rules\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package acme.rules is not used by data.envoy.authz.allow: its rules decide nothing"},
+		"a rule beside the query":   {"c.rego", "package envoy.authz\n\nheaders := {} if input.key.id == \"x\"", "c.rego:3:1: rule headers of package envoy.authz is not used"},
+		"data with a misspelt name": {"c.yaml", "tollkeeper: {enviroment: live}", "data.tollkeeper.enviroment is not used by data.envoy.authz.allow: did you mean data.tollkeeper.environment?"},
 		"data of a misspelt root":   {"c.yaml", "tolkeeper: {environment: live}", "did you mean data.tollkeeper?"},
 	} {
 		p := mustCompile(t, files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, c.file, c.text), Options{})
-		// The misspelt root is only seen where the right one is not there: a rule in it is enough to be there.
+		// The misspelt root is only seen if the right one does not exist, and any rule in it makes it exist.
 		if name == "data of a misspelt root" {
 			p = mustCompile(t, files("a.rego", "package envoy.authz\n\nallow if data.tollkeeper.environment == \"live\"", c.file, c.text), Options{})
 		}
@@ -74,19 +74,19 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 			t.Errorf("%s: %v", name, w)
 		}
 	}
-	// Whoever asks a whole package asks for all that is in it.
+	// A query for a whole package uses all its rules.
 	if w := mustCompile(t, files("a.rego", "package acme\n\nallow := true\n\nbody := \"x\""), Options{Query: "acme"}).Warnings; len(w) > 0 {
 		t.Errorf("a package as the query: %v", w)
 	}
 }
 
-func TestCustomDeny_FormsThatCannotBeReadAreFaultsOfTheirFile(t *testing.T) {
+func TestCustomRules_UnusableFormsAreFaults(t *testing.T) {
 	_, err := Compile(t.Context(), files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
-	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here, and is read as data: write it into a .yaml or .json file" {
+	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here but is read as data: move it to a .yaml or .json file" {
 		t.Errorf("plans as a rule: %v", err)
 	}
 	for rules, want := range map[string]string{
-		"deny(x) if x == 1": "c.rego:3:1: deny is a function here, which is never called: write deny contains … if …",
+		"deny(x) if x == 1": "c.rego:3:1: deny is a function here, and no rule calls it: write deny contains … if …",
 		"deny contains 1 if input.key.id == \"x\"\n\ndeny if input.key.id == \"y\"": "c.rego:5:1: deny is written as \"deny := …\" here and as \"deny contains …\" in c.rego:3: write all of them with contains",
 		"deny contains x if input.key.id == y":                                      "c.rego:3:",
 	} {

@@ -5,28 +5,28 @@ import (
 	"time"
 )
 
-// DefaultPollInterval is how often a Watcher looks at its files unless it is told otherwise.
+// DefaultPollInterval is how often a Watcher reads its files by default.
 const DefaultPollInterval = 2 * time.Second
 
-// Watcher notices that the files of a source changed. It compares their content at intervals, which works on every
-// file system, network mounts and Kubernetes volumes included. Create one with NewWatcher.
+// Watcher notices changes of a source's files. It compares their content at intervals, which works on every file system,
+// on network mounts and Kubernetes volumes too. Create one with NewWatcher.
 type Watcher struct {
 	source   Source
 	interval time.Duration
 	changed  func(context.Context, Source)
 	poke     chan struct{}
 
-	// Run's own:
-	loaded  string // the fingerprint that changed was last called for
-	pending string // another fingerprint, if the last poll saw one
+	// Only Run uses these:
+	loaded  string // the fingerprint of the last call of changed
+	pending string // the fingerprint of the last poll, if it was another one
 }
 
-// NewWatcher returns a watcher that compares src with the fingerprint of what is loaded (see Policy.Fingerprint; empty
-// if nothing is) every interval, or every DefaultPollInterval if that is not positive.
+// NewWatcher returns a watcher that compares src with the fingerprint of the loaded files (see Bundle.Fingerprint; empty
+// if none are loaded) every interval, or every DefaultPollInterval if interval is not positive.
 //
-// It calls changed when the fingerprint differs and was the same in two polls in a row, so that files that are being
-// written are left alone until they are complete. changed is also called for files that became unreadable. It is not
-// called again for the same content: what cannot be loaded today will not load in two seconds.
+// It calls changed once a new fingerprint is the same in two polls in a row, so that it does not read files that are
+// still being written. It also calls changed for files that became unreadable. It does not call again for the same
+// content: files that did not load will not load two seconds later.
 func NewWatcher(src Source, interval time.Duration, loaded string, changed func(context.Context, Source)) *Watcher {
 	if interval <= 0 {
 		interval = DefaultPollInterval
@@ -34,17 +34,17 @@ func NewWatcher(src Source, interval time.Duration, loaded string, changed func(
 	return &Watcher{source: src, interval: interval, changed: changed, poke: make(chan struct{}, 1), loaded: loaded}
 }
 
-// Poke makes Run call back at once, whether something changed or not. It never blocks, and several pokes in a row may
-// become one call. It may be called from any goroutine, before Run too.
+// Poke makes Run call changed at once, even without a change. It never blocks, and several pokes in a row may cause one
+// call. Any goroutine may call it, before Run too.
 func (w *Watcher) Poke() {
 	select {
 	case w.poke <- struct{}{}:
-	default: // one is waiting already
+	default: // a poke is waiting already
 	}
 }
 
-// Run watches until ctx ends. It calls back on its own goroutine, so never twice at the same time, and returns after
-// the last call has. It must be called once.
+// Run watches until ctx ends. It calls changed on its own goroutine, so never twice at the same time, and returns after
+// the last call has returned. Call it once.
 func (w *Watcher) Run(ctx context.Context) {
 	ticker := time.NewTicker(w.interval)
 	defer ticker.Stop()
@@ -76,7 +76,7 @@ func (w *Watcher) reload(ctx context.Context, now string) {
 	w.changed(ctx, w.source)
 }
 
-// look is the fingerprint now. Files that cannot be read have one too, by what is wrong with them.
+// look returns the fingerprint now. For files that cannot be read it is made from the error.
 func (w *Watcher) look() string {
 	f, err := w.source.Fingerprint()
 	if err != nil {

@@ -19,7 +19,7 @@ type rig struct {
 	calls   atomic.Int32
 }
 
-// watch runs f beside a watcher that polls every second, on files that are loaded already.
+// watch runs f beside a watcher that polls every second, on loaded files.
 func watch(t *testing.T, f func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func (r *rig) want(calls int) {
 	}
 }
 
-// poll lets one poll pass and says how many calls there must have been by now.
+// poll lets one poll pass, and checks the number of calls so far.
 func (r *rig) poll(calls int) {
 	r.t.Helper()
 	time.Sleep(time.Second)
@@ -63,7 +63,7 @@ func (r *rig) poll(calls int) {
 	r.want(calls)
 }
 
-func TestWatcherWaitsForQuiet(t *testing.T) {
+func TestWatcher_WaitsForQuiet(t *testing.T) {
 	watch(t, func(r *rig) {
 		r.poll(0)
 		r.write("p.rego", allowAll+"# one")
@@ -75,7 +75,7 @@ func TestWatcherWaitsForQuiet(t *testing.T) {
 	})
 }
 
-func TestWatcherForgetsAChangeThatWasUndone(t *testing.T) {
+func TestWatcher_ForgetsAnUndoneChange(t *testing.T) {
 	watch(t, func(r *rig) {
 		r.write("p.rego", "package other")
 		r.poll(0)
@@ -87,7 +87,7 @@ func TestWatcherForgetsAChangeThatWasUndone(t *testing.T) {
 	})
 }
 
-func TestWatcherSeesFilesComeAndGo(t *testing.T) {
+func TestWatcher_SeesFilesComeAndGo(t *testing.T) {
 	watch(t, func(r *rig) {
 		r.write("d.json", "{}")
 		r.poll(0)
@@ -104,7 +104,7 @@ func TestWatcherSeesFilesComeAndGo(t *testing.T) {
 	})
 }
 
-func TestWatcherPoke(t *testing.T) {
+func TestWatcher_Poke(t *testing.T) {
 	watch(t, func(r *rig) {
 		r.watcher.Poke()
 		synctest.Wait()
@@ -121,7 +121,7 @@ func TestWatcherPoke(t *testing.T) {
 	})
 }
 
-func TestWatcherReportsUnreadableFiles(t *testing.T) {
+func TestWatcher_ReportsUnreadableFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		w := NewWatcher(Disk("/nowhere/at/all"), 0, "", func(context.Context, Source) { calls++ })
