@@ -68,7 +68,7 @@ func TestKeySet_ImportFile(t *testing.T) {
 }
 
 func TestQuestion_Renew(t *testing.T) {
-	questions, err := newQuestions()
+	requests, err := newWireRequests()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestQuestion_Renew(t *testing.T) {
 	l := loadOf(newKeySet(20), 20)
 	ids, ports := make(map[string]bool), make(map[uint32]bool)
 	for i := range 1000 {
-		q := questions[i%len(questions)]
+		q := requests[i%len(requests)]
 		now := time.Unix(1_700_000_000+int64(i), rnd.Int64N(1e9))
 		key := l.next(nil, rnd)
 		q.renew(rnd, now, key)
@@ -103,7 +103,7 @@ func TestQuestion_Renew(t *testing.T) {
 		}
 	}
 	if len(ids) != 1000 || len(ports) < 900 {
-		t.Errorf("%d ids and %d ports in 1000 questions", len(ids), len(ports))
+		t.Errorf("%d ids and %d ports in 1000 requests", len(ids), len(ports))
 	}
 }
 
@@ -125,7 +125,7 @@ func TestAnswer_Judge(t *testing.T) {
 		}
 	}
 	if new(answer).judge([]byte{0xff}) == nil {
-		t.Error("garbage is an allow")
+		t.Error("garbage counts as an allow")
 	}
 	for reason, tc := range map[string]struct {
 		resp *authv3.CheckResponse
@@ -141,12 +141,12 @@ func TestAnswer_Judge(t *testing.T) {
 		}
 		a := answer{reason: []byte(reason)}
 		if err := a.judge(wire); err == nil != (tc.want == "") || err != nil && err.Error() != tc.want {
-			t.Errorf("%s is wanted: %v, want %q", reason, err, tc.want)
+			t.Errorf("%s is expected: %v, want %q", reason, err, tc.want)
 		}
 	}
 }
 
-// TestOPA_AllowsAndDenies asks the policies as they are now: what they read may have changed.
+// TestOPA_AllowsAndDenies evaluates the current policies, whose input may have changed.
 func TestOPA_AllowsAndDenies(t *testing.T) {
 	o, err := newOPA(t.Context())
 	if err != nil {
@@ -195,17 +195,17 @@ func TestHistogram_Quantiles(t *testing.T) {
 		}
 	}
 	if new(histogram).quantile(.5) != 0 {
-		t.Error("the median of nothing is something")
+		t.Error("the median of no durations is not 0")
 	}
 	a.add(-1)
-	a.add(1<<63 - 1) // as long as there is
+	a.add(1<<63 - 1) // the longest duration does not panic
 }
 
 func TestStatistics_MedianAndRatio(t *testing.T) {
-	if m := middleOf([]float64{5, 1, 3}); m != 3 {
+	if m := medianOf([]float64{5, 1, 3}); m != 3 {
 		t.Errorf("median of 5, 1, 3 is %v", m)
 	}
-	if m := middleOf([]float64{4, 1, 3, 2}); m != 2.5 {
+	if m := medianOf([]float64{4, 1, 3, 2}); m != 2.5 {
 		t.Errorf("median of 4, 1, 3, 2 is %v", m)
 	}
 	itself := func(f float64) float64 { return f }
@@ -220,7 +220,7 @@ func TestStatistics_MedianAndRatio(t *testing.T) {
 // TestDrive_CountsDenials counts denials apart, and gives up when there are many or something breaks.
 func TestDrive_CountsDenials(t *testing.T) {
 	s := span{warmUp: time.Millisecond, measured: 50 * time.Millisecond}
-	drives := func(every int, err error) (*taking, error) {
+	drives := func(every int, err error) (*measurement, error) {
 		n := 0
 		return drive(t.Context(), s, []call{func(context.Context, time.Time) error {
 			if n++; n%every == 0 {
@@ -252,14 +252,14 @@ func TestProc_Parses(t *testing.T) {
 		t.Errorf("schedstat: %v, %v", d, err)
 	}
 	if _, err := parseStat([]byte("nonsense")); err == nil {
-		t.Error("nonsense is a stat file")
+		t.Error("nonsense was parsed as a stat file")
 	}
 	status := []byte("Name:\tx\nVmHWM:\t  9 kB\nVmRSS:\t    1234 kB\n")
 	if v, err := field(status, "VmRSS"); err != nil || v != "1234 kB" {
 		t.Errorf("VmRSS: %q, %v", v, err)
 	}
 	if _, err := field(status, "VmRS"); err == nil {
-		t.Error("a field that is not there was found")
+		t.Error("a missing field was found")
 	}
 }
 
@@ -273,10 +273,10 @@ func TestWithoutAuthorizer_RemovesTheFilter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Contains(bare, []byte("failure_mode_allow")) || !bytes.Contains(bare, []byte("- name: envoy.filters.http.router\n")) {
-		t.Error("what is left is not what should be")
+		t.Error("the wrong part was removed")
 	}
 	if _, err := withoutAuthorizer(bare); err == nil {
-		t.Error("there was no filter, and it was taken out")
+		t.Error("a filter that is not there was removed")
 	}
 }
 
@@ -285,18 +285,18 @@ func TestFlags_QuickAndOnly(t *testing.T) {
 	if err != nil || o.rounds != 1 || o.seconds != 1 || o.keys != 500 || !o.envoy {
 		t.Errorf("%+v, %v", o, err)
 	}
-	list, err := chosen(contestants(500), "noop,tollkeeper-large")
+	list, err := chosen(rivalSpecs(500), "noop,tollkeeper-large")
 	if err != nil || len(list) != 2 || list[1].label != "… 500 keys and revocations, as many callers" {
 		t.Errorf("%d rivals, %v", len(list), err)
 	}
-	if _, err := chosen(contestants(500), "nope"); err == nil {
+	if _, err := chosen(rivalSpecs(500), "nope"); err == nil {
 		t.Error("an unknown rival was chosen")
 	}
 }
 
 func TestReport_Formats(t *testing.T) {
 	one := func(calls int, cpu time.Duration) *sample {
-		s := &sample{taking: &taking{calls: calls, took: time.Second}, cpu: cpu, memory: 25_000_000}
+		s := &sample{measurement: &measurement{calls: calls, took: time.Second}, cpu: cpu, memory: 25_000_000}
 		s.latency.add(time.Millisecond)
 		return s
 	}

@@ -14,8 +14,7 @@ type bar struct {
 	ours        bool
 }
 
-// The measures of a chart, in pixels. The colours can be seen on white and on black: an image in a page does not know on
-// which of them it stands.
+// The measures of a chart in pixels, and its colours, which are visible on white and on black: a page may have either.
 const (
 	chartWidth  = 800
 	labelWidth  = 310
@@ -29,7 +28,7 @@ const (
 	othersColor = "#8b949e"
 )
 
-// drawBars draws a bar chart as SVG: one row a bar, the longest as wide as there is room for.
+// drawBars draws a bar chart as SVG, with one row per bar. The longest bar takes all the space.
 func drawBars(w io.Writer, title string, bars []bar) error {
 	longest := 0.
 	for _, b := range bars {
@@ -43,7 +42,7 @@ func drawBars(w io.Writer, title string, bars []bar) error {
 	fmt.Fprintf(&s, `<text x="0" y="20" font-size="16" font-weight="600">%s</text>`+"\n", escaped(title))
 	for i, b := range bars {
 		top := titleHeight + i*rowHeight
-		base := top + barHeight/2 + 5 // of the text, which is set in the middle of the bar
+		base := top + barHeight/2 + 5 // of the text, centred on the bar
 		width := 0.
 		if longest > 0 {
 			width = b.value / longest * (chartWidth - labelWidth - numberWidth)
@@ -63,6 +62,6 @@ func drawBars(w io.Writer, title string, bars []bar) error {
 
 func escaped(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder takes everything
+	_ = xml.EscapeText(&b, []byte(s)) // writing to a strings.Builder does not fail
 	return b.String()
 }

@@ -17,20 +17,19 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// How many checks are under way at a time, and over how many connections.
 const (
-	inFlight    = 16
-	connections = 2
+	inFlight    = 16 // checks at a time
+	connections = 2  // over which they are spread
 )
 
-// checks asks an authorizer as Envoy does, with another request each time.
-func checks(ctx context.Context, port int, l *load, s span, at func() error) (*taking, error) {
+// checks sends an authorizer checks as Envoy does, each for another request, and measures them.
+func checks(ctx context.Context, port int, l *load, s span, at func() error) (*measurement, error) {
 	conns := make([]*grpc.ClientConn, connections)
 	for i := range conns {
 		conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///127.0.0.1:%d", port),
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wireCodec{})),
-			grpc.WithDisableRetry()) // which would keep copies of what was sent
+			grpc.WithDisableRetry()) // retries would keep copies of requests
 		if err != nil {
 			return nil, err
 		}
@@ -39,14 +38,14 @@ func checks(ctx context.Context, port int, l *load, s span, at func() error) (*t
 	}
 	calls := make([]call, inFlight)
 	for i := range calls {
-		questions, err := newQuestions()
+		requests, err := newWireRequests()
 		if err != nil {
 			return nil, err
 		}
 		conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 		a, buf := answer{reason: []byte(l.reason)}, make([]byte, 0, keyLen)
 		calls[i] = func(ctx context.Context, now time.Time) error {
-			q := questions[rnd.IntN(len(questions))]
+			q := requests[rnd.IntN(len(requests))]
 			q.renew(rnd, now, l.next(buf, rnd))
 			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 				return err
@@ -54,26 +53,26 @@ func checks(ctx context.Context, port int, l *load, s span, at func() error) (*t
 			return a.err
 		}
 	}
-	if err := meet(ctx, conns, l); err != nil {
+	if err := warmKeys(ctx, conns, l); err != nil {
 		return nil, err
 	}
 	return drive(ctx, s, calls, at)
 }
 
-// meet asks once about every key that will be asked about. A key that nobody has asked about for long costs more than
-// others, and a server that has just started knows none: what is compared is what goes on for hours.
-func meet(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
+// warmKeys sends one check for each key of the load. The first check of a key costs more than later ones, and the comparison
+// is about a server that has run for hours.
+func warmKeys(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range inFlight {
 		g.Go(func() error {
-			questions, err := newQuestions()
+			requests, err := newWireRequests()
 			if err != nil {
 				return err
 			}
 			conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 			for n := i; n < l.callers; n += inFlight {
 				var a answer
-				q := questions[0]
+				q := requests[0]
 				q.renew(rnd, time.Now(), l.nth(n))
 				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 					return err
@@ -85,22 +84,22 @@ func meet(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
 	return g.Wait()
 }
 
-// answer is what is read of a CheckResponse: nil if it is the one that is wanted.
+// answer compares a CheckResponse with the one that is expected.
 type answer struct {
-	reason []byte // of the denial that is wanted; empty: a yes is
-	err    error
+	reason []byte // of the expected denial; empty: an allow is expected
+	err    error  // nil: the answer is as expected
 }
 
-// wireCodec sends questions as they are, and reads of the answers as little as has to be known.
+// wireCodec sends wireRequests unchanged, and decodes as little of an answer as possible.
 type wireCodec struct{}
 
-// Name is what other clients say, so that servers use the codec that they always use.
+// Name is that of the usual codec, so that servers use it.
 func (wireCodec) Name() string { return "proto" }
 
 func (wireCodec) Marshal(v any) (mem.BufferSlice, error) {
-	q, ok := v.(*question)
+	q, ok := v.(*wireRequest)
 	if !ok {
-		return nil, fmt.Errorf("a %T is not a question", v)
+		return nil, fmt.Errorf("a %T is not a wireRequest", v)
 	}
 	return mem.BufferSlice{mem.SliceBuffer(q.wire)}, nil
 }
@@ -122,14 +121,14 @@ func (a *answer) judge(wire []byte) error {
 	case err != nil:
 		return err
 	case no && (len(a.reason) == 0 || !bytes.Contains(wire, a.reason)):
-		return explained(wire)
+		return denialOf(wire)
 	case !no && len(a.reason) > 0:
 		return denial("allowed")
 	}
 	return nil
 }
 
-// denied reports whether an answer denies: one that allows has no code but 0 in its status, field 1.
+// denied reports whether an answer is a denial. An allow has the code 0 in its status (field 1 of CheckResponse).
 func denied(wire []byte) (bool, error) {
 	for rest := wire; len(rest) > 0; {
 		number, kind, tag := protowire.ConsumeTag(rest)
@@ -140,7 +139,7 @@ func denied(wire []byte) (bool, error) {
 		if size < 0 {
 			return false, errNoAnswer
 		}
-		if number == 1 && size > 1 { // not empty: the code is not 0, which is left out, or there is a message
+		if number == 1 && size > 1 { // not empty: a code other than 0, which proto3 omits, or a message
 			return true, nil
 		}
 		rest = rest[tag+size:]
@@ -150,8 +149,8 @@ func denied(wire []byte) (bool, error) {
 
 var errNoAnswer = errors.New("the answer is not a CheckResponse")
 
-// explained puts a denial in words.
-func explained(wire []byte) error {
+// denialOf decodes a denial into its status and reason.
+func denialOf(wire []byte) error {
 	var resp authv3.CheckResponse
 	if err := proto.Unmarshal(wire, &resp); err != nil {
 		return fmt.Errorf("the answer is not a CheckResponse: %w", err)

@@ -12,68 +12,68 @@ import (
 	"time"
 )
 
-// smallSet is how many keys the small set has.
-const smallSet = 1000
+const (
+	smallSet    = 1000 // keys in the small set, and callers of the large one
+	manyCallers = 9000 // callers of the large set for a busy server
+)
 
-// A large set has this many callers, unless as many as the small set are wanted.
-const manyCallers = 9000
-
-// contestant is how a rival is made.
-type contestant struct {
+// rivalSpec says how to make a rival.
+type rivalSpec struct {
 	name, label string
-	world       *world // what Tollkeeper knows; nil: it is another authorizer
+	data        *dataset // of Tollkeeper; nil: another authorizer
 	load        load
 }
 
-// world is what a Tollkeeper knows, and how it is set up. Rivals that differ in nothing but their load share one.
-type world struct {
+// dataset is the data and the settings of a Tollkeeper. Rivals that differ only in their load share one.
+type dataset struct {
 	name    string
 	keys    int
 	revoked int
-	policy  string // further settings of the policy
+	policy  string // more settings of the policy
 }
 
-func contestants(large int) []contestant {
+func rivalSpecs(large int) []rivalSpec {
 	keys := newKeySet(max(large, smallSet))
 	few, many := keys[:smallSet*keyLen], keys[:large*keyLen]
-	small := &world{name: "small", keys: smallSet}
-	full := &world{name: "large", keys: large, revoked: large}
-	nomemo := &world{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
+	small := &dataset{name: "small", keys: smallSet}
+	full := &dataset{name: "large", keys: large, revoked: large}
+	nomemo := &dataset{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
 	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
-	return []contestant{
+	return []rivalSpec{
 		{baseline, "noop (answers OK at once)", nil, loadOf(few, smallSet)},
 		{sameAnswer, "noop with Tollkeeper's answer", nil, loadOf(few, smallSet)},
 		{"opa", "OPA SDK with the same policies", nil, loadOf(few, smallSet)},
 		{"tollkeeper", "Tollkeeper, " + inFew, small, loadOf(few, smallSet)},
 		{"tollkeeper-large", "… " + inMany + ", as many callers", full, loadOf(many, smallSet)},
 		{"tollkeeper-busy", "… and " + grouped(manyCallers) + " callers", full, loadOf(many, manyCallers)},
-		{"tollkeeper-unknown", "… and only keys that nobody has", full, load{keys: many, forge: unknownKey, reason: "key_unknown"}},
-		{"tollkeeper-garbage", "… and only keys that are mistyped", full, load{keys: many, forge: garbageKey, reason: "key_malformed"}},
-		{"tollkeeper-nomemo", "Tollkeeper without memo, " + inFew, nomemo, loadOf(few, smallSet)},
+		{"tollkeeper-unknown", "… and only unknown keys", full, load{keys: many, forge: unknownKey, reason: "key_unknown"}},
+		{"tollkeeper-garbage", "… and only mistyped keys", full, load{keys: many, forge: garbageKey, reason: "key_malformed"}},
+		{"tollkeeper-nomemo", "Tollkeeper without verdict cache, " + inFew, nomemo, loadOf(few, smallSet)},
 	}
 }
 
-// chosen keeps those that -only names.
-func chosen(all []contestant, only string) ([]contestant, error) {
+// chosen keeps the rivals that -only names.
+func chosen(all []rivalSpec, only string) ([]rivalSpec, error) {
 	if only == "" {
 		return all, nil
 	}
 	names := strings.Split(only, ",")
 	for _, name := range names {
-		if !slices.ContainsFunc(all, func(c contestant) bool { return c.name == name }) {
+		if !slices.ContainsFunc(all, func(c rivalSpec) bool { return c.name == name }) {
 			known := make([]string, len(all))
 			for i, c := range all {
 				known[i] = c.name
 			}
-			return nil, fmt.Errorf("there is no rival %q, but %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown rival %q: want one of %s", name, strings.Join(known, ", "))
 		}
 	}
-	return slices.DeleteFunc(all, func(c contestant) bool { return !slices.Contains(names, c.name) }), nil
+	return slices.DeleteFunc(all, func(c rivalSpec) bool { return !slices.Contains(names, c.name) }), nil
 }
 
-// prepare makes the rivals, none of which runs yet. Those that it made are returned even with an error.
+// prepare makes the rivals and starts none. It returns those that it made even with an error, so that the caller can close
+// them.
 func prepare(ctx context.Context, o options, dir string) ([]*rival, error) {
-	list, err := chosen(contestants(o.keys), o.only)
+	list, err := chosen(rivalSpecs(o.keys), o.only)
 	if err != nil {
 		return nil, err
 	}
@@ -82,39 +82,39 @@ func prepare(ctx context.Context, o options, dir string) ([]*rival, error) {
 		return nil, err
 	}
 	rivals := make([]*rival, 0, len(list))
-	worlds := make(map[*world]*tollkeeper)
+	servers := make(map[*dataset]*tollkeeper)
 	for _, c := range list {
-		rv := &rival{name: c.name, label: c.label, load: c.load, authorizer: &self{kind: c.name}}
-		if c.world != nil {
+		rv := &rival{name: c.name, label: c.label, load: c.load, authorizer: &ownServer{kind: c.name}}
+		if c.data != nil {
 			if _, err := os.Stat(binary); err != nil {
 				return rivals, fmt.Errorf("%w: build it first, or name it with -tollkeeper", err)
 			}
-			if worlds[c.world] == nil {
-				progress("importing %s keys and %s revocations", grouped(int64(c.world.keys)), grouped(int64(c.world.revoked)))
-				t, err := newTollkeeper(ctx, binary, dir, c.world, c.load.keys)
+			if servers[c.data] == nil {
+				progress("importing %s keys and %s revocations", grouped(int64(c.data.keys)), grouped(int64(c.data.revoked)))
+				t, err := newTollkeeper(ctx, binary, dir, c.data, c.load.keys)
 				if err != nil {
 					return rivals, fmt.Errorf("%s: %w", c.name, err)
 				}
-				worlds[c.world] = t
+				servers[c.data] = t
 			}
-			rv.authorizer = worlds[c.world]
+			rv.authorizer = servers[c.data]
 		}
 		rivals = append(rivals, rv)
 	}
 	return rivals, nil
 }
 
-// sample is what one turn of one rival came to.
+// sample is the result of one turn of a rival.
 type sample struct {
-	*taking
-	start  time.Duration // until it answered
-	cpu    time.Duration // of the server, in all
-	memory int64         // of the server, at the end, in bytes
+	*measurement
+	start  time.Duration // until the server was ready
+	cpu    time.Duration // of the server while it was measured
+	memory int64         // resident bytes of the server at the end
 }
 
 func (s *sample) cpuPerCheck() float64 { return float64(s.cpu) / float64(max(1, s.calls)) }
 
-// compare gives every rival its turn, in every round. What it returns is by rival, then by round.
+// compare gives every rival a turn in every round. It returns the results by rival, then by round.
 func compare(ctx context.Context, rivals []*rival, rounds int, s span) ([]results, error) {
 	all := make([]results, len(rivals))
 	for i, rv := range rivals {
@@ -134,15 +134,15 @@ func compare(ctx context.Context, rivals []*rival, rounds int, s span) ([]result
 	return all, nil
 }
 
-// results are those of one rival, by round.
+// results are the samples of one rival, by round.
 type results struct {
 	rival  *rival
 	rounds []*sample
 }
 
-// turn starts a rival, loads it and stops it.
+// turn starts a rival, loads and measures it, and stops it.
 func turn(ctx context.Context, rv *rival, s span) (one *sample, err error) {
-	syscall.Sync() // what one rival left for the disk to do must not hold up the next one
+	syscall.Sync() // the writes of the last rival must not delay this one
 	began := time.Now()
 	port, pid, err := rv.start(ctx)
 	started := time.Since(began)
@@ -163,24 +163,24 @@ func turn(ctx context.Context, rv *rival, s span) (one *sample, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sample{taking: t, start: started, cpu: clock[1] - clock[0], memory: memory}, nil
+	return &sample{measurement: t, start: started, cpu: clock[1] - clock[0], memory: memory}, nil
 }
 
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
-// median is the middle value of one number of every round.
+// median is the median over the rounds of one number.
 func median[T any](rounds []T, of func(T) float64) float64 {
 	values := make([]float64, len(rounds))
 	for i, r := range rounds {
 		values[i] = of(r)
 	}
-	return middleOf(values)
+	return medianOf(values)
 }
 
-// middleOf is the median of numbers, 0 of none. It sorts them.
-func middleOf(values []float64) float64 {
+// medianOf is the median of numbers, 0 if there are none. It sorts them.
+func medianOf(values []float64) float64 {
 	n := len(values)
 	if n == 0 {
 		return 0
@@ -189,7 +189,7 @@ func middleOf(values []float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// ratio is the median over the rounds of how many times a number of one is that of another in the same round.
+// ratio is the median over the rounds of a number of one rival divided by that of another in the same round.
 func ratio[T any](one, other []T, of func(T) float64) float64 {
 	values := make([]float64, 0, len(one))
 	for i := range min(len(one), len(other)) {
@@ -197,5 +197,5 @@ func ratio[T any](one, other []T, of func(T) float64) float64 {
 			values = append(values, of(one[i])/base)
 		}
 	}
-	return middleOf(values)
+	return medianOf(values)
 }

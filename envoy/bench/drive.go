@@ -10,37 +10,36 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// span is how long something is measured, after how long a warm-up.
+// span is the time for which something is measured, after a warm-up.
 type span struct{ warmUp, measured time.Duration }
 
-// taking is what came out of driving something for a while.
-type taking struct {
-	calls   int // that were allowed
+// measurement is the result of a drive.
+type measurement struct {
+	calls   int // that succeeded
 	took    time.Duration
 	latency histogram
 
-	denied int    // also while it warmed up
+	denied int    // during the warm-up too
 	denial denial // the first one
 }
 
-func (t *taking) perSecond() float64 { return float64(t.calls) / t.took.Seconds() }
+func (t *measurement) perSecond() float64 { return float64(t.calls) / t.took.Seconds() }
 
-// patience is how long the last answers may take.
+// patience is how long to wait for the last answers.
 const patience = 10 * time.Second
 
-// call asks for one thing and returns when it is answered: with a denial if it is denied. now is the time at which it
-// begins.
+// call sends one request and returns when it is answered. A denial is an error of type denial. now is the current time.
 type call func(ctx context.Context, now time.Time) error
 
-// denial is an answer other than yes. It is a fault, as there is nothing to deny, but no reason to throw away the rest.
+// denial is an answer other than the expected one. It is a fault, but a few do not end the run.
 type denial string
 
 func (d denial) Error() string { return string(d) }
 
-// tooMany is the share of denials at which there is nothing left to compare.
+// tooMany is the share of denials above which a drive fails.
 const tooMany = .01
 
-// phase is how far a drive has come.
+// phase is the progress of a drive.
 type phase struct{ atomic.Int32 }
 
 const (
@@ -49,17 +48,17 @@ const (
 	over
 )
 
-// drive calls every function again and again, each in a loop of its own: a loop makes its next call when the last one has
-// been answered. What is called while it warms up does not count. at is called at the beginning and at the end of what
-// counts. Denials are counted, a few of them; any other error ends everything.
-func drive(ctx context.Context, s span, calls []call, at func() error) (*taking, error) {
+// drive makes every call again and again, each in a loop of its own, which makes its next call when the last one is
+// answered. Calls during the warm-up do not count. drive runs at when it begins and ends to measure. It counts denials; any
+// other error ends it.
+func drive(ctx context.Context, s span, calls []call, at func() error) (*measurement, error) {
 	var p phase
-	t := &taking{}
-	parts := make([]taking, len(calls))
+	t := &measurement{}
+	parts := make([]measurement, len(calls))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, c := range calls {
 		g.Go(func() error {
-			// A context of its own, so that the loops do not meet at a lock, and with a deadline, as Envoy's calls have one.
+			// A context for each loop, so that they do not share its lock, and with a deadline, as Envoy's checks have.
 			ctx, cancel := context.WithTimeout(ctx, s.warmUp+s.measured+patience)
 			defer cancel()
 			return p.loop(ctx, c, &parts[i])
@@ -81,16 +80,16 @@ func drive(ctx context.Context, s span, calls []call, at func() error) (*taking,
 	return t, nil
 }
 
-// add adds what another loop took in the same time.
-func (t *taking) add(o *taking) {
+// add adds the measurement of another loop over the same time.
+func (t *measurement) add(o *measurement) {
 	t.latency.merge(&o.latency)
 	t.calls = t.latency.total
 	t.denied += o.denied
 	t.denial = cmp.Or(t.denial, o.denial)
 }
 
-// loop makes calls until it is over, and notes how long those took that count.
-func (p *phase) loop(ctx context.Context, c call, t *taking) error {
+// loop makes calls until the phase is over, and records the latency of those that count.
+func (p *phase) loop(ctx context.Context, c call, t *measurement) error {
 	now := time.Now()
 	for p.Load() != over {
 		err := c(ctx, now)
@@ -108,7 +107,7 @@ func (p *phase) loop(ctx context.Context, c call, t *taking) error {
 	return nil
 }
 
-// pass goes through the phases, and returns how long was measured.
+// pass goes through the phases, and returns the measured time.
 func (p *phase) pass(ctx context.Context, s span, at func() error) (time.Duration, error) {
 	defer p.Store(over)
 	if err := sleep(ctx, s.warmUp); err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// fineness is how many steps a histogram has from a time to twice that time: below 1 % each.
+// fineness is the number of steps from a duration to its double: each is less than 1 %.
 const fineness = 128
 
 // histogram counts durations. It is exact to 1 %, from nanoseconds to hours. The zero value is empty.
@@ -27,7 +27,7 @@ func (h *histogram) merge(o *histogram) {
 	h.total += o.total
 }
 
-// quantile is the time that a share q of all durations do not exceed. It is 0 if there are none.
+// quantile is the duration that a share q of all durations do not exceed, 0 if there are none.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank := int(math.Ceil(q * float64(h.total)))
 	seen := 0
@@ -39,7 +39,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	return 0
 }
 
-// step is the number of the step in which a duration falls. Up to 2*fineness ns each nanosecond is one.
+// step is the number of the step of a duration. Below 2*fineness ns each nanosecond is a step.
 func step(d time.Duration) int {
 	v := uint64(max(0, d))
 	shift := max(0, bits.Len64(v)-bits.Len(2*fineness-1))

@@ -20,7 +20,7 @@ const (
 	keysPerAccount = 100
 )
 
-// keySet is a number of API keys, one text after the other. The keys of a smaller set begin those of a larger one.
+// keySet is the texts of API keys, one after the other. A larger set begins with the keys of a smaller one.
 type keySet []byte
 
 func newKeySet(n int) keySet {
@@ -31,8 +31,8 @@ func newKeySet(n int) keySet {
 	return set
 }
 
-// appendKey appends the text of the nth key. It has the form of those that Tollkeeper makes, checksum included, since a
-// key of any other form is spared the checksum.
+// appendKey appends the text of the nth key. It has the form of Tollkeeper's own keys with their checksum, because checking
+// the checksum is part of the cost.
 func appendKey(dst []byte, n uint64) []byte {
 	start := len(dst)
 	dst = append(dst, keyPrefix...)
@@ -52,8 +52,7 @@ func appendKey(dst []byte, n uint64) []byte {
 func (s keySet) len() int          { return len(s) / keyLen }
 func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
 
-// writeFile writes the keys as `tollkeeper key import` wants them. They come by digest, as from somebody who moves in
-// with the keys of another product.
+// writeFile writes a file for `tollkeeper key import`, with digests, as for keys of another product.
 func (s keySet) writeFile(path, plan string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

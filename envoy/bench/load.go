@@ -4,25 +4,24 @@ import (
 	"math/rand/v2"
 )
 
-// load is which keys an authorizer is asked about, and what it has to say of them.
+// load is the keys of the checks, and the expected answer.
 type load struct {
 	keys keySet
-	// callers is how many of the keys are asked about, spread evenly over the set, however many there are: those of an
-	// hour's callers among all customers.
+	// callers is the number of keys in use, spread evenly over the set: the callers of an hour among all customers.
 	callers int
-	forge   func(dst []byte, rnd *rand.Rand) []byte // makes a key that nobody has; nil: keys of the set are asked about
-	reason  string                                  // of the denial; empty: everything is to be allowed
+	forge   func(dst []byte, rnd *rand.Rand) []byte // appends a key that is not in the set; nil: keys of the set are used
+	reason  string                                  // of the expected denial; empty: every check should be allowed
 }
 
-// loadOf asks about a set of keys, whose number is given.
+// loadOf uses a number of the keys of a set.
 func loadOf(keys keySet, callers int) load {
 	return load{keys: keys, callers: min(callers, keys.len())}
 }
 
-// nth is one of the callers' keys.
+// nth is the key of a caller.
 func (l *load) nth(i int) []byte { return l.keys.text(i * (l.keys.len() / l.callers)) }
 
-// next is a key to ask about. It may be written into buf.
+// next is the key of the next check. It may be written into buf.
 func (l *load) next(buf []byte, rnd *rand.Rand) []byte {
 	if l.forge != nil {
 		return l.forge(buf[:0], rnd)
@@ -30,10 +29,10 @@ func (l *load) next(buf []byte, rnd *rand.Rand) []byte {
 	return l.nth(rnd.IntN(l.callers))
 }
 
-// unknownKey is a key of the right form, checksum included, that nobody was given.
+// unknownKey appends a well-formed key that no account has.
 func unknownKey(dst []byte, rnd *rand.Rand) []byte { return appendKey(dst, 1<<63|rnd.Uint64()) }
 
-// garbageKey is as long as a key, and wrong.
+// garbageKey appends a key with a wrong checksum.
 func garbageKey(dst []byte, rnd *rand.Rand) []byte {
 	dst = appendKey(dst, 1<<63|rnd.Uint64())
 	last := &dst[len(dst)-1]

@@ -1,10 +1,13 @@
-// Command bench runs Tollkeeper and what it can be compared with one beside the other, in one run, and prints what each
-// costs: an authorizer that does nothing, one that asks the same policies through OPA's SDK, and Tollkeeper itself with
-// few keys, with many, and without its memory of verdicts. Each is a process of its own and gets the same load.
+// Command bench compares Tollkeeper with its rivals in one run, and prints what a check costs each: an authorizer that does
+// nothing, one that evaluates the same policies with OPA's SDK, and Tollkeeper with few keys, with many, and without its
+// verdict cache. Each rival is a process of its own and gets the same load.
 //
-// They take turns, several rounds of them in a changing order, so that whatever else the machine does in the meantime
-// falls on all of them; ratios are taken within a round, and the tables show medians over the rounds. A second part
-// measures what a request through a real Envoy costs, with and without them.
+// The rivals take turns, for several rounds in a changing order, so that other work of the machine falls on all of them.
+// Ratios are taken within a round, and the tables show medians over the rounds. A second part measures requests through a
+// real Envoy, with and without the authorizers.
+//
+// Read compare.go first, which defines the rivals and gives them their turns, then drive.go, which loads and measures them,
+// and report.go.
 package main
 
 import (
@@ -25,7 +28,7 @@ import (
 type options struct {
 	rounds   int
 	seconds  float64
-	keys     int // of the large set
+	keys     int // in the large set
 	stalls   bool
 	envoy    bool
 	only     string
@@ -40,7 +43,7 @@ func main() {
 		return
 	}
 	if err != nil {
-		os.Exit(2) // flag has said why
+		os.Exit(2) // flag has printed the error
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if kind != "" {
@@ -69,10 +72,10 @@ func parseFlags(args []string) (o options, kind string, err error) {
 	f.StringVar(&o.only, "only", "", "run only these rivals, such as noop,tollkeeper")
 	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
 	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
-	f.StringVar(&o.svg, "svg", "", "also draw the server CPU of a check into this `file`")
-	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy hold up the checks of others")
-	quick := f.Bool("quick", false, "only see whether it works: 1 round of 1 second, 10,000 keys in the large set")
-	f.StringVar(&kind, "serve", "", "be one of the rivals, which is how this program starts them")
+	f.StringVar(&o.svg, "svg", "", "also draw the server CPU per check into this `file`")
+	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy delay other checks")
+	quick := f.Bool("quick", false, "only try whether it works: 1 round of 1 second, 10,000 keys in the large set")
+	f.StringVar(&kind, "serve", "", "run as this rival; the program starts itself with it")
 	if err := f.Parse(args); err != nil {
 		return options{}, "", err
 	}
@@ -89,7 +92,7 @@ func parseFlags(args []string) (o options, kind string, err error) {
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case o.rounds < 1, o.seconds <= 0, o.keys < 1:
-		err = errors.New("rounds, seconds and keys have to be more than 0")
+		err = errors.New("-rounds, -seconds and -keys must be more than 0")
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -106,13 +109,13 @@ func run(ctx context.Context, o options) (err error) {
 	if runtime.GOOS != "linux" {
 		return fmt.Errorf("processor time is read from /proc, which %s does not have", runtime.GOOS)
 	}
-	// The rivals inherit the environment, and are to be compared as they come.
+	// The rivals inherit the environment, and are compared with their default settings.
 	for _, setting := range os.Environ() {
 		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "TOLLKEEPER_") {
 			_ = os.Unsetenv(name)
 		}
 	}
-	debug.SetGCPercent(800) // of the client, which shares the processors with the servers
+	debug.SetGCPercent(800) // for the client, which shares the processors with the servers
 	r := report{date: time.Now(), machine: machine(), options: o}
 	dir, err := os.MkdirTemp("", "tollkeeper-bench-")
 	if err != nil {
@@ -137,5 +140,5 @@ func run(ctx context.Context, o options) (err error) {
 	if o.envoy {
 		r.envoy, err = compareThroughEnvoy(ctx, rivals, o.rounds, o.span())
 	}
-	return errors.Join(r.publish(), r.denials(), err) // whatever became of Envoy, the rest is known
+	return errors.Join(r.publish(), r.denials(), err) // an error of the Envoy part does not hide the rest
 }

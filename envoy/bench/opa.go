@@ -20,9 +20,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
-// opa asks the shipped policies through OPA's SDK, the way its documentation shows: the query is prepared once, and each
-// request is a map. It has less to do than an authorizer: whose the key is it knows beforehand, nothing is counted,
-// and nothing is written down.
+// opa evaluates the shipped policies with OPA's SDK as its documentation shows: the query is prepared once, and the input of
+// each request is a map. It does less than an authorizer: it knows the key beforehand, counts nothing and logs nothing.
 type opa struct {
 	authv3.UnimplementedAuthorizationServer
 	query rego.PreparedEvalQuery
@@ -48,7 +47,7 @@ func newOPA(ctx context.Context) (*opa, error) {
 	return &opa{query: query}, nil
 }
 
-// isNoRule leaves out what is neither a rule nor data for one.
+// isNoRule excludes files that are neither rules nor their data.
 func isNoRule(name string, info fs.FileInfo, _ int) bool {
 	if info.IsDir() {
 		return path.Base(name) == "schema"
@@ -56,7 +55,7 @@ func isNoRule(name string, info fs.FileInfo, _ int) bool {
 	return strings.HasSuffix(name, "_test.rego") || path.Ext(name) != ".rego" && path.Ext(name) != ".yaml"
 }
 
-// Check turns whatever goes wrong into an error, which ends the run: there is nobody to protect here.
+// Check returns every failure as an error, which ends the run, and does not deny: it protects nothing.
 func (o *opa) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	input, err := inputOf(req)
 	if err != nil {
@@ -71,7 +70,7 @@ func (o *opa) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.Chec
 	}
 	decision, ok := results[0].Expressions[0].Value.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("the policy says %v", results[0].Expressions[0].Value)
+		return nil, fmt.Errorf("the policy returned %v", results[0].Expressions[0].Value)
 	}
 	if allowed, _ := decision["allowed"].(bool); allowed {
 		return allow(), nil
@@ -89,8 +88,8 @@ func deny(reason string) *authv3.CheckResponse {
 	}
 }
 
-// inputOf is the document that policies read, with the names that the message has in JSON. OPA's own plugin gets there
-// through the text of that JSON, which takes longer.
+// inputOf is the input document, with the names of the message in JSON. OPA's plugin encodes and decodes that JSON, which
+// takes longer.
 func inputOf(req *authv3.CheckRequest) (map[string]any, error) {
 	attrs := req.GetAttributes()
 	h := attrs.GetRequest().GetHttp()
@@ -142,7 +141,7 @@ func peerOf(p *authv3.AttributeContext_Peer) map[string]any {
 	return map[string]any{"address": map[string]any{"socketAddress": map[string]any{"address": s.GetAddress(), "portValue": s.GetPortValue()}}}
 }
 
-// goodKey is what would be known about every caller: a key of the shipped plan pro, with units left.
+// goodKey is the facts about every caller: an active key with the shipped plan pro and units left.
 var goodKey = map[string]map[string]any{
 	"key": {
 		"status": "active", "id": "key_5YzPqTnW8sLkR2vXcB4d", "account": "acme", "environment": "live", "plan": "pro",

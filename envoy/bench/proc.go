@@ -17,14 +17,14 @@ import (
 // ticksPerSecond is the unit of times in /proc/PID/stat: USER_HZ, 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
 
-// cpuTime is the processor time that a process has used in all its threads. The scheduler's own books are in
-// nanoseconds; a kernel that does not show them has at least ticks.
+// cpuTime is the processor time that a process has used in all its threads. It reads the scheduler's statistics, which are in
+// nanoseconds, or ticks where the kernel does not have them.
 func cpuTime(pid int) (time.Duration, error) {
-	books, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
 		return 0, err
 	}
-	if len(books) == 0 {
+	if len(stats) == 0 {
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return 0, err
@@ -32,7 +32,7 @@ func cpuTime(pid int) (time.Duration, error) {
 		return parseStat(raw)
 	}
 	var sum time.Duration
-	for _, path := range books {
+	for _, path := range stats {
 		raw, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the thread has ended
@@ -56,7 +56,7 @@ func parseSchedstat(raw []byte) (time.Duration, error) {
 	return time.Duration(ns), err
 }
 
-// parseStat reads utime and stime, the 14th and 15th field. The second one, the program's name, may hold anything.
+// parseStat reads utime and stime, fields 14 and 15 of proc_pid_stat(5). Field 2, the program's name, may contain anything.
 func parseStat(raw []byte) (time.Duration, error) {
 	after := bytes.LastIndexByte(raw, ')')
 	fields := strings.Fields(string(raw[after+1:]))
@@ -74,7 +74,7 @@ func parseStat(raw []byte) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
 }
 
-// residentBytes is how much memory a process holds.
+// residentBytes is the resident memory of a process.
 func residentBytes(pid int) (int64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -88,7 +88,7 @@ func residentBytes(pid int) (int64, error) {
 	return kb << 10, err
 }
 
-// field is the value of a line "name: value", the first one of that name.
+// field is the value of the first line "name: value".
 func field(raw []byte, name string) (string, error) {
 	lines := bufio.NewScanner(bytes.NewReader(raw))
 	for lines.Scan() {
@@ -100,7 +100,7 @@ func field(raw []byte, name string) (string, error) {
 	return "", fmt.Errorf("no line %q", name)
 }
 
-// machine says in one line on what was measured, and how busy it was before.
+// machine describes the machine and its load in one line.
 func machine() string {
 	model := runtime.GOARCH
 	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -109,7 +109,7 @@ func machine() string {
 		}
 	}
 	first := func(path string) string {
-		raw, _ := os.ReadFile(path) // what cannot be read is left out
+		raw, _ := os.ReadFile(path) // left out if it cannot be read
 		word, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
 		return word
 	}

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// report is everything that was measured.
+// report holds all measurements.
 type report struct {
 	date    time.Time
 	machine string
@@ -20,7 +20,7 @@ type report struct {
 	envoy   []*setup
 }
 
-// publish prints the report and writes the files that were asked for.
+// publish prints the report and writes the requested files.
 func (r *report) publish() error {
 	fmt.Printf("\n%s\n%s\n\n", r.heading(), r.machine)
 	var err error
@@ -36,17 +36,17 @@ func (r *report) publish() error {
 	return err
 }
 
-// denials is an error that says who denied what should have been allowed, nil if nobody did.
+// denials is an error that names the rivals with unexpected answers, nil if there are none.
 func (r *report) denials() error {
 	var all []error
-	note := func(label string, t *taking) {
+	note := func(label string, t *measurement) {
 		if t.denied > 0 {
 			all = append(all, fmt.Errorf("%s denied %d, and allowed %d in that turn: %w", label, t.denied, t.calls, t.denial))
 		}
 	}
 	for _, one := range r.direct {
 		for _, s := range one.rounds {
-			note(one.rival.label, s.taking)
+			note(one.rival.label, s.measurement)
 		}
 	}
 	for _, s := range r.envoy {
@@ -101,7 +101,7 @@ func (r *report) directTable() table {
 	return t
 }
 
-// roundsOf are the rounds of a rival, none if it did not run.
+// roundsOf are the rounds of a rival, nil if it did not run.
 func (r *report) roundsOf(name string) []*sample {
 	for _, one := range r.direct {
 		if one.rival.name == name {
@@ -117,7 +117,7 @@ func (r *report) envoyTable() table {
 		header: []string{"authorizer", "requests/s", "p50", "p99", "added to p50", "to noop"},
 	}
 	alone := r.envoy[0].rounds
-	added := func(rounds []*taking) []float64 {
+	added := func(rounds []*measurement) []float64 {
 		out := make([]float64, len(rounds))
 		for i := range rounds {
 			out[i] = float64(rounds[i].latency.quantile(.5) - alone[i].latency.quantile(.5))
@@ -133,14 +133,14 @@ func (r *report) envoyTable() table {
 	}
 	for _, s := range r.envoy {
 		at := func(q float64) string {
-			return millis(time.Duration(median(s.rounds, func(t *taking) float64 { return float64(t.latency.quantile(q)) })))
+			return millis(time.Duration(median(s.rounds, func(t *measurement) float64 { return float64(t.latency.quantile(q)) })))
 		}
 		more, proportion := "-", "-"
 		if s.rival != nil {
 			more = millis(time.Duration(median(added(s.rounds), itself)))
 			proportion = times(ratio(added(s.rounds), noop, itself))
 		}
-		t.rows = append(t.rows, []string{s.label, count(median(s.rounds, (*taking).perSecond)), at(.5), at(.99), more, proportion})
+		t.rows = append(t.rows, []string{s.label, count(median(s.rounds, (*measurement).perSecond)), at(.5), at(.99), more, proportion})
 	}
 	return t
 }
@@ -154,7 +154,7 @@ func (r *report) bars() []bar {
 	return bars
 }
 
-// table is a table: names in the first column, numbers in the others.
+// table has names in the first column and numbers in the others.
 type table struct {
 	title  string
 	header []string
@@ -205,13 +205,11 @@ func writeFile(path string, write func(io.Writer) error) error {
 	return errors.Join(write(f), f.Close())
 }
 
-// How numbers are written.
-
 func count(f float64) string        { return grouped(int64(f + .5)) }
 func micros(ns float64) string      { return fmt.Sprintf("%.1f µs", ns/1e3) }
 func millis(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
 
-// times is a ratio, "-" where there is nothing to compare with.
+// times formats a ratio, "-" where there is none.
 func times(f float64) string {
 	if f == 0 {
 		return "-"
@@ -219,7 +217,7 @@ func times(f float64) string {
 	return fmt.Sprintf("%.2f×", f)
 }
 
-// grouped puts commas into a number that is not negative.
+// grouped formats a number with commas. It must not be negative.
 func grouped(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {

@@ -14,8 +14,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// revoke puts a number of records into the database of a Tollkeeper that does not run: what a year of logouts leaves,
-// which nobody revokes in one go. They match none of the callers.
+// revoke writes a number of revocations into the database of a stopped Tollkeeper, as a year of logouts leaves them. No
+// command revokes so many tokens at once. They match none of the callers.
 func revoke(ctx context.Context, database string, n int) (err error) {
 	if n == 0 {
 		return nil
@@ -28,7 +28,7 @@ func revoke(ctx context.Context, database string, n int) (err error) {
 	at := time.Now()
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	for range 512 { // what is added at the same time shares a commit
+	for range 512 { // concurrent additions share a commit
 		g.Go(func() error {
 			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
 				if _, err := db.Revocations().Add(ctx, revocation.Record{

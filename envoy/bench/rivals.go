@@ -16,17 +16,17 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// authorizer is a process that can be started and stopped any number of times, and is closed in the end.
+// authorizer is a process that can be started and stopped any number of times, and is closed at the end.
 type authorizer interface {
-	// start returns when it answers.
+	// start returns when it is ready.
 	start(ctx context.Context) (port, pid int, err error)
 	// stop ends the process if it runs.
 	stop() error
-	// close stops it and removes what it left.
+	// close stops it and removes its files.
 	close() error
 }
 
-// rival is one of those that are compared.
+// rival is an authorizer with its load.
 type rival struct {
 	authorizer
 	name  string // on the command line
@@ -34,22 +34,23 @@ type rival struct {
 	load  load
 }
 
-// baseline is the rival to which the others are set in proportion.
-const baseline = "noop"
+const (
+	// baseline is the rival to which the others are compared.
+	baseline = "noop"
+	// sameAnswer is the baseline with Tollkeeper's answer. It shows what Envoy's work on the answer costs.
+	sameAnswer = "noop-answer"
+)
 
-// sameAnswer is the baseline with Tollkeeper's answer: it tells what Envoy does with an answer from what it took to find.
-const sameAnswer = "noop-answer"
-
-// self is this very program, started again as an authorizer.
-type self struct {
+// ownServer is this program, started again as an authorizer.
+type ownServer struct {
 	kind  string
 	cmd   *exec.Cmd // nil while it does not run
-	stdin io.Closer // its end ends the process
+	stdin io.Closer // closing it ends the process
 }
 
-var _ authorizer = (*self)(nil)
+var _ authorizer = (*ownServer)(nil)
 
-func (s *self) start(ctx context.Context) (port, pid int, err error) {
+func (s *ownServer) start(ctx context.Context) (port, pid int, err error) {
 	path, err := os.Executable()
 	if err != nil {
 		return 0, 0, err
@@ -77,7 +78,7 @@ func (s *self) start(ctx context.Context) (port, pid int, err error) {
 	return port, cmd.Process.Pid, nil
 }
 
-func (s *self) stop() error {
+func (s *ownServer) stop() error {
 	if s.cmd == nil {
 		return nil
 	}
@@ -89,9 +90,9 @@ func (s *self) stop() error {
 	return cmd.Wait()
 }
 
-func (s *self) close() error { return s.stop() }
+func (s *ownServer) close() error { return s.stop() }
 
-// tollkeeper is the real thing, with its keys in the embedded store.
+// tollkeeper is the product, with its keys in the embedded store.
 type tollkeeper struct {
 	*harness.Tollkeeper
 	decisions string // its decision log
@@ -99,7 +100,7 @@ type tollkeeper struct {
 
 var _ authorizer = (*tollkeeper)(nil)
 
-// plan is the keys' plan. Its limits are counted like any others, and never reached.
+// plan is the keys' plan. Its limits are charged as usual, and never reached.
 const plan = "bench"
 
 const plansYAML = `tollkeeper:
@@ -110,14 +111,14 @@ const plansYAML = `tollkeeper:
         daily: {units: 1000000000000, window: day, per: account}
 `
 
-// settings are further settings of Tollkeeper. There is nothing in them that makes it faster.
+// settings are more settings of Tollkeeper, none of which makes it faster.
 const settings = `policy: {paths: [%q]%s}
 log: {decisions: %q}
 `
 
-// newTollkeeper makes a Tollkeeper that knows those keys and does not run yet. Its files are in dir, or in folders that
-// close removes.
-func newTollkeeper(ctx context.Context, binary, dir string, w *world, keys keySet) (_ *tollkeeper, err error) {
+// newTollkeeper makes a Tollkeeper with keys and revocations, and does not start it. Its files are in dir, or in folders
+// that close removes.
+func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys keySet) (_ *tollkeeper, err error) {
 	policies := filepath.Join(dir, w.name+"-policies")
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("policy init: %w: %s", err, out)
@@ -160,7 +161,7 @@ func (t *tollkeeper) start(ctx context.Context) (port, pid int, err error) {
 func (t *tollkeeper) stop() error {
 	err := t.Stop()
 	if gone := os.Remove(t.decisions); err == nil && !errors.Is(gone, os.ErrNotExist) {
-		err = gone // one turn after the other would fill the disk
+		err = gone // otherwise the turns would fill the disk
 	}
 	return err
 }

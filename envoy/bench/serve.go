@@ -20,10 +20,10 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// serve is what this program does when it is started as one of the rivals. It prints its port, and serves until its
-// standard input ends: with whoever started it, however that one ends.
+// serve runs this program as one of the rivals. It prints its port, and serves until its standard input ends, which also
+// happens when the parent process dies.
 func serve(ctx context.Context, kind string) error {
-	signal.Ignore(os.Interrupt) // Ctrl-C reaches all processes of the terminal; ours are stopped in order
+	signal.Ignore(os.Interrupt) // Ctrl-C reaches all processes of the terminal, and the parent stops its rivals
 	var authorizer authv3.AuthorizationServer
 	switch kind {
 	case baseline:
@@ -40,7 +40,7 @@ func serve(ctx context.Context, kind string) error {
 			return err
 		}
 	default:
-		return fmt.Errorf("there is no rival %q", kind)
+		return fmt.Errorf("unknown rival %q", kind)
 	}
 	// The options are those of Tollkeeper, in authz/server.
 	s := grpc.NewServer(
@@ -50,7 +50,7 @@ func serve(ctx context.Context, kind string) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	authv3.RegisterAuthorizationServer(s, authorizer)
-	h := health.NewServer() // Envoy asks
+	h := health.NewServer() // for Envoy's health checks
 	h.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(s, h)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,7 +66,7 @@ func serve(ctx context.Context, kind string) error {
 	return s.Serve(l)
 }
 
-// noop allows everything at once. What it costs is what gRPC and Envoy's message cost.
+// noop allows everything at once. Its cost is that of gRPC and of Envoy's messages.
 type noop struct{ answer *authv3.CheckResponse }
 
 func (n noop) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
@@ -80,8 +80,7 @@ func allow() *authv3.CheckResponse {
 	}
 }
 
-// allowAsTollkeeper is an answer as Tollkeeper gives it: it tells the upstream who is calling and the caller what is left,
-// takes the key out, and leaves word for Envoy's log.
+// allowAsTollkeeper is an answer like Tollkeeper's: with identity headers, the key removed, RateLimit fields and metadata.
 func allowAsTollkeeper() (*authv3.CheckResponse, error) {
 	set := func(name, value string) *corev3.HeaderValueOption {
 		return &corev3.HeaderValueOption{

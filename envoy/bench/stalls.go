@@ -33,18 +33,18 @@ deny contains {"reason": "never_said", "detail": "Never said."} if {
 
 const (
 	pacedLoops = 4
-	pace       = 2 * time.Millisecond // of each loop: the machine is not to be busy with the load itself
+	pace       = 2 * time.Millisecond // of each loop, so that the load itself does not keep the machine busy
 	keyWrites  = 1000                 // a second
 )
 
-// quietAndNot are the times of paced checks while nothing else happens, and while policies are reloaded once a second, keys
-// change a thousand times a second, and one check after the other evaluates a policy that is too slow.
-type quietAndNot struct {
+// stallTimes are the latencies of paced checks without and with a disturbance: policies are reloaded once a second, keys
+// change a thousand times a second, and one check after another evaluates a policy that is too slow.
+type stallTimes struct {
 	quiet, disturbed        histogram
 	reloads, written, slows atomic.Int64
 }
 
-// stalls measures how much the checks of others are held up.
+// stalls measures how much disturbances delay other checks.
 func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error) {
 	binary, err := filepath.Abs(o.binary)
 	if err != nil {
@@ -52,7 +52,7 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 	}
 	keys := newKeySet(smallSet)
 	l := loadOf(keys, smallSet)
-	t, err := newTollkeeper(ctx, binary, dir, &world{name: "stalls", policy: ", reload_interval: 100ms"}, keys)
+	t, err := newTollkeeper(ctx, binary, dir, &dataset{name: "stalls", policy: ", reload_interval: 100ms"}, keys)
 	if err != nil {
 		return err
 	}
@@ -70,10 +70,10 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 		return err
 	}
 	defer conn.Close()
-	if err := meet(ctx, []*grpc.ClientConn{conn}, &l); err != nil {
+	if err := warmKeys(ctx, []*grpc.ClientConn{conn}, &l); err != nil {
 		return err
 	}
-	var m quietAndNot
+	var m stallTimes
 	span := time.Duration(float64(o.rounds) * o.seconds * float64(time.Second))
 	progress("quiet for %v", span)
 	if err := paced(ctx, conn, &l, span, &m.quiet); err != nil {
@@ -86,13 +86,13 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 	return m.report(w, span)
 }
 
-// paced asks in a few loops, each at its pace, and notes how long the answers took.
+// paced sends checks in a few loops, each at its pace, and records their latencies.
 func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Duration, into *histogram) error {
 	parts := make([]histogram, pacedLoops)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
 		g.Go(func() error {
-			questions, err := newQuestions()
+			requests, err := newWireRequests()
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Durati
 			for end := time.Now().Add(span); time.Now().Before(end); {
 				<-tick.C
 				var a answer
-				q, began := questions[rnd.IntN(len(questions))], time.Now()
+				q, began := requests[rnd.IntN(len(requests))], time.Now()
 				q.renew(rnd, began, l.next(nil, rnd))
 				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 					return err
@@ -122,8 +122,8 @@ func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Durati
 	return err
 }
 
-// disturb does all that may hold up others while paced checks go on.
-func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.ClientConn, l *load, policies string, span time.Duration) error {
+// disturb runs all disturbances beside paced checks.
+func (m *stallTimes) disturb(ctx context.Context, t *tollkeeper, conn *grpc.ClientConn, l *load, policies string, span time.Duration) error {
 	ids, err := keyIDs(ctx, t)
 	if err != nil {
 		return err
@@ -131,22 +131,7 @@ func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.Cli
 	g, ctx := errgroup.WithContext(ctx)
 	over := time.Now().Add(span)
 	g.Go(func() error { return paced(ctx, conn, l, span, &m.disturbed) })
-	g.Go(func() error { // reloads
-		for n := 0; time.Now().Before(over); n++ {
-			next := filepath.Join(policies, "..", "next.yaml")
-			if err := os.WriteFile(next, fmt.Appendf(nil, "# %d\n%s", n, plansYAML), 0o600); err != nil {
-				return err
-			}
-			if err := os.Rename(next, filepath.Join(policies, "plans.yaml")); err != nil {
-				return err
-			}
-			m.reloads.Add(1)
-			if err := sleep(ctx, time.Second); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	g.Go(func() error { return m.reloadPolicies(ctx, policies, over) })
 	const writers = 16
 	for i := range writers {
 		g.Go(func() error {
@@ -163,26 +148,47 @@ func (m *quietAndNot) disturb(ctx context.Context, t *tollkeeper, conn *grpc.Cli
 			return nil
 		})
 	}
-	g.Go(func() error { // the slow policy, one check at a time
-		q, err := newQuestion("GET", "/slow")
-		if err != nil {
+	g.Go(func() error { return m.checkSlowly(ctx, conn, l, over) })
+	return g.Wait()
+}
+
+// reloadPolicies changes the policies once a second.
+func (m *stallTimes) reloadPolicies(ctx context.Context, policies string, over time.Time) error {
+	for n := 0; time.Now().Before(over); n++ {
+		next := filepath.Join(policies, "..", "next.yaml")
+		if err := os.WriteFile(next, fmt.Appendf(nil, "# %d\n%s", n, plansYAML), 0o600); err != nil {
 			return err
 		}
-		rnd := rand.New(rand.NewPCG(1, 2))
-		for time.Now().Before(over) {
-			var a answer
-			q.renew(rnd, time.Now(), l.next(nil, rnd))
-			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
-				return err
-			}
-			if a.err == nil {
-				return errors.New("the slow policy was not slow")
-			}
-			m.slows.Add(1)
+		if err := os.Rename(next, filepath.Join(policies, "plans.yaml")); err != nil {
+			return err
 		}
-		return nil
-	})
-	return g.Wait()
+		m.reloads.Add(1)
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSlowly sends checks that evaluate the slow rule, one at a time.
+func (m *stallTimes) checkSlowly(ctx context.Context, conn *grpc.ClientConn, l *load, over time.Time) error {
+	q, err := newWireRequest("GET", "/slow")
+	if err != nil {
+		return err
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for time.Now().Before(over) {
+		var a answer
+		q.renew(rnd, time.Now(), l.next(nil, rnd))
+		if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
+			return err
+		}
+		if a.err == nil {
+			return errors.New("the slow policy was not slow")
+		}
+		m.slows.Add(1)
+	}
+	return nil
 }
 
 func keyIDs(ctx context.Context, t *tollkeeper) ([]string, error) {
@@ -225,7 +231,7 @@ func adminCall(ctx context.Context, t *tollkeeper, method, path, body string, ou
 	return json.Unmarshal(raw, out)
 }
 
-func (m *quietAndNot) report(w io.Writer, span time.Duration) error {
+func (m *stallTimes) report(w io.Writer, span time.Duration) error {
 	_, err := fmt.Fprintf(w, `Checks every %v on each of %d loops, for %v each
 
              checks        p50        p99      p99.9

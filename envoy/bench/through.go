@@ -19,18 +19,18 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// clients is how many connections to Envoy there are, each with one request at a time.
+// clients is the number of connections to Envoy, each with one request at a time.
 const clients = 8
 
-// setup is an Envoy with or without an authorizer behind it, and what its rounds came to.
+// setup is an Envoy with or without an authorizer, and its measurements by round.
 type setup struct {
 	label  string
-	rival  *rival // nil: Envoy asks nobody
-	rounds []*taking
+	rival  *rival // nil: no authorizer
+	rounds []*measurement
 }
 
-// compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, with those
-// that allow everything at once, and with Tollkeeper, those of them that are among the rivals.
+// compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, and with
+// those of the rivals that do nothing or are Tollkeeper with few keys.
 func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s span) ([]*setup, error) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
@@ -49,7 +49,7 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 		return nil, err
 	}
 	defer upstream.close()
-	w := &way{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newKeySet(smallSet), smallSet), span: s}
+	w := &envoyRun{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newKeySet(smallSet), smallSet), span: s}
 	setups := []*setup{{label: "no authorizer"}}
 	for _, rv := range rivals {
 		if rv.name == baseline || rv.name == sameAnswer || rv.name == "tollkeeper" {
@@ -71,8 +71,8 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 	return setups, nil
 }
 
-// way is the way of a request through Envoy.
-type way struct {
+// envoyRun is the envoyRun of a request through Envoy.
+type envoyRun struct {
 	envoy    string
 	config   []byte
 	upstream int
@@ -80,8 +80,8 @@ type way struct {
 	span     span
 }
 
-// turn starts an authorizer, if there is one, and an Envoy, loads them and stops them.
-func (w *way) turn(ctx context.Context, rv *rival) (_ *taking, err error) {
+// turn starts an Envoy and an authorizer, if there is one, loads and measures them, and stops them.
+func (w *envoyRun) turn(ctx context.Context, rv *rival) (_ *measurement, err error) {
 	syscall.Sync() // as in turn
 	config, port := w.config, w.upstream
 	if rv == nil {
@@ -102,7 +102,7 @@ func (w *way) turn(ctx context.Context, rv *rival) (_ *taking, err error) {
 	return requests(ctx, proxy.Addr(), &w.load, w.span)
 }
 
-// withoutAuthorizer takes the ext_authz filter out of the shipped configuration, and leaves everything else as it is.
+// withoutAuthorizer removes the ext_authz filter from the shipped configuration, and changes nothing else.
 func withoutAuthorizer(config []byte) ([]byte, error) {
 	from, to := []byte("- name: envoy.filters.http.ext_authz\n"), []byte("- name: envoy.filters.http.router\n")
 	if bytes.Count(config, from) != 1 || bytes.Count(config, to) != 1 {
@@ -116,7 +116,7 @@ func withoutAuthorizer(config []byte) ([]byte, error) {
 }
 
 // requests sends requests to Envoy over connections that stay open.
-func requests(ctx context.Context, addr string, l *load, s span) (*taking, error) {
+func requests(ctx context.Context, addr string, l *load, s span) (*measurement, error) {
 	calls := make([]call, clients)
 	for i := range calls {
 		c, err := newClient(addr)
@@ -132,13 +132,13 @@ func requests(ctx context.Context, addr string, l *load, s span) (*taking, error
 	return drive(ctx, s, calls, func() error { return nil })
 }
 
-// client is a connection over which requests with different keys go.
+// client sends requests with different keys over one connection.
 type client struct {
 	conn    net.Conn
 	reader  *bufio.Reader
 	rnd     *rand.Rand
 	request []byte
-	key     int // where the key stands in the request
+	key     int // offset of the key in the request
 }
 
 func newClient(addr string) (*client, error) {
@@ -174,7 +174,7 @@ func (c *client) get(l *load) error {
 	return nil
 }
 
-// upstream is a service that says ok.
+// upstream is a service that answers ok.
 type upstream struct {
 	server   *http.Server
 	listener net.Listener

@@ -17,18 +17,17 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// What stands in a question until it is asked. Each is as long on the wire as whatever replaces it, and stands there
-// once.
+// Placeholders of a wireRequest. Each is as long on the wire as the values that replace it, and occurs once.
 const (
 	blankID        = "11111111111111111111"
 	blankRequestID = "00000000-0000-4000-8000-000000000000"
 	blankPort      = 40000
-	blankKey       = math.MaxUint64 // the number of a key that is in no set
+	blankKey       = math.MaxUint64 // the number of a key outside all sets
 )
 
 var blankTime = &timestamppb.Timestamp{Seconds: 1_000_000_000, Nanos: 1 << 28}
 
-// targets are what clients ask for. No shipped route charges for them or wants scopes.
+// targets are the requests of clients. No shipped route requires scopes for them or has a special charge.
 var targets = []struct{ method, path string }{
 	{"GET", "/v1/orders"},
 	{"GET", "/v1/orders/84121/items?limit=50&after=1690"},
@@ -37,14 +36,14 @@ var targets = []struct{ method, path string }{
 	{"GET", "/v2/customers/cus_9f8Zq/invoices"},
 }
 
-// question is a CheckRequest as it goes over the wire. To ask it anew, only a few of its bytes are replaced: what the
-// client costs is taken from the server, which runs on the same processors.
-type question struct {
+// wireRequest is an encoded CheckRequest. For the next check only a few of its bytes are replaced, because the client takes
+// its CPU time from the server, which runs on the same processors.
+type wireRequest struct {
 	wire                           []byte
-	id, requestID, time, port, key int // where those stand
+	id, requestID, time, port, key int // offsets in wire
 }
 
-func newQuestion(method, path string) (*question, error) {
+func newWireRequest(method, path string) (*wireRequest, error) {
 	key := string(appendKey(nil, blankKey))
 	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(checkRequest(method, path, key))
 	if err != nil {
@@ -54,11 +53,11 @@ func newQuestion(method, path string) (*question, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &question{wire: wire}
+	q := &wireRequest{wire: wire}
 	for _, b := range []struct {
 		at   *int
 		what []byte
-		skip int // the tag that makes it unmistakable
+		skip int // length of the tag that makes it unique
 	}{
 		{&q.id, []byte(blankID), 0},
 		{&q.requestID, []byte(blankRequestID), 0},
@@ -67,27 +66,27 @@ func newQuestion(method, path string) (*question, error) {
 		{&q.key, []byte(key), 0},
 	} {
 		if n := bytes.Count(wire, b.what); n != 1 {
-			return nil, fmt.Errorf("%q stands %d times in the check, want once", b.what, n)
+			return nil, fmt.Errorf("%q occurs %d times in the check, want once", b.what, n)
 		}
 		*b.at = bytes.Index(wire, b.what) + b.skip
 	}
 	return q, nil
 }
 
-func newQuestions() ([]*question, error) {
-	all := make([]*question, len(targets))
+func newWireRequests() ([]*wireRequest, error) {
+	all := make([]*wireRequest, len(targets))
 	for i, t := range targets {
 		var err error
-		if all[i], err = newQuestion(t.method, t.path); err != nil {
+		if all[i], err = newWireRequest(t.method, t.path); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// renew makes it the question about another request: a stream of its own, at that time, with that key.
-func (q *question) renew(rnd *rand.Rand, now time.Time, key []byte) {
-	const least = 10_000_000_000_000_000_000 // so that the number has as many digits as the blank
+// renew makes it the check of another request: with a new stream and request id, at a time, with a key.
+func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
+	const least = 10_000_000_000_000_000_000 // so that the number has as many digits as the placeholder
 	strconv.AppendUint(q.wire[q.id:q.id], least+rnd.Uint64N(math.MaxUint64-least), 10)
 
 	var random [8]byte
@@ -95,8 +94,8 @@ func (q *question) renew(rnd *rand.Rand, now time.Time, key []byte) {
 	hex.Encode(q.wire[q.requestID+len(blankRequestID)-12:], random[:6])
 	hex.Encode(q.wire[q.requestID:], random[4:])
 
-	// A number takes as many bytes as its blank if it is as large: the port is from the range of clients' ports, and
-	// early nanoseconds of a second are moved up.
+	// A varint takes as many bytes as its placeholder if it is about as large: so the port is from the range of clients'
+	// ports, and small nanoseconds are raised.
 	binary.PutUvarint(q.wire[q.port:], 32768+rnd.Uint64N(28232))
 	nanos := uint64(now.Nanosecond())
 	if nanos < 1<<28 {
@@ -108,7 +107,7 @@ func (q *question) renew(rnd *rand.Rand, now time.Time, key []byte) {
 	copy(q.wire[q.key:], key)
 }
 
-// checkRequest is what Envoy with our configuration sends for a request with 15 header fields.
+// checkRequest is the check that Envoy with our configuration sends for a request with 15 header fields.
 func checkRequest(method, path, key string) *authv3.CheckRequest {
 	headers := [][2]string{
 		{":authority", "api.example.com"}, {":path", path}, {":method", method}, {":scheme", "https"},
