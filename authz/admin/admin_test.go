@@ -17,8 +17,8 @@ func handler(token string) http.Handler {
 	return Handler(&Service{Status: func(context.Context) Status { return Status{Version: "v"} }}, token, "v", metrics, slog.New(slog.DiscardHandler))
 }
 
-// TestNothingWithoutTheToken asks for everything there is without the right token.
-func TestNothingWithoutTheToken(t *testing.T) {
+// TestHandler_NothingWithoutTheToken asks for every path without the right token.
+func TestHandler_NothingWithoutTheToken(t *testing.T) {
 	const token = "tka_0123456789abcdef"
 	paths := []string{"/", "/metrics", "/openapi.json", "/openapi.yaml", "/docs", "/v1/status", "/v1/keys", "/v1/accounts/x", "/v1/doctor/ledger", "//metrics", "/v1/../metrics", "/debug/pprof/"}
 	headers := []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + token, token, "Bearer " + token[:10], "Bearer " + token + "x"}
@@ -43,7 +43,7 @@ func TestNothingWithoutTheToken(t *testing.T) {
 	}
 }
 
-func TestOpenAPI(t *testing.T) {
+func TestHandler_OpenAPI(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/openapi.json", nil)
 	r.Header.Set("Authorization", "bearer tka_0123456789abcdef")
 	w := httptest.NewRecorder()
@@ -55,7 +55,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-func TestTokenFile(t *testing.T) {
+func TestToken_File(t *testing.T) {
 	dir := t.TempDir()
 	first, err := Token(dir)
 	if err != nil || len(first) < 20 {

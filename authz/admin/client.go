@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Client speaks to the admin API of a running server.
+// Client calls the admin API of a running server. It may be used concurrently.
 type Client struct {
 	base  string
 	token string
@@ -26,15 +26,16 @@ func NewClient(base, token string) *Client {
 	return &Client{base: strings.TrimSuffix(base, "/"), token: token, http: &http.Client{Timeout: 5 * time.Minute}}
 }
 
-// Refused is an answer of the server that is not a success.
+// Refused is an error that the server answered with.
 type Refused struct {
-	Status int
-	Detail string
+	Status int    // HTTP
+	Detail string // a sentence
 }
 
 func (e *Refused) Error() string { return e.Detail }
 
-// Do sends a request and reads the answer into out. In and out may be nil.
+// Do sends in as JSON, as it is if it is a json.RawMessage, and reads the answer into out. Both may be nil. The error is a
+// *Refused if the server answered with one.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	var payload io.Reader
 	if in != nil {
@@ -71,7 +72,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return json.Unmarshal(raw, out)
 }
 
-// refused reads the problem document of a refusal, with what is wrong about each field.
+// refused makes an error of a problem document (RFC 9457), including the faults of single fields.
 func refused(status int, raw []byte) error {
 	var problem struct {
 		Detail string
@@ -94,7 +95,7 @@ func (c *Client) unreachable(err error) error {
 	return fmt.Errorf("%s: %w", c.base, err)
 }
 
-// Path joins a path of fixed words and ids, which are escaped.
+// Path makes a path under /v1 of fixed words and ids. It escapes all of them.
 func Path(parts ...string) string {
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])

@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
 
-// findPatience bounds the wait for decisions that are still on their way to the log.
+// findPatience bounds the wait for decisions that are still queued for the log.
 const findPatience = time.Second
 
 func (s *Service) decision(ctx context.Context, id string) (Decision, error) {
@@ -25,7 +25,7 @@ func (s *Service) decision(ctx context.Context, id string) (Decision, error) {
 	return d, nil
 }
 
-// viewExplanation shapes an explanation for people: first the fact, the rule and the remedy, then all the rest.
+// viewExplanation converts an explanation for people: first the fact, the rule and the remedy, then everything else.
 func viewExplanation(e *check.Explanation) Explanation {
 	out := Explanation{
 		Allowed: e.Decision.Allowed(), Status: e.Decision.HTTPStatus(), Reason: string(e.Decision.DeniedFor()),
@@ -57,7 +57,7 @@ func viewExplanation(e *check.Explanation) Explanation {
 	return out
 }
 
-// questionOf reads a question, or a CheckRequest that is one by itself.
+// questionOf reads a question. A CheckRequest alone is one, too.
 func questionOf(raw []byte) Question {
 	var q Question
 	if json.Unmarshal(raw, &q) != nil || q.CheckRequest == nil {
@@ -88,7 +88,7 @@ func viewRule(r *authz.TracedRule) Rule {
 	return out
 }
 
-// facts are what the rule read, such as input.key.status = "expired".
+// facts lists what the rule read, such as input.key.status = "expired".
 func facts(r *authz.TracedRule) string {
 	var list []string
 	for _, f := range r.Facts {
@@ -97,7 +97,7 @@ func facts(r *authz.TracedRule) string {
 	return strings.Join(list, ", ")
 }
 
-// part cuts one member out of a JSON object, nil if it is not there.
+// part returns one member of a JSON object, nil if there is none.
 func part(doc []byte, name string) json.RawMessage {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(doc, &all) != nil {

@@ -9,13 +9,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// What a key is worth now, and which changes of it and of its account still make sense.
+// The state of keys, and which changes a key and its account still allow.
 
 func (s *Service) isRevoked(k *apikey.Key) bool {
 	return s.Revocations.Key(k.ID) || s.Revocations.Account(k.Account, k.CreatedAt)
 }
 
-// statusOf is what a request with the key would find, but for the account.
+// statusOf returns the status that a request with the key would find, without regard to its account.
 func (s *Service) statusOf(k *apikey.Key) authz.KeyStatus {
 	if s.isRevoked(k) {
 		return authz.KeyRevoked
@@ -23,8 +23,8 @@ func (s *Service) statusOf(k *apikey.Key) authz.KeyStatus {
 	return k.StatusAt(s.Now())
 }
 
-// checkAlive refuses a change of a key that is gone for good, if it could only matter to one that is not: the answer would
-// say that it is done, and no request would ever see it. Names and meta are for the record, and can be corrected.
+// checkAlive refuses a change that no request will ever see, because the key never works again. Names and meta can still be
+// corrected.
 func (s *Service) checkAlive(k *apikey.Key, in *KeyUpdate) error {
 	if in.Disabled == nil && in.Plan == nil && in.Scopes == nil && in.ExpiresAt == nil {
 		return nil
@@ -42,13 +42,13 @@ func (s *Service) checkAlive(k *apikey.Key, in *KeyUpdate) error {
 	return nil
 }
 
-// checkRotation refuses to rotate a key whose successor would not work either.
+// checkRotation refuses to rotate a key if its successor would not work either.
 func (s *Service) checkRotation(k *apikey.Key, now time.Time) error {
 	switch {
 	case s.isRevoked(k):
 		return authz.Errorf(authz.KindConflict, "key %q is revoked: make a new one", k.ID)
 	case k.Successor != "":
-		return nil // which the store refuses
+		return nil // the store refuses it
 	case k.Disabled:
 		return authz.Errorf(authz.KindConflict, "key %q is disabled, and so would be its successor: enable it first", k.ID)
 	case k.StatusAt(now) == authz.KeyExpired:
@@ -57,7 +57,7 @@ func (s *Service) checkRotation(k *apikey.Key, now time.Time) error {
 	return nil
 }
 
-// checkEnd refuses an end that is over, unless that is meant.
+// checkEnd refuses an expiry in the past, unless force is set.
 func (s *Service) checkEnd(at time.Time, force bool) error {
 	if force || at.IsZero() || at.After(s.Now()) {
 		return nil
@@ -66,8 +66,7 @@ func (s *Service) checkEnd(at time.Time, force bool) error {
 		at.UTC().Format(time.RFC3339))
 }
 
-// checkResume refuses to make an account active that is: what keeps its keys from working is that they are revoked, which
-// stays so.
+// checkResume refuses to make an account active that is active and was revoked: its keys would stay revoked.
 func (s *Service) checkResume(ctx context.Context, id string, to authz.AccountStatus) error {
 	a, err := s.account(ctx, id)
 	if err == nil && to == authz.AccountActive && a.Status == string(authz.AccountActive) && !a.RevokedBefore.IsZero() {
@@ -77,7 +76,7 @@ func (s *Service) checkResume(ctx context.Context, id string, to authz.AccountSt
 	return err
 }
 
-// keyFilter says which keys are listed.
+// keyFilter selects the keys of a listing.
 type keyFilter struct {
 	page
 	Account    string    `query:"account" doc:"Only keys of that account, which has to be there."`
@@ -85,16 +84,16 @@ type keyFilter struct {
 	EndsBefore time.Time `query:"ends_before" doc:"Only keys that work for now and do not after that instant: they expire, or their overlap ends."`
 }
 
-// keys lists keys that the filter lets through, by id.
+// keys lists the keys that the filter selects, in the order of their ids.
 func (s *Service) keys(ctx context.Context, f *keyFilter) ([]Key, error) {
-	if f.Account != "" { // a typing error would look like an account without keys
+	if f.Account != "" { // a misspelt account would look like one without keys
 		if _, err := s.Keys.Account(ctx, f.Account); err != nil {
 			return nil, err
 		}
 	}
-	const lot = 10_000
-	out := make([]Key, 0, min(f.Limit, lot))
-	for p := (apikey.Page{Account: f.Account, After: f.After, Limit: lot}); ; {
+	const batch = 10_000
+	out := make([]Key, 0, min(f.Limit, batch))
+	for p := (apikey.Page{Account: f.Account, After: f.After, Limit: batch}); ; {
 		list, err := s.Keys.Keys(ctx, p)
 		if err != nil {
 			return nil, fmt.Errorf("listing: %w", err)
@@ -111,7 +110,7 @@ func (s *Service) keys(ctx context.Context, f *keyFilter) ([]Key, error) {
 				return out, nil
 			}
 		}
-		if len(list) < lot || ctx.Err() != nil {
+		if len(list) < batch || ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 		p.After = list[len(list)-1].ID

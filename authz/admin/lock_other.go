@@ -4,7 +4,7 @@ package admin
 
 import "os"
 
-// Where files cannot be locked, a file that is there counts as locked.
+// Without locks, a file that exists counts as locked.
 
 func lock(*os.File) error { return nil }
 

@@ -2,24 +2,21 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
-	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// holder is who is counted, and the limits that apply.
+// holder is the holder of quotas, and the limits of its plan that apply.
 type holder struct {
 	authz.Holder
 	plan   string
 	limits []authz.Limit
 }
 
-// holderOf finds the holder that is meant. For an account alone only the limits that all its callers share are counted, so
-// those per key are left out.
+// holderOf finds the holder. An account alone has only the limits that all its callers share; those per key are left out.
 func (s *Service) holderOf(ctx context.Context, in QuotaHolder) (holder, error) {
 	bearer := in.Issuer != "" || in.Subject != "" || in.Client != ""
 	switch {
@@ -65,7 +62,7 @@ func (s *Service) holderOfKey(ctx context.Context, id string) (holder, error) {
 	return h, s.limit(&h)
 }
 
-// limit finds the limits of the holder's plan.
+// limit sets the limits of the holder's plan.
 func (s *Service) limit(h *holder) error {
 	if err := s.checkPlan(h.plan); err != nil {
 		return err
@@ -78,7 +75,7 @@ func (s *Service) limit(h *holder) error {
 	return nil
 }
 
-// quotas reports every limit of a holder.
+// quotas returns the state of every limit of a holder.
 func (s *Service) quotas(ctx context.Context, in QuotaHolder) ([]Quota, error) {
 	h, err := s.holderOf(ctx, in)
 	if err != nil {
@@ -93,7 +90,7 @@ func (s *Service) quotas(ctx context.Context, in QuotaHolder) ([]Quota, error) {
 	return out, nil
 }
 
-// quota reports one limit, after this node has told the ledger what it spent.
+// quota returns the state of one limit, after this node has reported to the ledger what it spent.
 func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, error) {
 	b := quota.BucketOf(l, h.Holder)
 	if err := s.Dispenser.Report(ctx, b, l); err != nil {
@@ -127,7 +124,7 @@ func (s *Service) credit(ctx context.Context, in QuotaChange) (Quota, error) {
 	})
 }
 
-// reset forgives what was spent of a limit in the period that is running.
+// reset forgives what was spent of a limit in the current period.
 func (s *Service) reset(ctx context.Context, in QuotaChange) (Quota, error) {
 	if in.Units != 0 {
 		return Quota{}, authz.Errorf(authz.KindInvalid, "a reset takes no units")
@@ -158,7 +155,7 @@ func (s *Service) change(ctx context.Context, in QuotaChange, do func(quota.Buck
 	if _, err := do(b, l); err != nil {
 		return Quota{}, err
 	}
-	return s.quota(ctx, h, &l) // and the dispenser learns of the change
+	return s.quota(ctx, h, &l) // this also tells the dispenser of the change
 }
 
 func limitNames(limits []authz.Limit) string {
@@ -170,10 +167,4 @@ func limitNames(limits []authz.Limit) string {
 		names[i] = l.Name
 	}
 	return strings.Join(names, ", ")
-}
-
-func asImportError(err error) (*apikey.ImportError, bool) {
-	var e *apikey.ImportError
-	ok := errors.As(err, &e)
-	return e, ok
 }

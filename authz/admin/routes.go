@@ -14,13 +14,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 )
 
-// maxImport bounds one batch of an import.
+// Bounds of one batch of an import.
 const (
 	maxImportKeys  = 10_000
 	maxImportBytes = 32 << 20
 )
 
-// Bodies of requests and answers, as huma wants them.
+// The forms of requests and answers that huma reads and writes.
 type (
 	body[T any] struct{ Body T }
 	byID        struct {
@@ -178,7 +178,7 @@ var statuses = map[authz.Kind]int{
 	authz.KindInvalid: http.StatusUnprocessableEntity, authz.KindUnavailable: http.StatusServiceUnavailable,
 }
 
-// fail tells the operator what an error says, and the log what an unexpected one says.
+// fail makes an answer of an error, and logs one that is not the caller's fault.
 func (r registrar) fail(operation string, err error) error {
 	kind := authz.KindOf(err)
 	if kind == authz.KindUnavailable {

@@ -12,15 +12,15 @@ import (
 // ErrNotRunning says that no server runs on a data directory.
 var ErrNotRunning = errors.New("no server runs on the data directory")
 
-// Announcement is the word that a running server leaves in its data directory.
+// Announcement is the file in the data directory that tells where the running server listens.
 type Announcement struct {
 	path string
 	file *os.File // open and locked for as long as the server runs
 }
 
-// Announce leaves word in a data directory of where its server listens. The file is locked until Close, and a lock ends
-// with the process that has it: so neither a server that crashed nor a copy of the directory leads anybody to another
-// server, which may have got the port since.
+// Announce writes the address of the server into its data directory. The file is locked until Close, and the lock ends with
+// the process. A file without a lock, left by a crash or copied with the directory, is ignored: another server may have the
+// port by now.
 func Announce(dir, address string) (_ *Announcement, err error) {
 	path := filepath.Join(dir, AddressFile)
 	if there, err := Running(dir); err == nil {
@@ -35,7 +35,7 @@ func Announce(dir, address string) (_ *Announcement, err error) {
 		err = lock(f)
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path) // who finds it finds all of it, and locked
+		err = os.Rename(path+".new", path) // so that the file is whole and locked when it appears
 	}
 	if err != nil {
 		_ = f.Close()
@@ -44,7 +44,7 @@ func Announce(dir, address string) (_ *Announcement, err error) {
 	return &Announcement{path, f}, nil
 }
 
-// Close takes the word back.
+// Close removes the file, unless a successor has replaced it.
 func (a *Announcement) Close() error {
 	ours, err := a.file.Stat()
 	if now, err2 := os.Lstat(a.path); err == nil && err2 == nil && os.SameFile(ours, now) {

@@ -15,7 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Handler serves the API, its OpenAPI document at /openapi.json, and metrics at /metrics, all behind the token.
+// Handler serves the API, its OpenAPI document at /openapi.json, and metrics at /metrics. Everything needs the token.
 func Handler(s *Service, token, version string, metrics http.Handler, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
@@ -23,8 +23,8 @@ func Handler(s *Service, token, version string, metrics http.Handler, log *slog.
 	return authenticate(token, mux)
 }
 
-// authenticate lets nobody pass without the token (RFC 6750 section 2.1), which is compared by its hash in constant
-// time. An empty token lets nobody pass at all.
+// authenticate refuses requests without the token (RFC 6750, section 2.1). It compares hashes, in constant time. An empty
+// token refuses every request.
 func authenticate(token string, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -42,16 +42,14 @@ func authenticate(token string, next http.Handler) http.Handler {
 	})
 }
 
-// TokenFile and AddressFile are the names, in the data directory, of the admin token and of the address at which the
-// running server listens.
+// Names of files in the data directory.
 const (
-	TokenFile   = "admin.token"
-	AddressFile = "admin.address"
+	TokenFile   = "admin.token"   // the admin token
+	AddressFile = "admin.address" // the URL of the running server
 )
 
-// Token reads the admin token of a data directory, and makes one that only the owner can read if there is none.
-//
-// The file gets its name when it is whole: a crash in between leaves nothing that the next start would stumble over.
+// Token reads the admin token of a data directory. If there is none, it makes one that only the owner can read. The file gets
+// its name when it is complete, so that a crash does not leave half a token.
 func Token(dir string) (string, error) {
 	path := filepath.Join(dir, TokenFile)
 	if token, err := ReadToken(path); !errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +70,7 @@ func Token(dir string) (string, error) {
 	return ReadToken(path)
 }
 
-// ReadToken reads a token file. It refuses one that others can read, for who reads it can do everything.
+// ReadToken reads a token file. It refuses a file that other users can read.
 func ReadToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -92,6 +90,7 @@ func ReadToken(path string) (string, error) {
 	return token, nil
 }
 
+// cut splits a pattern such as "GET /v1/status".
 func cut(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
 	return method, path
@@ -103,7 +102,7 @@ func operationID(method, path string) string {
 	return strings.ToLower(method) + "-" + strings.NewReplacer("/", "-", "{", "", "}", "").Replace(path)
 }
 
-// PointerFile is where the server that the user started last leaves the path of its data directory.
+// PointerFile returns the path of the file that holds the data directory of the server that the user started last.
 func PointerFile() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {

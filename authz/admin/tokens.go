@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// Tokens says what bearer tokens are worth, but for revocation.
+// Tokens verifies bearer tokens. It does not know what is revoked.
 type Tokens interface {
 	Inspect(ctx context.Context, text string) authz.TokenFact
 }
@@ -39,7 +39,7 @@ type TokenView struct {
 	Claims    map[string]any `json:"claims,omitempty"`
 }
 
-// TokenRevoke says which tokens are revoked: one, by its text, or all of a kind.
+// TokenRevoke names the tokens to revoke: one by its text, or all that have something in common.
 type TokenRevoke struct {
 	Token  string    `json:"token,omitempty"`
 	Kind   string    `json:"kind,omitempty" enum:"jti,sid,sub,client,signing_key,suspension"`
@@ -81,7 +81,7 @@ func noIssuers() error {
 	return authz.Errorf(authz.KindInvalid, "no tokens are understood: configure tokens.issuers")
 }
 
-// revokeTokens cuts off what the operator names. When it returns, the record is durable and in force.
+// revokeTokens revokes what the operator names. When it returns, the record is durable and in force.
 func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, error) {
 	if (in.Token == "") == (in.Kind == "") {
 		return Revoked{}, authz.Errorf(authz.KindInvalid, "give a token, or what its tokens have in common")
@@ -89,43 +89,11 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	if in.Token != "" {
 		return s.revokeToken(ctx, strings.TrimSpace(in.Token), in.Cause)
 	}
-	now := s.Now().UTC()
-	r := revocation.Record{
-		Kind: revocation.Kind(in.Kind), Issuer: in.Issuer, Value: in.Value, At: now, Cause: in.Cause, ExpiresAt: now.Add(s.RevocationTTL + revocation.ClockMargin),
+	r, err := s.tokenRecord(in)
+	if err != nil {
+		return Revoked{}, err
 	}
-	if r.Issuer == "" && len(s.Issuers) == 1 {
-		r.Issuer = s.Issuers[0]
-	}
-	switch {
-	case r.Issuer == "":
-		return Revoked{}, authz.Errorf(authz.KindInvalid, "name the issuer: one of %s", namesOf(s.Issuers))
-	case !slices.Contains(s.Issuers, r.Issuer): // a typing error would match nothing
-		return Revoked{}, authz.Errorf(authz.KindInvalid, "no issuer is called %q: want one of %s", r.Issuer, namesOf(s.Issuers))
-	case r.Kind == revocation.KindSigningKey && !slices.Contains(s.Signers, r.Issuer):
-		return Revoked{}, authz.Errorf(authz.KindInvalid,
-			"which key signed a token of %q is not known here: take the key away from who verifies them, or revoke by sub or client", r.Issuer)
-	}
-	switch r.Kind {
-	case revocation.KindSubject, revocation.KindClient:
-		// A token that was issued just now says so by its issuer's clock, which may be ahead. Who signs in again within that
-		// time may have to do so once more; to let everybody's old token live on would be worse.
-		if r.Before = in.Before; r.Before.IsZero() {
-			r.Before = now.Add(s.Skew)
-		}
-		if r.Before.After(now) { // what is issued until then lives on from then
-			r.ExpiresAt = r.Before.Add(s.RevocationTTL + revocation.ClockMargin)
-		}
-	case revocation.KindSuspension:
-		if r.Lifted = in.Lift; !in.Lift {
-			r.ExpiresAt = time.Time{} // until somebody lifts it
-		}
-	case revocation.KindSigningKey:
-		r.ExpiresAt = time.Time{} // whoever has the key can sign for as long as it is published
-	}
-	if in.Lift && r.Kind != revocation.KindSuspension {
-		return Revoked{}, authz.Errorf(authz.KindInvalid, "only a suspension can be lifted: what is revoked stays revoked")
-	}
-	if in.Lift { // a typing error would lift nothing
+	if in.Lift { // a misspelt subject would lift nothing
 		was, ok, err := s.Revoked.Get(ctx, r.Kind, r.Issuer, r.Value)
 		if err == nil && (!ok || was.Lifted) {
 			err = authz.Errorf(authz.KindNotFound, "subject %q of %s is not suspended", r.Value, r.Issuer)
@@ -137,12 +105,61 @@ func (s *Service) revokeTokens(ctx context.Context, in TokenRevoke) (Revoked, er
 	return s.revoke(ctx, r)
 }
 
+// tokenRecord makes the record that revokes all tokens of a kind.
+func (s *Service) tokenRecord(in TokenRevoke) (revocation.Record, error) {
+	now := s.Now().UTC()
+	r := revocation.Record{
+		Kind: revocation.Kind(in.Kind), Issuer: in.Issuer, Value: in.Value, At: now, Cause: in.Cause, ExpiresAt: now.Add(s.RevocationTTL + revocation.ClockMargin),
+	}
+	if r.Issuer == "" && len(s.Issuers) == 1 {
+		r.Issuer = s.Issuers[0]
+	}
+	if err := s.checkIssuer(&r); err != nil {
+		return r, err
+	}
+	switch r.Kind {
+	case revocation.KindSubject, revocation.KindClient:
+		// The clock of the issuer may be ahead, and so may the iat of a token that was issued just now. A customer who signs in
+		// within that time may have to do so again. Without the margin, old tokens would live on.
+		if r.Before = in.Before; r.Before.IsZero() {
+			r.Before = now.Add(s.Skew)
+		}
+		if r.Before.After(now) { // tokens issued until then live for that much longer
+			r.ExpiresAt = r.Before.Add(s.RevocationTTL + revocation.ClockMargin)
+		}
+	case revocation.KindSuspension:
+		if r.Lifted = in.Lift; !in.Lift {
+			r.ExpiresAt = time.Time{} // until an operator lifts it
+		}
+	case revocation.KindSigningKey:
+		r.ExpiresAt = time.Time{} // a stolen key can sign tokens for as long as it is published
+	}
+	if in.Lift && r.Kind != revocation.KindSuspension {
+		return r, authz.Errorf(authz.KindInvalid, "only a suspension can be lifted: what is revoked stays revoked")
+	}
+	return r, nil
+}
+
+// checkIssuer refuses a record that could match no token.
+func (s *Service) checkIssuer(r *revocation.Record) error {
+	switch {
+	case r.Issuer == "":
+		return authz.Errorf(authz.KindInvalid, "name the issuer: one of %s", namesOf(s.Issuers))
+	case !slices.Contains(s.Issuers, r.Issuer):
+		return authz.Errorf(authz.KindInvalid, "no issuer is called %q: want one of %s", r.Issuer, namesOf(s.Issuers))
+	case r.Kind == revocation.KindSigningKey && !slices.Contains(s.Signers, r.Issuer):
+		return authz.Errorf(authz.KindInvalid,
+			"the key that signed a token of %q is not known here: remove the key where its tokens are verified, or revoke by sub or client", r.Issuer)
+	}
+	return nil
+}
+
 func namesOf(issuers []string) string {
 	return cmp.Or(strings.Join(issuers, ", "), "none, for none is configured")
 }
 
-// revokeToken cuts off one token by its text, and by its id if its issuer gave it one. One of which nobody can say now
-// whether it is good is recorded all the same, by its text: it may turn out to be.
+// revokeToken revokes one token by its text, and by its jti if it has one. A token that cannot be verified now is revoked by
+// its text: it may turn out to be valid.
 func (s *Service) revokeToken(ctx context.Context, text, cause string) (Revoked, error) {
 	if s.Tokens == nil {
 		return Revoked{}, noIssuers()
@@ -164,7 +181,7 @@ func (s *Service) revokeToken(ctx context.Context, text, cause string) (Revoked,
 	return out, nil
 }
 
-// revocations lists records, the earliest change first.
+// revocations lists records after a revision, the earliest change first.
 func (s *Service) revocations(ctx context.Context, after uint64, limit int) ([]Revocation, error) {
 	records, err := s.Revoked.Since(ctx, after, limit)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// The types of this file are the wire form of the admin API. The CLI speaks it through Client.
+// The types of this file are the JSON of the admin API.
 
 // Account is an account as the API shows it.
 type Account struct {
@@ -20,7 +20,7 @@ type Account struct {
 	Meta      map[string]any `json:"meta,omitempty"`
 	CreatedAt time.Time      `json:"created_at"`
 	UpdatedAt time.Time      `json:"updated_at"`
-	// RevokedBefore is the instant up to which all keys of the account are cut off.
+	// RevokedBefore is set if the account was revoked: keys made until then are revoked.
 	RevokedBefore time.Time `json:"revoked_before,omitzero"`
 	Version       uint64    `json:"version"`
 }
@@ -41,10 +41,10 @@ type AccountUpdate struct {
 	Meta   MetaPatch `json:"meta,omitempty" doc:"A merge patch (RFC 7396): null takes a name away, names that are absent stay."`
 }
 
-// MetaPatch changes meta.
+// MetaPatch is a merge patch (RFC 7396) of meta.
 type MetaPatch map[string]any
 
-// UnmarshalJSON refuses null, which could not be told from a field that is absent.
+// UnmarshalJSON refuses null, which could mean that the field is absent or that all of meta is removed.
 func (p *MetaPatch) UnmarshalJSON(raw []byte) error {
 	if string(raw) == "null" {
 		return errors.New("meta: null is not taken: set each name to null that is to go")
@@ -55,14 +55,14 @@ func (p *MetaPatch) UnmarshalJSON(raw []byte) error {
 // Key is a key as the API shows it.
 type Key struct {
 	ID string `json:"id"`
-	// Key is the text of a key that was just made. It is shown this once.
+	// Key is the text of a key that was just made. It is never shown again.
 	Key         string `json:"key,omitempty"`
 	Name        string `json:"name,omitempty"`
 	Account     string `json:"account"`
 	Plan        string `json:"plan,omitempty"`
 	Environment string `json:"environment,omitempty"`
 	Status      string `json:"status" enum:"active,not_yet_valid,expired,disabled,rotated,revoked"`
-	// AccountStatus is there if the account keeps the key from working, whatever its own status is.
+	// AccountStatus is set if the account keeps the key from working, whatever the status of the key is.
 	AccountStatus string         `json:"account_status,omitempty" enum:"suspended,overdue"`
 	Scopes        []string       `json:"scopes,omitempty"`
 	NotBefore     time.Time      `json:"not_before,omitzero"`
@@ -100,7 +100,7 @@ type KeyUpdate struct {
 	Force     bool       `json:"force,omitempty" doc:"Also if the key has expired by then."`
 }
 
-// Rotation is both ends of a rotation.
+// Rotation is both keys of a rotation.
 type Rotation struct {
 	Old       Key `json:"old"`
 	Successor Key `json:"successor"`
@@ -135,9 +135,9 @@ type ImportResult struct {
 	Faults    []ImportFault `json:"faults,omitempty"`
 }
 
-// ImportFault is what is wrong with one key of an import, by its place in the batch.
+// ImportFault is a fault of one key of an import.
 type ImportFault struct {
-	Index int    `json:"index"`
+	Index int    `json:"index"` // in the batch, from 0
 	Text  string `json:"text"`
 }
 
@@ -157,8 +157,7 @@ type Quota struct {
 	ResetsAt    time.Time              `json:"resets_at,omitzero"`
 }
 
-// QuotaHolder says whose quotas are meant: a key's, an account's, or those that a subject or a client of a token issuer has on
-// an account.
+// QuotaHolder names the holder of quotas: a key, an account, or a subject or client of a token issuer on an account.
 type QuotaHolder struct {
 	Key     string `json:"key,omitempty" doc:"The id of a key; or give an account."`
 	Account string `json:"account,omitempty"`
@@ -177,28 +176,28 @@ type QuotaChange struct {
 	Note  string `json:"note,omitempty"`
 }
 
-// Question describes a request to be explained. A CheckRequest by itself, as it stands in Envoy's logs, is one, too.
+// Question describes a request to be explained.
 type Question struct {
 	// CheckRequest is the request as Envoy would send it, in protobuf's JSON.
 	CheckRequest json.RawMessage `json:"check_request"`
-	// Method, Path and Host count in place of those in CheckRequest, byte for byte.
+	// Method, Path and Host replace those in CheckRequest, byte for byte.
 	Method []byte `json:"method,omitempty"`
 	Path   []byte `json:"path,omitempty"`
 	Host   []byte `json:"host,omitempty"`
-	// Key is the text of a key, or the id of one, that the request is to carry.
+	// Key is the text or the id of the key that the request carries.
 	Key string `json:"key,omitempty"`
-	// Account is whose first good key it is to carry.
+	// Account is the account whose first working key the request carries.
 	Account string `json:"account,omitempty"`
 }
 
-// Route is the entry of the routes that applied to a request. Where none did, it has no fields.
+// Route is the entry of the routes that applied to a request. It has no fields if none did.
 type Route struct {
 	Name  string          `json:"name,omitempty"`
 	Path  string          `json:"path,omitempty"`
 	Entry json.RawMessage `json:"entry,omitempty"`
 }
 
-// Explanation says why a request was, or would be, decided as it is.
+// Explanation says how a request would be decided, and why.
 type Explanation struct {
 	Allowed bool   `json:"allowed"`
 	Status  int    `json:"status,omitempty"`
@@ -207,7 +206,7 @@ type Explanation struct {
 	Remedy  string `json:"remedy,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 	Cause   string `json:"cause,omitempty"`
-	// PolicyErrors tell which functions of the policy failed, as file:line: text.
+	// PolicyErrors are the functions of the policy that failed, as file:line: text.
 	PolicyErrors []string         `json:"policy_errors,omitempty"`
 	Fact         string           `json:"fact,omitempty"`
 	Rule         *Rule            `json:"rule,omitempty"`
@@ -224,7 +223,7 @@ type Explanation struct {
 	Decision     string           `json:"decision_id"`
 }
 
-// Decision is a recent decision as it stands in the decision log.
+// Decision is a recent decision, in the form of the decision log.
 type Decision = decisionlog.Line
 
 // Rule is a rule that took part in a decision.
@@ -267,7 +266,7 @@ type PlanLimit struct {
 	Per    string `json:"per"`
 }
 
-// PlanUse is a plan and who is on it. A plan that is not defined denies those who are.
+// PlanUse is a plan and who is on it. Requests of callers on a plan that is not defined are denied.
 type PlanUse struct {
 	Name       string      `json:"name"`
 	Defined    bool        `json:"defined"`
@@ -279,7 +278,7 @@ type PlanUse struct {
 	Tokens     bool        `json:"tokens,omitempty" doc:"Tokens have named the plan since the server started."`
 }
 
-// Plans is what policies must not take away while it is used.
+// Plans is what new policies must not lack while it is used.
 type Plans struct {
 	Plans   []PlanUse `json:"plans"`
 	Reasons []string  `json:"reasons" doc:"The codes in the policies' own table of reasons."`
@@ -293,14 +292,14 @@ type Status struct {
 	Policy      string `json:"policy"`
 	PolicyFault string `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
 	ClockFault  string `json:"clock_fault,omitempty" doc:"Why quotas do not count by the clock of the machine."`
-	// PruningPaused is set while the clock is doubted for longer than quotas need to.
+	// PruningPaused is set while the clock may be wrong, which takes longer to rule out than for quotas.
 	PruningPaused string   `json:"pruning_paused,omitempty" doc:"Why expired revocations are kept: the clock may be wrong."`
 	Plans         []string `json:"plans"`
 	Node          string   `json:"node"`
 	Revocations   int      `json:"revocations"`
 
-	// PolicyKept is when the policy in force was kept, where the server started with policies that it could not use.
+	// PolicyKept is when the policy in force was saved, if the server started with policies that it could not use.
 	PolicyKept time.Time `json:"policy_kept,omitzero"`
-	// MissingPlans say which plans accounts and keys are on that do not exist.
+	// MissingPlans describe plans that accounts and keys are on and that do not exist.
 	MissingPlans []string `json:"missing_plans,omitempty"`
 }
