@@ -56,7 +56,7 @@ func (c *cli) doctorFilesCmd(about lint.Subject, name, kinds, resources string) 
 		Example: "  tollkeeper doctor " + string(about) + " config.yaml\n  kubectl get -A -o yaml " + resources + " | tollkeeper doctor " + string(about) + " -",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 {
-				return usagef("%s: give files, directories, or - for standard input", cmd.CommandPath())
+				return usagef("give files, directories, or - for standard input: see %s --help", cmd.CommandPath())
 			}
 			return c.judge(cmd, &o, about, paths)
 		},
@@ -77,7 +77,7 @@ the dump and the version are fetched from a running Envoy.
 		Example: "  tollkeeper doctor envoy envoy.yaml\n  tollkeeper doctor envoy --admin http://127.0.0.1:9901",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 && adminAddress == "" {
-				return usagef("%s: give files, - for standard input, or --admin http://127.0.0.1:9901", cmd.CommandPath())
+				return usagef("give files, - for standard input, or --admin http://127.0.0.1:9901")
 			}
 			var more []*lint.File
 			if adminAddress != "" {
@@ -114,7 +114,7 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	o.Usable = usable
 	report, err := lint.Run(files, o.Options)
 	if err != nil {
-		return usagef("%v: see: tollkeeper doctor rules", err)
+		return usagef("%v: see tollkeeper doctor rules", err)
 	}
 	if err := c.showReport(cmd, o.format, &report); err != nil {
 		return err
@@ -300,7 +300,7 @@ func (c *cli) doctorRulesCmd() *cobra.Command {
 			}
 			r, ok := lint.RuleByID(strings.ToUpper(ids[0]))
 			if !ok {
-				return usagef("there is no rule %q: see: %s", ids[0], cmd.CommandPath())
+				return usagef("there is no rule %q: see %s", ids[0], cmd.CommandPath())
 			}
 			return c.show(cmd, r, func(t *table) {
 				t.field("rule", r.ID)

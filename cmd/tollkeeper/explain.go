@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
@@ -74,7 +75,11 @@ the past, give the id of its decision.`,
 			return c.show(cmd, e, func(t *table) { explain(t, &e, q.rules) })
 		},
 	}
-	f := cmd.Flags()
+	q.flags(cmd.Flags())
+	return cmd
+}
+
+func (q *question) flags(f *pflag.FlagSet) {
 	f.SetInterspersed(false) // flags after curl belong to curl
 	f.StringVarP(&q.method, "method", "X", "GET", "method of the request")
 	f.StringVar(&q.path, "path", "/", "path with its query, exactly as it is sent")
@@ -89,14 +94,13 @@ the past, give the id of its decision.`,
 	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of the flags above; - is standard input")
 	f.StringVar(&q.decision, "decision", "", "show this decision: its id, or the x-request-id of its request")
 	f.BoolVar(&q.rules, "rules", false, "list every rule that was evaluated")
-	return cmd
 }
 
 // take completes the request from a curl command or a URL, if one is given.
 func (q *question) take(cmd *cobra.Command, words []string) error {
 	switch {
 	case len(words) > 0 && words[0] != "curl":
-		return usagef("%s: there is an argument too many, %q: want flags, or -- curl with its own flags", cmd.CommandPath(), words[0])
+		return usagef("there is an argument too many, %q: want flags, or -- curl with its own flags", words[0])
 	case len(words) > 0 || q.file != "":
 		for _, name := range described {
 			if cmd.Flags().Changed(name) {

@@ -25,8 +25,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
 )
 
-// serveHere runs a server in this process, with one account and a key, and returns its configuration, where it is asked,
-// and the text of the key.
+// serveHere runs a server in this process, with one account and a key. It returns its configuration, its gRPC address and the
+// text of the key.
 func serveHere(t *testing.T) (config.Config, string, string) {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -55,7 +55,7 @@ func serveHere(t *testing.T) (config.Config, string, string) {
 	return cfg, s.GRPCAddr(), key.Key
 }
 
-// tollkeeper runs a command, which must succeed, and returns what it prints as JSON.
+// tollkeeper runs a command, which must succeed, and returns its JSON output.
 func tollkeeper(t *testing.T, cfg config.Config, args ...string) []byte {
 	t.Helper()
 	cmd := newRoot()
@@ -69,14 +69,14 @@ func tollkeeper(t *testing.T, cfg config.Config, args ...string) []byte {
 	return out.Bytes()
 }
 
-// bytesCodec sends messages as they are: protobuf's own refuses texts that are not UTF-8.
+// bytesCodec sends messages unchanged. The codec of protobuf refuses texts that are not UTF-8.
 type bytesCodec struct{}
 
 func (bytesCodec) Name() string                    { return "proto" }
 func (bytesCodec) Marshal(v any) ([]byte, error)   { return v.([]byte), nil }
 func (bytesCodec) Unmarshal(b []byte, v any) error { *v.(*[]byte) = slices.Clone(b); return nil }
 
-// checkOf is a CheckRequest as Envoy would send it.
+// checkOf returns a CheckRequest as Envoy would send it.
 func checkOf(method, path, host string, headers ...[2]string) []byte {
 	field := func(b []byte, n protowire.Number, v []byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), v)
@@ -89,7 +89,7 @@ func checkOf(method, path, host string, headers ...[2]string) []byte {
 	return field(nil, 1, field(nil, 4, field(nil, 2, http)))
 }
 
-// asker returns what sends a check to a server.
+// asker returns a function that sends checks to a server.
 func asker(t *testing.T, address string) func([]byte) *authv3.CheckResponse {
 	t.Helper()
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
@@ -111,7 +111,7 @@ func asker(t *testing.T, address string) func([]byte) *authv3.CheckResponse {
 	}
 }
 
-// hostilePaths are those of the fuzz tests, and others that parsers of URLs and of paths read differently.
+// hostilePaths returns the seeds of the fuzz tests, random paths, and others that parsers of URLs and paths read differently.
 func hostilePaths() []string {
 	paths := []string{
 		"/open", "//open", "/open?x=%zz", "/%6fpen", "/closed", "/a%2f..%2fopen", "/%ff", "/v1/reports/7", "//v1/reports//7", "//v1//reports/7",
@@ -132,7 +132,7 @@ func hostilePaths() []string {
 	return paths
 }
 
-// TestExplain_DecidesEveryPathAsACheckDoes asks both: the command line with the path, and the server over gRPC.
+// TestExplain_DecidesEveryPathAsACheckDoes compares explain on the command line with a check over gRPC.
 func TestExplain_DecidesEveryPathAsACheckDoes(t *testing.T) {
 	cfg, address, key := serveHere(t)
 	ask := asker(t, address)
@@ -162,12 +162,12 @@ func TestExplain_DecidesEveryPathAsACheckDoes(t *testing.T) {
 		outcomes[want]++
 	}
 	if len(outcomes) < 3 || outcomes["allowed"] < 10 {
-		t.Errorf("the paths tell little apart: %v", outcomes)
+		t.Errorf("the paths have too few outcomes: %v", outcomes)
 	}
 }
 
-// TestExplain_ShowsADecisionByWhatItsCallerWasTold finds a denial by its id, and by that of its request.
-func TestExplain_ShowsADecisionByWhatItsCallerWasTold(t *testing.T) {
+// TestExplain_ShowsADecisionByEachOfItsIDs finds a denial by its id, and by the id of its request.
+func TestExplain_ShowsADecisionByEachOfItsIDs(t *testing.T) {
 	cfg, address, _ := serveHere(t)
 	denied := asker(t, address)(checkOf("GET", "/v1/x", "api.example.com", [2]string{"x-request-id", "from-a-report"}))
 	id := ""
@@ -191,7 +191,7 @@ func TestExplain_ShowsADecisionByWhatItsCallerWasTold(t *testing.T) {
 	}
 }
 
-// TestCurl_IsReadAsCurlSendsIt compares what is read of curl commands with what curl sends.
+// TestCurl_IsReadAsCurlSendsIt compares the request read from a curl command with the one that curl sends.
 func TestCurl_IsReadAsCurlSendsIt(t *testing.T) {
 	for command, want := range map[string]string{
 		"http://h/a":                   "GET http h /a|",

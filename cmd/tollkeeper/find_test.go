@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestWritingCommands_NeedANamedServer holds which commands may ask a server that the user did not name. Every other one, and
-// so every one to come, needs one.
+// TestWritingCommands_NeedANamedServer lists the commands that may ask a server that the user did not name. Every other
+// command, also a new one, needs a named server.
 func TestWritingCommands_NeedANamedServer(t *testing.T) {
 	var free []string
 	var walk func(*cobra.Command)

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,18 +27,10 @@ const (
 	minImported   = 16 // characters of a key that is imported without --force
 )
 
-// importLine is one line of an import file.
+// importLine is one line of an import file: a key by its text or by its hash.
 type importLine struct {
-	Key         string         `json:"key"`
-	SHA256      string         `json:"sha256"`
-	Account     string         `json:"account"`
-	Plan        string         `json:"plan"`
-	Name        string         `json:"name"`
-	Scopes      []string       `json:"scopes"`
-	Environment string         `json:"environment"`
-	NotBefore   time.Time      `json:"not_before"`
-	ExpiresAt   time.Time      `json:"expires_at"`
-	Meta        map[string]any `json:"meta"`
+	Key string `json:"key"`
+	admin.ImportKey
 }
 
 // lineFault is why one line cannot be imported.
@@ -168,10 +159,7 @@ func parseImportLine(text []byte, force bool) (admin.ImportKey, error) {
 	if raw, err := hex.DecodeString(l.SHA256); err != nil || len(raw) != sha256.Size {
 		return admin.ImportKey{}, errors.New(`"sha256": want 64 hexadecimal digits`)
 	}
-	return admin.ImportKey{
-		SHA256: l.SHA256, Account: l.Account, Plan: l.Plan, Name: l.Name, Scopes: l.Scopes, Environment: l.Environment,
-		NotBefore: l.NotBefore, ExpiresAt: l.ExpiresAt, Meta: l.Meta,
-	}, nil
+	return l.ImportKey, nil
 }
 
 // jsonFault returns an error that does not quote the line, which may have a key.
@@ -180,7 +168,7 @@ func jsonFault(err error) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &kind):
-		return fmt.Errorf("%q: want %s", kind.Field, kind.Type)
+		return fmt.Errorf("%q: want %s", strings.TrimPrefix(kind.Field, "ImportKey."), kind.Type) // the path has the embedded struct
 	case errors.As(err, &syntax):
 		return fmt.Errorf("it is not JSON, at byte %d", syntax.Offset)
 	case strings.HasPrefix(err.Error(), "json: unknown field"):

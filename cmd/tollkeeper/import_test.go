@@ -10,8 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// FuzzImport holds that every line of a file is a key or a fault, that the key is the one on the line, and that no fault
-// repeats a key.
+// FuzzImport: every line of a file is a key or a fault, the key is the one on the line, and no fault quotes a key.
 func FuzzImport(f *testing.F) {
 	f.Add(`{"key": "abcdefgh", "account": "acme"}`)
 	f.Add(`{"sha256": "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b", "account": "a", "meta": {"x": [1]}}`)
@@ -35,18 +34,18 @@ func FuzzImport(f *testing.F) {
 			var l struct{ Key, SHA256 string }
 			raw := strings.TrimPrefix(strings.Split(text, "\n")[k.line-1], "\ufeff")
 			if json.Unmarshal([]byte(raw), &l) != nil {
-				t.Fatalf("line %d is not JSON and was accepted", k.line)
+				t.Fatalf("line %d is not JSON and is accepted", k.line)
 			}
 			if l.Key != "" {
 				sum := sha256.Sum256([]byte(l.Key))
 				if k.key.SHA256 != hex.EncodeToString(sum[:]) || !apikey.WellFormed(l.Key) {
-					t.Fatalf("line %d: not the key that stands there", k.line)
+					t.Fatalf("line %d: another key than on the line", k.line)
 				}
 			}
 		}
 		for _, fault := range faults {
 			if strings.Contains(fault.Text, "abcdefgh") {
-				t.Fatalf("a fault repeats a key: %s", fault.Text)
+				t.Fatalf("a fault quotes a key: %s", fault.Text)
 			}
 		}
 	})

@@ -29,7 +29,7 @@ func buildVersion() string {
 	return "devel"
 }
 
-// cli is what all commands share.
+// cli is the state that all commands share.
 type cli struct {
 	output    string
 	address   string
@@ -93,7 +93,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			return usagef("there is no command %q: did you mean %s %s?", args[0], cmd.CommandPath(), near[0])
 		}
-		return usagef("there is no command %q: see: %s --help", args[0], cmd.CommandPath())
+		return usagef("there is no command %q: see %s --help", args[0], cmd.CommandPath())
 	}
 	cmd.Args = cobra.ArbitraryArgs
 	return cmd
@@ -103,7 +103,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 func flagError(cmd *cobra.Command, err error) error {
 	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
 	if !ok {
-		return usagef("%v: see: %s --help", err, cmd.CommandPath())
+		return usagef("%v: see %s --help", err, cmd.CommandPath())
 	}
 	best, distance := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -118,27 +118,27 @@ func flagError(cmd *cobra.Command, err error) error {
 	if best != "" {
 		return usagef("there is no flag --%s: did you mean --%s?", name, best)
 	}
-	return usagef("there is no flag --%s: see: %s --help", name, cmd.CommandPath())
+	return usagef("there is no flag --%s: see %s --help", name, cmd.CommandPath())
 }
 
 // args wants exactly the named arguments, and none of them empty.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < len(names) {
-			return usagef("%s: give %s", cmd.CommandPath(), names[len(given)])
+			return usagef("give %s: see %s --help", names[len(given)], cmd.CommandPath())
 		}
 		if len(given) > len(names) {
 			return unexpected(cmd, given[len(names)])
 		}
 		if i := slices.Index(given, ""); i >= 0 {
-			return usagef("%s: an argument is empty: give %s", cmd.CommandPath(), names[i])
+			return usagef("an argument is empty: give %s", names[i])
 		}
 		return nil
 	}
 }
 
 func unexpected(cmd *cobra.Command, arg string) error {
-	return usagef("%s: there is an argument too many, %q: see: %s --help", cmd.CommandPath(), arg, cmd.CommandPath())
+	return usagef("there is an argument too many, %q: see %s --help", arg, cmd.CommandPath())
 }
 
 func (c *cli) versionCmd() *cobra.Command {

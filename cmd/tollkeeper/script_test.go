@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TOLLKEEPER_LISTEN_GRPC", "127.0.0.1:0")
 			env.Setenv("TOLLKEEPER_LISTEN_ADMIN", "127.0.0.1:0")
 			env.Setenv("TOLLKEEPER_LOG_DECISIONS", "off")
+			env.Setenv("TOLLKEEPER_SHUTDOWN_DELAY", "0s") // there is no load balancer to wait for
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
@@ -46,12 +47,13 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setAddress sets a variable to the host and port at which a server says that it listens: setaddress VAR file.
+// setAddress sets a variable to the host and port in the address file of a server: setaddress VAR file.
 func setAddress(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(strings.TrimPrefix(ts.ReadFile(args[1]), "http://")))
 }
 
-// awaitFile waits until a file is there, as the address of a server that has started is.
+// awaitFile waits until a file exists, or with ! until it does not: await file. A server writes its address when it has
+// started.
 func awaitFile(ts *testscript.TestScript, neg bool, args []string) {
 	path := ts.MkAbs(args[0])
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -72,10 +74,10 @@ func setFromJSON(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], value)
 }
 
-// issuers are those of the scripts that run, by their URL.
+// issuers holds the issuers of all running scripts, by URL.
 var issuers sync.Map
 
-// startIssuer starts an issuer of tokens until the script ends: issuer VAR, which becomes its URL.
+// startIssuer runs an issuer of tokens until the script ends, and sets a variable to its URL: issuer VAR.
 func startIssuer(ts *testscript.TestScript, _ bool, args []string) {
 	i := tokentest.New()
 	ts.Defer(i.Close)
@@ -94,15 +96,15 @@ func sign(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], i.(*tokentest.Issuer).Token(claims))
 }
 
-// startEnvoyAdmin answers as Envoy's admin port does until the script ends: envoyadmin VAR folder, in which server_info and
-// config_dump are. VAR becomes its URL.
+// startEnvoyAdmin runs an admin port of Envoy until the script ends, and sets a variable to its URL: envoyadmin VAR dir. The
+// directory has server_info and config_dump.
 func startEnvoyAdmin(ts *testscript.TestScript, _ bool, args []string) {
 	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
 	ts.Defer(s.Close)
 	ts.Setenv(args[0], s.URL)
 }
 
-// damage replaces a text in a file everywhere by one of the same length: damage FILE old new.
+// damage replaces a text in a file with another of the same length, everywhere: damage FILE old new.
 func damage(ts *testscript.TestScript, _ bool, args []string) {
 	before := ts.ReadFile(args[0])
 	after := strings.ReplaceAll(before, args[1], args[2])
@@ -112,7 +114,7 @@ func damage(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(after), 0o600))
 }
 
-// oneLine wants standard error to be a single line.
+// oneLine wants exactly one line on standard error.
 func oneLine(ts *testscript.TestScript, _ bool, _ []string) {
 	if text := ts.ReadFile("stderr"); strings.Count(text, "\n") != 1 {
 		ts.Fatalf("want one line on standard error, got:\n%s", text)

@@ -23,7 +23,7 @@ import (
 //   - The exit code is 2 for a command line that cannot be understood (usagef) and 1 for any other error. Commands that judge
 //     files have codes of their own, which their help tells.
 //   - Text from outside stands in %q. Paths, addresses and our own ids stand bare, for copying. A command to run comes last,
-//     after a colon.
+//     after a colon or "see".
 //   - A secret is printed once, by the command that makes it, and never in an error.
 //   - A note is one line on standard error with the form of an error. The command goes on (note).
 //   - A result that is done is a sentence with a full stop: "The token is revoked." One thing is shown as fields with names in
