@@ -58,7 +58,7 @@ func TestReservation(t *testing.T) {
 	for parts := range 6 {
 		j, want := jar{}, jar{}
 		node := "node"
-		r.Begin(&node, 36)
+		r.Begin(node, 36)
 		for i := range parts {
 			r.Add(j, int64(i+1))
 			want[fmt.Sprintf("node.10.%d", i)] = int64(i + 1)

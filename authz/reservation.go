@@ -2,14 +2,12 @@ package authz
 
 import "strconv"
 
-// Reservation is units that were taken for one request. The zero value holds nothing. Who has one taken provides its
-// memory, so that taking units needs none. It is not to be used by two goroutines at once.
+// Reservation is units that were taken for one request. The zero value holds nothing. It must not be used by two goroutines
+// at once.
 type Reservation struct {
-	node   *string
+	node   string
 	number uint64
-	n      int     // how many parts there are
-	few    [2]part // the first parts, so that few limits need no memory of their own
-	more   []part
+	parts  []part
 }
 
 // part is what was taken from one source.
@@ -24,42 +22,35 @@ type Source interface {
 	PutBack(id string, units int64)
 }
 
-// Begin names the reservation, by the node that takes the units and a number that it gives only once. What the
-// reservation held before is forgotten. The name of the node must not change.
-func (r *Reservation) Begin(node *string, number uint64) {
-	*r = Reservation{node: node, number: number, more: r.more[:0]}
+// Begin names the reservation by the node that takes the units and a number that the node gives only once. The reservation
+// forgets what it held before.
+func (r *Reservation) Begin(node string, number uint64) {
+	*r = Reservation{node: node, number: number, parts: r.parts[:0]}
 }
 
 // Add notes that units were taken.
 func (r *Reservation) Add(from Source, units int64) {
-	if r.n < len(r.few) {
-		r.few[r.n] = part{from, units}
-	} else {
-		r.more = append(r.more, part{from, units})
+	if r.parts == nil {
+		r.parts = make([]part, 0, 2) // most requests charge no more limits
 	}
-	r.n++
+	r.parts = append(r.parts, part{from, units})
 }
 
 // Holds reports whether anything is taken.
-func (r *Reservation) Holds() bool { return r.n > 0 }
+func (r *Reservation) Holds() bool { return len(r.parts) > 0 }
 
-// ID identifies the reservation in logs and when it is settled. It is unique over all nodes and times, and empty for a
-// reservation that was never begun.
+// ID names the reservation in logs and when it is settled. It is unique over all nodes and times, and empty before Begin.
 func (r *Reservation) ID() string {
-	if r.node == nil {
+	if r.node == "" && r.number == 0 {
 		return ""
 	}
-	return *r.node + "." + strconv.FormatUint(r.number, 36)
+	return string(strconv.AppendUint([]byte(r.node+"."), r.number, 36))
 }
 
 // Cancel gives the units back. The reservation then holds nothing.
 func (r *Reservation) Cancel() {
-	for i := range r.n {
-		p := r.few[min(i, len(r.few)-1)]
-		if i >= len(r.few) {
-			p = r.more[i-len(r.few)]
-		}
+	for i, p := range r.parts {
 		p.from.PutBack(r.ID()+"."+strconv.Itoa(i), p.units)
 	}
-	r.n, r.more = 0, nil
+	r.parts = nil
 }

@@ -14,27 +14,26 @@ type Sources struct {
 	Cookies []string // cookie names
 }
 
-// place is where one key stood.
+// place is where a key stood.
 type place struct {
 	in   string // "header", "query" or "cookie"
 	name string
 }
 
-// credential is what a request carries to say who sent it.
+// credentials are what a request carries to say who sent it.
 type credentials struct {
-	text      string // the key
-	bearer    string // what came by the bearer scheme: a key or a token, see attempt.tellBearer
-	token     string // the bearer token
-	shown     authz.Bearer
+	key       string
+	places    []place      // of the key
+	bearer    string       // what came by the bearer scheme: a key or a token, see evaluation.classifyBearer
+	token     authz.Bearer // its text is "" if there is no token
 	ambiguous bool
-	places    []place // of the key
-	room      [1]place
+	room      [1]place // memory for places
 }
 
-// find reads the key from every source, and what came by the bearer scheme. Two places may hold the same key; two that
-// differ, or one source that was sent twice, cannot be told apart from an attempt to be charged as one caller and served as
+// find reads the key from every source, and the bearer credential. The same key may stand in two places. Two keys that
+// differ, or one source that was sent twice, are ambiguous: the caller may want to be charged as one customer and served as
 // another.
-func (s *Sources) find(c *credentials, r *authz.Request, tokens Tokens) {
+func (s *Sources) find(c *credentials, r *authz.Request, tokens bool) {
 	if r.HTTP == nil {
 		return
 	}
@@ -42,23 +41,23 @@ func (s *Sources) find(c *credentials, r *authz.Request, tokens Tokens) {
 		switch r.HTTP.Headers.Count(name) {
 		case 0:
 		case 1:
-			c.add(place{"header", name}, r.HTTP.Headers.Get(name))
+			c.addKey(place{"header", name}, r.HTTP.Headers.Get(name))
 		default:
 			c.ambiguous = true
 		}
 	}
-	if n := r.HTTP.Headers.Count("authorization"); n > 0 && (s.Bearer || tokens != nil) {
+	if n := r.HTTP.Headers.Count("authorization"); n > 0 && (s.Bearer || tokens) {
 		c.addBearer(r.HTTP.Headers.Values("authorization"))
 	}
 	for _, name := range s.Query {
-		c.addOnly(place{"query", name}, r.HTTP.Params[name])
+		c.addOnlyKey(place{"query", name}, r.HTTP.Params[name])
 	}
 	for _, name := range s.Cookies {
-		c.addOnly(place{"cookie", name}, cookies(r.HTTP.Headers, name))
+		c.addOnlyKey(place{"cookie", name}, cookies(r.HTTP.Headers, name))
 	}
 }
 
-// Put puts a key into a request, in the first place in which one is looked for. It reports whether there is one.
+// Put puts a key into a request, in the first place where find looks for one. It reports whether there is such a place.
 func (s *Sources) Put(r *authz.Request, text string) bool {
 	h := r.HTTP
 	switch {
@@ -81,19 +80,19 @@ func (s *Sources) Put(r *authz.Request, text string) bool {
 	return true
 }
 
-// addOnly takes the values of one source, of which there has to be one only.
-func (c *credentials) addOnly(from place, values []string) {
+// addOnlyKey adds the value of a source. More than one value is ambiguous.
+func (c *credentials) addOnlyKey(from place, values []string) {
 	switch len(values) {
 	case 0:
 	case 1:
-		c.add(from, values[0])
+		c.addKey(from, values[0])
 	default:
 		c.ambiguous = true
 	}
 }
 
-// add takes the value of one source. A comma is what proxies join repeated headers with.
-func (c *credentials) add(from place, value string) {
+// addKey adds the value of one source. A comma in it means that a proxy has joined repeated headers.
+func (c *credentials) addKey(from place, value string) {
 	text := strings.Trim(value, " \t")
 	if strings.Contains(text, ",") {
 		c.ambiguous = true
@@ -102,38 +101,37 @@ func (c *credentials) add(from place, value string) {
 	if text == "" {
 		return
 	}
-	if c.text != "" && c.text != text {
+	if c.key != "" && c.key != text {
 		c.ambiguous = true
 	}
-	c.text = text
+	c.key = text
 	if c.places == nil {
 		c.places = c.room[:0]
 	}
 	c.places = append(c.places, from)
 }
 
-const bearer = "bearer "
+const bearerScheme = "bearer "
 
-// addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are the upstream's
-// business. Envoy joins a repeated Authorization with a comma, so a comma beside a bearer scheme is two credentials.
+// addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are left to the
+// upstream. Envoy joins a repeated Authorization with a comma, so a comma beside a bearer scheme means two credentials.
 func (c *credentials) addBearer(values []string) {
 	for _, v := range values {
 		lower := strings.ToLower(v)
-		if !strings.Contains(lower, bearer) {
+		if !strings.Contains(lower, bearerScheme) {
 			continue
 		}
 		if len(values) > 1 || strings.Contains(lower, ",") {
 			c.ambiguous = true
 			continue
 		}
-		if !strings.HasPrefix(lower, bearer) {
-			continue
+		if strings.HasPrefix(lower, bearerScheme) {
+			c.bearer = strings.Trim(v[len(bearerScheme):], " \t")
 		}
-		c.bearer = strings.Trim(v[len(bearer):], " \t")
 	}
 }
 
-// cookies returns the values of a cookie in every Cookie field (RFC 6265 section 4.2.1); HTTP/2 may send several.
+// cookies returns the values of a cookie in all Cookie fields (RFC 6265 section 4.2.1). HTTP/2 may send several fields.
 func cookies(h authz.Headers, name string) []string {
 	var out []string
 	for _, field := range h.Values("cookie") {
@@ -146,7 +144,7 @@ func cookies(h authz.Headers, name string) []string {
 	return out
 }
 
-// cutCookie cuts a pair at its first "=", without the spaces around the name and the value that servers leave out.
+// cutCookie cuts a pair at its first "=" and removes the spaces around the name and the value, as servers do.
 func cutCookie(pair string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(pair, "=")
 	return strings.Trim(name, " \t"), strings.Trim(value, " \t"), ok

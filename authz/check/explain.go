@@ -22,41 +22,41 @@ type Explanation struct {
 	Trace        authz.Trace
 }
 
-// traceTimeout bounds the second look at the policy, which takes many times the first's time.
+// traceTimeout limits the second question to the policy. A traced policy takes many times as long.
 const traceTimeout = 5 * time.Second
 
-// Explain decides a request on the same path as Check, with these differences: nothing is charged or recorded, and what a
-// dry run would let through is shown denied, for that is what somebody wants explained. Then the policy is asked once more,
-// for the trace alone: one that is traced goes through rules, and fails in them, that it passes over else.
+// Explain decides a request by the same code as Check, with these differences: nothing is charged or recorded, and a denial that
+// a dry run would let through is shown as a denial. Then the policy is asked once more, for the trace alone, because a traced
+// policy also evaluates rules that it skips otherwise, and can fail in them.
 //
-// Keys says whose keys are, nil for who says so in Check.
+// Keys finds the owners of keys, nil for the keys of Check.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Explanation {
 	if keys == nil {
 		keys = c.keys
 	}
-	dry := &Checker{keys: keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: nobody{}, replays: newReplays(), opt: c.opt}
+	dry := &Checker{keys: keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: noRecorder{}, dedup: newChargeDedup(), opt: c.opt}
 	dry.opt.DryRun = false
 	dry.rules.Store(c.rules.Load())
-	a := &attempt{Checker: dry, request: r, began: c.opt.Now()}
-	d := dry.run(ctx, a)
-	out := Explanation{Decision: d, Facts: a.facts, Charge: a.charge, Cause: a.cause, PolicyErrors: a.policyErrors}
-	if a.rules != nil {
-		out.Revision = a.rules.Policy.Revision()
-		if a.request.Fault == "" {
+	e := new(evaluation)
+	d := dry.evaluate(ctx, e, r)
+	out := Explanation{Decision: d, Facts: e.facts, Charge: e.charge, Cause: e.cause, PolicyErrors: e.policyErrors}
+	if e.rules != nil {
+		out.Revision = e.rules.Policy.Revision()
+		if r.Fault == "" {
 			ctx, cancel := context.WithTimeout(ctx, traceTimeout)
 			defer cancel()
-			_, _ = a.rules.Policy.Decide(ctx, r, &out.Facts, &out.Trace)
+			_, _ = e.rules.Policy.Decide(ctx, r, &out.Facts, &out.Trace)
 		}
 	}
 	if !d.Allowed() {
-		out.Info = a.info()
+		out.Info = reasonInfo(e.rules, e.verdict.Reason)
 	}
 	return out
 }
 
-// Decisive returns the rule that decided, nil if the trace does not show one. For a denial it is, of the rules that held,
-// the last that names the code, for the entry module, which names them all in its precedence, is entered first. Where none
-// does, and for an allow, it is the rule that was asked, unless the policy failed.
+// Decisive returns the rule that decided, nil if the trace shows none. For a denial it is the last rule that held and names the
+// code: the entry module names all codes in its order of precedence, but it is entered first. If no rule does, and for an allow,
+// it is the rule that was queried, unless the policy failed.
 func (e *Explanation) Decisive() *authz.TracedRule {
 	code := string(e.Decision.DeniedFor())
 	for i := len(e.Trace.Rules) - 1; i >= 0 && code != ""; i-- {
@@ -85,13 +85,13 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 	return nil
 }
 
-// The shipped policies give policy_denied for a rule of the operator's that names no reason.
+// The shipped policies give policy_denied for an operator's rule that names no reason.
 const (
 	hookPackage = "data.tollkeeper.hook."
 	ownDeny     = "data.tollkeeper.custom.deny"
 )
 
-// ownRule returns the operator's rule that held, preferably one that names no reason, nil if there is none.
+// ownRule returns the operator's rule that held, nil if there is none. It prefers a rule that names no reason.
 func (e *Explanation) ownRule() (found *authz.TracedRule) {
 	for i := range e.Trace.Rules {
 		r := &e.Trace.Rules[i]
@@ -127,6 +127,7 @@ func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Li
 	return ok
 }
 
-type nobody struct{}
+// noRecorder records nothing.
+type noRecorder struct{}
 
-func (nobody) Record(*Entry) {}
+func (noRecorder) Record(*Entry) {}

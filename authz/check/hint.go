@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// hintBytes is how much of the hash a hint shows: enough to tell callers apart, and of no use without the key.
+	// hintBytes is how many bytes of the hash a hint shows: enough to tell callers apart, and useless without the secret.
 	hintBytes = 8
-	// hintPrefix is the longest prefix of a hint, and hintRest how much of a text it must leave out.
+	// hintPrefix is the longest prefix in a hint, and hintRest how much of a text it must leave out.
 	hintPrefix, hintRest = 16, 16
 )
 
-// hint names a key that is nobody's, so that an operator can tell one caller's mistake from another's and a customer's
-// mistyped key from somebody else's product. It says nothing that helps to use or to guess the key: a prefix that many keys
-// share, such as tk_live_, and a hash under a key that stays with the server.
-func (a *attempt) hint() string {
-	switch a.facts.Key.Status {
+// keyHint names a malformed or unknown key. With it an operator can tell the callers apart, and a customer's mistyped key from
+// a key of another product. It does not help to use or to guess the key: it is a prefix that many keys share, such as
+// tk_live_, and a hash under a secret that stays with the server.
+func keyHint(status authz.KeyStatus, text string, secret []byte) string {
+	switch status {
 	case authz.KeyMalformed, authz.KeyUnknown:
 	default:
 		return ""
 	}
-	mac := hmac.New(sha256.New, a.opt.HintKey)
-	_, _ = mac.Write([]byte(a.credentials.text))
-	return publicPrefix(a.credentials.text) + "~" + hex.EncodeToString(mac.Sum(nil)[:hintBytes])
+	mac := hmac.New(sha256.New, secret)
+	_, _ = mac.Write([]byte(text))
+	return publicPrefix(text) + "~" + hex.EncodeToString(mac.Sum(nil)[:hintBytes])
 }
 
-// publicPrefix is the part of a key that says what it is: lower-case words with an underscore after each. Text that is
-// short has none, for too much of it would be shown.
+// publicPrefix is the part of a key that says what it is: lower-case words, each followed by an underscore. A short text has
+// none, because the prefix would show too much of it.
 func publicPrefix(text string) string {
 	if len(text) < hintRest {
 		return ""

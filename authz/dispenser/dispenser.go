@@ -103,7 +103,7 @@ func (d *Dispenser) glance(h authz.Holder, l *authz.Limit, now time.Time) (fact 
 // Reserve takes the charge from the limits, all or none, and reports whether it did. It fills the reservation, and facts,
 // which has one for each limit. See check.Meter.
 func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool {
-	r.Begin(&d.name, d.rid.Add(1))
+	r.Begin(d.name, d.rid.Add(1))
 	short := false
 	for i := range limits {
 		units := c[limits[i].Name]
