@@ -11,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// txBooks holds the books that the operations of one transaction use, by quota.Bucket.Key: when many nodes lease from one
-// bucket at once, its book is read and written once for all of them. It dies with the transaction.
+// txBooks holds the books that the operations of one transaction use, by quota.Bucket.Key. When many nodes lease from one bucket
+// at once, its book is read and written once for all of them.
 type txBooks map[string]*txBook
 
 type txBook struct {
@@ -20,7 +20,7 @@ type txBook struct {
 	changed bool
 }
 
-// book returns the bucket's book as the operations before this one left it. It must not be changed except by amend.
+// book returns the bucket's book as the earlier operations of the transaction left it. Only changeBook may change it.
 func (w *write) book(bucket quota.Bucket) (*quota.Book, error) {
 	key := bucket.Key()
 	if s := w.books[key]; s != nil {
@@ -31,13 +31,13 @@ func (w *write) book(bucket quota.Bucket) (*quota.Book, error) {
 		return nil, err
 	}
 	w.books[key] = &txBook{book: b, changed: old != nil}
-	if old != nil { // another count may follow in this transaction: it must not find what this one took
+	if old != nil { // a later operation of this transaction must not split off the same counts again
 		return b, w.putLegacyBook(bucket, old)
 	}
 	return b, nil
 }
 
-// amend applies a verb to the bucket's book and keeps it if it was not refused.
+// changeBook applies a verb to the bucket's book, which is stored unless the verb refuses.
 func (w *write) changeBook(bucket quota.Bucket, verb func(*quota.Book) error) error {
 	key := bucket.Key()
 	if len(key) > bbolt.MaxKeySize {
@@ -71,8 +71,8 @@ func (s txBooks) flush(tx *bbolt.Tx) error {
 	return nil
 }
 
-// loadBook returns the bucket's book, a new one if there is none. If it was still in a book of an older version, old is
-// what is left of that one.
+// loadBook returns the bucket's book, a new one if there is none. Older versions kept several buckets in one book: if this one is
+// still in such a book, old is that book without it.
 func loadBook(tx *bbolt.Tx, bucket quota.Bucket) (b, old *quota.Book, err error) {
 	books := tx.Bucket([]byte(bucketBooks))
 	if b, err = decode[quota.Book](books.Get([]byte(bucket.Key()))); b != nil || err != nil {
@@ -97,7 +97,7 @@ func (w *write) putLegacyBook(bucket quota.Bucket, old *quota.Book) error {
 	return err
 }
 
-// forgetChunk is how many books are looked at in one transaction.
+// forgetChunk is how many books Forget looks at in one transaction.
 const forgetChunk = 2000
 
 // Forget is quota.Ledger.Forget. It looks at a part of the books at a time, so that no write waits for it long.
@@ -117,7 +117,7 @@ func (s *Ledger) Forget(ctx context.Context) (int, error) {
 	}
 }
 
-// forgettable returns the keys of books that can be forgotten, and where to go on, nil at the end.
+// forgettable returns the keys of books that can be forgotten, and the key to go on from, nil at the end.
 func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old [][]byte, err error) {
 	err = s.db.view(ctx, func(tx *bbolt.Tx) error {
 		now, seen := s.clock(), 0
@@ -140,14 +140,14 @@ func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old
 	return next, old, err
 }
 
-// forget deletes those of the books that can still be forgotten.
+// forgetBooks deletes those of the books that can still be forgotten.
 func (s *Ledger) forgetBooks(ctx context.Context, keys [][]byte) (int, error) {
 	return mutate(ctx, s.db.commits, func(w *write) (n int, err error) {
 		now := s.clock()
 		for _, key := range keys {
 			b, err := decode[quota.Book](w.get(bucketBooks, key))
 			if w.books[string(key)] != nil || err != nil || b == nil || !b.Forgettable(now) {
-				continue // is in use in this very transaction, or was since we looked
+				continue // it is in use in this transaction, or was used since we looked
 			}
 			if err := w.delete(bucketBooks, key); err != nil {
 				return n, err
@@ -158,7 +158,7 @@ func (s *Ledger) forgetBooks(ctx context.Context, keys [][]byte) (int, error) {
 	})
 }
 
-// balance asks a copy: to tell a balance turns the book to the period that is running.
+// balanceOf asks a copy of the book: Balance moves a book on to the current period.
 func balanceOf(b *quota.Book, bucket quota.Bucket, l authz.Limit, now time.Time) (quota.Balance, error) {
 	text, err := encode(b)
 	if err != nil {

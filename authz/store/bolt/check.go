@@ -77,7 +77,7 @@ func (db *DB) Checks() []doctor.Check {
 // Checks is DB.Checks.
 func (f *File) Checks() []doctor.Check {
 	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	return checks(func(ctx context.Context, p part) error { return view(ctx, begin, p.check) })
+	return checks(func(ctx context.Context, p part) error { return viewTx(ctx, begin, p.check) })
 }
 
 // ChecksOfUnreadable returns the checks of a file that Inspect refused with that error. The first one reports the error.
@@ -96,7 +96,7 @@ func checks(run func(context.Context, part) error) []doctor.Check {
 	return out
 }
 
-// each decodes every record of a bucket and returns how many there are.
+// eachRecord decodes every record of a bucket, calls check for it, and returns how many there are.
 func eachRecord[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T) error) (int, error) {
 	n := 0
 	err := tx.Bucket([]byte(bucket)).ForEach(func(k, text []byte) error {
@@ -110,8 +110,8 @@ func eachRecord[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T)
 	return n, err
 }
 
-// sameSize checks that an index has as many entries as there are records. Where every record has its own entry, there
-// is then none that points nowhere.
+// sameSize checks that an index has as many entries as there are records. If every record has an entry, none is left that points
+// nowhere.
 func sameSize(tx *bbolt.Tx, index string, records int) error {
 	n := 0
 	if err := tx.Bucket([]byte(index)).ForEach(func(_, _ []byte) error { n++; return nil }); err != nil {
@@ -162,7 +162,7 @@ func checkKeys(tx *bbolt.Tx) error {
 func checkRevocations(tx *bbolt.Tx) error {
 	revisions := tx.Bucket([]byte(bucketRevisions))
 	expiries, expire := tx.Bucket([]byte(bucketExpiries)), 0
-	indexed := expiriesIndexed(tx) // else the file was last written by an older version
+	indexed := expiriesIndexed(tx) // if not, an older version wrote the file last
 	n, err := eachRecord(tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
 		if string(revokedKey(r.Kind, r.Issuer, r.Value)) != string(key) {
 			return damaged("the revocation of %s %q stands in the place of another", r.Kind, r.Value)

@@ -16,16 +16,16 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// committer is the one goroutine that writes. It takes all operations that wait and runs them in one transaction.
+// committer is the one goroutine that writes. It takes all operations that wait, a group, and runs them in one transaction.
 //
-//  1. The operations run one after the other; each sees what those before it wrote.
-//  2. One that returns an error and had written something spoils the transaction: it is rolled back, that operation is
-//     answered, and the others run again without it. One that only looked is answered with the rest.
+//  1. The operations run one after the other. Each sees what those before it wrote.
+//  2. If an operation fails after it wrote something, the transaction is rolled back, that operation is answered, and the
+//     others run again without it. One that fails without a write is answered with the others.
 //  3. The transaction is committed: two fsyncs, whatever the number of operations.
-//  4. Memory is brought up to date, then everybody is answered.
+//  4. Memory is brought up to date, then all are answered.
 //
-// A crash before 3 is over loses the whole group, of which nobody has been told. When 3 fails it is unknown what is on
-// disk: all are answered with KindUnavailable, and before the next transaction memory is read from the file again.
+// A crash before the end of 3 loses the whole group, and none of it was acknowledged. If 3 fails, it is unknown what is on disk:
+// all are answered with KindUnavailable, and the cache is read from the file again before the next transaction.
 type committer struct {
 	db     *bbolt.DB
 	reload func() error
@@ -36,17 +36,17 @@ type committer struct {
 	done  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.RWMutex
-	closed  bool           // nobody may come in any more
-	writers sync.WaitGroup // those who came in before
+	closed  bool           // no more writes are admitted
+	writers sync.WaitGroup // the admitted writes that are not answered yet
 
-	// commitGate is held whole while a commit is under way, so that no read begins on a transaction that the operating
-	// system already shows and the disk does not have yet. A read waits for no longer than its context lets it.
+	// commitGate is held whole while a commit runs, so that no read begins on a transaction that the operating system already
+	// shows and the disk does not have yet. A read waits for it until its context ends.
 	commitGate *semaphore.Weighted
 
 	// Owned by the goroutine; broken may be read once done is closed.
-	uncertain bool  // a commit failed
-	failures  int   // writes that failed since one succeeded, for the log
-	broken    error // bbolt cannot write again before the process starts anew
+	uncertain bool  // a commit failed: the file and the cache may differ
+	failures  int   // transactions that failed since the last success, for the log
+	broken    error // why bbolt cannot write again before the process restarts
 }
 
 // allReads is more than can begin at a time.
@@ -55,15 +55,15 @@ const allReads = 1 << 30
 // op is one write.
 type op struct {
 	run       func(*write) error // may run more than once
-	abandoned atomic.Bool        // nobody waits for it any more
+	abandoned atomic.Bool        // its caller has stopped waiting
 	done      chan error         // has room for the answer
 
-	// The committer's notes about the last run.
+	// The outcome of the last run, for the committer.
 	err   error
 	after []func()
 }
 
-// maxGroup bounds what is lost and repeated when a transaction is rolled back.
+// maxGroup bounds how many operations are repeated when a transaction is rolled back.
 const maxGroup = 512
 
 func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committer {
@@ -73,7 +73,7 @@ func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committe
 	}
 }
 
-// mutate has a write run and returns its result when it is durable.
+// mutate runs a write and returns its result when it is durable.
 func mutate[T any](ctx context.Context, c *committer, run func(*write) (T, error)) (T, error) {
 	var out, zero T
 	err := c.do(ctx, func(w *write) (err error) {
@@ -86,6 +86,7 @@ func mutate[T any](ctx context.Context, c *committer, run func(*write) (T, error
 	return out, nil
 }
 
+// do runs a write and returns when it is durable. If the context ends before, the write may take place all the same.
 func (c *committer) do(ctx context.Context, run func(*write) error) error {
 	if err := ctx.Err(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
@@ -109,6 +110,7 @@ func (c *committer) do(ctx context.Context, run func(*write) error) error {
 	}
 }
 
+// admit counts a write in, unless the committer is closed.
 func (c *committer) admit() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -118,8 +120,8 @@ func (c *committer) admit() bool {
 	return !c.closed
 }
 
-// stop refuses new writes, waits for those that came before to be answered, and ends the goroutine. It returns false if
-// it was called already.
+// stop refuses new writes, waits until the admitted ones are answered, and ends the goroutine. It returns false if it was called
+// already.
 func (c *committer) stop() bool {
 	c.mu.Lock()
 	was := c.closed
@@ -134,7 +136,7 @@ func (c *committer) stop() bool {
 	return true
 }
 
-// begin starts a read of what is durable.
+// begin starts a read transaction, which sees only what is durable.
 func (c *committer) begin(ctx context.Context) (*bbolt.Tx, error) {
 	if err := c.commitGate.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("the disk is busy with a write: %w", err)
@@ -143,10 +145,10 @@ func (c *committer) begin(ctx context.Context) (*bbolt.Tx, error) {
 	return c.db.Begin(false)
 }
 
-// run is the goroutine.
+// run is the committer's goroutine.
 func (c *committer) run() {
 	defer close(c.done)
-	debug.SetPanicOnFault(true) // a damaged page can point anywhere
+	debug.SetPanicOnFault(true) // a damaged page may point anywhere
 	for {
 		select {
 		case first := <-c.queue:
@@ -157,10 +159,10 @@ func (c *committer) run() {
 	}
 }
 
-// gather takes everybody who waits.
+// gather takes all operations that wait.
 func (c *committer) gather(first *op) []*op {
 	group := []*op{first}
-	runtime.Gosched() // those who have just been answered may want to write again
+	runtime.Gosched() // callers that were just answered may want to write again
 	for len(group) < maxGroup {
 		select {
 		case o := <-c.queue:
@@ -190,7 +192,7 @@ func (c *committer) commit(group []*op) {
 		}
 		for _, o := range group {
 			if err != nil {
-				o.err = err // which also holds for what was only looked up: others of the group had changed it
+				o.err = err // also for one that wrote nothing: it may have read what the others changed
 			}
 			o.done <- o.err
 		}
@@ -198,8 +200,8 @@ func (c *committer) commit(group []*op) {
 	}
 }
 
-// attempt runs the operations in one transaction. It returns the operation that spoiled it, if one did, and the error
-// of that operation or of the transaction.
+// runGroup runs the operations in one transaction. If an operation fails after it wrote something, runGroup returns it with its
+// error; else the error is that of the transaction.
 func (c *committer) runGroup(group []*op) (failed *op, err error) {
 	if c.broken != nil {
 		return nil, c.broken
@@ -213,7 +215,7 @@ func (c *committer) runGroup(group []*op) (failed *op, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.rollback(tx) // which does nothing after a commit
+	defer c.rollback(tx) // does nothing after a commit
 	wrote, books := false, make(txBooks)
 	for _, o := range group {
 		w := &write{tx: tx, books: books}
@@ -234,12 +236,12 @@ func (c *committer) runGroup(group []*op) (failed *op, err error) {
 
 func (c *committer) runOne(o *op, w *write) (err error) {
 	if o.abandoned.Load() {
-		return authz.Errorf(authz.KindUnavailable, "not written: nobody waits for it")
+		return authz.Errorf(authz.KindUnavailable, "not written: its caller has stopped waiting")
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			c.log.Error("a write panicked and was undone", "panic", p, "stack", string(debug.Stack()))
-			w.wrote = true // for all we know
+			w.wrote = true // it may have
 			err = authz.Errorf(authz.KindUnavailable, "not written: internal error")
 		}
 	}()
@@ -258,8 +260,9 @@ func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
 	return tx, nil
 }
 
+// commitTx makes the transaction durable.
 func (c *committer) commitTx(tx *bbolt.Tx) (err error) {
-	_ = c.commitGate.Acquire(context.Background(), allReads) // which never ends
+	_ = c.commitGate.Acquire(context.Background(), allReads) // without an end
 	defer c.commitGate.Release(allReads)
 	defer func() {
 		if p := recover(); p != nil {
@@ -278,8 +281,8 @@ func (c *committer) commitTx(tx *bbolt.Tx) (err error) {
 	return nil
 }
 
-// refuse answers a transaction that the disk did not take. The log hears of the first one and of the end of it, however
-// many there are in between: a full disk is one event.
+// writeFailed makes the answer to a transaction that could not be written. The log gets one line for the first failure and one
+// when writing works again, however many fail in between: a full disk is one event.
 func (c *committer) writeFailed(err error) error {
 	if c.failures++; c.failures == 1 {
 		c.log.Error("cannot write to the data file: until it can be written, nothing is granted and nothing is changed", "error", err)
@@ -296,14 +299,14 @@ func (c *committer) rollback(tx *bbolt.Tx) {
 	_ = tx.Rollback()
 }
 
-// markBroken notes that bbolt died with its write lock in hand: to begin another transaction would wait for ever.
+// markBroken notes that bbolt panicked while it held its write lock: another transaction would wait for ever.
 func (c *committer) markBroken(doing string, p any) error {
 	c.log.Error("the data file is damaged, nothing can be written any more", "doing", doing, "panic", p)
 	c.broken = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
 	return c.broken
 }
 
-// resync makes what the file shows durable and brings memory in line with it.
+// resync makes durable what the file shows, and reads the cache from it again.
 func (c *committer) resync() error {
 	if err := c.db.Sync(); err != nil {
 		return c.writeFailed(err)

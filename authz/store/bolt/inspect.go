@@ -11,11 +11,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// File is a file that is looked at and not used: nothing in it can change, and no pepper is needed. Use Inspect. Its
-// methods may be called concurrently.
+// File is a file that is open for reading only. Use Inspect, which needs no pepper. Its methods may be called concurrently.
 type File struct{ bolt *bbolt.DB }
 
-// Inspect opens a file that is there, for reading only. No server can start on it until it is closed.
+// Inspect opens an existing file for reading only. No server can start on it until it is closed.
 //
 // The error is of KindNotFound when there is no file, and ErrInUse when a server uses it: ask that server then. Damage is of
 // KindConflict, as in Open, or is left for Checks to find.
@@ -27,7 +26,7 @@ func Inspect(path string) (*File, error) {
 	if isNew {
 		return nil, authz.Errorf(authz.KindNotFound, "there is no file %s", path)
 	}
-	// The shortest wait there is: a lock that is held is held for long.
+	// There is no point in waiting longer: a server holds its lock for as long as it runs.
 	db, err := openFile(path, bbolt.Options{ReadOnly: true, Timeout: time.Nanosecond, OpenFile: os.OpenFile})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, authz.Errorf(authz.KindNotFound, "there is no file %s", path)
@@ -38,7 +37,7 @@ func Inspect(path string) (*File, error) {
 	return &File{db}, nil
 }
 
-// CheckPepper returns an error of KindConflict if the file was made with another pepper than that of this fingerprint.
+// CheckPepper returns an error of KindConflict if the file was made with another pepper than the one with this fingerprint.
 // A file that is not ours passes: Checks finds that.
 func (f *File) CheckPepper(fingerprint string) error {
 	tx, err := f.bolt.Begin(false)
@@ -52,7 +51,7 @@ func (f *File) CheckPepper(fingerprint string) error {
 	return nil
 }
 
-// Close lets go of the file.
+// Close closes the file.
 func (f *File) Close() error {
 	if err := f.bolt.Close(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "closing the data file: %w", err)

@@ -12,19 +12,19 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/digestset"
 )
 
-// cachedRecords is how many keys, and how many accounts, are held decoded: those that are asked for again and again.
+// cachedRecords is how many keys, and how many accounts, are held decoded: those in frequent use.
 const cachedRecords = 50_000
 
-// tables are what is held in memory of keys and accounts: the digests of all keys, so that a key that nobody has is refused
-// without a look at the file, and the records that are in use. A million records would otherwise be several million
-// objects, which the garbage collector would go through time and again, though few of them are ever asked for.
+// keyCache is what memory holds of keys and accounts: the digests of all keys, so that an unknown key is refused without a look
+// at the file, and the records in use. To decode all records would make several million objects, which the garbage collector
+// would visit again and again though few of them are ever used.
 //
-// Only the committer changes what is there already. Reads of what is in memory take no lock that a write holds for long.
+// Only the committer changes a record. A read of what is in memory takes no lock that a write holds for long.
 type keyCache struct {
 	digests    digestset.Set
 	keys       *otter.Cache[apikey.Digest, *apikey.Key]
 	accounts   *otter.Cache[string, *apikey.Account]
-	generation atomic.Uint64 // rises before any record becomes another one
+	generation atomic.Uint64 // rises before any record changes
 }
 
 func newKeyCache() *keyCache {
@@ -34,56 +34,56 @@ func newKeyCache() *keyCache {
 	}
 }
 
-func (t *keyCache) putKey(k *apikey.Key) {
-	t.generation.Add(1)
-	t.digests.Add(k.Digest)
-	t.keys.Set(k.Digest, k)
+func (c *keyCache) putKey(k *apikey.Key) {
+	c.generation.Add(1)
+	c.digests.Add(k.Digest)
+	c.keys.Set(k.Digest, k)
 }
 
-// putDigest notes a key that is read from the file when somebody asks for it.
-func (t *keyCache) putDigest(d apikey.Digest) { t.digests.Add(d) }
+// putDigest adds a key that will be read from the file when it is first used.
+func (c *keyCache) putDigest(d apikey.Digest) { c.digests.Add(d) }
 
-func (t *keyCache) putAccount(a *apikey.Account) {
-	t.generation.Add(1)
-	t.accounts.Set(a.ID, a)
+func (c *keyCache) putAccount(a *apikey.Account) {
+	c.generation.Add(1)
+	c.accounts.Set(a.ID, a)
 }
 
-// hot finds a record in a cache, or reads it from the file and keeps it there. What is read while something is written may
-// be what it was before, and is not kept: nobody who comes later gets it.
-func readThrough[K comparable, T any](t *keyCache, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
+// readThrough finds a record in a cache, or reads it from the file and adds it to the cache. If anything was written since the
+// read began, the record may have changed: it is returned, but not added, so that no later caller gets it.
+func readThrough[K comparable, T any](c *keyCache, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
 	if v, ok := cache.GetIfPresent(key); ok {
 		return v, nil
 	}
-	before := t.generation.Load()
+	before := c.generation.Load()
 	v, err := read()
 	if err != nil {
 		return nil, err
 	}
 	kept, ok := cache.Compute(key, func(there *T, found bool) (*T, otter.ComputeOp) {
-		if found || t.generation.Load() != before {
+		if found || c.generation.Load() != before {
 			return there, otter.CancelOp
 		}
 		return v, otter.WriteOp
 	})
 	if ok {
-		return kept, nil // perhaps another's, so that all share one
+		return kept, nil // another request may have added it first: all share one
 	}
 	return v, nil
 }
 
-// open returns the tables, or why nothing can be read.
+// loaded returns the cache, or why nothing can be read.
 func (db *DB) loaded(ctx context.Context) (*keyCache, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}
-	t := db.cache.Load()
-	if t == nil {
+	c := db.cache.Load()
+	if c == nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "not read: the store is closed")
 	}
-	return t, nil
+	return c, nil
 }
 
-// record reads one record from the file. It is an error if there is none.
+// readRecord reads one record from the file. If there is none, the error is missing, which is given the id.
 func readRecord[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T, error) {
 	var v *T
 	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
@@ -118,9 +118,9 @@ func readKeyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key,
 	return k, nil
 }
 
-// reload reads the digests of all keys into memory.
+// reload replaces the cache by a new one with the digests of all keys in the file.
 func (db *DB) reload() error {
-	t := newKeyCache()
+	c := newKeyCache()
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
 		defer dropPages(tx)
 		digests, keys := 0, 0
@@ -128,7 +128,7 @@ func (db *DB) reload() error {
 			if len(digest) != len(apikey.Digest{}) {
 				return damaged("a digest of %d bytes leads to key %q", len(digest), id)
 			}
-			t.digests.Add(apikey.Digest(digest))
+			c.digests.Add(apikey.Digest(digest))
 			digests++
 			return nil
 		})
@@ -145,7 +145,7 @@ func (db *DB) reload() error {
 		return nil
 	})
 	if err == nil {
-		db.cache.Store(t)
+		db.cache.Store(c)
 	}
 	return err
 }

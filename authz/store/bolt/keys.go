@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// Keys is an apikey.Store. Find and Account are answered from memory for what is in use; everything else reads the file.
+// Keys is an apikey.Store. Find and Account answer from memory for keys and accounts in use; everything else reads the file.
 type Keys struct{ db *DB }
 
 var _ apikey.Store = (*Keys)(nil)
@@ -20,12 +20,12 @@ func (db *DB) Keys() *Keys { return &Keys{db: db} }
 
 // Find is apikey.Store.Find.
 func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
-	t, err := s.db.loaded(ctx)
+	c, err := s.db.loaded(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return readThrough(t, t.keys, d, func() (*apikey.Key, error) {
-		if !t.digests.MayHave(d) {
+	return readThrough(c, c.keys, d, func() (*apikey.Key, error) {
+		if !c.digests.MayHave(d) {
 			return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
 		}
 		return readKeyByDigest(ctx, s.db, d)
@@ -42,13 +42,13 @@ func (s *Keys) Key(ctx context.Context, id string) (*apikey.Key, error) {
 
 // Account is apikey.Store.Account.
 func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) {
-	t, err := s.db.loaded(ctx)
+	c, err := s.db.loaded(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := readThrough(t, t.accounts, id, func() (*apikey.Account, error) {
+	a, err := readThrough(c, c.accounts, id, func() (*apikey.Account, error) {
 		a, err := readRecord[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
-		if authz.KindOf(err) == authz.KindNotFound { // nil: an issuer can have customers of whom only its tokens tell
+		if authz.KindOf(err) == authz.KindNotFound { // nil is cached too: the accounts of an issuer may have no record here
 			return nil, nil
 		}
 		return a, err
@@ -96,7 +96,7 @@ func (s *Keys) Keys(ctx context.Context, p apikey.Page) ([]*apikey.Key, error) {
 	return out, nil
 }
 
-// list goes through the ids behind a prefix, as the page says.
+// listIDs calls each for the ids behind a prefix that the page asks for.
 func listIDs(c *bbolt.Cursor, prefix []byte, p apikey.Page, each func(id string, value []byte) error) error {
 	limit := p.Limit
 	if limit <= 0 {

@@ -73,7 +73,7 @@ func (s *Keys) RotateKey(ctx context.Context, id string, successor apikey.Key, o
 			return both{}, err
 		}
 		next := successor
-		next.Lineage = k.Lineage // whatever the caller says: a chain that splits would get a second balance
+		next.Lineage = k.Lineage // whatever the caller says: a second lineage would get a second balance
 		if k, err = k.Rotate(next.ID, next.CreatedAt, overlapEnds); err != nil {
 			return both{}, err
 		}
@@ -95,13 +95,13 @@ func getKey(w *write, id string) (*apikey.Key, error) {
 	return k, err
 }
 
-// addKey writes a key that is not there yet, with what points at it.
+// addKey writes a new key and its index entries.
 func (s *Keys) addKey(w *write, k apikey.Key) (*apikey.Key, error) {
 	if k.ID != "" && w.get(bucketKeys, []byte(k.ID)) != nil {
 		return nil, authz.Errorf(authz.KindExists, "there is a key %q already", k.ID)
 	}
 	if id := w.get(bucketDigests, k.Digest[:]); id != nil {
-		return nil, authz.Errorf(authz.KindExists, "the text of key %q is that of key %q", k.ID, id)
+		return nil, authz.Errorf(authz.KindExists, "key %q has the same text as key %q", k.ID, id)
 	}
 	if w.get(bucketAccounts, []byte(k.Account)) == nil {
 		return nil, authz.Errorf(authz.KindNotFound, "no account %q", k.Account)
@@ -116,7 +116,7 @@ func (s *Keys) addKey(w *write, k apikey.Key) (*apikey.Key, error) {
 	return s.putKey(w, &k)
 }
 
-// index writes what points at a key.
+// indexKey writes the index entries of a key.
 func indexKey(w *write, k *apikey.Key) error {
 	if err := w.put(bucketDigests, k.Digest[:], []byte(k.ID)); err != nil {
 		return err

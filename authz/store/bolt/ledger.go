@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// Ledger is a quota.Ledger. The arithmetic is that of quota.Book; this file loads books, keeps them, and remembers ids.
+// Ledger is a quota.Ledger. quota.Book does the arithmetic; this file loads books, stores them, and remembers ids.
 type Ledger struct {
 	db                *DB
 	*quota.LocalNodes // one process has the file to itself
@@ -43,7 +43,7 @@ func (s *Ledger) Return(ctx context.Context, r quota.ReturnRequest) error {
 	})
 }
 
-// settled is what is remembered of a settlement.
+// settled remembers a settlement, so that the same one is answered again and not charged again.
 type settled struct {
 	At     time.Time        `json:"at"`
 	Answer quota.Settlement `json:"answer"`
@@ -70,7 +70,7 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 		}); err != nil {
 			return quota.Settlement{}, err
 		}
-		if old != nil { // is about to be forgotten under its old instant
+		if old != nil { // was to be forgotten at its old instant
 			if err := w.delete(bucketSettledAt, settledAt(old.At, r.ID)); err != nil {
 				return quota.Settlement{}, err
 			}
@@ -93,9 +93,10 @@ func putSettled(w *write, id string, record *settled) error {
 	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
 }
 
-// settledPerForget is how many old settlements one new one clears away. More than one, so that they never pile up.
+// settledPerForget is how many old settlements each new one removes. It is more than one, so that they never pile up.
 const settledPerForget = 8
 
+// forgetSettled removes settlements that are older than quota.SettleMemory.
 func forgetSettled(w *write, now time.Time) error {
 	c := w.tx.Bucket([]byte(bucketSettledAt)).Cursor()
 	for range settledPerForget {
@@ -114,7 +115,7 @@ func forgetSettled(w *write, now time.Time) error {
 	return nil
 }
 
-// entry is what the ID of a credit or a reset was used for.
+// entry says what the id of a credit or a reset was used for. It is kept for good.
 type entry struct {
 	Verb   string       `json:"verb"`
 	Bucket quota.Bucket `json:"bucket"`
@@ -135,7 +136,7 @@ func (s *Ledger) Reset(ctx context.Context, r quota.ResetRequest) (quota.Balance
 	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, now time.Time) error { return b.Reset(r, now) })
 }
 
-// once applies a verb unless its ID was used before, and returns the balance.
+// once applies a verb unless its id was used before, and returns the balance.
 func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, verb func(*quota.Book, time.Time) error) (quota.Balance, error) {
 	if id == "" {
 		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a %s needs an id", e.Verb)
@@ -167,7 +168,7 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 	})
 }
 
-// sameBucket compares with the bucket of an entry, of which older versions wrote only the name.
+// sameBucket compares a bucket with that of an entry. Older versions wrote only its name.
 func sameBucket(old, b quota.Bucket) bool {
 	return old == b || old == quota.Bucket{Per: b.Per, Holder: b.Holder, Limit: b.Limit}
 }
@@ -185,5 +186,5 @@ func (s *Ledger) Balance(ctx context.Context, bucket quota.Bucket, l authz.Limit
 	return out, err
 }
 
-// clock is the ledger's time, without what would not survive being written down.
+// clock is the ledger's time, without its location and monotonic part, which are not stored.
 func (s *Ledger) clock() time.Time { return s.db.now().UTC().Round(0) }

@@ -1,11 +1,3 @@
-// Package bolt keeps keys, revocations and quotas in one file, with bbolt: nothing to install, and safe against crashes.
-//
-// Every write is on disk before it is acknowledged. Writes that wait at the same time share one transaction and so one
-// fsync (commit.go). The keys and accounts that are in use are also held in memory, so that looking one up costs no I/O
-// (tables.go). Memory is changed after the disk and before the acknowledgement: who was told that a key is switched off
-// never sees it switched on again.
-//
-// The file belongs to one process at a time. Its buckets are listed in layout.go.
 package bolt
 
 import (
@@ -27,20 +19,20 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// ErrInUse says that another process has the file.
+// ErrInUse says that another process uses the file.
 var ErrInUse = errors.New("in use by another process")
 
-// lockWait is how long Open waits for another process to let go of the file.
+// lockWait is how long Open waits for another process to close the file.
 const lockWait = time.Second
 
-// Options are what Open needs to know besides the path.
+// Options are the arguments of Open besides the path.
 type Options struct {
-	// Pepper is the fingerprint of the pepper that keys are hashed with (apikey.Hasher.Fingerprint). A file keeps
-	// the one that it was made with and is not opened with another, under which none of its keys would be found.
+	// Pepper is the fingerprint of the pepper that keys are hashed with (apikey.Hasher.Fingerprint). Open refuses a file that was
+	// made with another one: none of its keys would be found.
 	Pepper string
 	// Now is the ledger's clock; nil is time.Now.
 	Now func() time.Time
-	// Logger is told about disk faults; nil discards.
+	// Logger gets a line for each disk fault; nil discards.
 	Logger *slog.Logger
 
 	openFile func(string, int, os.FileMode) (*os.File, error) // for tests that break the disk
@@ -52,18 +44,18 @@ type DB struct {
 	commits *committer
 	now     func() time.Time
 	cache   atomic.Pointer[keyCache] // nil once closed
-	views   atomic.Uint64
-	nodes   quota.LocalNodes // that lease from the file
+	views   atomic.Uint64            // how many reads of the file there were
+	nodes   quota.LocalNodes         // that lease from the file
 }
 
-// viewsPerDrop is after how many reads of the file its pages leave the memory. What is asked for often is kept elsewhere
-// (tables), and each of the others leaves up to 64 kB in memory for every page that it touches.
+// viewsPerDrop is how many reads of the file may happen before its pages are dropped from memory. The cache answers frequent
+// reads; each of the others leaves up to 64 kB in memory for every page that it touches.
 const viewsPerDrop = 1024
 
-// Open opens the file, or makes it, with its directory, where there is none. It reads the digests of all keys into memory.
+// Open opens the file. It makes the file and its directory if there are none. It reads the digests of all keys into memory.
 //
-// The error is ErrInUse when another process uses the file, of KindUnavailable when it cannot be read and written, and of
-// KindConflict when it is damaged, was not made by this package, or was made with another pepper.
+// The error is ErrInUse if another process uses the file, of KindUnavailable if the file cannot be read and written, and of
+// KindConflict if it is damaged, was not made by this package, or was made with another pepper.
 func Open(path string, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -91,7 +83,7 @@ func Open(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// openAndLoad opens a file that is there and reads it. Nothing is committed yet.
+// openAndLoad opens a file that exists and reads it. The committer does not run yet.
 func openAndLoad(path string, o Options) (*DB, error) {
 	file, err := openFile(path, bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: o.openFile})
 	if err != nil {
@@ -106,8 +98,8 @@ func openAndLoad(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// create makes a file under another name and gives it its own when it is whole, so that a crash in between leaves
-// nothing behind that has to be told from a damaged file. Where another process made the file meanwhile, that one stays.
+// create makes a file under another name and renames it when it is whole, so that a crash in between leaves no half-made file
+// that looks damaged. If another process makes the file meanwhile, that file stays.
 func create(path string, o Options) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), ".tollkeeper-*.new")
 	if err != nil {
@@ -130,7 +122,7 @@ func create(path string, o Options) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// prepare makes the directory and reports whether the file has yet to be made.
+// prepare makes the directory, and reports whether there is no file in it yet.
 func prepare(path string) (isNew bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, authz.Errorf(authz.KindUnavailable, "cannot make the directory for %s: %w", path, err)
@@ -138,7 +130,7 @@ func prepare(path string) (isNew bool, err error) {
 	return checkPath(path)
 }
 
-// look refuses what cannot be a file of ours, and reports whether there is nothing at all.
+// checkPath refuses a path that cannot be a data file, and reports whether there is no file at all.
 func checkPath(path string) (isNew bool, err error) {
 	info, err := os.Stat(path)
 	switch {
@@ -149,14 +141,14 @@ func checkPath(path string) (isNew bool, err error) {
 	case !info.Mode().IsRegular():
 		return false, authz.Errorf(authz.KindConflict, "%s is not a file: give the path of a file, which is made if it is not there", path)
 	case info.Size() == 0:
-		// A file that lost its content must not pass for a new installation in which nobody has used anything.
+		// A file that lost its content must not pass for a new installation, in which no quota is used.
 		return false, authz.Errorf(authz.KindConflict, "%s is empty: restore it from a backup, or remove it to start without any data", path)
 	}
 	return false, nil
 }
 
-// openFile lets bbolt open the file. On damaged pages bbolt panics, or reads memory that is not there; both become
-// errors here, and the file is let go of.
+// openFile has bbolt open the file. On damaged pages bbolt panics, or reads memory that is not there; both become errors here,
+// and the file is closed.
 func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 	var file *os.File
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -181,17 +173,17 @@ func openFile(path string, o bbolt.Options) (db *bbolt.DB, err error) {
 		return nil, authz.Errorf(authz.KindUnavailable, "%s is %w", path, ErrInUse)
 	case errors.As(err, &system):
 		return nil, authz.Errorf(authz.KindUnavailable, "cannot open %s: %w", path, err)
-	default: // what bbolt itself objects to is the content
+	default: // bbolt itself refuses the content
 		return nil, authz.Errorf(authz.KindConflict, "%s is damaged or is not a tollkeeper data file: %w", path, err)
 	}
 }
 
-// start checks that the file is whole and ours, and reads it into memory.
+// load checks that the file is whole and ours, and fills the cache.
 func (db *DB) load(pepper string) error {
 	if err := db.view(context.Background(), checkPages); err != nil {
 		return err
 	}
-	// No goroutine commits yet: the identity goes through the same steps as every later write.
+	// The committer does not run yet: this first write goes through the same steps as every later one.
 	first := &op{run: func(w *write) error { return ensureFormat(w, pepper) }, done: make(chan error, 1)}
 	db.commits.commit([]*op{first})
 	if err := <-first.done; err != nil {
@@ -212,14 +204,14 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// Close finishes the writes that wait, refuses new ones, and lets go of the file. Reads fail from then on.
+// Close finishes the writes that wait, refuses new ones, and closes the file. Reads fail from then on.
 func (db *DB) Close() error {
 	if !db.commits.stop() {
 		return nil
 	}
 	db.cache.Store(nil)
 	if db.commits.broken != nil {
-		return db.commits.broken // the file is let go of when the process ends
+		return db.commits.broken // bbolt cannot close the file: the process has to end
 	}
 	if err := db.bolt.Close(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "closing the data file: %w", err)
@@ -227,9 +219,9 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// view runs a function on what is durable now.
+// view runs a function in a read transaction, which sees only what is durable.
 func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
-	return view(ctx, db.commits.begin, func(tx *bbolt.Tx) error {
+	return viewTx(ctx, db.commits.begin, func(tx *bbolt.Tx) error {
 		if db.views.Add(1)%viewsPerDrop == 0 {
 			defer dropPages(tx)
 		}
@@ -237,7 +229,8 @@ func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
 	})
 }
 
-func view(ctx context.Context, begin func(context.Context) (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {
+// viewTx runs a function in a read transaction that begin starts. A panic on damaged pages becomes an error.
+func viewTx(ctx context.Context, begin func(context.Context) (*bbolt.Tx, error), read func(*bbolt.Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "not read: %w", err)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/pagefile"
 )
 
-// checkPages checks the pages that the transaction can reach. Nothing else may read a file before it has passed: bbolt dies of
-// damaged pages.
+// checkPages checks the pages that the transaction can reach. No other read of a file may come before it: bbolt dies
+// of damaged pages.
 func checkPages(tx *bbolt.Tx) error {
 	f, err := os.Open(tx.DB().Path())
 	if err != nil {
@@ -18,7 +18,7 @@ func checkPages(tx *bbolt.Tx) error {
 	}
 	defer func() { _ = f.Close() }()
 	if info, err := f.Stat(); err != nil || info.Size() < tx.Size() {
-		return damaged("it is shorter than it says")
+		return damaged("its end is missing")
 	}
 	size := tx.DB().Info().PageSize
 	return pagefile.Check(pagefile.Snapshot{

@@ -9,8 +9,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 )
 
-// planChunk is how many records OnPlans reads in one transaction. A long one would keep pages from being used again, and
-// the file would grow.
+// planChunk is how many records OnPlans reads in one transaction. During a long transaction bbolt cannot reuse pages, and the
+// file would grow.
 const planChunk = 10_000
 
 // OnPlans is apikey.Store.OnPlans.
@@ -18,10 +18,10 @@ func (s *Keys) OnPlans(ctx context.Context, each func(*apikey.Account, *apikey.K
 	return onPlans(func(read func(*bbolt.Tx) error) error { return s.db.view(ctx, read) }, each)
 }
 
-// OnPlans is apikey.Store.OnPlans, of a file that no server has.
+// OnPlans is apikey.Store.OnPlans for a file that no server uses.
 func (f *File) OnPlans(ctx context.Context, each func(*apikey.Account, *apikey.Key) error) error {
 	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	return onPlans(func(read func(*bbolt.Tx) error) error { return view(ctx, begin, read) }, each)
+	return onPlans(func(read func(*bbolt.Tx) error) error { return viewTx(ctx, begin, read) }, each)
 }
 
 func onPlans(view func(func(*bbolt.Tx) error) error, each func(*apikey.Account, *apikey.Key) error) error {
@@ -36,8 +36,8 @@ func onPlans(view func(func(*bbolt.Tx) error) error, each func(*apikey.Account, 
 		return err
 	}
 	return inChunks(view, bucketKeys, func(text []byte) error {
-		// Most keys are on their account's plan, and need not be decoded. Within a text the quotes would be escaped; a field
-		// of that name in Meta is looked at for nothing.
+		// Most keys are on their account's plan, and need not be decoded. Quotes within a text would be escaped, so nothing is
+		// missed; a field of that name in Meta costs a needless look.
 		if !bytes.Contains(text, []byte(`"plan":"`)) {
 			return nil
 		}
@@ -49,7 +49,7 @@ func onPlans(view func(func(*bbolt.Tx) error) error, each func(*apikey.Account, 
 	})
 }
 
-// inChunks goes through the records of a bucket, some in each transaction.
+// inChunks calls each for the records of a bucket, planChunk in each transaction.
 func inChunks(view func(func(*bbolt.Tx) error) error, bucket string, each func(text []byte) error) error {
 	var after []byte
 	for more := true; more; {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// releaseFile closes a file that bbolt died on. The lock is taken off by hand: bbolt's memory map would keep it.
+// releaseFile closes a file on which bbolt panicked. It unlocks the file first: the memory map that bbolt left would keep the lock.
 func releaseFile(f *os.File) {
 	if f != nil {
 		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)

@@ -4,7 +4,7 @@ package bolt
 
 import "os"
 
-// releaseFile closes a file that bbolt died on.
+// releaseFile closes a file on which bbolt panicked.
 func releaseFile(f *os.File) {
 	if f != nil {
 		_ = f.Close()

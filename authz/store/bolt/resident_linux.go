@@ -5,9 +5,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropPages gives back the memory that pages of the file take up in this process, after something that walked through much of
-// it. They stay in the system's cache, from where the next access to one gets it back.
+// dropPages gives back the memory that the file's pages take in this process, after a walk through much of it. The system's
+// cache keeps them, so that the next access to one costs no I/O.
 func dropPages(tx *bbolt.Tx) {
-	// The transaction keeps bbolt from mapping the file anew meanwhile. It is advice: there is nothing to do about an error.
+	// The transaction keeps bbolt from remapping the file meanwhile. The call is only advice, so an error does not matter.
 	_, _, _ = unix.Syscall(unix.SYS_MADVISE, tx.DB().Info().Data, uintptr(tx.Size()), unix.MADV_DONTNEED)
 }

@@ -4,5 +4,5 @@ package bolt
 
 import "go.etcd.io/bbolt"
 
-// dropPages does nothing: elsewhere the system takes back pages by itself, when it needs the memory.
+// dropPages does nothing: other systems take back pages when they need the memory.
 func dropPages(*bbolt.Tx) {}

@@ -13,7 +13,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// Revocations is a revocation.Store. Matching a request is the business of revocation.Set, which holds them in memory.
+// Revocations is a revocation.Store. Requests are matched by a revocation.Set, which holds the records in memory.
 type Revocations struct{ db *DB }
 
 var _ revocation.Store = (*Revocations)(nil)
@@ -55,7 +55,7 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 	})
 }
 
-// enter puts a record into the indexes.
+// indexRevocation adds a record to the indexes.
 func indexRevocation(w *write, key []byte, r *revocation.Record) error {
 	if err := w.put(bucketRevisions, numberKey(r.Revision), key); err != nil {
 		return err
@@ -68,7 +68,7 @@ func indexRevocation(w *write, key []byte, r *revocation.Record) error {
 	return setIndexedUntil(w, r.Revision)
 }
 
-// unindexRevocation takes a record out of the indexes.
+// unindexRevocation removes a record from the indexes.
 func unindexRevocation(w *write, key []byte, r *revocation.Record) error {
 	if err := w.delete(bucketRevisions, numberKey(r.Revision)); err != nil {
 		return err
@@ -102,8 +102,8 @@ func (s *Revocations) Prune(ctx context.Context, now time.Time, limit int) (int,
 	})
 }
 
-// forgetRevoked removes the record that an entry of bucketExpiries leads to. An entry that says something else than its
-// record is removed alone: the record decides how long it lives.
+// forgetRevoked removes an entry of bucketExpiries and its record. If the two disagree, only the entry is removed: the record
+// decides how long it lives.
 func forgetRevoked(w *write, entry []byte) (bool, error) {
 	if len(entry) < expirySize {
 		return false, w.delete(bucketExpiries, entry)
@@ -141,7 +141,7 @@ func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]rev
 			}
 			out = append(out, *r)
 		}
-		if len(out) == limit { // more follow, and all of them will have been read
+		if len(out) == limit { // a caller that reads page after page walks through the whole file
 			dropPages(tx)
 		}
 		return nil
@@ -167,7 +167,7 @@ func (s *Revocations) Get(ctx context.Context, kind revocation.Kind, issuer, val
 
 var _ revocation.Marks = (*Revocations)(nil)
 
-// metaMark is where the mark is in bucketMeta.
+// metaMark is the key of the mark in bucketMeta.
 var metaMark = []byte("revocations_mark")
 
 // Mark is revocation.Marks.Mark.
@@ -195,17 +195,17 @@ func (s *Revocations) SetMark(ctx context.Context, m revocation.Mark) error {
 // expirySize is the length of the instant in a key of bucketExpiries.
 const expirySize = 8 + 4
 
-// expiry is the key in bucketExpiries of the record with that key. Keys sort by instant, whatever the year.
+// expiry is the key in bucketExpiries for the record with that key. Such keys sort by instant, in any year.
 func expiry(at time.Time, key []byte) []byte {
-	const sign = 1 << 63 // makes what lies before 1970 smaller than what does not
+	const sign = 1 << 63 // so that instants before 1970 sort before the others
 	out := make([]byte, 0, expirySize+len(key))
 	out = binary.BigEndian.AppendUint64(out, uint64(at.Unix())^sign)
 	out = binary.BigEndian.AppendUint32(out, uint32(at.Nanosecond()))
 	return append(out, key...)
 }
 
-// The sequence of bucketExpiries is the last revision that it knows of. Versions that did not have this bucket write
-// records without it, and their files are files of ours: where it lags behind, it is made anew.
+// The sequence of bucketExpiries is the last revision that it has indexed. Older versions do not know the bucket and write
+// records without it: if it lags behind, Open rebuilds it.
 
 func setIndexedUntil(w *write, revision uint64) error {
 	if err := w.tx.Bucket([]byte(bucketExpiries)).SetSequence(revision); err != nil {
@@ -242,7 +242,7 @@ func rebuildExpiries(w *write) error {
 	}); err != nil {
 		return err
 	}
-	slices.SortFunc(entries, bytes.Compare) // in any other order, a million of them would take bbolt hours
+	slices.SortFunc(entries, bytes.Compare) // in random order, a million of them would take bbolt hours
 	for _, entry := range entries {
 		if err := w.put(bucketExpiries, entry, nil); err != nil {
 			return err

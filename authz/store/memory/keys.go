@@ -177,7 +177,7 @@ func (s *Keys) vacantLocked(k *apikey.Key) error {
 		return authz.Errorf(authz.KindExists, "there is a key %q already", k.ID)
 	}
 	if id, taken := s.digests[k.Digest]; taken {
-		return authz.Errorf(authz.KindExists, "the text of key %q is that of key %q", k.ID, id)
+		return authz.Errorf(authz.KindExists, "key %q has the same text as key %q", k.ID, id)
 	}
 	return nil
 }

@@ -1,0 +1,79 @@
+package bolt
+
+import (
+	"encoding/json"
+	"errors"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// write is one operation's view of the transaction that it shares with others.
+type write struct {
+	tx    *bbolt.Tx
+	books txBooks  // of the whole transaction
+	wrote bool     // this operation has changed something in the transaction
+	after []func() // run when the transaction is durable
+}
+
+// afterCommit has a function run when the write is durable and before it is acknowledged. It must not fail.
+func (w *write) afterCommit(fn func()) { w.after = append(w.after, fn) }
+
+// get returns the value of a key, nil if there is none. It is valid until the next put.
+func (w *write) get(bucket string, key []byte) []byte { return w.tx.Bucket([]byte(bucket)).Get(key) }
+
+func (w *write) put(bucket string, key, value []byte) error {
+	w.wrote = true
+	err := w.tx.Bucket([]byte(bucket)).Put(key, value)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolterrors.ErrKeyRequired), errors.Is(err, bolterrors.ErrKeyTooLarge), errors.Is(err, bolterrors.ErrValueTooLarge):
+		return authz.Errorf(authz.KindInvalid, "cannot be stored in %q: %w", bucket, err)
+	default:
+		return authz.Errorf(authz.KindUnavailable, "writing to %q: %w", bucket, err)
+	}
+}
+
+func (w *write) delete(bucket string, key []byte) error {
+	w.wrote = true
+	if err := w.tx.Bucket([]byte(bucket)).Delete(key); err != nil {
+		return authz.Errorf(authz.KindUnavailable, "deleting from %q: %w", bucket, err)
+	}
+	return nil
+}
+
+// putJSON writes a value as JSON and returns it as it will be read back, so that memory holds the same before and after a
+// restart: a number in Meta, say, is a float64 from the beginning.
+func putJSON[T any](w *write, bucket string, key []byte, v *T) (*T, error) {
+	text, err := encode(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.put(bucket, key, text); err != nil {
+		return nil, err
+	}
+	return decode[T](text)
+}
+
+func encode(v any) ([]byte, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, authz.Errorf(authz.KindInvalid, "cannot be written as JSON: %w", err)
+	}
+	return text, nil
+}
+
+// decode reads a record, nil if there is none.
+func decode[T any](text []byte) (*T, error) {
+	if text == nil {
+		return nil, nil
+	}
+	v := new(T)
+	if err := json.Unmarshal(text, v); err != nil {
+		return nil, authz.Errorf(authz.KindUnavailable, "a record in the data file is damaged: %w", err)
+	}
+	return v, nil
+}
