@@ -1,6 +1,6 @@
 # METADATA
 # title: Is the account in good standing?
-# description: An account that has not paid is a matter of payment.rego.
+# description: payment.rego handles accounts that have not paid.
 # schemas:
 #   - input: schema.input
 package tollkeeper.account
@@ -9,7 +9,7 @@ import data.tollkeeper.caller
 
 deny contains "account_suspended" if input.account.status == "suspended"
 
-# A token may name an account that is nobody's here.
+# A token may name an account that does not exist here.
 deny contains "permission_denied" if {
 	caller.by_token
 	input.account.status == "unknown"
@@ -17,7 +17,7 @@ deny contains "permission_denied" if {
 
 deny contains "store_unavailable" if input.account.status == "unavailable"
 
-# A key leads to an account, always. One that does not, or a status that nobody knows, is a fault of ours.
+# Every key has an account. A key without one, or a status that these rules do not know, is our fault.
 deny contains "policy_error" if not status_known
 
 status_known if input.account.status in {"active", "overdue", "suspended", "unavailable"}
@@ -27,5 +27,5 @@ status_known if {
 	input.account.status == "unknown"
 }
 
-# A token that is not good leads nowhere, and is refused for what it is.
+# A token that is not good has no account. token.rego refuses it.
 status_known if caller.doubtful

@@ -1,9 +1,9 @@
 # METADATA
 # title: The decision
 # description: >-
-#   Asks one concern after the other. The first that objects gives the reason, so a caller without a key learns nothing
-#   about plans and quotas. Among the objections of one concern data.tollkeeper.precedence chooses, and
-#   data.tollkeeper.reasons turns the reason into a status.
+#   Asks one concern after the other. The first one that objects gives the reason, so a caller without a key learns
+#   nothing about plans and quotas. If one concern has several objections, data.tollkeeper.precedence chooses.
+#   data.tollkeeper.reasons gives the status of the reason.
 # schemas:
 #   - input: schema.input
 package envoy.authz
@@ -19,7 +19,7 @@ import data.tollkeeper.quota
 import data.tollkeeper.route
 import data.tollkeeper.token
 
-# Whatever is undefined below ends here.
+# This is the decision if anything below is undefined.
 default allow := {"allowed": false, "http_status": 403, "reason": "policy_error"}
 
 allow := {"allowed": true, "charge": cost} if {
@@ -32,8 +32,8 @@ allow := {"allowed": true, "charge": cost} if {
 	code := first(objection[0])
 }
 
-# objection is what the first concern that objects has against the request, or nothing: its reasons, and sentences for
-# the caller by reason. It only picks, so that nothing can be undefined here and be taken for content.
+# objection is the first concern's that objects: its reasons, and sentences for the caller by reason. Without any it is
+# empty. It only picks, so that nothing undefined in here can pass for "no objection".
 objection := [form.deny, {}] if some _ in form.deny
 
 else := [route.deny, {}] if some _ in route.deny
@@ -58,7 +58,7 @@ else := [quota.deny, quota.details, charge.units] if some _ in quota.deny
 
 else := []
 
-# Nobody has to say who they are, but the operator's own rules hold all the same.
+# Callers need no key here, but the operator's own rules apply.
 objection_on_public := [custom_rules.deny, custom_rules.details] if some _ in custom_rules.deny
 
 else := []
@@ -73,7 +73,7 @@ first(codes) := listed[0] if {
 	count(listed) > 0
 } else := sort(codes)[0]
 
-# A status that would not refuse the request is nobody's intention.
+# A status below 300 would let the request pass, so it counts as a mistake in the data.
 status(code) := number if {
 	number := data.tollkeeper.reasons[code].status[data.tollkeeper.profile]
 	number >= 300

@@ -1,8 +1,8 @@
 # METADATA
 # title: Who pays, and what may they do?
 # description: >-
-#   A caller has a key, a bearer token, or both. With a key, the key's plan and account count; a token alone will do where
-#   its issuer says which account pays, and the route does not ask for a key.
+#   A caller has a key, a bearer token, or both. With a key, the key's plan and account count. A token alone is enough if
+#   its issuer says which account pays and the route does not require a key.
 # schemas:
 #   - input: schema.input
 package tollkeeper.caller
@@ -31,16 +31,16 @@ plan := input.account.plan if {
 	by_token
 } else := input.key.plan
 
-# united: key and token are of the same account for sure. An issuer whose tokens name no account may have given this one
-# to anybody.
+# united: key and token certainly belong to one account. An issuer whose tokens name no account may have issued this one
+# to any caller.
 united if {
 	input.token.status == "valid"
 	input.token.same_account
 	not input.token.accountless
 }
 
-# A scope is held by whoever has it on the key or on the token. Of several scopes, some may be on one and some on the other
-# only where the two are united.
+# A caller holds a scope that the key or the token has. If a route needs several, some may be on the key and others on the
+# token only if the two are united.
 holds(scope) if scope in input.key.scopes
 
 holds(scope) if {

@@ -7,7 +7,7 @@ package tollkeeper.charge
 import data.tollkeeper.caller
 import data.tollkeeper.route
 
-# units is the charge by the name of the limit. Every unit is named, whether the route names it or not.
+# units is the charge by the name of the limit. It names every limit that is charged, also where the route names none.
 units := ordinary if not route.rule.charge
 
 else := {name: n | some name, n in priced; n > 0} if {
@@ -16,7 +16,7 @@ else := {name: n | some name, n in priced; n > 0} if {
 	count(route.rule.charge) == 0
 } else := ordinary
 
-# A price has to be a whole number of units. What is charged is checked, and not what the route says for other plans.
+# A price must be a whole number of units. Only prices in limits of the caller's plan are checked.
 deny contains "policy_error" if {
 	route.rule.charge
 	not prices_sound
@@ -37,7 +37,7 @@ ordinary := {name: 1 |
 	object.get(limit, "unit", "requests") == "requests"
 }
 
-# The route's prices, without those in limits that the caller's plan does not have.
+# The route's prices in limits that the caller's plan has.
 priced := {name: n | some name, n in route.rule.charge; limits[name]}
 
 limits := data.tollkeeper.plans[caller.plan].limits

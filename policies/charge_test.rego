@@ -1,9 +1,9 @@
-# What requests cost, who may make them, and when a limit has enough left.
+# What requests cost, which callers may make them, and when a limit has enough left.
 package tollkeeper.charge_test
 
 import data.tollkeeper.fixtures
 
-# The decision on a route that is like this, for somebody with that plan.
+# The decision on a route like this, for a caller on that plan.
 decide(route, plan) := decide_with(route, {"key/plan": plan})
 
 decide_with(route, changes) := fixtures.decide_in(
@@ -29,7 +29,7 @@ test_limits_that_the_plan_lacks_are_left_out if {
 	decide({"charge": {"credits": 5, "rate": 2}}, "free").charge == {"rate": 2}
 }
 
-test_a_price_that_nobody_could_pay_is_the_ordinary_one if {
+test_a_price_in_limits_that_the_plan_lacks_is_the_ordinary_one if {
 	decide({"charge": {"credits": 5}}, "free").charge == {"rate": 1, "daily": 1}
 }
 
@@ -39,13 +39,13 @@ test_a_route_may_be_free if {
 	decide({"charge": {"credits": 0}}, "pro").charge == {}
 }
 
-test_a_price_that_is_no_whole_number_denies if {
+test_a_price_that_is_not_a_whole_number_denies if {
 	every price in [-1, 0.5, "5", null, true, [5], {}] {
 		decide({"charge": {"credits": price, "rate": 1}}, "pro").reason == "policy_error"
 	}
 }
 
-test_a_charge_that_is_no_object_denies if {
+test_a_charge_that_is_not_an_object_denies if {
 	every wrong in [5, "credits", ["credits"], null, true] {
 		decide({"charge": wrong}, "pro").reason == "policy_error"
 	}
@@ -86,18 +86,18 @@ test_credits_tell_little_from_nothing if {
 	decide_with(costs, {"quota/credits": {"state": "exhausted", "remaining": 0}}).reason == "credits_exhausted"
 }
 
-test_scopes_that_are_written_wrongly_suffice_for_nobody if {
+test_misspelt_scopes_admit_no_caller if {
 	every wrong in ["read", 5, true, [["read"]]] {
 		decide({"scopes": wrong}, "pro").reason == "permission_denied"
 	}
 }
 
-test_no_scopes_are_asked_for_by_an_empty_list if {
+test_an_empty_list_of_scopes_needs_none if {
 	decide({"scopes": []}, "pro").allowed
 	decide_with({"scopes": ["read"]}, {"key/scopes": []}).reason == "permission_denied"
 }
 
-test_plans_that_are_written_wrongly_suffice_for_nobody if {
+test_misspelt_plans_admit_no_caller if {
 	every wrong in ["pro", 5, true, {}, []] {
 		decide({"plans": wrong}, "pro").reason == "plan_upgrade_required"
 	}
@@ -113,7 +113,7 @@ test_the_nearest_environment_counts if {
 	decide_with({"environment": "live"}, by_envoy).allowed
 }
 
-test_a_token_is_demanded_by_whatever_is_not_false if {
+test_any_value_but_false_requires_a_token if {
 	every value in ["required", "requierd", true, {}] {
 		decide_with({"token": value}, {"token/status": "missing"}).reason == "token_missing"
 	}

@@ -25,7 +25,7 @@ details[reason] := sentences[0] if {
 
 objections := listed(data.tollkeeper.custom.deny)
 
-# "deny contains … if …", and a list.
+# "deny contains … if …", and lists
 listed(said) := said if {
 	is_set(said)
 } else := said if {

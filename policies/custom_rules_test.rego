@@ -1,4 +1,4 @@
-# The operator's own rules.
+# The operator's own rules, in the package tollkeeper.custom.
 package tollkeeper.custom_rules_test
 
 import data.tollkeeper.fixtures
@@ -13,12 +13,12 @@ test_no_custom_rules if {
 	fixtures.decide({}).allowed with data.tollkeeper.custom as {}
 }
 
-test_a_reason_of_ones_own_is_a_403 if {
+test_a_custom_reason_is_a_403 if {
 	decision := decide({{"reason": "ip_not_allowed", "detail": "Come from the office."}}, {})
 	decision == {"allowed": false, "http_status": 403, "reason": "ip_not_allowed", "detail": "Come from the office."}
 }
 
-test_a_reason_of_ones_own_may_have_a_status_of_its_own if {
+test_a_custom_reason_may_have_its_own_status if {
 	own := {"trial_ended": {"status": {"strict": 402, "article": 402, "rfc": 402}}}
 	decision := decide({{"reason": "trial_ended"}}, {}) with data.tollkeeper.reasons as own
 	decision == {"allowed": false, "http_status": 402, "reason": "trial_ended"}
@@ -35,7 +35,7 @@ test_an_objection_without_a_usable_reason_denies if {
 	}
 }
 
-test_a_deny_that_is_no_set_denies if {
+test_a_deny_that_is_not_a_set_denies if {
 	every wrong in [true, 5, null, {"reason": "No Way"}, {"reason": 5}, [false], [{}], {"a": {}}, {"a": [1]}] {
 		said(wrong) == {"allowed": false, "reason": "policy_denied"}
 	}
@@ -60,7 +60,7 @@ test_an_objection_may_stand_in_any_form if {
 	}
 }
 
-test_a_detail_that_is_no_text_is_not_told if {
+test_a_detail_that_is_not_a_string_is_left_out if {
 	every wrong in [5, null, ["x"], {}] {
 		decide({{"reason": "ip_not_allowed", "detail": wrong}}, {}) == {"allowed": false, "http_status": 403, "reason": "ip_not_allowed"}
 	}

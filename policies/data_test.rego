@@ -1,7 +1,7 @@
-# How plans and routes have to be written, whatever is in them.
+# The form of plans and routes, whatever they say.
 package tollkeeper.data_test
 
-# Either may be missing.
+# Both may be missing.
 default routes := []
 
 routes := data.tollkeeper.routes
@@ -25,10 +25,10 @@ test_routes_are_written_well if {
 	}
 }
 
-# ** stands at the end or nowhere, and no segment is empty, or a star with something beside it.
+# ** may only be the last segment. No segment is empty, or a star with other characters.
 path_written_well(pattern) if regex.match(`^/$|^(/(\*|[^/*]+))*(/\*\*)?$`, pattern)
 
-test_paths_that_are_written_wrongly_are_seen if {
+test_malformed_paths_are_noticed if {
 	every pattern in ["v1", "/v1/", "//v1", "/**/v1", "/v1*", "/v1/a*b", "/v1/***"] { not path_written_well(pattern) }
 	every pattern in ["/", "/**", "/v1", "/v1/*", "/*/x/**"] { path_written_well(pattern) }
 }

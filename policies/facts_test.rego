@@ -1,4 +1,4 @@
-# What is not known, or known by no name that we know, is never a permission.
+# A missing fact, or a value that these rules do not know, is never a permission.
 package tollkeeper.facts_test
 
 import data.tollkeeper.fixtures
@@ -17,7 +17,7 @@ decide_without(path) := decision if {
 		with data.tollkeeper.profile as "strict"
 }
 
-test_an_input_that_is_none_denies if {
+test_an_unusable_input_denies if {
 	every nothing in [{}, [], null, "", 0, false, {"attributes": {}}, {"key": {"status": "active"}}] {
 		decision := data.envoy.authz.allow with input as nothing
 		decision.allowed == false
@@ -41,13 +41,13 @@ test_a_key_without_scopes_or_environment_has_none if {
 	decide_without("key/environment").reason == "key_wrong_environment"
 }
 
-test_what_nobody_asks_for_may_be_missing if {
+test_facts_that_no_rule_reads_may_be_missing if {
 	every path in ["version", "parsed_query", "attributes/contextExtensions", "key/meta", "account/meta", "quota/tokens", "quota/daily/remaining"] {
 		decide_without(path).allowed
 	}
 }
 
-test_a_value_of_no_meaning_denies if {
+test_an_unknown_value_denies if {
 	every path in [
 		"attributes", "attributes/request/http/path", "key", "key/status", "key/plan", "account",
 		"account/status", "token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily",
@@ -59,11 +59,11 @@ test_a_value_of_no_meaning_denies if {
 	}
 }
 
-test_a_token_that_was_not_sent_is_fine_where_none_is_demanded if {
+test_no_token_is_fine_unless_the_route_requires_one if {
 	fixtures.decide(object.union(fixtures.to("GET", "/v2"), {"token/status": "missing"})).allowed
 }
 
-test_an_empty_environment_is_not_the_one_that_is_served if {
+test_an_empty_environment_is_not_the_served_one if {
 	fixtures.decide({"key/environment": ""}).reason == "key_wrong_environment"
 }
 
@@ -90,7 +90,7 @@ decide_at(time_of_day) := decision if {
 	decision := fixtures.decide({"key/meta/subscription_ends": "2030-01-01T00:00:00Z"}) with time.now_ns as now
 }
 
-test_an_end_that_cannot_be_read_is_not_taken_for_never if {
+test_an_end_that_cannot_be_parsed_does_not_mean_never if {
 	every value in ["", "2030-01-01", "never", 5, null, true, {}] {
 		fixtures.decide({"key/meta/subscription_ends": value}).reason == "policy_error"
 	}

@@ -1,8 +1,8 @@
-# What the tests have in common: a world of their own, so that they hold whatever an operator writes into plans.yaml,
-# routes.yaml and custom rules, and a request in it that is allowed until something is changed.
+# Fixtures of the tests: data of their own, so that the tests hold whatever an operator writes into plans.yaml, routes.yaml
+# and custom rules, and a good request, which is allowed.
 package tollkeeper.fixtures
 
-# decide is the decision on the good request with some changes: values by JSON pointer without the first slash.
+# decide is the decision on the good request after some changes: values by JSON pointer without its first slash.
 decide(changes) := decide_in(world, changes)
 
 decide_in(place, changes) := decision if {
@@ -23,7 +23,7 @@ with_custom(objections) := object.union(world, {"custom": objections})
 
 with_routes(routes) := object.union(world, {"routes": routes})
 
-# to is the change that sends the request somewhere else.
+# to changes the method and path of the request.
 to(method, path) := {
 	"attributes/request/http/method": method,
 	"attributes/request/http/path": path,

@@ -1,8 +1,8 @@
 # METADATA
-# title: Is this a request that can be understood?
+# title: Is the request well formed?
 # description: >-
-#   What a rule or the upstream could read in two ways is refused before anything is decided on it. Public routes do not
-#   excuse a fault of form.
+#   Refuses a request that a rule and the upstream could read in different ways, before any other rule decides. Public
+#   routes are no exception.
 # schemas:
 #   - input: schema.input
 package tollkeeper.form
@@ -11,8 +11,8 @@ deny contains "request_malformed" if not well_formed
 
 deny contains "credential_ambiguous" if input.key.status == "ambiguous"
 
-# The pattern finds segments "." and ".." (some servers cut them at a semicolon), backslashes that some servers take for
-# slashes, control characters, and escapes of those that are left after decoding, for a server that decodes twice.
+# The pattern finds the segments "." and ".." (some servers cut them at a semicolon), backslashes (some servers read them
+# as slashes), control characters, and escapes of all these that are left after decoding (some servers decode twice).
 well_formed if {
 	input.attributes.request.http.method != ""
 	startswith(input.attributes.request.http.path, "/")

@@ -29,15 +29,15 @@ deny contains "key_expired" if input.key.status == "expired"
 
 deny contains "key_wrong_environment" if wrong_environment
 
-# The key store could not say. This is our fault and must not look like the caller's.
+# The key store did not answer. That is our fault, not the caller's.
 deny contains "store_unavailable" if input.key.status == "unavailable"
 
-# Whether a key was revoked meanwhile is not known, and neither is it when nobody says how old the list is.
+# An old list may lack this key. A list without a known age counts as old.
 deny contains "state_stale" if not input.revocation.stale == false
 
 deny contains "policy_error" if not status_known
 
-# A rule of its own: inside "not" a function of something undefined would be undefined too, and deny nothing.
+# This is a separate rule because a function of an undefined value inside "not" is undefined too, and would deny nothing.
 status_known if input.key.status in {
 	"active", "ambiguous", "disabled", "expired", "malformed", "missing",
 	"not_yet_valid", "revoked", "rotated", "unavailable", "unknown",
@@ -55,8 +55,8 @@ wrong_environment if {
 	not input.key.environment == environment
 }
 
-# The environment that is served here: the nearest setting counts. Where there is none, keys of all environments are
-# good.
+# The environment that is served here. The setting nearest to the request counts. Without any, keys of all environments
+# are good.
 environment := route.rule.environment if {
 	route.rule.environment
 } else := input.attributes.contextExtensions["tollkeeper.environment"] if {

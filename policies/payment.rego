@@ -18,18 +18,18 @@ deny contains "plan_upgrade_required" if {
 	not plan_suffices
 }
 
-# A plan that is not defined would have no limits, which nobody meant.
+# A plan that is not defined would have no limits.
 deny contains "policy_error" if not plan_defined
 
 plan_defined if data.tollkeeper.plans[caller.plan]
 
 plan_suffices if caller.plan in route.rule.plans
 
-# The clock is read only where a subscription has an end, so that other verdicts stay the same from request to request.
+# Only a subscription with an end reads the clock, so that all other verdicts can be cached.
 lapse(ends) := "subscription_expired" if {
 	time.parse_rfc3339_ns(ends) <= time.now_ns()
 } else := "policy_error" if {
-	not time.parse_rfc3339_ns(ends) # what cannot be read would never come
+	not time.parse_rfc3339_ns(ends) # an end that cannot be parsed would never come
 }
 
 details[code] := sprintf("Plans that include this: %s.", [concat(", ", route.rule.plans)]) if {

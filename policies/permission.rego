@@ -12,7 +12,7 @@ deny contains "permission_denied" if {
 	not scopes_suffice
 }
 
-# "every" is undefined for anything but a collection, so scopes that are written wrongly suffice for nobody.
+# "every" is undefined for anything but a collection, so misspelt scopes in a route admit no caller.
 scopes_suffice if {
 	every scope in route.rule.scopes { scope in input.key.scopes }
 }

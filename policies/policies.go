@@ -3,7 +3,7 @@ package policies
 
 import "embed"
 
-// ShippedTest is the file of tests that hold for the shipped plans and routes alone. The others hold for any.
+// ShippedTest is the file with tests of the shipped plans and routes. The other tests hold for any data.
 const ShippedTest = "shipped_test.rego"
 
 // Files are the rules and their tests (*.rego), the data (*.yaml), the schema of the input (schema/input.json) and

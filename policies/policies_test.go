@@ -26,14 +26,14 @@ type reason struct {
 	Retry  authz.Retry    `yaml:"retry"`
 }
 
-// table is what reasons.yaml says.
+// table is the content of reasons.yaml.
 type table struct {
 	Profile    string            `yaml:"profile"`
 	Precedence []string          `yaml:"precedence"`
 	Reasons    map[string]reason `yaml:"reasons"`
 }
 
-// undecided are the reasons that say that we could not decide. They have places of their own in the precedence.
+// undecided reports whether a reason says that we could not decide. These have their own places in the precedence.
 func undecided(code string) bool {
 	switch authz.Reason(code) {
 	case authz.ReasonPolicyError, authz.ReasonStoreUnavailable, authz.ReasonStateStale, authz.ReasonDecisionTimeout,
@@ -65,7 +65,7 @@ func readTable(t *testing.T) table {
 	return doc.Tollkeeper
 }
 
-// constants are the codes that authz/reason.go declares, in its order.
+// constants returns the codes that authz/reason.go declares, in its order.
 func constants(t *testing.T) []string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../authz/reason.go", nil, 0)
@@ -91,7 +91,7 @@ func constants(t *testing.T) []string {
 	return codes
 }
 
-func TestReasonsAreThoseOfAuthz(t *testing.T) {
+func TestReasons_AreTheConstantsOfAuthz(t *testing.T) {
 	tab, want := readTable(t), slices.Sorted(slices.Values(constants(t)))
 	if got := slices.Sorted(maps.Keys(tab.Reasons)); !slices.Equal(got, want) {
 		t.Errorf("reasons.yaml has texts for\n%v, authz/reason.go declares\n%v", got, want)
@@ -101,7 +101,7 @@ func TestReasonsAreThoseOfAuthz(t *testing.T) {
 	}
 }
 
-func TestPrecedenceIsThatOfAuthz(t *testing.T) {
+func TestPrecedence_IsTheOrderInAuthz(t *testing.T) {
 	got := slices.DeleteFunc(readTable(t).Precedence, undecided)
 	want := slices.DeleteFunc(constants(t), undecided)
 	if !slices.Equal(got, want) {
@@ -109,13 +109,13 @@ func TestPrecedenceIsThatOfAuthz(t *testing.T) {
 	}
 }
 
-func TestStatusesKeepTheContract(t *testing.T) {
+func TestReasons_StatusesKeepTheContract(t *testing.T) {
 	allowed := map[string][]int{
 		"strict":  {402, 403},
 		"article": {402, 403},
 		"rfc":     {400, 401, 402, 403, 429, 500, 503},
 	}
-	// The only reasons that money, a plan, a balance or the next period would cure.
+	// The only reasons with a remedy of money, plan, balance or the next period.
 	payable := []string{
 		"payment_overdue", "subscription_expired", "plan_upgrade_required",
 		"quota_exceeded", "credits_exhausted", "credits_insufficient",
@@ -133,7 +133,7 @@ func TestStatusesKeepTheContract(t *testing.T) {
 				t.Errorf("%s: status %d in profile %s", code, status, profile)
 			}
 			if undecided(code) && status == 402 {
-				t.Errorf("%s: 402 in profile %s, but nobody can pay for our faults", code, profile)
+				t.Errorf("%s: 402 in profile %s, but callers cannot pay for our faults", code, profile)
 			}
 		}
 		if got := r.Status["strict"] == 402; got != slices.Contains(payable, code) {
@@ -142,7 +142,7 @@ func TestStatusesKeepTheContract(t *testing.T) {
 	}
 }
 
-func TestTextsAreComplete(t *testing.T) {
+func TestReasons_TextsAreComplete(t *testing.T) {
 	for code, r := range readTable(t).Reasons {
 		if !authz.ValidReason(code) {
 			t.Errorf("%q is not a reason code", code)
@@ -159,8 +159,8 @@ func TestTextsAreComplete(t *testing.T) {
 	}
 }
 
-// The manual's reference is written out in full so that people can search it; this keeps it true.
-func TestManualListsTheReasons(t *testing.T) {
+// TestManual_ListsTheReasons compares the reference in README.md, which is written out so that people can search it.
+func TestManual_ListsTheReasons(t *testing.T) {
 	tab := readTable(t)
 	var want strings.Builder
 	for _, code := range tab.Precedence {
@@ -177,7 +177,7 @@ func TestManualListsTheReasons(t *testing.T) {
 	}
 }
 
-func TestEverythingIsEmbedded(t *testing.T) {
+func TestFiles_AreEmbedded(t *testing.T) {
 	for _, name := range []string{"authz.rego", "reasons_test.rego", "plans.yaml", "routes.yaml", "schema/input.json"} {
 		if len(shipped(t, name)) == 0 {
 			t.Errorf("%s is empty", name)

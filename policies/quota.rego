@@ -1,5 +1,5 @@
 # METADATA
-# title: Is enough left of the limits that the request is charged for?
+# title: Do the limits that the request is charged to have enough left?
 # schemas:
 #   - input: schema.input
 package tollkeeper.quota
@@ -8,7 +8,8 @@ import data.tollkeeper.charge
 
 deny contains reason(name) if some name in lacking
 
-# When the ledger could not say, or nothing is known of a limit, it is our fault, and nobody has to pay for it.
+# If the ledger did not answer, or nothing is known about a limit, that is our fault: the reason must not ask the caller to
+# pay.
 reason(name) := "store_unavailable" if {
 	input.quota[name].state == "unavailable"
 } else := "quota_exceeded" if {
@@ -25,9 +26,9 @@ reason(name) := "store_unavailable" if {
 	charge.limits[name].window == "none"
 } else := "policy_error"
 
-# The limits that do not provably cover their charge: none for nearly every request, which makes the rest cheap. Whether
-# what is left covers the charge is for who counts to say: where it does not, the policy is asked again, and the state is
-# another one. So a verdict does not depend on how many units are left, and is the same from request to request.
+# The limits that may not cover their charge. Nearly every request has none, which makes the rest cheap. These rules do not
+# compare numbers: if a reservation fails, Go asks the policy again with another state. So a verdict does not depend on how
+# many units are left, and can be cached.
 lacking := object.keys(charge.units) - covered
 
 covered := {name |
@@ -41,7 +42,7 @@ used_up(name) if short(name)
 
 empty(name) if input.quota[name].state == "exhausted"
 
-# Enough is left for some requests, but not for this one.
+# Some units are left, but not enough for this request.
 short(name) if input.quota[name].state == "insufficient"
 
 details[code] := sprintf("The limit %q has too little left: this costs %d.", [name, charge.units[name]]) if {

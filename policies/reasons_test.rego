@@ -1,9 +1,9 @@
-# Every reason, which of two is given, and how a reason becomes an answer.
+# Every reason, the precedence of reasons, and the answer for a reason.
 package tollkeeper.reasons_test
 
 import data.tollkeeper.fixtures
 
-# One fault each, in the order in which they win over each other.
+# One fault each, in order of precedence.
 faults := [
 	{"reason": "request_malformed", "change": {"parsed_path": ["v1", "..", "all"]}},
 	{"reason": "credential_ambiguous", "change": {"key/status": "ambiguous"}},
@@ -50,7 +50,7 @@ faults := [
 	{"reason": "rate_limited", "change": {"quota/rate/state": "exhausted"}},
 ]
 
-# The reasons that no policy gives, because nobody was left to ask it.
+# The reasons that Go gives without a policy.
 outside := {"decision_timeout"}
 
 decide(place, faults_made) := fixtures.decide_in(
@@ -93,7 +93,7 @@ test_the_first_of_two_reasons_is_given if {
 	every pair in pairs { decide(fixtures.world, pair).reason == pair[0].reason }
 }
 
-# Faults are independent unless they set the same part of the input, or one of them a part of what the other sets.
+# Faults are independent unless one sets the part of the input that the other sets, or a part of that.
 independent(a, b) if {
 	every p, _ in a.change {
 		every q, _ in b.change {
@@ -118,7 +118,7 @@ test_unknown_profile_denies_with_403 if {
 	decision == {"allowed": false, "http_status": 403, "reason": "payment_overdue"}
 }
 
-test_a_status_that_would_let_through_is_not_given if {
+test_a_status_that_would_let_pass_is_not_used if {
 	decision := fixtures.decide({"key/status": "expired"}) with data.tollkeeper.reasons as {"key_expired": {"status": {"strict": 200}}}
 	decision.http_status == 403
 }
@@ -140,7 +140,7 @@ test_without_a_precedence_a_reason_is_given if {
 	decision.reason == "key_expired"
 }
 
-# What is told about a request, sentence by sentence.
+# The sentences that callers get.
 test_details if {
 	told := {
 		"key_wrong_environment": "A key of the environment \"live\" is needed.",

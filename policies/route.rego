@@ -1,7 +1,7 @@
 # METADATA
-# title: Which route rule applies?
+# title: Which entry of routes.yaml applies?
 # description: >-
-#   The first entry of data.tollkeeper.routes that fits, or the one that Envoy names in the context extension
+#   The first entry of data.tollkeeper.routes that fits, or the entry that Envoy names in the context extension
 #   "tollkeeper.route".
 # schemas:
 #   - input: schema.input
@@ -9,7 +9,7 @@ package tollkeeper.route
 
 import data.tollkeeper.form
 
-# rule is the entry that applies. Where none does, nothing is public and nothing but a good key is asked for.
+# rule is the entry that applies. If none does, the route is not public and needs nothing but a good key.
 rule := data.tollkeeper.routes[min(fitting)] if {
 	not name
 } else := named[0] if {
@@ -18,7 +18,7 @@ rule := data.tollkeeper.routes[min(fitting)] if {
 
 public if rule.public == true
 
-# An operator who names a route means its rules, so a name without rules must not fall back to none.
+# A name without an entry must not mean "no rules": the operator who named the route meant its rules.
 deny contains "policy_error" if {
 	name
 	count(named) == 0
@@ -28,7 +28,7 @@ name := input.attributes.contextExtensions["tollkeeper.route"]
 
 named := [entry | some entry in data.tollkeeper.routes; entry.name == name]
 
-# Most patterns have a star at most as their last segment. They are looked up among those that would fit.
+# Most patterns have no star, or only as their last segment. They are looked up in the set of patterns that fit.
 fitting contains i if {
 	some i, entry in data.tollkeeper.routes
 	patterns[entry.match.path]
@@ -36,7 +36,7 @@ fitting contains i if {
 	host_fits(entry.match)
 }
 
-# The others are compared segment by segment.
+# Other patterns are compared segment by segment.
 fitting contains i if {
 	some i, entry in data.tollkeeper.routes
 	contains(entry.match.path, "*/")
@@ -60,15 +60,15 @@ host_fits(match) if {
 # The host without its port and without the dot that ends a fully qualified name.
 asked_host := lower(regex.replace(input.attributes.request.http.host, `\.?(:[0-9]*)?$`, ""))
 
-# The patterns that fit, but for those with a star between other segments. For /v1/render these are /v1/render, /v1/*,
-# /**, /v1/** and /v1/render/**. One value and not a set of rules, which would be asked anew for every route.
+# The patterns that fit the path, except those with a star between other segments. For /v1/render these are /v1/render,
+# /v1/*, /**, /v1/** and /v1/render/**. This is one value: a partial rule would be evaluated again for every route.
 patterns := {path, trim_suffix(path, "/"), regex.replace(path, `[^/]+/$`, "*")} | {pattern |
 	some slash in indexof_n(path, "/")
 	pattern := concat("/", [substring(path, 0, slash), "**"])
 }
 
-# The decoded path with one slash before, between and behind its segments. Many servers serve /v1//render and
-# /v1/render/ as /v1/render, and a rule must not be escaped by a slash.
+# The decoded path with one slash before, between and after its segments. Many servers serve /v1//render and /v1/render/
+# as /v1/render, so an extra slash must not escape a rule.
 path := regex.replace(concat("", ["/", form.path, "/"]), `/{2,}`, "/")
 
 segments := split(trim(path, "/"), "/")

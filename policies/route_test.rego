@@ -1,4 +1,4 @@
-# Which route rule applies, and which paths nobody is asked about.
+# Which entry of routes.yaml applies, and which paths are refused.
 package tollkeeper.route_test
 
 import data.tollkeeper.fixtures
@@ -162,7 +162,7 @@ test_a_public_route_does_not_excuse_the_form if {
 	fixtures.decide(object.union(fixtures.to("GET", "/open/x"), {"attributes/request/http/method": ""})).reason == "request_malformed"
 }
 
-test_public_is_nothing_but_true if {
+test_only_true_is_public if {
 	every value in ["yes", "true", 1, {}, null, false, ["true"]] {
 		routes := [{"match": {"path": "/**"}, "public": value}]
 		fixtures.decide_in(fixtures.with_routes(routes), {"key/status": "missing"}).reason == "key_missing"
@@ -204,7 +204,7 @@ test_hostile_paths_are_refused if {
 	}
 }
 
-test_paths_that_only_look_odd_are_not_refused if {
+test_odd_paths_are_not_refused if {
 	every segments in [
 		[""],
 		["a", ""],

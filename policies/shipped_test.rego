@@ -1,5 +1,5 @@
-# The shipped plans and routes as they are. These tests stay with them: a folder that tollkeeper policy init makes has all
-# others, which hold for any data.
+# Tests of the shipped plans and routes. "tollkeeper policy init" leaves this file out, because the operator's data will
+# differ. The other tests hold for any data.
 package tollkeeper.shipped_test
 
 import data.tollkeeper.fixtures
@@ -39,7 +39,7 @@ test_nothing_public_ships if {
 }
 
 without_key(path) := decision if {
-	nobody := {"key": {"status": "missing"}, "account": {"status": "unknown"}}
+	no_key := {"key": {"status": "missing"}, "account": {"status": "unknown"}}
 	decision := data.envoy.authz.allow with data.tollkeeper.custom as {}
-		with input as fixtures.changed(object.union(fixtures.to("GET", path), nobody))
+		with input as fixtures.changed(object.union(fixtures.to("GET", path), no_key))
 }

@@ -1,8 +1,8 @@
 # METADATA
 # title: Is the bearer token good?
 # description: >-
-#   A request without a token is fine unless its route demands one. A token that is sent has to be good, and a key beside it
-#   has to be of the same account.
+#   A request needs a token only if its route requires one. A token that is sent must be good, and a key beside it must
+#   belong to the same account.
 # schemas:
 #   - input: schema.input
 package tollkeeper.token

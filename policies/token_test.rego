@@ -25,7 +25,7 @@ test_a_token_takes_the_place_of_a_key if {
 	decide({"charge": {"credits": 5}}, {}).charge == {"credits": 5}
 	decide({"plans": ["pro"]}, {}).allowed
 	decide({"plans": ["pro"]}, {"account/plan": "free"}).reason == "plan_upgrade_required"
-	decide({}, {"account/plan": "nobody's"}).reason == "policy_error"
+	decide({}, {"account/plan": "no_such_plan"}).reason == "policy_error"
 	decide({}, {"quota/daily/state": "exhausted"}).reason == "quota_exceeded"
 }
 
@@ -35,7 +35,7 @@ test_a_token_of_no_account_does_not if {
 	decide({"key": "required"}, {"token/status": "expired"}).reason == "key_missing"
 }
 
-test_what_is_wrong_with_the_token_is_said if {
+test_each_fault_of_a_token_has_its_reason if {
 	every status, reason in {
 		"malformed": "token_malformed",
 		"bad_signature": "token_signature_invalid",
@@ -60,7 +60,7 @@ test_what_is_wrong_with_the_token_is_said if {
 	decide({}, {"token": {"status": "missing"}}).reason == "key_missing"
 }
 
-test_the_account_of_a_token_has_to_be_in_good_standing if {
+test_the_account_of_a_token_must_be_in_good_standing if {
 	decide({}, {"account": {"status": "unknown"}}).reason == "permission_denied"
 	decide({}, {"account/status": "unavailable"}).reason == "store_unavailable"
 	decide({}, {"account/status": "suspended"}).reason == "account_suspended"
@@ -80,7 +80,7 @@ test_scopes_may_be_on_either if {
 	fixtures.decide({"token": {"status": "missing", "scopes": ["list"]}, "key/scopes": ["read"]}).allowed == false
 }
 
-# The decision where nobody knows whose the token is.
+# The decision if the token names no account.
 beside_accountless(token_scopes, key_scopes) := fixtures.decide({
 	"token": {"status": "valid", "same_account": true, "accountless": true, "scopes": token_scopes},
 	"key/scopes": key_scopes,
@@ -108,7 +108,7 @@ test_a_stale_list_denies_tokens_as_well if {
 	decide({}, {"revocation/stale": true}).reason == "state_stale"
 }
 
-test_rules_of_ones_own_read_claims if {
+test_custom_rules_read_claims if {
 	world := fixtures.with_custom({{"reason": "step_up"} |
 		not token_alone.token.claims.acr == "high"
 	})
