@@ -1,5 +1,4 @@
-// Package telemetry is Tollkeeper's metrics. They are handed out as a value and registered where the caller says:
-// there are no globals.
+// Package telemetry has Tollkeeper's metrics. They are values, registered where the caller says: there are no globals.
 package telemetry
 
 import (
@@ -22,32 +21,33 @@ type Metrics struct {
 	signals    *prometheus.CounterVec
 	kept       prometheus.Gauge
 	missing    prometheus.Gauge
-	// The counters of decisions, looked up once: one is counted up for every request.
-	allowed, other prometheus.Counter
-	denied         map[authz.Reason]prometheus.Counter
+	// The counters in decisions, looked up once, because every request increments one of them.
+	allowed prometheus.Counter
+	denied  map[authz.Reason]prometheus.Counter // by known reasons
+	other   prometheus.Counter                  // for all other reasons
 }
 
-// Fault is one thing that is wrong with a policy that was not loaded.
+// Fault is one fault of a policy that was not loaded.
 type Fault struct {
 	File         string
 	Line, Column string
 	Code         string
 }
 
-// New makes the metrics and registers them. Reasons that are not among known, which policies may make up at will, are
-// counted under "other", so that no request can make a metric grow.
+// New makes the metrics and registers them. Policies can make up reasons in any number; those that are not in known are
+// counted as "other", so that requests cannot add time series.
 func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 	m := &Metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollkeeper_decisions_total", Help: "Checks by outcome (allow or deny) and the reason of a denial.",
 		}, []string{"outcome", "reason"}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tollkeeper_decision_seconds", Help: "Time from the question to the answer.",
+			Name: "tollkeeper_decision_seconds", Help: "Time that checks take.",
 			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3},
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tollkeeper_policy_errors_total",
-			Help: "Functions of the policy that failed in a decision: what they stood in was undefined, or the decision an error.",
+			Help: "Functions of the policy that failed in a decision: their expression was undefined, or the decision an error.",
 		}),
 		policyInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tollkeeper_policy_info", Help: "1 for the revision of the policy in force.",
@@ -56,16 +56,16 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 			Name: "tollkeeper_policy_loads_total", Help: "Loads of policies by outcome (ok or failed).",
 		}, []string{"outcome"}),
 		faults: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tollkeeper_policy_fault", Help: "1 for each fault of the policy that was last refused; none while all is well.",
+			Name: "tollkeeper_policy_fault", Help: "1 for each fault of the policy that was refused last; none while the policies on disk are in force.",
 		}, []string{"file", "line", "column", "code"}),
 		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tollkeeper_signals_refused_total", Help: "Requests to revoke from outside that were refused; the log has some of them only.",
+			Name: "tollkeeper_signals_refused_total", Help: "Requests to revoke from outside that were refused; the log has only some of them.",
 		}, []string{"endpoint"}),
 		kept: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tollkeeper_policy_kept", Help: "1 while the server decides by the policy that it kept, because it could not start with the configured one.",
+			Name: "tollkeeper_policy_kept", Help: "1 while the server decides by the last good policy, because it could not start with the configured one.",
 		}),
 		missing: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tollkeeper_plans_missing", Help: "Plans that accounts or keys are on and that do not exist, so that they are denied.",
+			Name: "tollkeeper_plans_missing", Help: "Plans that accounts or keys are on and that do not exist, so that their requests are denied.",
 		}),
 		denied: make(map[authz.Reason]prometheus.Counter, len(known)),
 	}
@@ -94,10 +94,10 @@ func (m *Metrics) Record(e *check.Entry) {
 	m.other.Inc()
 }
 
-// SignalRefused counts a request to one of the endpoints of the events port.
+// SignalRefused counts a refused request to one of the endpoints of the events port.
 func (m *Metrics) SignalRefused(endpoint string) { m.signals.WithLabelValues(endpoint).Inc() }
 
-// PolicyLoaded says which policy is in force.
+// PolicyLoaded sets the revision of the policy in force and removes the faults.
 func (m *Metrics) PolicyLoaded(revision string) {
 	m.loads.WithLabelValues("ok").Inc()
 	m.policyInfo.Reset()
@@ -105,21 +105,16 @@ func (m *Metrics) PolicyLoaded(revision string) {
 	m.faults.Reset()
 }
 
-// PolicyKept says whether the policy in force is the one that was kept.
-func (m *Metrics) PolicyKept(yes bool) {
-	m.kept.Set(0)
-	if yes {
-		m.kept.Set(1)
-	}
-}
+// PolicyKept sets whether the policy in force is the kept one: the last good one, saved before this start.
+func (m *Metrics) PolicyKept(yes bool) { m.kept.Set(zeroOrOne(yes)) }
 
-// PlansMissing says how many plans are used that do not exist.
+// PlansMissing sets how many plans are used and do not exist.
 func (m *Metrics) PlansMissing(n int) { m.missing.Set(float64(n)) }
 
-// maxFaults bounds how many faults of one policy are shown.
+// maxFaults bounds the faults of one policy that become time series.
 const maxFaults = 20
 
-// PolicyRefused says what is wrong with a policy that was not loaded.
+// PolicyRefused counts a policy that was not loaded, and sets its faults.
 func (m *Metrics) PolicyRefused(faults []Fault) {
 	m.loads.WithLabelValues("failed").Inc()
 	m.faults.Reset()
@@ -128,24 +123,25 @@ func (m *Metrics) PolicyRefused(faults []Fault) {
 	}
 }
 
-// Gauges are read when the metrics are collected.
+// Gauges are functions that are called when the metrics are collected. All are required.
 type Gauges struct {
-	RevocationAge   func() time.Duration
+	RevocationAge   func() time.Duration // since the list was known to be complete
 	RevocationCount func() int
 	PruningPaused   func() bool
-	LogDropped      func() uint64
+	LogDropped      func() uint64 // decisions since the start
 	ClockDoubted    func() bool
 	Issuers         func() []Issuer
 	Memo            func() Memo
 }
 
-// Memo is how the memory of verdicts does, since the policy in force was loaded.
+// Memo has the statistics of the verdict cache since the policy in force was loaded.
 type Memo struct {
-	Hits, Misses, Bypasses int64
-	Size                   int
+	Hits, Misses int64
+	Bypasses     int64 // decisions whose verdict cannot be cached
+	Size         int   // verdicts
 }
 
-// memo collects it whenever the metrics are read.
+// memo is the collector of Memo.
 type memo struct {
 	read         func() Memo
 	lookups, len *prometheus.Desc
@@ -155,18 +151,18 @@ func newMemo(read func() Memo) *memo {
 	return &memo{
 		read: read,
 		lookups: prometheus.NewDesc("tollkeeper_policy_memo_total",
-			"Decisions by what the memo did since the policy in force was loaded: hit, miss, or bypass (not to be remembered).", []string{"outcome"}, nil),
-		len: prometheus.NewDesc("tollkeeper_policy_memo_verdicts", "Verdicts that are remembered.", nil, nil),
+			"Decisions by what the cache of verdicts did since the policy in force was loaded: hit, miss, or bypass (the verdict cannot be cached).", []string{"outcome"}, nil),
+		len: prometheus.NewDesc("tollkeeper_policy_memo_verdicts", "Verdicts in the cache.", nil, nil),
 	}
 }
 
-// Describe is prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m *memo) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.lookups
 	ch <- m.len
 }
 
-// Collect is prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (m *memo) Collect(ch chan<- prometheus.Metric) {
 	s := m.read()
 	for outcome, n := range map[string]int64{"hit": s.Hits, "miss": s.Misses, "bypass": s.Bypasses} {
@@ -175,17 +171,16 @@ func (m *memo) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(m.len, prometheus.GaugeValue, float64(s.Size))
 }
 
-// Issuer is how the keys of one token issuer are doing.
+// Issuer is the state of the keys of one token issuer.
 type Issuer struct {
-	Name string
-	Keys int
-	// Unusable are keys that its key set has for signatures, and that cannot be used.
-	Unusable int
+	Name     string
+	Keys     int           // that can be used
+	Unusable int           // keys for signatures that cannot be read, or are too weak
 	Age      time.Duration // since they were fetched
-	Faulty   bool          // they could not be fetched the last time
+	Faulty   bool          // the last fetch failed
 }
 
-// issuers collects the state of issuers whenever the metrics are read.
+// issuers is the collector of Issuers.
 type issuers struct {
 	read                       func() []Issuer
 	keys, unusable, age, fault *prometheus.Desc
@@ -204,7 +199,7 @@ func newIssuers(read func() []Issuer) *issuers {
 	}
 }
 
-// Describe is prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (i *issuers) Describe(ch chan<- *prometheus.Desc) {
 	ch <- i.keys
 	ch <- i.unusable
@@ -212,7 +207,7 @@ func (i *issuers) Describe(ch chan<- *prometheus.Desc) {
 	ch <- i.fault
 }
 
-// Collect is prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (i *issuers) Collect(ch chan<- prometheus.Metric) {
 	for _, x := range i.read() {
 		ch <- prometheus.MustNewConstMetric(i.keys, prometheus.GaugeValue, float64(x.Keys), x.Name)
@@ -229,15 +224,15 @@ func zeroOrOne(b bool) float64 {
 	return 0
 }
 
-// TLS is how the files of the TLS port are doing.
+// TLS is the state of the files of a TLS port.
 type TLS struct {
 	CertificateEnds, ClientCAEnds time.Time // zero: there is none
 	Reloads, Faults               uint64
-	Faulty                        bool // the files as they are cannot be used, and those before still are
-	Refused                       uint64
+	Faulty                        bool   // the files on disk cannot be used, and the previous ones are in use
+	Refused                       uint64 // clients, in the handshake
 }
 
-// tlsFiles collects it whenever the metrics are read.
+// tlsFiles is the collector of TLS.
 type tlsFiles struct {
 	read                           func() TLS
 	ends, reloads, fault, refusals *prometheus.Desc
@@ -250,12 +245,12 @@ func WatchTLS(reg prometheus.Registerer, read func() TLS) {
 		ends: prometheus.NewDesc("tollkeeper_tls_expiry_timestamp_seconds",
 			"When the first certificate in a file that is in use expires, in seconds since 1970.", []string{"file"}, nil),
 		reloads:  prometheus.NewDesc("tollkeeper_tls_reloads_total", "Changes of the TLS files by outcome (ok or failed).", []string{"outcome"}, nil),
-		fault:    prometheus.NewDesc("tollkeeper_tls_fault", "1 while the TLS files cannot be used as they are, and those before stay in use.", nil, nil),
-		refusals: prometheus.NewDesc("tollkeeper_tls_clients_refused_total", "Clients that did not get through the TLS handshake.", nil, nil),
+		fault:    prometheus.NewDesc("tollkeeper_tls_fault", "1 while the TLS files on disk cannot be used, and the previous ones are in use.", nil, nil),
+		refusals: prometheus.NewDesc("tollkeeper_tls_clients_refused_total", "Clients that were refused in the TLS handshake.", nil, nil),
 	})
 }
 
-// Describe is prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (t *tlsFiles) Describe(ch chan<- *prometheus.Desc) {
 	ch <- t.ends
 	ch <- t.reloads
@@ -263,7 +258,7 @@ func (t *tlsFiles) Describe(ch chan<- *prometheus.Desc) {
 	ch <- t.refusals
 }
 
-// Collect is prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
 	s := t.read()
 	for file, at := range map[string]time.Time{"cert_file": s.CertificateEnds, "client_ca_file": s.ClientCAEnds} {
@@ -278,7 +273,7 @@ func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(t.refusals, prometheus.CounterValue, float64(s.Refused))
 }
 
-// Watch registers gauges.
+// Watch registers metrics that are read from gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
 		newIssuers(g.Issuers), newMemo(g.Memo),
@@ -296,11 +291,6 @@ func Watch(reg prometheus.Registerer, g Gauges) {
 		}, func() float64 { return float64(g.LogDropped()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_clock_doubted", Help: "1 while the clock has jumped and quotas count as if it had not.",
-		}, func() float64 {
-			if g.ClockDoubted() {
-				return 1
-			}
-			return 0
-		}),
+		}, func() float64 { return zeroOrOne(g.ClockDoubted()) }),
 	)
 }

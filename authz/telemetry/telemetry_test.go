@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
 
-func TestDecisionsAreCountedByKnownReasons(t *testing.T) {
+func TestMetrics_CountsDecisionsByKnownReasons(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := New(reg, []authz.Reason{authz.ReasonKeyExpired})
 	for _, d := range []authz.Decision{
@@ -32,12 +32,12 @@ tollkeeper_decisions_total{outcome="deny",reason="other"} 2
 	}
 }
 
-func TestFaultsGoWhenThePolicyIsGood(t *testing.T) {
+func TestMetrics_FaultsOfARefusedPolicy(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := New(reg, nil)
 	m.PolicyRefused([]Fault{{File: "a.rego", Line: "3", Column: "7", Code: "rego_parse_error"}})
 	want := `
-# HELP tollkeeper_policy_fault 1 for each fault of the policy that was last refused; none while all is well.
+# HELP tollkeeper_policy_fault 1 for each fault of the policy that was refused last; none while the policies on disk are in force.
 # TYPE tollkeeper_policy_fault gauge
 tollkeeper_policy_fault{code="rego_parse_error",column="7",file="a.rego",line="3"} 1
 `

@@ -19,13 +19,13 @@ import (
 
 const edge = "spiffe://cluster.local/ns/edge/sa/envoy"
 
-// world is a server's files, the CA that issued them, the CA of the clients, and what was logged.
+// world has a server's files, the CA that issued them, the CA of the clients, and the log.
 type world struct {
 	t           *testing.T
 	ours, edges *tlstest.CA
 	files       tlstest.Files
 	log         bytes.Buffer
-	configs     map[*Files]*tls.Config // one for all connections, as a server has it
+	configs     map[*Files]*tls.Config // one for all connections, as in a server
 }
 
 func newWorld(t *testing.T) *world {
@@ -51,7 +51,7 @@ func (w *world) open(o Options) *Files {
 	return f
 }
 
-// client is a configuration that trusts the server and shows a certificate with those names, or none without names.
+// client returns a configuration that trusts the server and sends a certificate with those names, or none without names.
 func (w *world) client(ca *tlstest.CA, names ...string) *tls.Config {
 	w.t.Helper()
 	c := &tls.Config{ServerName: "localhost", RootCAs: x509.NewCertPool(), NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
@@ -66,12 +66,12 @@ func (w *world) client(ca *tlstest.CA, names ...string) *tls.Config {
 	return c
 }
 
-// link is an open connection from both ends.
+// link is both ends of an open connection.
 type link struct {
 	client, server *tls.Conn
 }
 
-// connect returns what the server thinks of a client.
+// connect returns the error of the server's handshake.
 func (w *world) connect(f *Files, client *tls.Config) (link, error) {
 	w.t.Helper()
 	a, b := net.Pipe()
@@ -83,7 +83,7 @@ func (w *world) connect(f *Files, client *tls.Config) (link, error) {
 	go func() {
 		err := l.client.Handshake()
 		if err == nil {
-			_, err = l.client.Read(make([]byte, 1)) // an alert, or the byte that says that all is well
+			_, err = l.client.Read(make([]byte, 1)) // an alert, or the server's byte
 		}
 		done <- err
 	}()
@@ -91,7 +91,7 @@ func (w *world) connect(f *Files, client *tls.Config) (link, error) {
 	if err == nil {
 		_, err = l.server.Write([]byte{1})
 	} else {
-		go func() { _, _ = io.Copy(io.Discard, b) }() // what the client still says
+		go func() { _, _ = io.Copy(io.Discard, b) }() // what the client still sends
 	}
 	if clientErr := <-done; (clientErr == nil) != (err == nil) {
 		w.t.Errorf("the server says %v and the client %v", err, clientErr)
@@ -99,7 +99,7 @@ func (w *world) connect(f *Files, client *tls.Config) (link, error) {
 	return l, err
 }
 
-func TestWhoMayComeIn(t *testing.T) {
+func TestFiles_WhichClientsConnect(t *testing.T) {
 	w := newWorld(t)
 	named := w.options()
 	named.ClientNames = []string{edge, "envoy.edge.svc"}
@@ -108,7 +108,7 @@ func TestWhoMayComeIn(t *testing.T) {
 	for name, c := range map[string]struct {
 		o      Options
 		client *tls.Config
-		want   string // of the error; empty: he comes in
+		want   string // of the error; empty: it connects
 	}{
 		"by URI":                    {named, w.client(w.edges, edge), ""},
 		"by DNS name":               {named, w.client(w.edges, "envoy.edge.svc"), ""},
@@ -133,7 +133,7 @@ func TestWhoMayComeIn(t *testing.T) {
 	}
 }
 
-func TestVersionsAndProtocol(t *testing.T) {
+func TestFiles_VersionsAndProtocol(t *testing.T) {
 	w := newWorld(t)
 	for name, c := range map[string]struct {
 		min    string
@@ -159,8 +159,9 @@ func TestVersionsAndProtocol(t *testing.T) {
 	}
 }
 
-// A client has to show its certificate each time: a name that was taken off the list must not live on in a ticket.
-func TestNoConnectionIsResumed(t *testing.T) {
+// TestFiles_NoConnectionIsResumed: a client must send its certificate each time, because its name may have been removed from
+// the list.
+func TestFiles_NoConnectionIsResumed(t *testing.T) {
 	w := newWorld(t)
 	client := w.client(w.edges, edge)
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(8)
@@ -176,8 +177,8 @@ func TestNoConnectionIsResumed(t *testing.T) {
 	}
 }
 
-// TestMistakes holds that what cannot be honoured is an error of one line that names the field.
-func TestMistakes(t *testing.T) {
+// TestOpen_Mistakes holds that each mistake is an error of one line that names the field.
+func TestOpen_Mistakes(t *testing.T) {
 	w := newWorld(t)
 	file := func(name, text string) string {
 		path := filepath.Join(t.TempDir(), name)
@@ -222,7 +223,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func TestKeyThatEverybodyCanReadIsSaid(t *testing.T) {
+func TestOpen_WarnsOfAKeyThatOthersCanRead(t *testing.T) {
 	w := newWorld(t)
 	w.open(w.options())
 	if w.log.Len() > 0 {
@@ -237,7 +238,7 @@ func TestKeyThatEverybodyCanReadIsSaid(t *testing.T) {
 	}
 }
 
-func TestNewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
+func TestPoll_NewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
 	w := newWorld(t)
 	volume := &tlstest.Volume{Dir: t.TempDir()}
 	put := func(ca *tlstest.CA, life time.Duration) {
@@ -262,7 +263,7 @@ func TestNewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
 		t.Errorf("after the change: %+v", s)
 	}
 	if _, err := w.connect(f, old); err == nil {
-		t.Error("a client of the CA that is gone came in")
+		t.Error("a client of the removed CA connected")
 	}
 	if l, err := w.connect(f, w.client(next, edge)); err != nil || !l.client.ConnectionState().PeerCertificates[0].NotAfter.After(ended.Add(50*time.Minute)) {
 		t.Errorf("with the new files: %v", err)
@@ -277,7 +278,7 @@ func TestNewFilesAreUsedAndOpenConnectionsStay(t *testing.T) {
 	}
 }
 
-func TestBrokenFilesAreReportedOnceAndTheOldOnesStay(t *testing.T) {
+func TestPoll_BrokenFilesAreReportedOnceAndTheOldOnesStay(t *testing.T) {
 	w := newWorld(t)
 	f := w.open(w.options())
 	client := w.client(w.edges, edge)
@@ -295,9 +296,9 @@ func TestBrokenFilesAreReportedOnceAndTheOldOnesStay(t *testing.T) {
 		if err := breakIt(); err != nil {
 			t.Fatal(err)
 		}
-		f.Poll() // it may be half written
+		f.Poll() // the file may be half written
 		if s := f.Status(); s.Faults != uint64(n) {
-			t.Errorf("reported at the first glance: %+v", s)
+			t.Errorf("reported at the first Poll: %+v", s)
 		}
 		for range 3 {
 			f.Poll()
@@ -317,12 +318,12 @@ func TestBrokenFilesAreReportedOnceAndTheOldOnesStay(t *testing.T) {
 	}
 	f.Poll()
 	if s := f.Status(); s.Fault != "" || s.Reloads != 1 {
-		t.Errorf("mended: %+v", s)
+		t.Errorf("repaired: %+v", s)
 	}
 }
 
-// The issuer's clock may be ahead of ours.
-func TestACertificateIsUsedOnceItIsValid(t *testing.T) {
+// TestPoll_CertificateThatIsNotValidYet: the issuer's clock may be ahead of ours.
+func TestPoll_CertificateThatIsNotValidYet(t *testing.T) {
 	w := newWorld(t)
 	o, late := w.options(), time.Duration(0)
 	o.Now = func() time.Time { return time.Now().Add(late) }
@@ -336,7 +337,7 @@ func TestACertificateIsUsedOnceItIsValid(t *testing.T) {
 		t.Errorf("too early: %+v", s)
 	}
 	if n := strings.Count(w.log.String(), "not reloaded"); n != 1 {
-		t.Errorf("it was said %d times", n)
+		t.Errorf("it was logged %d times", n)
 	}
 	late = 0
 	f.Poll()
@@ -345,8 +346,8 @@ func TestACertificateIsUsedOnceItIsValid(t *testing.T) {
 	}
 }
 
-// Whoever writes certificate and key one after the other leaves a pair for a moment that does not fit.
-func TestFilesThatAreWrittenOneByOneAreNoFault(t *testing.T) {
+// TestPoll_FilesWrittenOneByOne: certificate and key do not match until both are written.
+func TestPoll_FilesWrittenOneByOne(t *testing.T) {
 	w := newWorld(t)
 	f := w.open(w.options())
 	cert, key := w.ours.Issue(t, 3*time.Hour, "localhost")

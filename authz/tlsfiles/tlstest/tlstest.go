@@ -28,7 +28,7 @@ type CA struct {
 	PEM  []byte // its certificate
 }
 
-// NewCA makes one that is good for a day.
+// NewCA makes a CA that is valid for a day.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -50,8 +50,7 @@ func NewCA(t testing.TB) *CA {
 	return &CA{cert: cert, key: key, PEM: encode("CERTIFICATE", der)}
 }
 
-// Issue makes a certificate with those names, which are URIs, IP addresses or DNS names, that ends after life. It is good
-// for servers and clients.
+// Issue makes a certificate for servers and clients that expires after life. The names are URIs, IP addresses or DNS names.
 func (ca *CA) Issue(t testing.TB, life time.Duration, names ...string) (cert, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -85,8 +84,8 @@ func (ca *CA) Issue(t testing.TB, life time.Duration, names ...string) (cert, ke
 // Files are the paths of a certificate, its key and the CA of the other side.
 type Files struct{ Dir, Cert, Key, CA string }
 
-// Write puts a certificate from this CA and the CA of the other side into a folder, under the names that Kubernetes gives
-// them. What is there already is replaced.
+// Write writes a certificate of this CA and the CA of the other side into a folder, under the names that Kubernetes uses. It
+// replaces files.
 func (ca *CA) Write(t testing.TB, dir string, others *CA, life time.Duration, names ...string) Files {
 	t.Helper()
 	f := Files{dir, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt")}
@@ -102,8 +101,8 @@ func (ca *CA) Write(t testing.TB, dir string, others *CA, life time.Duration, na
 	return f
 }
 
-// Volume is a folder in which files are replaced as Kubernetes replaces those of a secret, all at once: they are symbolic
-// links through ..data, which is pointed at a new folder.
+// Volume is a folder in which all files are replaced at once, as Kubernetes does for a secret: they are symbolic links through
+// ..data, which is pointed to a new folder.
 type Volume struct {
 	Dir string
 	n   int
