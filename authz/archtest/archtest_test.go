@@ -57,7 +57,11 @@ var law = map[string]struct {
 	"authz/tlsfiles":               {nil, "files, and what crypto/tls makes of them"},
 	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and knows nothing else"},
 	"authz/doctor":                 {nil, "a check is given what it looks at, so that it runs in the server and without one"},
-	"authz/doctor/lint":            {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
+
+	"authz/doctor/lint":        {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
+	"authz/doctor/lint/source": {nil, "documents with positions, which know nothing of their meaning"},
+	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "what documents mean, without judging it"},
+
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
 		"operators work on the domain, through its contracts, and look at recent decisions"},
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
@@ -83,12 +87,12 @@ var law = map[string]struct {
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
-	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
-	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
+	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/doctor/lint/model", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
+	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"github.com/danielgtaylor/huma":          {"authz/admin"},
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
-	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint"},
+	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint", "authz/doctor/lint/source"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},
 	// k8s/image is a module of its own, so that these stay out of the binary's requirements.

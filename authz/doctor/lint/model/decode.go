@@ -1,0 +1,175 @@
+package model
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"regexp"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	// The extensions that rules look into, and the most frequent others. All the rest is opaque: known by name only.
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// Any packs a message of any type.
+type Any = anypb.Any
+
+const structType = "type.googleapis.com/google.protobuf.Struct"
+
+// Part is a message with its position.
+type Part[M proto.Message] struct {
+	source.Location
+	Msg M
+}
+
+// decode reads a message strictly. If that fails, it reads the message again without unknown fields, so that rules can
+// still look at the rest: then it returns both the message and the error. The message is nil if that fails too.
+func decode[M proto.Message](at source.Location, into M) (msg M, err error) {
+	var none M
+	at = at.Untyped() // a dump names the type of each message
+	if !at.IsMap() {
+		return none, errors.New("want an object")
+	}
+	plain, err := at.Plain()
+	if err != nil {
+		return none, err
+	}
+	raw, err := json.Marshal(knownTypes(plain))
+	if err != nil {
+		return none, err
+	}
+	strict := protojson.UnmarshalOptions{RecursionLimit: source.MaxDepth}.Unmarshal(raw, into)
+	if strict == nil {
+		return into, nil
+	}
+	proto.Reset(into)
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: source.MaxDepth}).Unmarshal(raw, into); err != nil {
+		return none, errors.New(faultText(err))
+	}
+	return into, &unknownField{faultText(strict)}
+}
+
+// unknownField is a fault that a newer Envoy may not see.
+type unknownField struct{ text string }
+
+func (e *unknownField) Error() string { return e.text }
+
+func isUnknownField(err error) bool {
+	var soft *unknownField
+	return errors.As(err, &soft)
+}
+
+// faultText makes protojson's message fit for people. It removes the position, which is one in a text that nobody wrote,
+// and the odd spaces, which differ from build to build on purpose.
+func faultText(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	text = strings.TrimPrefix(text, "proto: ")
+	if _, rest, ok := strings.Cut(text, "): "); ok && strings.Contains(text, "(line ") {
+		text = rest
+	}
+	return strings.TrimSpace(text)
+}
+
+var faultyField = regexp.MustCompile(`unknown field "([^"]+)"|field ([\w.]+):`)
+
+// unreadable is the fault of a message that decode could not read, at the field if there is only one of its name.
+func unreadable(at source.Location, err error) Fault {
+	if m := faultyField.FindStringSubmatch(err.Error()); m != nil {
+		at = at.Find(m[1] + m[2])
+	}
+	return fault(at, "cannot be read: %v", err)
+}
+
+// knownTypes replaces the messages in a JSON value that are of an unknown type: they become opaque structures. Only an
+// Envoy with that extension can tell whether they are right. A TypedStruct becomes the message that it holds.
+func knownTypes(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = knownTypes(v[i])
+		}
+	case map[string]any:
+		name, typed := v[source.TypeKey].(string)
+		if typed {
+			if strings.HasSuffix(name, ".TypedStruct") {
+				v, name = unwrap(v, name)
+			}
+			if !isKnown(name) {
+				return map[string]any{source.TypeKey: structType, "value": v}
+			}
+		}
+		for k := range v {
+			v[k] = knownTypes(v[k])
+		}
+		return v
+	}
+	return v
+}
+
+// unwrap returns the message in a TypedStruct and its type, if that is known.
+func unwrap(v map[string]any, name string) (map[string]any, string) {
+	url, _ := v["type_url"].(string)
+	if url == "" {
+		url, _ = v["typeUrl"].(string)
+	}
+	inner, ok := v["value"].(map[string]any)
+	if !ok || !isKnown(url) {
+		return v, name
+	}
+	out := make(map[string]any, len(inner)+1)
+	maps.Copy(out, inner)
+	out[source.TypeKey] = url
+	return out, url
+}
+
+func isKnown(url string) bool {
+	_, err := protoregistry.GlobalTypes.FindMessageByURL(url)
+	return err == nil
+}
+
+// Unpack returns the message in an Any, and the name of its type. The message is nil if the type is opaque.
+func Unpack(a *Any) (proto.Message, string) {
+	if a == nil {
+		return nil, ""
+	}
+	m, err := a.UnmarshalNew()
+	if err != nil {
+		return nil, string(a.MessageName())
+	}
+	if s, ok := m.(*structpb.Struct); ok {
+		return nil, opaqueName(s)
+	}
+	return m, string(a.MessageName())
+}
+
+// opaqueName is the name of the type that an opaque structure stands for.
+func opaqueName(s *structpb.Struct) string {
+	url := s.GetFields()[source.TypeKey].GetStringValue()
+	if strings.HasSuffix(url, ".TypedStruct") {
+		if inner := s.GetFields()["type_url"].GetStringValue(); inner != "" {
+			url = inner
+		}
+	}
+	return url[strings.LastIndex(url, "/")+1:]
+}

@@ -1,0 +1,156 @@
+package model
+
+import (
+	"slices"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// ExtAuth is where a SecurityPolicy configures the check.
+func (o *Object) ExtAuth() source.Location { return o.At("spec.extAuth") }
+
+// DropsCheck reports whether a SecurityPolicy that is merged into another one removes the check of that.
+func (o *Object) DropsCheck() bool {
+	at := o.ExtAuth()
+	return at.Exists() && len(at.Keys()) == 0 || at.Key("$patch").Text() == "delete"
+}
+
+// Backend is what a SecurityPolicy asks.
+type Backend struct {
+	source.Location
+	Policy          *Object
+	Group, Kind     string
+	Namespace, Name string
+}
+
+// Backends are what a SecurityPolicy asks.
+func (o *Object) Backends() []Backend {
+	var out []Backend
+	refs := o.ExtAuth().At("grpc.backendRefs").Items()
+	if one := o.ExtAuth().At("grpc.backendRef"); one.Exists() {
+		refs = append(refs, one)
+	}
+	for _, r := range refs {
+		b := Backend{
+			Location: r, Policy: o, Group: r.At("group").Text(), Kind: r.At("kind").Text(),
+			Namespace: r.At("namespace").Text(), Name: r.At("name").Text(),
+		}
+		if b.Kind == "" {
+			b.Kind = "Service"
+		}
+		if b.Namespace == "" {
+			b.Namespace = o.Namespace
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// IsIn reports whether the backend is among others.
+func (b *Backend) IsIn(others []Backend) bool {
+	return slices.ContainsFunc(others, func(x Backend) bool { return x.Kind == b.Kind && x.Namespace == b.Namespace && x.Name == b.Name })
+}
+
+// Backends are what all SecurityPolicies ask.
+func (m *Model) Backends() []Backend {
+	var out []Backend
+	for _, c := range m.ChecksBy(ByPolicy) {
+		out = append(out, c.Object.Backends()...)
+	}
+	return out
+}
+
+// GatewayRefs are references to what a policy of Envoy Gateway is attached to, by name or by labels. A policy may choose
+// Gateways that are not in the files: the reference then has no name, and may mean any Gateway of the namespace.
+func (m *Model) GatewayRefs(o *Object) []source.Location {
+	out := o.Targets()
+	for _, s := range o.At("spec.targetSelectors").Items() {
+		group, kind := s.At("group").Text(), s.At("kind").Text()
+		if group == "" {
+			group = GatewayAPI
+		}
+		candidates := m.Objects.Of(group, kind).In(o.Namespace)
+		for _, x := range candidates {
+			if Selects(s, x.At("metadata.labels")) {
+				out = append(out, s.Reference(kind, x.Name))
+			}
+		}
+		if len(candidates) == 0 && kind == "Gateway" {
+			out = append(out, s.Reference(kind, ""))
+		}
+	}
+	return out
+}
+
+// gatewayRef is a Gateway that a route belongs to.
+type gatewayRef struct{ namespace, name string }
+
+// parents are the Gateways of a route.
+func (o *Object) parents() []gatewayRef {
+	var out []gatewayRef
+	for _, p := range o.At("spec.parentRefs").Items() {
+		ref := gatewayRef{p.At("namespace").Text(), p.At("name").Text()}
+		if ref.namespace == "" {
+			ref.namespace = o.Namespace
+		}
+		out = append(out, ref)
+	}
+	return out
+}
+
+// PolicyAbove is a SecurityPolicy that asks and that another one overrides at what it is attached to, nil if none is in
+// the files.
+func (m *Model) PolicyAbove(o *Object, ref source.Location) *Object {
+	for _, c := range m.ChecksBy(ByPolicy) {
+		above := c.Object
+		for _, to := range m.GatewayRefs(above) {
+			if above == o || to.At("kind").Text() != "Gateway" {
+				continue
+			}
+			gateway := to.At("name").Text()
+			if ref.At("kind").Text() == "Gateway" {
+				same := above.Namespace == o.Namespace && (gateway == "" || ref.At("name").Text() == gateway)
+				if same && ref.At("sectionName").Exists() && !to.At("sectionName").Exists() {
+					return above
+				}
+				continue
+			}
+			route := m.Objects.Find(GatewayAPI, ref.At("kind").Text(), o.Namespace, ref.At("name").Text())
+			if route != nil && slices.ContainsFunc(route.parents(), func(p gatewayRef) bool {
+				return p.namespace == above.Namespace && (gateway == "" || p.name == gateway)
+			}) {
+				return above
+			}
+		}
+	}
+	return nil
+}
+
+// MayShareGateway reports whether two policies may be for the same Gateway. They are not only if both name all of theirs,
+// and none is the same.
+func (m *Model) MayShareGateway(a, b *Object) bool {
+	ours, sure := m.gatewaysOf(a)
+	theirs, sureToo := m.gatewaysOf(b)
+	return !sure || !sureToo || slices.ContainsFunc(theirs, func(r gatewayRef) bool { return slices.Contains(ours, r) })
+}
+
+// gatewaysOf are the Gateways of a policy, and whether these are surely all.
+func (m *Model) gatewaysOf(o *Object) (out []gatewayRef, sure bool) {
+	refs := m.GatewayRefs(o)
+	for _, r := range refs {
+		kind, name := r.At("kind").Text(), r.At("name").Text()
+		if name == "" {
+			return nil, false
+		}
+		if kind == "Gateway" {
+			out = append(out, gatewayRef{o.Namespace, name})
+			continue
+		}
+		route := m.Objects.Find(GatewayAPI, kind, o.Namespace, name)
+		if route == nil {
+			return nil, false
+		}
+		out = append(out, route.parents()...)
+	}
+	return out, len(refs) > 0
+}

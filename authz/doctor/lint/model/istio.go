@@ -1,0 +1,95 @@
+package model
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// Customs are the AuthorizationPolicies that have an authorizer asked.
+func (m *Model) Customs() []*Object {
+	var out []*Object
+	for _, o := range m.Objects.Of(IstioSecurity, "AuthorizationPolicy") {
+		if o.At("spec.action").Text() == "CUSTOM" {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// IsDryRun reports whether a policy is only to be noted.
+func (o *Object) IsDryRun() bool { return o.Annotation("istio.io/dry-run").Text() == "true" }
+
+// ProviderName is the extension provider that a CUSTOM policy has asked.
+func (o *Object) ProviderName() source.Location { return o.At("spec.provider.name") }
+
+// ForWaypoint reports whether a policy is for a waypoint, which EnvoyFilters do not reach.
+func (m *Model) ForWaypoint(o *Object) bool {
+	return slices.ContainsFunc(o.Targets(), func(ref source.Location) bool {
+		switch ref.At("kind").Text() {
+		case "Service", "ServiceEntry":
+			return true
+		case "Gateway":
+			g := m.Objects.Find(GatewayAPI, "Gateway", o.Namespace, ref.At("name").Text())
+			return g != nil && g.At("spec.gatewayClassName").Text() == "istio-waypoint"
+		}
+		return false
+	})
+}
+
+// Overlap reports whether two policies of Istio surely cover a workload together.
+func Overlap(a, b *Object) bool {
+	if a.Namespace != b.Namespace && a.Namespace != RootNamespace && b.Namespace != RootNamespace {
+		return false
+	}
+	ta, tb := a.Targets(), b.Targets()
+	if len(ta) > 0 || len(tb) > 0 {
+		return a.Namespace == b.Namespace && slices.ContainsFunc(ta, func(x source.Location) bool {
+			return slices.ContainsFunc(tb, func(y source.Location) bool {
+				return x.At("kind").Text() == y.At("kind").Text() && x.At("name").Text() == y.At("name").Text()
+			})
+		})
+	}
+	within := func(x, y source.Location) bool {
+		return !slices.ContainsFunc(x.Keys(), func(k string) bool { return y.Key(k).Text() != x.Key(k).Text() })
+	}
+	la, lb := a.At("spec.selector.matchLabels"), b.At("spec.selector.matchLabels")
+	return within(la, lb) || within(lb, la)
+}
+
+// Covers reports whether a CUSTOM policy surely holds wherever another does.
+func Covers(wide, o *Object) bool {
+	if wide.Namespace != o.Namespace && wide.Namespace != RootNamespace || wide.ProviderName().Text() != o.ProviderName().Text() {
+		return false
+	}
+	if len(wide.Targets())+len(o.Targets()) > 0 {
+		return Overlap(wide, o)
+	}
+	return Selects(wide.At("spec.selector"), o.At("spec.selector.matchLabels"))
+}
+
+// DestinationRule is the rule for a provider's service, nil if it is not in the files.
+func (m *Model) DestinationRule(host string) *Object {
+	short := func(h string) string { return strings.TrimSuffix(strings.TrimSuffix(h, ".cluster.local"), ".svc") }
+	for _, o := range m.Objects.Of(IstioNetwork, "DestinationRule") {
+		h := short(o.At("spec.host").Text())
+		if h == short(host) || h+"."+o.Namespace == short(host) {
+			return o
+		}
+	}
+	return nil
+}
+
+// PortsOf are the ports of a service, of a Service or a ServiceEntry.
+func (m *Model) PortsOf(host string) (ports []source.Location, known bool) {
+	if o := m.Objects.Service(host); o != nil {
+		return o.At("spec.ports").Items(), true
+	}
+	for _, o := range m.Objects.Of(IstioNetwork, "ServiceEntry") {
+		if o.At("spec.hosts").Has(host) {
+			return o.At("spec.ports").Items(), true
+		}
+	}
+	return nil, false
+}

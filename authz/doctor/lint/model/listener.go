@@ -1,0 +1,195 @@
+package model
+
+import (
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// Manager is an HTTP connection manager: where HTTP requests come in.
+type Manager struct {
+	source.Location
+	Envoy    *Envoy
+	Listener *listenerv3.Listener
+	Msg      *hcmv3.HttpConnectionManager
+	Chain
+	Upgrades []Upgrade
+	Routes   []Route // as far as the files hold them
+	Hidden   bool    // there are routes that the files do not hold
+}
+
+// Chain is the filters that requests go through.
+type Chain struct {
+	Filters []HTTPFilter
+	Checks  []*ExtAuthz // those among the filters that ask Tollkeeper
+}
+
+// Upgrade is the chain of requests for another protocol, where it is not the manager's.
+type Upgrade struct {
+	source.Location
+	Chain
+	Kind string
+}
+
+// HTTPFilter is a filter of a chain.
+type HTTPFilter struct {
+	source.Location // of its configuration
+	Name            string
+	Disabled        bool          // unless a route turns it on
+	TypeName        string        // of its configuration
+	Msg             proto.Message // nil if the type is opaque
+}
+
+// TCPProxy is where connections come in that are forwarded whatever they carry.
+type TCPProxy struct {
+	source.Location
+	Listener *listenerv3.Listener
+	Clusters []string
+}
+
+// reader reads the listeners of an Envoy.
+type reader struct {
+	*Envoy
+	model *Model
+}
+
+func (r reader) readListener(l Part[*listenerv3.Listener]) {
+	chains := l.At("filter_chains")
+	for i, c := range l.Msg.GetFilterChains() {
+		r.readChain(l, chains.Index(i), c)
+	}
+	if c := l.Msg.GetDefaultFilterChain(); c != nil {
+		r.readChain(l, l.At("default_filter_chain"), c)
+	}
+}
+
+func (r reader) readChain(l Part[*listenerv3.Listener], at source.Location, chain *listenerv3.FilterChain) {
+	for i, f := range chain.GetFilters() {
+		at := at.At("filters").Index(i).At("typed_config").Called("%s", l.Object())
+		switch msg, typeName := Unpack(f.GetTypedConfig()); msg := msg.(type) {
+		case *hcmv3.HttpConnectionManager:
+			r.Managers = append(r.Managers, r.readManager(at, l.Msg, msg))
+		case *tcpv3.TcpProxy:
+			p := TCPProxy{at, l.Msg, []string{msg.GetCluster()}}
+			for _, c := range msg.GetWeightedClusters().GetClusters() {
+				p.Clusters = append(p.Clusters, c.GetName())
+			}
+			r.TCP = append(r.TCP, p)
+		default:
+			if strings.HasSuffix(typeName, "filters.network.ext_authz.v3.ExtAuthz") {
+				return // it asks about every connection
+			}
+		}
+	}
+}
+
+func (r reader) readManager(at source.Location, listener *listenerv3.Listener, msg *hcmv3.HttpConnectionManager) *Manager {
+	m := &Manager{Location: at, Envoy: r.Envoy, Listener: listener, Msg: msg}
+	m.Chain = r.readFilters(m, m.At("http_filters"), msg.GetHttpFilters())
+	for i, u := range msg.GetUpgradeConfigs() {
+		if len(u.GetFilters()) > 0 { // else requests go through the manager's filters
+			at := m.At("upgrade_configs").Index(i).At("filters")
+			m.Upgrades = append(m.Upgrades, Upgrade{at, r.readFilters(m, at, u.GetFilters()), u.GetUpgradeType()})
+		}
+	}
+	for _, t := range m.tables() {
+		m.readRoutes(t)
+	}
+	return m
+}
+
+func (r reader) readFilters(m *Manager, at source.Location, filters []*hcmv3.HttpFilter) (c Chain) {
+	for i, f := range filters {
+		at := at.Index(i).At("typed_config").Called("%s, filter %q", m.Object(), f.GetName())
+		msg, typeName := Unpack(f.GetTypedConfig())
+		filter := HTTPFilter{Location: at, Name: f.GetName(), Disabled: f.GetDisabled(), TypeName: typeName, Msg: msg}
+		c.Filters = append(c.Filters, filter)
+		if msg, ok := msg.(*extauthzv3.ExtAuthz); ok {
+			cluster := askedCluster(msg.GetGrpcService(), msg.GetHttpService())
+			if r.model.Cluster == "" || r.model.Cluster == cluster {
+				check := newMessageCheck(ByFilter, at, msg)
+				check.Manager, check.Filter, check.Index, check.Cluster = m, filter, i, cluster
+				c.Checks = append(c.Checks, check)
+			}
+		}
+	}
+	return c
+}
+
+func askedCluster(grpc *corev3.GrpcService, http *extauthzv3.HttpService) string {
+	if name := grpc.GetEnvoyGrpc().GetClusterName(); name != "" {
+		return name
+	}
+	return http.GetServerUri().GetCluster()
+}
+
+// tables are the route tables of a manager.
+func (m *Manager) tables() (out []Part[*routev3.RouteConfiguration]) {
+	named := func(name string) {
+		i := slices.IndexFunc(m.Envoy.routes, func(r Part[*routev3.RouteConfiguration]) bool { return name != "" && r.Msg.GetName() == name })
+		if i < 0 {
+			m.Hidden = true
+			return
+		}
+		out = append(out, m.Envoy.routes[i])
+	}
+	scopes := m.Msg.GetScopedRoutes().GetScopedRouteConfigurationsList()
+	switch {
+	case m.Msg.GetRouteConfig() != nil:
+		out = append(out, Part[*routev3.RouteConfiguration]{m.At("route_config"), m.Msg.GetRouteConfig()})
+	case scopes != nil:
+		at := m.At("scoped_routes.scoped_route_configurations_list.scoped_route_configurations")
+		for i, s := range scopes.GetScopedRouteConfigurations() {
+			if table := s.GetRouteConfiguration(); table != nil {
+				out = append(out, Part[*routev3.RouteConfiguration]{at.Index(i).At("route_configuration"), table})
+				continue
+			}
+			named(s.GetRouteConfigurationName())
+		}
+	default:
+		named(m.Msg.GetRds().GetRouteConfigName())
+	}
+	return out
+}
+
+// Outbound reports whether this is where requests leave a sidecar's workload.
+func (m *Manager) Outbound() bool {
+	return m.Listener.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND
+}
+
+// IsEdge reports whether clients from outside come in at a listener, as far as one can tell.
+func IsEdge(l *listenerv3.Listener) bool {
+	return l.GetTrafficDirection() == corev3.TrafficDirection_UNSPECIFIED
+}
+
+// IsInternal reports whether a listener takes connections only from this machine, or from Envoy itself.
+func IsInternal(l *listenerv3.Listener) bool {
+	a := l.GetAddress()
+	return l.GetInternalListener() != nil || a.GetPipe() != nil || a.GetEnvoyInternalAddress() != nil || Loopback(a.GetSocketAddress().GetAddress())
+}
+
+// Speaks reports whether a protocol to upgrade to is enabled here or on any route.
+func (m *Manager) Speaks(kind string) bool {
+	for _, u := range m.Msg.GetUpgradeConfigs() {
+		if u.GetUpgradeType() == kind && (u.GetEnabled() == nil || u.GetEnabled().GetValue()) {
+			return true
+		}
+	}
+	for _, r := range m.Routes {
+		for _, u := range r.Msg.GetRoute().GetUpgradeConfigs() {
+			if strings.EqualFold(u.GetUpgradeType(), kind) && (u.GetEnabled() == nil || u.GetEnabled().GetValue()) {
+				return true
+			}
+		}
+	}
+	return m.Hidden
+}

@@ -1,0 +1,199 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// Options say how files are to be understood and judged.
+type Options struct {
+	// Cluster is the Envoy cluster of Tollkeeper: filters that ask another one are left out. "": every ext_authz filter
+	// counts.
+	Cluster string
+	// EnvoyVersion is the version of the Envoy that will read a bootstrap, such as 1.40.0. "": what a dump says, or unknown.
+	EnvoyVersion string
+	// Unchecked names what is meant to be open: the path, prefix or name of a route, the name of a virtual host or listener,
+	// a value that a policy of Istio leaves out, or the name of a policy or patch.
+	Unchecked []string
+	// Ignore are ids of rules that are not applied.
+	Ignore []string
+	// Usable says why a server would not start with a configuration for another machine, as far as can be known without that
+	// machine's files. nil: the question is left out.
+	Usable func(*config.Config) []StartFault
+	// Now is the time by which certificates are judged; zero is now.
+	Now time.Time
+}
+
+// IsMeant reports whether what has a name is meant to be open. What has no name is not.
+func (o *Options) IsMeant(name string) bool { return name != "" && slices.Contains(o.Unchecked, name) }
+
+// Model is what a set of files means.
+type Model struct {
+	Options
+	Envoys  []*Envoy
+	Meshes  []source.Location // Istio's mesh configurations
+	Objects Objects
+	Own     []*Own
+	Faults  []Fault     // what cannot be read, or breaks a constraint
+	Checks  []*ExtAuthz // every place that configures the check
+	// HTTPProviders are Istio's providers that ask over HTTP. They count only if there is none that asks over gRPC.
+	HTTPProviders []source.Location
+	Patches       []Patch     // typed configurations in EnvoyFilters
+	JSONPatches   []JSONPatch // operations of EnvoyPatchPolicies
+	version       Version
+}
+
+// Fault is why something cannot be read.
+type Fault struct {
+	source.Location
+	Text string
+	Note bool // a running Envoy takes it, so that it is no error
+}
+
+func fault(at source.Location, format string, args ...any) Fault {
+	return Fault{Location: at, Text: fmt.Sprintf(format, args...)}
+}
+
+// Build finds out what files mean together. The error says what is wrong with the options.
+func Build(files []*File, opt Options) (*Model, error) {
+	m := &Model{Options: opt}
+	if m.Now.IsZero() {
+		m.Now = time.Now()
+	}
+	if opt.EnvoyVersion != "" {
+		v, ok := parseVersion(opt.EnvoyVersion)
+		if !ok {
+			return nil, fmt.Errorf("%q is not a version such as 1.40.0", opt.EnvoyVersion)
+		}
+		m.version = v
+	}
+	for _, f := range files {
+		m.Faults = append(m.Faults, f.faults...)
+		m.Meshes = append(m.Meshes, f.meshes...)
+		m.Objects = append(m.Objects, f.objects...)
+		m.version = cmp.Or(m.version, f.version)
+		for _, o := range f.own {
+			m.Own = append(m.Own, o.read())
+		}
+		for _, at := range f.envoys {
+			m.Envoys = append(m.Envoys, m.readEnvoy(at))
+		}
+	}
+	m.addEnvironments()
+	m.addFilters()
+	m.addPatches()
+	m.addProviders()
+	m.addPolicies()
+	return m, nil
+}
+
+// addFilters adds the filters of all Envoys that ask Tollkeeper, and what could not be read of the Envoys.
+func (m *Model) addFilters() {
+	for _, e := range m.Envoys {
+		m.Faults = append(m.Faults, e.faults...)
+		if e.Version == (Version{}) {
+			e.Version = m.version
+		}
+		for _, l := range e.Managers {
+			m.Checks = append(m.Checks, l.Checks...)
+			for _, u := range l.Upgrades {
+				m.Checks = append(m.Checks, u.Checks...)
+			}
+		}
+	}
+}
+
+// ChecksBy are the checks that are configured in any of these ways.
+func (m *Model) ChecksBy(ways ...Way) []*ExtAuthz {
+	var out []*ExtAuthz
+	for _, c := range m.Checks {
+		if slices.Contains(ways, c.Way) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Protected are the connection managers whose requests Tollkeeper is asked about.
+func (m *Model) Protected() []*Manager {
+	var out []*Manager
+	for _, e := range m.Envoys {
+		for _, l := range e.Managers {
+			if len(l.Checks) > 0 {
+				out = append(out, l)
+			}
+		}
+	}
+	return out
+}
+
+// asksTollkeeper reports whether a cluster is one that a filter asks.
+func (m *Model) asksTollkeeper(cluster string) bool {
+	return cluster != "" && slices.ContainsFunc(m.Checks, func(c *ExtAuthz) bool { return c.Way == ByFilter && c.Cluster == cluster })
+}
+
+// Target is a cluster that is asked, with the first filter that asks it.
+type Target struct {
+	Part[*clusterv3.Cluster]
+	Check *ExtAuthz
+}
+
+// Targets are the clusters that are asked, each once for every Envoy.
+func (m *Model) Targets() []Target {
+	var out []Target
+	seen := make(map[*clusterv3.Cluster]bool)
+	for _, c := range m.ChecksBy(ByFilter) {
+		cluster, ok := c.Manager.Envoy.Cluster(c.Cluster)
+		if ok && c.GRPC && !seen[cluster.Msg] {
+			seen[cluster.Msg] = true
+			out = append(out, Target{cluster, c})
+		}
+	}
+	return out
+}
+
+// Identity are the headers by which Tollkeeper tells upstreams who calls.
+var Identity = []string{"x-tollkeeper-key-id", "x-tollkeeper-account", "x-tollkeeper-plan", "x-tollkeeper-subject", "x-tollkeeper-issuer"}
+
+// Credentials are the headers that may hold a credential, and whether Tollkeeper removes them from the request. Without a
+// configuration of Tollkeeper among the files, its defaults count.
+func (m *Model) Credentials() (headers []string, removed bool) {
+	if len(m.Own) == 0 {
+		return []string{"x-api-key", "authorization"}, true
+	}
+	c := &m.Own[0].Config
+	headers = slices.Clone(c.Credentials.Headers)
+	if c.Credentials.Bearer || len(c.Tokens.Issuers) > 0 || c.Tokens.Introspection.URL != "" {
+		headers = append(headers, "authorization")
+	}
+	if len(c.Credentials.Cookies) > 0 {
+		headers = append(headers, "cookie")
+	}
+	return headers, !c.Credentials.Keep
+}
+
+// Version is the version of an Envoy. The zero Version is unknown.
+type Version [3]int
+
+func parseVersion(text string) (v Version, ok bool) {
+	n, err := fmt.Sscanf(text, "%d.%d.%d", &v[0], &v[1], &v[2])
+	if n == 2 { // 1.40
+		return v, true
+	}
+	return v, err == nil
+}
+
+func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
+
+// Known reports whether the version is known.
+func (v Version) Known() bool { return v != Version{} }
+
+// Before reports whether a version came before another.
+func (v Version) Before(other Version) bool { return slices.Compare(v[:], other[:]) < 0 }

@@ -1,0 +1,57 @@
+package source
+
+import (
+	"slices"
+	"strings"
+)
+
+// TypeKey is the key by which a protobuf message in JSON names its type.
+const TypeKey = "@type"
+
+// typedStruct is how the two types end that hold a message of another type: udpa.type.v1 and xds.type.v3.
+const typedStruct = ".TypedStruct"
+
+// Typed is a typed configuration. One that is written as a TypedStruct becomes the message that it holds.
+func (l Location) Typed() Location {
+	inner := l.At("value")
+	if !strings.HasSuffix(l.At(TypeKey).Text(), typedStruct) || !inner.exists {
+		return l
+	}
+	value := inner.near
+	inner.near = &node{isMap: true, line: value.line}
+	inner.near.add(TypeKey, inner.line, l.At("type_url").near)
+	if value.isMap {
+		inner.near.keys = append(inner.near.keys, value.keys...)
+		inner.near.items = append(inner.near.items, value.items...)
+		inner.near.at = append(inner.near.at, value.at...)
+	}
+	return inner
+}
+
+// TypeName is the name of the type of a typed configuration.
+func (l Location) TypeName() string {
+	url := l.Typed().At(TypeKey).Text()
+	return url[strings.LastIndex(url, "/")+1:]
+}
+
+// Untyped is a typed configuration without the name of its type: a plain message.
+func (l Location) Untyped() Location {
+	if l.IsMap() {
+		l.near = l.near.filtered(func(k string) bool { return k != TypeKey })
+	}
+	return l
+}
+
+// Without is a map with fewer keys in one of its members.
+func (l Location) Without(member string, keys ...string) Location {
+	n := l.value()
+	inner := n.get(member)
+	if inner == nil || !inner.isMap {
+		return l
+	}
+	less := inner.filtered(func(k string) bool { return !slices.Contains(keys, Flatten(k)) })
+	out := &node{isMap: true, line: n.line, keys: n.keys, at: n.at, items: slices.Clone(n.items)}
+	out.items[n.find(member)] = less
+	l.near = out
+	return l
+}
