@@ -58,10 +58,12 @@ var law = map[string]struct {
 	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and knows nothing else"},
 	"authz/doctor":                 {nil, "a check is given what it looks at, so that it runs in the server and without one"},
 
-	"authz/doctor/lint":        {[]string{"authz/config"}, "rules over files that it is given, and over what others saw of this machine"},
+	"authz/doctor/lint": {[]string{"authz/config", "authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/rules", "authz/doctor/lint/source"},
+		"the door to the rules over files that it is given, and over what others saw of this machine"},
 	"authz/doctor/lint/source": {nil, "documents with positions, which know nothing of their meaning"},
 	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "what documents mean, without judging it"},
-
+	"authz/doctor/lint/rule":   {[]string{"authz/doctor/lint/model", "authz/doctor/lint/source"}, "what a rule is, whichever rules there are"},
+	"authz/doctor/lint/rules":  {[]string{"authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/source"}, "the rules, which judge the model"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
 		"operators work on the domain, through its contracts, and look at recent decisions"},
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
@@ -87,12 +89,12 @@ var law = map[string]struct {
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
-	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint", "authz/doctor/lint/model", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
-	"google.golang.org/protobuf":             {"authz/doctor/lint", "authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
+	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint/model", "authz/doctor/lint/rules", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
+	"google.golang.org/protobuf":             {"authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"github.com/danielgtaylor/huma":          {"authz/admin"},
 	"github.com/prometheus":                  {"authz/server", "authz/telemetry"},
-	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint", "authz/doctor/lint/source"},
+	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint/source"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},
 	// k8s/image is a module of its own, so that these stay out of the binary's requirements.

@@ -101,7 +101,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	if p == nil {
 		return
 	}
-	s.Memo = p.Caching()
+	s.VerdictCache = p.Caching()
 	var load *bundle.LoadError
 	checked, err := rulebook.Check(ctx, cfg, nil)
 	for _, w := range checked.Warnings {

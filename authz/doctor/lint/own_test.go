@@ -32,7 +32,7 @@ func (s *stateSample) check(t *testing.T) {
 	write(t, pepper, []byte("0123456789abcdef"), 0o600)
 	cfg := config.Default()
 	cfg.Keys.PepperFile = pepper
-	state := &lint.State{Memo: "on", Data: lint.DataDir{Free: 1 << 40}}
+	state := &lint.State{VerdictCache: "on", Data: lint.DataDir{Free: 1 << 40}}
 	s.change(&cfg, state)
 	file := lint.OwnFile("tollkeeper.yaml", nil, cfg, nil, state)
 	verify(t, &sample{id: s.id, kind: s.kind, opt: lint.Options{Now: today}}, []*lint.File{file})
@@ -60,8 +60,8 @@ func stateSamples(t *testing.T) []stateSample {
 	return []stateSample{
 		{"TK202", "bad", state(func(s *lint.State) { s.PolicyFaults = []string{"a.rego:1: rego_parse_error: unexpected eof"} })},
 		{"TK202", "good", state(func(*lint.State) {})},
-		{"TK203", "bad", state(func(s *lint.State) { s.Memo = "off, because of io.jwt.decode_verify" })},
-		{"TK203", "good", state(func(s *lint.State) { s.Memo = "on" })},
+		{"TK203", "bad", state(func(s *lint.State) { s.VerdictCache = "off, because of io.jwt.decode_verify" })},
+		{"TK203", "good", state(func(s *lint.State) { s.VerdictCache = "on" })},
 		{"TK204", "bad", state(func(s *lint.State) { s.FailedTests = []string{"data.authz.test_deny"} })},
 		{"TK204", "good", state(func(s *lint.State) { s.FailedTests = []string{} })},
 		{"TK201", "bad", state(func(s *lint.State) {
@@ -129,7 +129,7 @@ func TestOwnFaultIsPlaced(t *testing.T) {
 func TestTLSOfTheFile(t *testing.T) {
 	raw := []byte("tls:\n  cert_file: /does/not/exist\n  key_file: /does/not/exist\n")
 	cfg := config.Default()
-	r, err := lint.Run([]*lint.File{lint.OwnFile("x.yaml", raw, cfg, nil, &lint.State{Memo: "on"})}, lint.Options{Ignore: []string{"TK240"}})
+	r, err := lint.Run([]*lint.File{lint.OwnFile("x.yaml", raw, cfg, nil, &lint.State{VerdictCache: "on"})}, lint.Options{Ignore: []string{"TK240"}})
 	if err != nil || len(r.Findings) != 1 || r.Findings[0].Rule != "TK220" || r.Findings[0].Line != 2 {
 		t.Errorf("%v, %+v", err, r.Findings)
 	}
@@ -141,7 +141,7 @@ func TestNameThatEnvoyWants(t *testing.T) {
 	for dns, good := range map[string]bool{"tollkeeper.tollkeeper.svc": true, "*.tollkeeper.svc": true, "tollkeeper": false} {
 		cfg := config.Default()
 		files := certOptions{dns: dns, ca: true, usage: x509.ExtKeyUsageServerAuth}.write(t)
-		own := lint.OwnFile("tollkeeper.yaml", nil, cfg, nil, &lint.State{Memo: "on", TLS: files})
+		own := lint.OwnFile("tollkeeper.yaml", nil, cfg, nil, &lint.State{VerdictCache: "on", TLS: files})
 		r, err := lint.Run([]*lint.File{own, lint.Parse("envoy.yaml", []byte(envoy), "")}, lint.Options{Now: today, Ignore: []string{"TK240"}})
 		if err != nil || (len(r.Findings) == 0) != good {
 			t.Errorf("%s: %v, %+v", dns, err, r.Findings)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// WriteSARIF writes a report in SARIF 2.1.0, which code hosts show beside the lines that it speaks of.
+// WriteSARIF writes a report in SARIF 2.1.0 (OASIS), which code hosts show beside the lines of the findings.
 func (r *Report) WriteSARIF(w io.Writer, version string) error {
 	driver := sarifDriver{Name: "tollkeeper doctor", Version: version, InformationURI: "https://github.com/tollkeeper-authz/tollkeeper"}
 	index := make(map[string]int)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// WriteText writes a report for people: the findings of each file together, the worst first, and what mends them.
+// WriteText writes a report for people: the findings of each file together, the worst first, each with its remedy.
 func (r *Report) WriteText(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	for _, file := range r.Files {
@@ -22,7 +22,7 @@ func (r *Report) WriteText(out io.Writer) error {
 	return w.Flush()
 }
 
-// writeFindings writes the findings of a file, and those that differ only by their line as one.
+// writeFindings writes the findings of a file. Findings that differ only by their line are written as one.
 func (r *Report) writeFindings(w io.Writer, file string) {
 	type kind struct{ rule, object, field, wrong string }
 	of := func(f *Finding) kind { return kind{f.Rule, f.Object, f.Field, f.Wrong} }
@@ -34,7 +34,7 @@ func (r *Report) writeFindings(w io.Writer, file string) {
 	}
 	for i := range r.Findings {
 		if f := &r.Findings[i]; f.File == file && times[of(f)] > 0 {
-			f.writeText(w, times[of(f)]-1)
+			writeFinding(w, f, times[of(f)]-1)
 			times[of(f)] = 0
 		}
 	}
@@ -44,7 +44,8 @@ func (r *Report) has(file string) bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.File == file })
 }
 
-func (f *Finding) writeText(w io.Writer, more int) {
+// writeFinding writes a finding that occurs in so many places more.
+func writeFinding(w io.Writer, f *Finding, more int) {
 	where := f.Object
 	if f.Field != "" {
 		where = strings.TrimPrefix(where+": "+f.Field, ": ")
@@ -91,7 +92,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// clean keeps what comes out of files from steering the terminal, and on one line.
+// clean keeps text from files on one line, and removes control characters, which could steer the terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -1,0 +1,209 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/model"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// The rules of this file look at the listeners: what a request is when it is checked, and what callers are told.
+
+var unnormalizedPaths = rule.Rule{
+	ID: "TK122", Severity: rule.Error, Since: since,
+	Title:  "Paths are not normalized.",
+	Why:    "Your service reads a path differently than routes and policies did.",
+	Remedy: "Set normalize_path: true, merge_slashes: true and path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT.",
+	Checks: []rule.Check{pathsOfEnvoy, pathsOfIstio, pathsOfGateway},
+}
+
+const (
+	doubleSlash  = "//admin is not /admin to the routes, though it is to many services"
+	escapedSlash = "/a%%2fadmin is not /a/admin to the routes, though it is to many services"
+)
+
+func pathsOfEnvoy(in *model.Model, report rule.Report) {
+	for _, m := range in.Protected() {
+		if !m.Msg.GetNormalizePath().GetValue() {
+			report(rule.At(m.At("normalize_path"), "/a/../admin and /%%61dmin are not /admin to the routes, though they are to many services"))
+		}
+		if !m.Msg.GetMergeSlashes() {
+			report(rule.At(m.At("merge_slashes"), doubleSlash).As(rule.Warning))
+		}
+		switch m.Msg.GetPathWithEscapedSlashesAction() {
+		case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+			report(rule.At(m.At("path_with_escaped_slashes_action"), escapedSlash).As(rule.Warning))
+		}
+	}
+}
+
+func pathsOfIstio(in *model.Model, report rule.Report) {
+	if in.PatchMergesSlashes() {
+		return
+	}
+	for _, mesh := range in.Meshes {
+		at := mesh.At("pathNormalization.normalization")
+		asks := slices.ContainsFunc(in.ChecksBy(model.ByProvider), func(c *model.ExtAuthz) bool { return c.Mesh.ID() == mesh.ID() })
+		if v := at.Text(); !asks || v == "MERGE_SLASHES" || v == "DECODE_AND_MERGE_SLASHES" {
+			continue
+		}
+		found := rule.At(at, "//admin is not /admin to policies and routes, though it is to many services").
+			As(rule.Warning).FixedBy("Set pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}.")
+		if !at.Exists() {
+			found = found.As(rule.Info) // an EnvoyFilter may do it, or a part of the mesh configuration that is not here
+		}
+		report(found)
+	}
+}
+
+func pathsOfGateway(in *model.Model, report rule.Report) {
+	for _, o := range in.Objects.Of(model.EnvoyGateway, "ClientTrafficPolicy") {
+		if at := o.At("spec.path.disableMergeSlashes"); at.True() {
+			report(rule.At(at, doubleSlash).As(rule.Warning).FixedBy("Remove disableMergeSlashes."))
+		}
+		if at := o.At("spec.path.escapedSlashesAction"); at.Text() == "KeepUnchanged" {
+			report(rule.At(at, escapedSlash).As(rule.Warning).FixedBy("Use UnescapeAndRedirect."))
+		}
+	}
+}
+
+var underscoreHeaders = rule.Rule{
+	ID: "TK123", Severity: rule.Warning, Since: since,
+	Title:  "Header names with underscores pass.",
+	Why:    "Many services cannot tell x_tollkeeper_account from x-tollkeeper-account.",
+	Remedy: "Set common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		const wrong = "x_tollkeeper_account passes, which CGI, WSGI and others cannot tell from x-tollkeeper-account"
+		for _, m := range in.Protected() {
+			switch m.Msg.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() {
+			case corev3.HttpProtocolOptions_REJECT_REQUEST, corev3.HttpProtocolOptions_DROP_HEADER:
+			default:
+				report(rule.At(m.At("common_http_protocol_options.headers_with_underscores_action"), wrong))
+			}
+		}
+		for _, o := range in.Objects.Of(model.EnvoyGateway, "ClientTrafficPolicy") {
+			if at := o.At("spec.headers.withUnderscoresAction"); at.Text() == "Allow" {
+				report(rule.At(at, wrong).FixedBy("Remove withUnderscoresAction: then such requests are rejected."))
+			}
+		}
+	}},
+}
+
+var clientAddress = rule.Rule{
+	ID: "TK126", Severity: rule.Warning, Since: since,
+	Title:  "Clients choose their own address.",
+	Why:    "Policies and logs see what x-forwarded-for says.",
+	Remedy: "Set use_remote_address: true, and xff_num_trusted_hops to the number of your proxies in front.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, m := range in.Protected() {
+			if model.IsEdge(m.Listener) && !m.Msg.GetUseRemoteAddress().GetValue() {
+				report(rule.At(m.At("use_remote_address"), "clients choose the address in x-forwarded-for themselves"))
+			}
+		}
+	}},
+}
+
+var endlessStreams = rule.Rule{
+	ID: "TK127", Severity: rule.Warning, Since: since,
+	Title:  "A WebSocket lasts for ever, or a request is checked twice.",
+	Why:    "A WebSocket outlives the key that opened it. A redirect inside Envoy is charged again.",
+	Remedy: "Set max_stream_duration on routes that take WebSockets, and leave internal_redirect_policy out.",
+	Checks: []rule.Check{
+		endlessInEnvoy,
+		func(in *model.Model, report rule.Report) {
+			for _, m := range in.Protected() {
+				for _, r := range m.Routes {
+					if r.Msg.GetRoute().GetInternalRedirectPolicy() != nil {
+						report(rule.At(r.At("route.internal_redirect_policy"), "a request that is redirected inside Envoy is checked, and charged, twice"))
+					}
+				}
+			}
+		},
+		func(in *model.Model, report rule.Report) { // Envoy Gateway lets WebSockets through by default
+			if slices.ContainsFunc(in.Objects.Of(model.EnvoyGateway, "BackendTrafficPolicy"), func(o *model.Object) bool {
+				return o.At("spec.timeout.http.maxStreamDuration").Exists()
+			}) {
+				return
+			}
+			for _, c := range in.ChecksBy(model.ByPolicy) {
+				report(rule.At(c.Object.At("spec"), "no BackendTrafficPolicy ends streams: a WebSocket is checked when it is opened, and then lasts without limit").
+					As(rule.Info).FixedBy("Set timeout: {http: {maxStreamDuration: 1h}} in a BackendTrafficPolicy."))
+			}
+		},
+	},
+}
+
+func endlessInEnvoy(in *model.Model, report rule.Report) {
+	for _, m := range in.Protected() {
+		if !slices.ContainsFunc(m.Msg.GetUpgradeConfigs(), func(u *hcmv3.HttpConnectionManager_UpgradeConfig) bool {
+			return strings.EqualFold(u.GetUpgradeType(), "websocket") && (u.GetEnabled() == nil || u.GetEnabled().GetValue())
+		}) || m.Msg.GetCommonHttpProtocolOptions().GetMaxStreamDuration() != nil {
+			continue
+		}
+		var endless []string
+		var first source.Location
+		for _, r := range m.Routes {
+			if in.IsProtected(m, &r) && r.Msg.GetRoute() != nil && r.Msg.GetRoute().GetMaxStreamDuration() == nil {
+				if endless = append(endless, r.Matches()); len(endless) == 1 {
+					first = r.At("route.max_stream_duration")
+				}
+			}
+		}
+		if len(endless) > 0 {
+			report(rule.At(first, "a WebSocket is checked when it is opened, and then lasts without limit, on %s", some(endless)))
+		}
+	}
+}
+
+var rewrittenDenials = rule.Rule{
+	ID: "TK128", Severity: rule.Warning, Since: since,
+	Title:  "The answers to denials are rewritten.",
+	Why:    "Callers lose the reason, or the status that tells a payment (402) from a refusal (403).",
+	Remedy: "Leave 402, 403 and the response flag UAEX out of local_reply_config, or keep %LOCAL_REPLY_BODY%.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		replaces := func(f *corev3.SubstitutionFormatString) bool {
+			return f != nil && !strings.Contains(f.String(), "%LOCAL_REPLY_BODY%")
+		}
+		for _, m := range in.Protected() {
+			c := m.Msg.GetLocalReplyConfig()
+			at := m.At("local_reply_config")
+			if replaces(c.GetBodyFormat()) {
+				report(rule.At(at.At("body_format"), "the body of every denial is replaced: the reason and the remedy are lost"))
+			}
+			for i, r := range c.GetMappers() {
+				format := r.GetBodyFormatOverride()
+				if (r.GetStatusCode() != nil || r.GetBody() != nil && format == nil || replaces(format)) && takesDenials(r.GetFilter()) {
+					report(rule.At(at.At("mappers").Index(i), "the status or body of denials is replaced: callers cannot tell 402 from 403, or why"))
+				}
+			}
+		}
+	}},
+}
+
+// takesDenials reports whether an access log filter may take a denial. One that cannot be judged may.
+func takesDenials(f *accesslogv3.AccessLogFilter) bool {
+	switch {
+	case f.GetResponseFlagFilter() != nil:
+		flags := f.GetResponseFlagFilter().GetFlags()
+		return len(flags) == 0 || slices.Contains(flags, "UAEX")
+	case f.GetStatusCodeFilter() != nil:
+		c := f.GetStatusCodeFilter().GetComparison()
+		want := c.GetValue().GetDefaultValue()
+		return slices.ContainsFunc([]uint32{402, 403}, func(denial uint32) bool {
+			op := c.GetOp()
+			return op == accesslogv3.ComparisonFilter_EQ && denial == want || op == accesslogv3.ComparisonFilter_GE && denial >= want ||
+				op == accesslogv3.ComparisonFilter_LE && denial <= want || op == accesslogv3.ComparisonFilter_NE && denial != want
+		})
+	case f.GetAndFilter() != nil:
+		return !slices.ContainsFunc(f.GetAndFilter().GetFilters(), func(f *accesslogv3.AccessLogFilter) bool { return !takesDenials(f) })
+	case f.GetOrFilter() != nil:
+		return slices.ContainsFunc(f.GetOrFilter().GetFilters(), takesDenials)
+	}
+	return true
+}

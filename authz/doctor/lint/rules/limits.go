@@ -1,0 +1,77 @@
+package rules
+
+import (
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/model"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
+)
+
+// The rules of this file compare the limits at both ends of a check, whichever way they are configured.
+
+var slowConnect = rule.Rule{
+	ID: "TK146", Severity: rule.Warning, Since: since,
+	Title:  "Connecting may take longer than a check.",
+	Why:    "One host that does not answer uses up the time of every check that is sent to it.",
+	Remedy: "Set connect_timeout well below the timeout of the check, such as 0.1s.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, l := range in.Limits() {
+			c, wait := l.Check, patience(l.Check)
+			if wait > 0 && l.Connect.Value >= wait || wait == 0 && c.Way != model.ByFilter {
+				report(rule.At(l.Connect.Location, "connecting may take %v and a check only %v: a host that does not answer costs whole checks", l.Connect.Value, wait).
+					FixedBy(set(c, c.Fields.Connect, "100ms")))
+			}
+		}
+		for _, c := range in.ChecksBy(model.ByProvider) {
+			if in.DestinationRule(c.Host()) == nil {
+				report(rule.At(c.At("service"), "no DestinationRule is here for %s: connecting may take 10s, and a check only %v", c.Host(), patience(c)).
+					As(rule.Info).FixedBy("Set " + c.Fields.Connect + ": 100ms in a DestinationRule for the service."))
+			}
+		}
+	}},
+}
+
+// patience is how long a check may take, for comparison with the time that connecting may take. It is 0 for a filter
+// without a timeout: that is the finding of another rule. A provider without one is judged as if it had the longest that is
+// good.
+func patience(c *model.ExtAuthz) time.Duration {
+	switch {
+	case c.Way == model.ByFilter && !c.Timeout.Exists():
+		return 0
+	case c.Way == model.ByProvider && c.Timeout.Value == model.IstioTimeout:
+		return maxCheck
+	}
+	return max(c.Timeout.Value, 0)
+}
+
+var lowLimit = rule.Rule{
+	ID: "TK147", Severity: rule.Warning, Since: since,
+	Title:  "The limit on checks at a time is low.",
+	Why:    "Checks above it fail at once, so that a burst is an outage.",
+	Remedy: "Set max_requests and max_pending_requests in circuit_breakers to more than you will ever need, such as 8192.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, l := range in.Limits() {
+			if l.Requests.Value <= model.MaxRequests {
+				report(rule.At(l.Requests.Location, "more than %d checks at a time are refused, which is an outage at the first burst", l.Requests.Value).
+					FixedBy(set(l.Check, l.Check.Fields.Breaker, "10000")))
+			}
+		}
+	}},
+}
+
+var envoyImpatient = rule.Rule{
+	ID: "TK242", Severity: rule.Warning, Since: since,
+	Title:  "Envoy waits for a check no longer than Tollkeeper may take.",
+	Why:    "Slow checks become errors without a reason.",
+	Remedy: "Set Envoy's timeout for checks above request.timeout.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, o := range in.Own {
+			own := o.Config.Request.Timeout.Duration
+			for _, c := range in.ChecksBy(whole...) {
+				if wait := c.Timeout.Value; wait > 0 && wait <= own {
+					report(rule.At(c.Timeout.Location, "Envoy waits %v for a check and Tollkeeper takes up to %v: callers get an error without a reason in place of decision_timeout", wait, own))
+				}
+			}
+		}
+	}},
+}

@@ -1,0 +1,46 @@
+package rules
+
+import (
+	"strings"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
+)
+
+// All are the rules, sorted by id. TK00x: whether Tollkeeper is asked at all. TK10x to TK11x: the filter. TK12x to TK13x:
+// requests and routes. TK14x: the connection to Tollkeeper. TK15x: Istio. TK16x: Envoy Gateway. TK18x: Envoy itself. TK2xx:
+// Tollkeeper's own configuration.
+var All = []rule.Rule{
+	unreadable, unasked, protocol, newerField,
+	failsOpen, checkTimeout, outageStatus, partial, shadowMode, unvalidated, unruled, forbiddenHeaders, forgedIdentity, joinedHeaders,
+	withheldHeaders,
+	unprotectedRoutes, routeChosenAgain, unnormalizedPaths, underscoreHeaders, checkedAnswers, heldBodies, clientAddress, endlessStreams,
+	rewrittenDenials, checkedPreflights, lateTokens, chargedFirst, unsentTokens,
+	notHTTP2, frequentPings, oneReplica, openConnection, retries, blamedUpstream, slowConnect, lowLimit, deadReplicas, unknownCluster,
+	badProvider, rivalProviders, portWithoutGRPC, ambientPolicy, providerTimeout, policyWithoutRules, anyOptions, unverifiedToken,
+	unhardened,
+	overriddenPolicy, policyFailsOpen, refusedObject, unreachableBackend, ignoredKind,
+	vulnerableEnvoy, openAdmin,
+	ownUnusable, ownPolicies, ownCache, ownTests, ownDryRun, ownFiles, ownStrict, ownPlans, ownData, ownRunning, ownDisk, ownShared,
+	ownDamage, ownMemory,
+	certUnusable, certExpiry, certNames, certClients, certKeyShared,
+	ownAdmin, ownClear, ownPepper, ownHTTP, envoyImpatient,
+}
+
+// since is the release that the first rules came with.
+const since = "1.0.0"
+
+const (
+	maxCheck = time.Second // a longer check holds up requests
+
+	inTheClear = "checks cross the network in the clear with their credentials, and any server that answers is believed"
+)
+
+// some lists a few of many names.
+func some(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:most], ", ") + " and others"
+}
