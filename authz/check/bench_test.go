@@ -18,13 +18,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
-// forgetful records nothing.
-type forgetful struct{}
+// noRecorder records nothing.
+type noRecorder struct{}
 
-func (forgetful) Record(*check.Entry) {}
+func (noRecorder) Record(*check.Entry) {}
 
-// quick is a checker over memory stores with the shipped policies, and a request with a good key.
-func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
+// shipped is a checker over memory stores with the shipped policies and a verdict cache of that size, and a request with a
+// good key.
+func shipped(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	t.Helper()
 	keys, now := memory.NewKeys(), time.Now()
 	if _, err := keys.CreateAccount(t.Context(), apikey.Account{ID: "acme", Plan: "free", Status: authz.AccountActive, CreatedAt: now, Version: 1}); err != nil {
@@ -46,7 +47,7 @@ func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, dispenser.New(memory.NewLedger(time.Now), "n", time.Now), forgetful{},
+	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, dispenser.New(memory.NewLedger(time.Now), "n", time.Now), noRecorder{},
 		check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true}})
 	plans, err := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{
 		"rate":  map[string]any{"units": 1 << 50, "window": "month"},
@@ -62,13 +63,13 @@ func quick(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	return c, r
 }
 
-// allocations is how many a check of a good key may make when its verdict is remembered. Among them are the answer's lists,
-// the texts of two headers, and what is kept of the stream.
+// allocations is how many a check of a good key may make when its verdict is cached. Among them are the lists of the answer, the
+// texts of two headers, the deadlines, and what is remembered of the stream.
 const allocations = 16
 
-// TestAllocationBudget holds the budget. Every check is on a stream of its own.
-func TestAllocationBudget(t *testing.T) {
-	c, r := quick(t, 100)
+// TestCheck_AllocationBudget counts allocations. Every check is on a stream of its own.
+func TestCheck_AllocationBudget(t *testing.T) {
+	c, r := shipped(t, 100)
 	i := 0
 	n := testing.AllocsPerRun(2000, func() {
 		i++
@@ -82,9 +83,9 @@ func TestAllocationBudget(t *testing.T) {
 	}
 }
 
-// TestARememberedVerdictIsForThoseWhoWait has a caller leave before a verdict that need not be worked out.
-func TestARememberedVerdictIsForThoseWhoWait(t *testing.T) {
-	c, r := quick(t, 100)
+// TestCheck_ACachedVerdictIsDeniedToACallerWhoWentAway has a caller leave before a verdict that need not be evaluated.
+func TestCheck_ACachedVerdictIsDeniedToACallerWhoWentAway(t *testing.T) {
+	c, r := shipped(t, 100)
 	left := func() string {
 		d := c.Check(t.Context(), r)
 		return d.ResponseHeaders.Get("ratelimit")
@@ -97,27 +98,43 @@ func TestARememberedVerdictIsForThoseWhoWait(t *testing.T) {
 	if d := c.Check(ctx, r); d.Allowed() || d.DeniedFor() != authz.ReasonDecisionTimeout {
 		t.Errorf("allowed: %t, %s", d.Allowed(), d.DeniedFor())
 	}
-	r.HTTP.ID = "1" // the stream that was charged before: it looks, and pays nothing
+	r.HTTP.ID = "1" // a stream that was charged before only looks
 	if after := left(); after != before || after == "" {
-		t.Errorf("%q was left, and %q is", before, after)
+		t.Errorf("%q was left before, %q after", before, after)
 	}
 }
 
-// BenchmarkCheck is the whole request path but for the wire: a good key on the shipped policies, every time on a stream of
-// its own.
+// BenchmarkCheck is the whole request path without the wire: a good key under the shipped policies, every time on a stream of its
+// own.
 func BenchmarkCheck(b *testing.B) {
 	for _, memo := range []int{20_000, 0} {
 		b.Run(fmt.Sprintf("memo=%d", memo), func(b *testing.B) {
-			c, r := quick(b, memo)
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				i++
-				r.HTTP.ID, r.Time = "1234567890123456789", time.Unix(1700000000, int64(i))
-				if d := c.Check(b.Context(), r); !d.Allowed() {
-					b.Fatal(d.DeniedFor())
-				}
-			}
+			c, r := shipped(b, memo)
+			benchmarkCheck(b, r, c.Check)
 		})
+	}
+}
+
+// BenchmarkPool is BenchmarkCheck with (on) and without (off) the pool of evaluations.
+func BenchmarkPool(b *testing.B) {
+	b.Run("pool=on", func(b *testing.B) {
+		c, r := shipped(b, 20_000)
+		benchmarkCheck(b, r, c.Check)
+	})
+	b.Run("pool=off", func(b *testing.B) {
+		c, r := shipped(b, 20_000)
+		benchmarkCheck(b, r, c.CheckUnpooled)
+	})
+}
+
+func benchmarkCheck(b *testing.B, r *authz.Request, check func(context.Context, *authz.Request) authz.Decision) {
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		r.HTTP.ID, r.Time = "1234567890123456789", time.Unix(1700000000, int64(i))
+		if d := check(b.Context(), r); !d.Allowed() {
+			b.Fatal(d.DeniedFor())
+		}
 	}
 }

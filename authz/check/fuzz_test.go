@@ -22,8 +22,8 @@ func (k onlyKey) Identify(_ context.Context, text string, _ time.Time) (authz.Ke
 
 func (k onlyKey) Account(context.Context, string) authz.AccountFact { return authz.AccountFact{} }
 
-// FuzzCredentials puts arbitrary texts where a key may stand. A request is allowed only if some place holds the key and
-// no other place, and no second value of the same place, holds anything else.
+// FuzzCredentials puts arbitrary texts where a key may stand. A request is allowed only if one of the places holds the key, and
+// neither another place nor a second value of the same place holds anything else.
 func FuzzCredentials(f *testing.F) {
 	const key = "tk_live_good"
 	f.Add(key, "", "", "", "")
@@ -31,7 +31,7 @@ func FuzzCredentials(f *testing.F) {
 	f.Add(key, "Bearer other", "", "", "")
 	f.Add(key, key+",x", "a=b; key="+key, key, key)
 	f.Add(key+"\x00", "bearer\t"+key, "key=;key="+key, "", "")
-	revoked := nobodyRevoked{}
+	revoked := noneRevoked{}
 	c := check.New(onlyKey(key), revoked, nil, &book{}, check.Options{Credentials: check.Sources{
 		Headers: []string{"x-api-key"}, Bearer: true, Query: []string{"api_key"}, Cookies: []string{"key"},
 	}})
@@ -63,9 +63,9 @@ func FuzzCredentials(f *testing.F) {
 	})
 }
 
-type nobodyRevoked struct{}
+type noneRevoked struct{}
 
-func (nobodyRevoked) Key(string) bool                { return false }
-func (nobodyRevoked) Account(string, time.Time) bool { return false }
-func (nobodyRevoked) Token(*authz.TokenFact) bool    { return false }
-func (nobodyRevoked) Stale() bool                    { return false }
+func (noneRevoked) Key(string) bool                { return false }
+func (noneRevoked) Account(string, time.Time) bool { return false }
+func (noneRevoked) Token(*authz.TokenFact) bool    { return false }
+func (noneRevoked) Stale() bool                    { return false }

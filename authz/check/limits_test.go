@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 )
 
-// gauges is a meter that shows what it is told and lends to whom has enough.
+// gauges is a meter that shows fixed facts and grants what they have room for.
 type gauges struct{ facts []authz.QuotaFact }
 
 func (g gauges) Peek(_ context.Context, _ authz.Holder, _ []authz.Limit, facts []authz.QuotaFact) {
@@ -30,8 +30,7 @@ func (g gauges) Reserve(_ context.Context, _ authz.Holder, limits []authz.Limit,
 	return ok
 }
 
-// TestLimits_AreThoseOfTheRequest asks with three limits that are used up or nearly so, and one that is not, about requests
-// that charge some of them.
+// TestLimits_AreThoseOfTheRequest has four limits, most of them used up or nearly so, and requests that charge some of them.
 func TestLimits_AreThoseOfTheRequest(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	limits := []authz.Limit{
@@ -75,8 +74,8 @@ func TestLimits_AreThoseOfTheRequest(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t, always(c.verdict), check.Options{Now: func() time.Time { return now }})
-			checker := check.New(good{}, b.revoked, gauges{facts}, b.book, check.Options{
+			w := newWorld(t, always(c.verdict), check.Options{Now: func() time.Time { return now }})
+			checker := check.New(good{}, w.revoked, gauges{facts}, w.book, check.Options{
 				Credentials: check.Sources{Headers: []string{"x-api-key"}}, Now: func() time.Time { return now }})
 			reset := authz.ReasonInfo{Status: 429, Retry: authz.RetryReset}
 			checker.Use(&check.Rules{Policy: always(c.verdict), Plans: map[string][]authz.Limit{"small": limits},

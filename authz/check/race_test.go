@@ -2,5 +2,5 @@
 
 package check_test
 
-// raceAllocations is what the race detector adds: pools forget on purpose what they were given.
+// raceAllocations is what the race detector adds: with it, pools drop some of what they are given on purpose.
 const raceAllocations = 12

@@ -17,7 +17,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
 
-// goodCredential allows who has a good key, or a good token of a good account, and nothing that is bad beside it.
+// goodCredential allows callers with a good key, or with a good token of a good account, and no bad credential beside it.
 func goodCredential(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
 	for _, q := range f.Quota {
 		if q.State != authz.QuotaOK {
@@ -36,8 +36,8 @@ func goodCredential(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.
 	return authz.Verdict{Allowed: true}, nil
 }
 
-// tokenBench is a bench that also trusts an issuer.
-func tokenBench(t *testing.T, answers check.Answers) (*bench, *tokentest.Issuer) {
+// tokenWorld is a world that also trusts an issuer.
+func tokenWorld(t *testing.T, answers check.Answers) (*world, *tokentest.Issuer) {
 	t.Helper()
 	issuer := tokentest.New()
 	t.Cleanup(issuer.Close)
@@ -50,16 +50,16 @@ func tokenBench(t *testing.T, answers check.Answers) (*bench, *tokentest.Issuer)
 	})
 	t.Cleanup(v.Close)
 	v.Ready(t.Context())
-	return newBench(t, rule(goodCredential), check.Options{
+	return newWorld(t, rule(goodCredential), check.Options{
 		Tokens: v, Answers: answers, Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true},
 	}), issuer
 }
 
-func TestATokenAlone(t *testing.T) {
-	b, issuer := tokenBench(t, check.Answers{})
+func TestToken_Alone(t *testing.T) {
+	w, issuer := tokenWorld(t, check.Answers{})
 	text := issuer.Token(map[string]any{"sub": "alice", "org": "acme"})
 	r := request("authorization", "Bearer "+text, "x-tollkeeper-subject", "mallory", "x-tollkeeper-key-id", "key_9")
-	d := b.Check(t.Context(), r)
+	d := w.Check(t.Context(), r)
 	if !d.Allowed() {
 		t.Fatalf("denied: %s", d.DeniedFor())
 	}
@@ -73,25 +73,25 @@ func TestATokenAlone(t *testing.T) {
 			t.Errorf("%s reaches the upstream", name)
 		}
 	}
-	e := b.book.entries[0]
+	e := w.book.entries[0]
 	if e.Plan != "small" || e.Charge["daily"] != 1 || e.Facts.Token.Claims["org"] != "acme" {
 		t.Errorf("%+v", e)
 	}
 	// Three units a day for each subject, as for each key.
 	for _, want := range []bool{true, true, false} {
-		if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); d.Allowed() != want {
+		if d := w.Check(t.Context(), request("authorization", "Bearer "+text)); d.Allowed() != want {
 			t.Errorf("allowed %v, want %v", d.Allowed(), want)
 		}
 	}
-	if d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"sub": "bob", "org": "acme"}))); !d.Allowed() {
+	if d := w.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"sub": "bob", "org": "acme"}))); !d.Allowed() {
 		t.Errorf("another subject: %s", d.DeniedFor())
 	}
-	if d := b.Check(t.Context(), request("x-api-key", b.text)); !d.Allowed() {
+	if d := w.Check(t.Context(), request("x-api-key", w.text)); !d.Allowed() {
 		t.Errorf("a key of the account: %s", d.DeniedFor())
 	}
 }
 
-// TestHolder_TokenAlone has callers without a key who have three units a day each, and looks which of them are one caller.
+// TestHolder_TokenAlone finds out which callers without a key share their three units a day.
 func TestHolder_TokenAlone(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, second map[string]any
@@ -109,11 +109,11 @@ func TestHolder_TokenAlone(t *testing.T) {
 		"neither subject nor client, two accounts": {map[string]any{"sub": nil, "org": "acme"}, map[string]any{"sub": nil, "org": "beta"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, issuer := tokenBench(t, check.Answers{})
+			w, issuer := tokenWorld(t, check.Answers{})
 			send := func(claims map[string]any) bool {
 				all := map[string]any{"org": "acme", "plan": "small"}
 				maps.Copy(all, claims)
-				d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(all)))
+				d := w.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(all)))
 				return d.Allowed()
 			}
 			for i := range 4 {
@@ -128,46 +128,46 @@ func TestHolder_TokenAlone(t *testing.T) {
 	}
 }
 
-func TestWhoPaysForAToken(t *testing.T) {
-	b, issuer := tokenBench(t, check.Answers{})
+func TestToken_WhoPays(t *testing.T) {
+	w, issuer := tokenWorld(t, check.Answers{})
 	for name, c := range map[string]struct {
 		claims map[string]any
 		reason authz.Reason
 		plan   string
 	}{
-		"an account that is known":           {map[string]any{"org": "acme"}, "", "small"},
+		"a known account":                    {map[string]any{"org": "acme"}, "", "small"},
 		"no account":                         {nil, "account_unknown", ""},
-		"an account that is nobody's":        {map[string]any{"org": "other"}, "account_unknown", ""},
+		"an unknown account":                 {map[string]any{"org": "other"}, "account_unknown", ""},
 		"an account with a plan":             {map[string]any{"org": "other", "plan": "small"}, "", "small"},
 		"a plan that is not defined":         {map[string]any{"org": "other", "plan": "huge"}, authz.ReasonPolicyError, "huge"},
 		"a plan of its own":                  {map[string]any{"org": "acme", "plan": "huge"}, authz.ReasonPolicyError, "huge"},
 		"a plan without an account":          {map[string]any{"plan": "small"}, "account_unknown", ""},
 		"an account that is a list of names": {map[string]any{"org": []string{"acme"}}, "account_unknown", ""},
 	} {
-		d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(c.claims)))
+		d := w.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(c.claims)))
 		if c.reason == "" != d.Allowed() || !d.Allowed() && d.DeniedFor() != c.reason {
-			t.Errorf("%s: allowed %v for %q (%s)", name, d.Allowed(), d.DeniedFor(), b.lastCause())
+			t.Errorf("%s: allowed %v for %q (%s)", name, d.Allowed(), d.DeniedFor(), w.lastCause())
 		}
-		if e := b.book.entries[len(b.book.entries)-1]; e.Plan != c.plan {
+		if e := w.book.entries[len(w.book.entries)-1]; e.Plan != c.plan {
 			t.Errorf("%s: plan %q, want %q", name, e.Plan, c.plan)
 		}
 	}
 }
 
-func TestAKeyAndAToken(t *testing.T) {
-	b, issuer := tokenBench(t, check.Answers{KeepTokens: true, KeepCredentials: true})
+func TestToken_BesideAKey(t *testing.T) {
+	w, issuer := tokenWorld(t, check.Answers{KeepTokens: true, KeepCredentials: true})
 	good, expired := issuer.Token(nil), issuer.Token(map[string]any{"iat": 1, "exp": 2})
 	for name, c := range map[string]struct {
 		key, token string
 		reason     authz.Reason
 	}{
-		"both good":     {b.text, good, ""},
+		"both good":     {w.text, good, ""},
 		"a bad key":     {"tk_live_x", good, "key_malformed"},
-		"a bad token":   {b.text, expired, "token_expired"},
-		"half a token":  {b.text, "eyJ.x.y", "token_malformed"},
-		"a foreign one": {b.text, issuer.Token(map[string]any{"iss": "https://other.example"}), "token_untrusted_issuer"},
+		"a bad token":   {w.text, expired, "token_expired"},
+		"half a token":  {w.text, "eyJ.x.y", "token_malformed"},
+		"a foreign one": {w.text, issuer.Token(map[string]any{"iss": "https://other.example"}), "token_untrusted_issuer"},
 	} {
-		d := b.Check(t.Context(), request("x-api-key", c.key, "authorization", "bearer "+c.token))
+		d := w.Check(t.Context(), request("x-api-key", c.key, "authorization", "bearer "+c.token))
 		if c.reason == "" != d.Allowed() || !d.Allowed() && d.DeniedFor() != c.reason {
 			t.Errorf("%s: allowed %v for %q", name, d.Allowed(), d.DeniedFor())
 		}
@@ -175,21 +175,21 @@ func TestAKeyAndAToken(t *testing.T) {
 			t.Error("the token is removed although it was to be kept")
 		}
 	}
-	// A key by the bearer scheme is a key, and two tokens are none.
-	if d := b.Check(t.Context(), request("authorization", "Bearer "+b.text)); !d.Allowed() {
+	// A key by the bearer scheme is a key. Two tokens are ambiguous.
+	if d := w.Check(t.Context(), request("authorization", "Bearer "+w.text)); !d.Allowed() {
 		t.Errorf("a key as a bearer: %s", d.DeniedFor())
 	}
 	for _, r := range []*authz.Request{
 		request("authorization", "Bearer "+good, "authorization", "Bearer "+good), request("authorization", "Bearer "+good+",Bearer "+good),
 	} {
-		if d := b.Check(t.Context(), r); d.DeniedFor() != "key_ambiguous" {
+		if d := w.Check(t.Context(), r); d.DeniedFor() != "key_ambiguous" {
 			t.Errorf("two tokens: %q", d.DeniedFor())
 		}
 	}
 }
 
-// TestARevokedTokenIsRefused has a token that was verified before it was revoked, in every way that there is.
-func TestARevokedTokenIsRefused(t *testing.T) {
+// TestToken_RevokedIsRefused has a verified token revoked, in every way.
+func TestToken_RevokedIsRefused(t *testing.T) {
 	for name, record := range map[string]func(f *authz.TokenFact) revocation.Record{
 		"digest": func(f *authz.TokenFact) revocation.Record {
 			return revocation.Record{Kind: revocation.KindToken, Value: f.Digest}
@@ -217,26 +217,26 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, issuer := tokenBench(t, check.Answers{})
+			w, issuer := tokenWorld(t, check.Answers{})
 			text := issuer.Token(map[string]any{"org": "acme", "sid": "s", "azp": "app"})
-			if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); !d.Allowed() {
+			if d := w.Check(t.Context(), request("authorization", "Bearer "+text)); !d.Allowed() {
 				t.Fatalf("denied: %s", d.DeniedFor())
 			}
-			r := record(&b.book.entries[0].Facts.Token)
+			r := record(&w.book.entries[0].Facts.Token)
 			r.At = time.Now()
-			if _, err := b.revoked.Revoke(t.Context(), r); err != nil {
+			if _, err := w.revoked.Revoke(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			if d := b.Check(t.Context(), request("authorization", "Bearer "+text)); d.DeniedFor() != "token_revoked" {
+			if d := w.Check(t.Context(), request("authorization", "Bearer "+text)); d.DeniedFor() != "token_revoked" {
 				t.Errorf("allowed %v for %q", d.Allowed(), d.DeniedFor())
 			}
 		})
 	}
 }
 
-// TestATokenThatTheProxyVerified takes the claims from metadata, of the issuer that is left to the proxy and no other.
-func TestATokenThatTheProxyVerified(t *testing.T) {
-	b, issuer := tokenBench(t, check.Answers{})
+// TestToken_VerifiedByTheProxy takes claims from metadata, but only those of the issuer that is left to the proxy.
+func TestToken_VerifiedByTheProxy(t *testing.T) {
+	w, issuer := tokenWorld(t, check.Answers{})
 	now := float64(time.Now().Unix())
 	vouched := func(iss string) *authz.Request {
 		r := request()
@@ -245,35 +245,35 @@ func TestATokenThatTheProxyVerified(t *testing.T) {
 		}}}}
 		return r
 	}
-	if d := b.Check(t.Context(), vouched("https://mesh.example")); !d.Allowed() {
+	if d := w.Check(t.Context(), vouched("https://mesh.example")); !d.Allowed() {
 		t.Errorf("denied: %s", d.DeniedFor())
 	}
-	if d := b.Check(t.Context(), vouched(issuer.URL)); d.Allowed() {
+	if d := w.Check(t.Context(), vouched(issuer.URL)); d.Allowed() {
 		t.Error("the proxy is believed about an issuer that is not left to it")
 	}
 }
 
-func TestTokensAreTheUpstreamsBusinessWithoutIssuers(t *testing.T) {
-	b := newBench(t, rule(goodKey), check.Options{})
-	d := b.Check(t.Context(), request("x-api-key", b.text, "authorization", "Bearer eyJhbGciOiJub25lIn0.e30."))
+func TestToken_WithoutIssuersIsLeftToTheUpstream(t *testing.T) {
+	w := newWorld(t, rule(goodKey), check.Options{})
+	d := w.Check(t.Context(), request("x-api-key", w.text, "authorization", "Bearer eyJhbGciOiJub25lIn0.e30."))
 	if !d.Allowed() || slices.Contains(d.RemoveRequestHeaders, "authorization") {
 		t.Errorf("allowed %v, removed %s", d.Allowed(), strings.Join(d.RemoveRequestHeaders, ","))
 	}
 }
 
-// TestTheChallengeSaysWhatIsWrong has a profile that answers 401 (RFC 6750 section 3).
-func TestTheChallengeSaysWhatIsWrong(t *testing.T) {
-	b, issuer := tokenBench(t, check.Answers{Realm: `a"pi`})
-	b.Use(&check.Rules{
+// TestChallenge_SaysWhatIsWrong uses a profile that answers 401 (RFC 6750 section 3).
+func TestChallenge_SaysWhatIsWrong(t *testing.T) {
+	w, issuer := tokenWorld(t, check.Answers{Realm: `a"pi`})
+	w.Use(&check.Rules{
 		Policy: rule(goodCredential), Plans: map[string][]authz.Limit{"small": limits},
 		Reasons: map[authz.Reason]authz.ReasonInfo{"token_expired": {Status: 401, Title: "The \"token\" has expired ä"}, "token_missing": {Status: 401}},
 	})
-	d := b.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"iat": 1, "exp": 2})))
+	d := w.Check(t.Context(), request("authorization", "Bearer "+issuer.Token(map[string]any{"iat": 1, "exp": 2})))
 	if got, want := d.Headers.Get("www-authenticate"), `Bearer realm="api", error="invalid_token", error_description="The token has expired "`; d.HTTPStatus() != 401 || got != want {
 		t.Errorf("%d %s, want %s", d.HTTPStatus(), got, want)
 	}
-	b.Use(&check.Rules{Policy: always(authz.Verdict{Reason: authz.ReasonTokenMissing, Status: 401})})
-	if got := b.Check(t.Context(), request()); got.Headers.Get("www-authenticate") != `Bearer realm="api"` { // no code where nothing was sent
+	w.Use(&check.Rules{Policy: always(authz.Verdict{Reason: authz.ReasonTokenMissing, Status: 401})})
+	if got := w.Check(t.Context(), request()); got.Headers.Get("www-authenticate") != `Bearer realm="api"` { // no error code if no token was sent
 		t.Errorf("%s", got.Headers.Get("www-authenticate"))
 	}
 }
