@@ -1,5 +1,3 @@
-// Package apikey knows what an API key is: its text, how it is hashed, its life, and the contract of the store that
-// keeps keys and the accounts they belong to.
 package apikey
 
 import (
@@ -15,7 +13,7 @@ import (
 
 // The text of a key is tk_<environment>_<30 base62 characters><6 base62 characters of checksum>. The random part holds
 // 178 bits. The checksum is CRC-32 (IEEE) of everything before it, in base62 with the most significant digit first: it
-// covers the environment too, lets secret scanners be sure, and refuses a mistyped key without looking it up.
+// covers the environment too, lets secret scanners be sure, and lets a mistyped key be refused without a look-up.
 const (
 	prefix      = "tk_"
 	randomLen   = 30
@@ -44,9 +42,9 @@ func CheckEnvironment(environment string) error {
 	return nil
 }
 
-// WellFormed reports whether a text can be a key: one of ours with the right checksum, or one that was imported from
-// elsewhere, which is any other text of visible ASCII without a comma. A comma is what a proxy puts between two values
-// of one header, so that a key with a comma could not be told from two keys.
+// WellFormed reports whether a text can be a key: one of our form with the right checksum, or one that was imported, which is
+// any other text of visible ASCII without a comma. Proxies put a comma between two values of one header, so a key with a comma
+// could not be told from two keys.
 func WellFormed(text string) bool {
 	if text == "" || len(text) > MaxTextLen {
 		return false
@@ -72,7 +70,7 @@ func ours(text string) bool {
 	return string(sum[:]) == text[cut:]
 }
 
-// base62 says which bytes are in the alphabet.
+// base62 has true for the bytes of the alphabet.
 var base62 = func() (in [256]bool) {
 	for _, c := range []byte(alphabet) {
 		in[c] = true
@@ -111,7 +109,7 @@ func randomBase62(n int) string {
 	for {
 		_, _ = rand.Read(buf[:])
 		for _, b := range buf {
-			if b >= 248 { // 4 * 62: a larger byte would make the first characters likelier
+			if b >= 248 { // 4 * 62: larger bytes would make the first characters likelier
 				continue
 			}
 			if out = append(out, alphabet[b%62]); len(out) == n {
@@ -124,7 +122,7 @@ func randomBase62(n int) string {
 // NewID makes an id such as key_5YzPq… for a new record. It is not a secret.
 func NewID(kind string) string { return kind + "_" + randomBase62(20) }
 
-// Digest is what a key is stored and found as. It cannot be turned back into the key.
+// Digest is what a store keeps and finds a key by. The key cannot be computed from it.
 type Digest [sha256.Size]byte
 
 // MarshalText writes the digest in hexadecimal.
@@ -141,8 +139,8 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Hasher turns keys into digests. The zero Hasher uses SHA-256 alone, which is enough for keys of 160 random bits; with
-// a pepper, a stolen database does not even let one test whether a weak imported key is in it.
+// Hasher turns keys into digests. The zero Hasher uses SHA-256 alone, which is enough for keys of 160 random bits. With a pepper,
+// a thief of the database cannot even test whether a weak imported key is in it.
 type Hasher struct{ pepper []byte }
 
 // NewHasher makes a hasher with that pepper, which may be empty.
@@ -150,11 +148,11 @@ func NewHasher(pepper []byte) Hasher { return Hasher{pepper: pepper} }
 
 // Text is the digest of a key: SHA-256, then HMAC-SHA-256 with the pepper where there is one (RFC 2104).
 func (h Hasher) Text(text string) Digest {
-	var room [128]byte // keys of our own form are shorter, and then need no memory
+	var room [128]byte // keys of our own form fit, and then need no heap memory
 	return h.Sum(sha256.Sum256(append(room[:0], text...)))
 }
 
-// Sum is the digest of a key of which only the SHA-256 is known, as in an import.
+// Sum is the digest of a key whose SHA-256 is known and whose text is not, as in an import.
 func (h Hasher) Sum(sum [sha256.Size]byte) Digest {
 	if len(h.pepper) == 0 {
 		return sum
@@ -164,8 +162,8 @@ func (h Hasher) Sum(sum [sha256.Size]byte) Digest {
 	return Digest(mac.Sum(nil))
 }
 
-// Fingerprint tells one pepper from another without giving it away, so that a store can refuse to be opened with a
-// pepper under which none of its keys would be found.
+// Fingerprint tells one pepper from another without giving it away, so that a store can refuse a pepper under which none of its
+// keys would be found.
 func (h Hasher) Fingerprint() string {
 	d := h.Sum(sha256.Sum256([]byte("tollkeeper pepper fingerprint")))
 	return hex.EncodeToString(d[:8])

@@ -17,29 +17,29 @@ type Identifier struct {
 // NewIdentifier makes an identifier over a store whose digests that hasher makes.
 func NewIdentifier(s Store, h Hasher) *Identifier { return &Identifier{store: s, hasher: h} }
 
-// Identify returns what is known about a key text at that instant. A text that cannot be a key is not looked up. When
-// the store cannot say, the key is unavailable, which is not the same as unknown: nobody is told that a good key is bad.
+// Identify returns what is known about a key text at that instant. A text that cannot be a key is not looked up. If the store
+// cannot answer, the key is unavailable and not unknown: a caller is never told that a good key is bad.
 func (i *Identifier) Identify(ctx context.Context, text string, now time.Time) (authz.KeyFact, authz.AccountFact) {
-	nobody := authz.AccountFact{Status: authz.AccountUnknown}
+	unknown := authz.AccountFact{Status: authz.AccountUnknown}
 	if !WellFormed(text) {
-		return authz.KeyFact{Status: authz.KeyMalformed}, nobody
+		return authz.KeyFact{Status: authz.KeyMalformed}, unknown
 	}
 	k, err := i.store.Find(ctx, i.hasher.Text(text))
 	if err != nil {
 		if authz.KindOf(err) == authz.KindNotFound {
-			return authz.KeyFact{Status: authz.KeyUnknown}, nobody
+			return authz.KeyFact{Status: authz.KeyUnknown}, unknown
 		}
-		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
+		return authz.KeyFact{Status: authz.KeyUnavailable}, unknown
 	}
 	return i.factsOf(ctx, k, now)
 }
 
 // factsOf returns what is known about a key.
 func (i *Identifier) factsOf(ctx context.Context, k *Key, now time.Time) (authz.KeyFact, authz.AccountFact) {
-	nobody := authz.AccountFact{Status: authz.AccountUnknown}
+	unknown := authz.AccountFact{Status: authz.AccountUnknown}
 	account := i.Account(ctx, k.Account)
 	if account.Status == authz.AccountUnavailable {
-		return authz.KeyFact{Status: authz.KeyUnavailable}, nobody
+		return authz.KeyFact{Status: authz.KeyUnavailable}, unknown
 	}
 	fact := authz.KeyFact{
 		Status: k.StatusAt(now), ID: k.ID, Name: k.Name, Account: k.Account, Environment: k.Environment,
@@ -52,8 +52,8 @@ func (i *Identifier) factsOf(ctx context.Context, k *Key, now time.Time) (authz.
 	return fact, account
 }
 
-// MayBeKey reports whether a text is the key of somebody, or was meant to be a key of our own form, so that it is not to be
-// shown to anybody else. The error says that the store cannot tell.
+// MayBeKey reports whether a text is a key of any account, or was meant to be a key of our own form, and so must not be shown
+// to others. The error says that the store cannot tell.
 func (i *Identifier) MayBeKey(ctx context.Context, text string) (bool, error) {
 	if !WellFormed(text) {
 		return IsOurs(text), nil
@@ -68,7 +68,7 @@ func (i *Identifier) MayBeKey(ctx context.Context, text string) (bool, error) {
 	return false, err
 }
 
-// Only is an identifier to which the id of one key is the key as well: for operators, who do not know its text.
+// Only is an Identifier that also takes the id of one key for that key: for operators, who do not know its text.
 type Only struct {
 	*Identifier
 	Key *Key
@@ -82,7 +82,7 @@ func (o Only) Identify(ctx context.Context, text string, now time.Time) (authz.K
 	return o.factsOf(ctx, o.Key, now)
 }
 
-// Account returns what is known about an account. It does not fail: what it cannot find out is a status.
+// Account returns what is known about an account. It does not fail: that the store cannot answer is a status.
 func (i *Identifier) Account(ctx context.Context, id string) authz.AccountFact {
 	a, err := i.store.Account(ctx, id)
 	switch {

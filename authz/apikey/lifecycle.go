@@ -11,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// StatusAt is the state of the key itself at that instant. Revocation is known elsewhere and comes before all of these;
-// of those that hold at once, the one that is hardest to undo is reported.
+// StatusAt is the status of the key itself at that instant. Revocation is known elsewhere and comes first. If several apply, it
+// is the one that is hardest to undo.
 func (k *Key) StatusAt(now time.Time) authz.KeyStatus {
 	switch {
 	case k.Successor != "" && !now.Before(k.OverlapEnds):
@@ -28,8 +28,7 @@ func (k *Key) StatusAt(now time.Time) authz.KeyStatus {
 	}
 }
 
-// SuccessorOf makes the key that replaces k: the same in everything that says what the key may do and until when, so
-// that a rotation never gives anybody more than they had.
+// SuccessorOf makes the key that replaces k. It may do the same until the same instant, so that a rotation never grants more.
 func SuccessorOf(k *Key, id string, d Digest, now time.Time) Key {
 	next := *k
 	next.ID, next.Digest = id, d
@@ -86,22 +85,22 @@ func (a *Account) Apply(c AccountChange) (*Account, error) {
 	return &next, nil
 }
 
-// SameImport reports whether two keys say the same in every field that an import sets.
+// SameImport reports whether two keys are the same in every field that an import sets.
 func SameImport(a, b *Key) bool {
 	return a.Digest == b.Digest && a.Name == b.Name && a.Account == b.Account && a.Plan == b.Plan &&
 		a.Environment == b.Environment && slices.Equal(a.Scopes, b.Scopes) && a.NotBefore.Equal(b.NotBefore) &&
 		a.ExpiresAt.Equal(b.ExpiresAt) && (len(a.Meta)+len(b.Meta) == 0 || reflect.DeepEqual(a.Meta, b.Meta))
 }
 
-// AccountFor is the account that an import makes for the first key of an account that is not there.
+// AccountFor is the account that an import makes if the account of a key does not exist.
 func AccountFor(k *Key) Account {
 	return Account{ID: k.Account, Plan: k.Plan, Status: authz.AccountActive, CreatedAt: k.CreatedAt, UpdatedAt: k.CreatedAt, Version: 1}
 }
 
-// CheckAccountID returns an error if the id cannot name an account. It goes into headers and logs.
+// CheckAccountID returns an error if the id cannot name an account. Ids stand in headers and logs.
 func CheckAccountID(id string) error { return checkName("account", id, 128) }
 
-// CheckScopes returns an error if one of the scopes cannot be one (RFC 6749 section 3.3).
+// CheckScopes returns an error if one of them is not a scope (RFC 6749 section 3.3).
 func CheckScopes(scopes []string) error {
 	for _, s := range scopes {
 		if err := checkName("scope", s, 128); err != nil {
@@ -119,7 +118,7 @@ func checkName(what, s string, limit int) error {
 	return nil
 }
 
-// Meta makes a copy of a map of texts for Key.Meta.
+// Meta copies a map of texts for Key.Meta.
 func Meta(in map[string]string) map[string]any {
 	out := make(map[string]any, len(in))
 	for _, k := range slices.Sorted(maps.Keys(in)) {

@@ -8,11 +8,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// MetaSubscriptionEnds is the name in meta that the shipped policies read as an instant.
+// MetaSubscriptionEnds is the field of Meta that the shipped policies read as an instant.
 const MetaSubscriptionEnds = "subscription_ends"
 
-// CheckMeta returns an error if policies could not read what they look for in meta: every request would be denied with
-// policy_error, long after the mistake.
+// CheckMeta returns an error if the shipped policies cannot read a field of Meta that they use. Without it, every request would be
+// denied with policy_error, long after the mistake.
 func CheckMeta(meta map[string]any) error {
 	v, ok := meta[MetaSubscriptionEnds]
 	if !ok || v == nil {
@@ -26,7 +26,7 @@ func CheckMeta(meta map[string]any) error {
 	return nil
 }
 
-// merge returns meta with a merge patch (RFC 7396) applied. Neither is changed.
+// merge returns meta with a merge patch (RFC 7396) applied. It changes neither.
 func merge(meta, patch map[string]any) map[string]any {
 	out := maps.Clone(meta)
 	if out == nil {

@@ -36,7 +36,7 @@ type Key struct {
 	Digest Digest `json:"digest"`
 }
 
-// Account is who pays for a set of keys.
+// Account pays for a set of keys.
 //
 // An *Account that a Store hands out is shared by many goroutines and MUST NOT be changed.
 type Account struct {
@@ -50,26 +50,26 @@ type Account struct {
 	Version   uint64              `json:"version"`
 }
 
-// KeyChange says what to change of a key. Nil fields stay as they are.
+// KeyChange is a change of a key. Nil fields stay as they are.
 type KeyChange struct {
 	At        time.Time // becomes UpdatedAt
-	IfVersion uint64    // not 0: refuse with KindConflict when the key's version is another one
+	IfVersion uint64    // unless 0: refuse with KindConflict if the key has another version
 	Name      *string
 	Plan      *string
 	Scopes    *[]string
 	Disabled  *bool
 	ExpiresAt *time.Time
-	Meta      map[string]any // a merge patch (RFC 7396): nil values take names away
+	Meta      map[string]any // a merge patch (RFC 7396): nil values remove names
 }
 
-// AccountChange says what to change of an account. Nil fields stay as they are.
+// AccountChange is a change of an account. Nil fields stay as they are.
 type AccountChange struct {
 	At        time.Time
 	IfVersion uint64
 	Name      *string
 	Plan      *string
 	Status    *authz.AccountStatus
-	Meta      map[string]any // a merge patch, as that of a key
+	Meta      map[string]any // a merge patch, as in KeyChange
 }
 
 // Page asks for a part of a listing, in the order of ids.
@@ -86,9 +86,9 @@ type ImportResult struct {
 	Accounts  int // accounts that were not there
 }
 
-// ImportFault says what is wrong with one key of an import.
+// ImportFault is what is wrong with one key of an import.
 type ImportFault struct {
-	Index int // in the slice that was given
+	Index int // in the slice passed to Import
 	Text  string
 }
 
@@ -98,8 +98,8 @@ type ImportError struct{ Faults []ImportFault }
 // Store keeps keys and accounts.
 //
 // Reads (Find, Key, Account) are on the path of every request: an implementation MUST answer them without I/O in the
-// steady state and without a lock that a write holds while it does I/O. They return an error of KindNotFound when there
-// is nothing, and of KindUnavailable when they cannot say; a caller MUST NOT take the second for the first.
+// steady state and without a lock that a write holds while it does I/O. They return an error of KindNotFound if there is no such
+// record, and of KindUnavailable if they cannot tell; a caller MUST NOT take the second for the first.
 //
 // Writes are atomic and durable: when one returns nil, a crash at any later moment does not lose it and every read that
 // starts afterwards, on this node, sees it. When one returns an error of a kind other than KindUnavailable, nothing
@@ -119,12 +119,12 @@ type Store interface {
 	Accounts(ctx context.Context, p Page) ([]*Account, error)
 
 	// OnPlans calls each with every account, and with every key that has a plan of its own; the other of the two is nil.
-	// The first error of each ends it and is returned. It looks at everything there is, so it takes its time, and MUST
-	// NOT hold up reads or writes meanwhile. What is written while it goes on may come in either state.
+	// The first error of each ends it and is returned. It visits every record, so it takes its time, and MUST NOT hold up reads
+	// or writes meanwhile. A record that is written meanwhile may come in either state.
 	OnPlans(ctx context.Context, each func(*Account, *Key) error) error
 
-	// What is created is at version 1 whatever it says. An empty id is refused with KindInvalid. A key without a
-	// lineage begins one: its lineage is its id. Meta holds JSON values.
+	// A created record gets version 1, whatever it has. An empty id is refused with KindInvalid. A key without a lineage begins
+	// one: its lineage is its id. Meta holds JSON values.
 
 	// CreateAccount adds an account. KindExists if the id is taken.
 	CreateAccount(ctx context.Context, a Account) (*Account, error)
@@ -136,14 +136,13 @@ type Store interface {
 	// AmendKey changes a key and raises its version.
 	AmendKey(ctx context.Context, id string, c KeyChange) (*Key, error)
 	// RotateKey adds a successor and marks the key with that id as replaced by it from overlapEnds on, both or
-	// neither. The successor is of the key's lineage, whatever it says, and its CreatedAt is the instant of the
-	// rotation. KindConflict if the key has a successor already.
+	// neither. The successor gets the key's lineage, whatever it has, and its CreatedAt is the instant of the rotation.
+	// KindConflict if the key has a successor already.
 	RotateKey(ctx context.Context, id string, successor Key, overlapEnds time.Time) (old, made *Key, err error)
 
-	// Import adds keys, all or none. A key whose digest is there already counts as unchanged when Imported says that
-	// it is the same, else it is a fault; so is a digest that comes twice with different content. Accounts that are
-	// not there are made, active, with the plan of their first key. The same key twice counts once as created and then as
-	// unchanged. Refusals are an *ImportError that names every
-	// faulty key.
+	// Import adds keys, all or none. A key whose digest is stored already is unchanged if SameImport says so, else it is a
+	// fault, and so is a digest that comes twice with different content. A key that comes twice with the same content counts
+	// once as created and then as unchanged. An account that does not exist is made: active, with the plan of its first key. A
+	// refusal is an *ImportError that names every faulty key. See PlanImport.
 	Import(ctx context.Context, keys []Key) (ImportResult, error)
 }

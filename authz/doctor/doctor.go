@@ -81,11 +81,11 @@ func run(ctx context.Context, c *Check) (err error) {
 	return c.Run(ctx)
 }
 
-// Clock is the finding that a server distrusts its clock, and why.
+// Clock is the finding that a server does not trust its clock, and why.
 func Clock(why string) Check {
 	return Check{
-		Name: "clock", Claim: "The clock goes as time does.",
-		Remedy: "Set the clock right. If it is right, leave it: once it has gone on for long enough, it is believed.",
+		Name: "clock", Claim: "The clock runs as time does.",
+		Remedy: "Set the clock right. If it is right, leave it: it is trusted again once it has run for long enough.",
 		Run:    func(context.Context) error { return errors.New(why) },
 	}
 }

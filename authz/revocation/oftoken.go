@@ -6,13 +6,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// ClockMargin is by how much clocks may differ at the most. Records are kept that much longer than what they match, for a
-// verifier whose clock is behind may accept it until then.
+// ClockMargin is the most by which clocks may differ. A record is kept that much longer than the token that it matches lives: a
+// verifier whose clock is behind may accept the token until then.
 const ClockMargin = 5 * time.Minute
 
-// OfToken returns the records that cut off one token: by its jti, if it has one, under which its issuer may have written
-// it in more than one way, and by the digests of its text and, where a request may lack the text, of its claims. They are
-// kept as long as the token is accepted, and for ever if that is not known.
+// OfToken returns the records that cut off one token: by its jti, if it has one, because an issuer may write the same token in
+// more than one way, by the digest of its text, and by the digest of its claims, because a request may lack the text. They are kept
+// as long as the token may be accepted, and for ever if that is not known.
 func OfToken(t *authz.TokenFact, now time.Time, cause string) []Record {
 	r := Record{At: now, Cause: cause}
 	if !t.ExpiresAt.IsZero() {

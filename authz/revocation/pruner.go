@@ -8,62 +8,62 @@ import (
 	"time"
 )
 
-// Mark is what a store remembers of the clock for a Pruner, so that a process that starts can tell whether the clock is where
-// the last one left it. Its zero value says that nothing is known.
+// Mark is what a store remembers about the clock for a Pruner, so that a process that starts can tell whether the clock is where
+// the last process left it. The zero Mark says that nothing is known.
 type Mark struct {
-	// Good is the last instant that the clock was believed about.
+	// Good is the last instant of the clock that was trusted.
 	Good time.Time `json:"good"`
-	// Seen is where a clock stood that was not believed, and Held for how long it had gone on without a jump. Both are zero
-	// while the clock is believed.
+	// Seen is the last instant of a clock that was not trusted, and Held how long it had gone on without a jump. Both are zero
+	// while the clock is trusted.
 	Seen time.Time     `json:"seen,omitzero"`
 	Held time.Duration `json:"held,omitempty"`
 }
 
-// Marks keeps a Mark, as durably as the records.
+// Marks stores a Mark, as durably as the records.
 type Marks interface {
 	Mark(ctx context.Context) (Mark, error)
 	SetMark(ctx context.Context, m Mark) error
 }
 
 const (
-	// MaxJump is by how much the clock may part from the time that really went by. A record is forgotten that much too early
-	// at the most, and is kept as long beyond its end.
+	// MaxJump is how far the clock may differ from the time that really went by. A record is forgotten that much too early at the
+	// most, and records are kept that much longer to make up for it.
 	MaxJump = ClockMargin
-	// maxAway is for how long a process may have been away before the clock has to prove itself anew. A clock that is wrong
-	// by less at the very start is not noticed.
+	// maxAway is how long a process may have been down before the clock has to prove itself again. At the start, an error of the
+	// clock that is smaller is not noticed.
 	maxAway = 15 * time.Minute
-	// maxStop is for how long a server is ordinarily stopped: after more, the operator is told that its clock is not believed.
+	// maxStop is how long a server is usually stopped at the most: after more, the operator is told that its clock is not trusted.
 	maxStop = 30 * 24 * time.Hour
-	// markEvery is how often a clock that is believed is written down.
+	// markEvery is how often a trusted clock is stored.
 	markEvery = 5 * time.Minute
 )
 
-// Pruner forgets expired records, unless the clock may be wrong: what is forgotten because the clock says 2036 is good again
-// once the clock is set right, and cannot be brought back.
+// Pruner forgets expired records, unless the clock may be wrong. If a record is forgotten because the clock says 2036, its
+// token is good again once the clock is set right, and the record cannot be brought back.
 //
-// It compares the clock with the time that went by, which does not jump. When the two part by more than MaxJump, nothing is
-// forgotten until the clock has come back, or has gone on without a jump for as long as a record lives: what was there
-// before has expired then, whichever of the two clocks was right. Over a restart it is not known how much time went by, so
-// the clock has to stand within maxAway of where the store says that it stood. To forget late costs memory and no more.
+// It compares the clock with the time that went by, which does not jump. When the two differ by more than MaxJump, nothing is
+// forgotten until the clock comes back, or has gone on without a jump for as long as a record lives: by then every earlier record
+// has expired, whichever of the two was right. How much time went by during a restart is not known, so the clock has to stand
+// within maxAway of the stored Mark. Forgetting late costs only memory.
 type Pruner struct {
 	set   *Set
 	marks Marks
-	life  time.Duration // of a record
+	life  time.Duration // of a record, at the most
 	now   func() time.Time
 	ran   func() time.Duration // since some instant, by a clock that does not jump
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	begun   bool
-	good    timeline // what the time is by the clock that was believed
-	doubted timeline // what it is by the one that is not
+	good    timeline // the time by the clock that was trusted
+	doubted timeline // the time by the clock that is not
 	held    time.Duration
 	paused  bool
-	doubt   string // why it is paused, where the operator should know
+	doubt   string // why it is paused, if the operator should know
 	written Mark
 }
 
-// timeline is a clock that goes on from a time without jumps.
+// timeline is a clock that starts at a time and does not jump.
 type timeline struct {
 	at  time.Time
 	ran time.Duration
@@ -71,32 +71,33 @@ type timeline struct {
 
 func (t timeline) now(ran time.Duration) time.Time { return t.at.Add(ran - t.ran) }
 
-// NewPruner makes a pruner of records that live for that long at most.
+// NewPruner makes a pruner of records that live for that long at the most. ran is the time since some instant, by a clock that does
+// not jump.
 func NewPruner(set *Set, marks Marks, life time.Duration, now func() time.Time, ran func() time.Duration, log *slog.Logger) *Pruner {
 	return &Pruner{set: set, marks: marks, life: life, now: now, ran: ran, log: log}
 }
 
-// Doubt says why the clock is likely to be wrong, so that nothing is forgotten; "" while there is no reason to think so.
+// Doubt says why the clock is likely to be wrong, so that nothing is forgotten; "" if it is trusted.
 func (p *Pruner) Doubt() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.doubt
 }
 
-// Prune forgets what has expired if the clock is believed. The server calls it from time to time.
+// Prune forgets the expired records if the clock is trusted. The server calls it at intervals.
 func (p *Pruner) Prune(ctx context.Context) error {
-	now, believed, err := p.look(ctx)
-	if err != nil || !believed {
+	now, trusted, err := p.look(ctx)
+	if err != nil || !trusted {
 		return err
 	}
 	return p.set.PruneBefore(ctx, now)
 }
 
-// look reads the clock, once, and reports whether it is believed.
+// look reads the clock, once, and reports whether it is trusted.
 func (p *Pruner) look(ctx context.Context) (time.Time, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, ran := p.now().Round(0), p.ran() // of the wall clock alone
+	now, ran := p.now().Round(0), p.ran() // Round removes the monotonic time
 	if !p.begun {
 		if err := p.beginLocked(ctx, now, ran); err != nil {
 			return now, false, err
@@ -104,18 +105,18 @@ func (p *Pruner) look(ctx context.Context) (time.Time, bool, error) {
 	}
 	switch {
 	case near(now, p.good.now(ran), MaxJump):
-		p.believeLocked()
+		p.trustLocked()
 	case !p.paused || !near(now, p.doubted.now(ran), MaxJump):
 		p.pauseLocked(now, ran)
 		p.doubtLocked(fmt.Sprintf("the clock went to %s at %s", stamp(now), stamp(p.good.now(ran))))
 	case p.held+ran-p.doubted.ran >= p.life:
 		p.good = timeline{now, ran}
-		p.believeLocked()
+		p.trustLocked()
 	}
 	return now, !p.paused, p.writeLocked(ctx, ran)
 }
 
-// beginLocked takes over where the process before left off.
+// beginLocked reads the Mark that the last process left.
 func (p *Pruner) beginLocked(ctx context.Context, now time.Time, ran time.Duration) error {
 	m, err := p.marks.Mark(ctx)
 	if err != nil {
@@ -123,7 +124,7 @@ func (p *Pruner) beginLocked(ctx context.Context, now time.Time, ran time.Durati
 	}
 	p.begun, p.written = true, m
 	if m.Good.IsZero() && p.set.Len() == 0 || near(now, m.Good, maxAway) {
-		p.good = timeline{now, ran} // there is nothing to lose, or no time in which the clock could have gone wrong
+		p.good = timeline{now, ran} // no record can be lost, or the clock had no time to go wrong
 		return nil
 	}
 	p.good = timeline{m.Good, ran}
@@ -146,14 +147,14 @@ func (p *Pruner) doubtLocked(why string) {
 	p.log.Warn("expired revocations are kept: the clock may be wrong", "why", why, "until", "it is back, or has gone on for "+p.life.String())
 }
 
-func (p *Pruner) believeLocked() {
+func (p *Pruner) trustLocked() {
 	if p.doubt != "" {
-		p.log.Info("expired revocations are forgotten again: the clock is believed", "was", p.doubt)
+		p.log.Info("expired revocations are forgotten again: the clock is trusted", "was", p.doubt)
 	}
 	p.paused, p.doubt, p.doubted, p.held = false, "", timeline{}, 0
 }
 
-// writeLocked has the store remember the clock.
+// writeLocked stores the Mark.
 func (p *Pruner) writeLocked(ctx context.Context, ran time.Duration) error {
 	var m Mark
 	if !p.good.at.IsZero() {
@@ -173,7 +174,7 @@ func (p *Pruner) writeLocked(ctx context.Context, ran time.Duration) error {
 	return nil
 }
 
-// near reports whether two times are at most that far from each other. Durations end at 292 years, and so does Sub.
+// near reports whether two times are at most that far apart. Sub ends at 292 years, as durations do.
 func near(a, b time.Time, d time.Duration) bool { return a.Sub(b).Abs() <= d }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

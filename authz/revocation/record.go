@@ -12,11 +12,11 @@ import (
 // maxLength is how many bytes an issuer or a value may have. Every store can keep a record that has two of them.
 const maxLength = 1024
 
-// trait is what the records of a kind must have.
+// trait says what the records of a kind must have.
 type trait struct {
-	name   string // for sentences
+	name   string // for messages
 	issuer bool   // values are only unique for an issuer
-	before bool   // holds for what was issued until an instant: what is issued later may be good again
+	before bool   // cuts off only credentials that were issued until an instant: later ones may be good again
 }
 
 var traits = map[Kind]trait{
@@ -32,7 +32,7 @@ var traits = map[Kind]trait{
 	KindSuspension:  {name: "a suspended subject", issuer: true},
 }
 
-// CheckRecord returns an error if the record could match nothing or too much, or could not be kept as it is.
+// CheckRecord returns an error if the record could match nothing or too much, or could not be stored as it is.
 func CheckRecord(r Record) error {
 	kind, ok := traits[r.Kind]
 	switch {
@@ -41,9 +41,9 @@ func CheckRecord(r Record) error {
 	case !ok:
 		return authz.Errorf(authz.KindInvalid, "cannot revoke a %q", r.Kind)
 	case kind.issuer && r.Issuer == "":
-		return authz.Errorf(authz.KindInvalid, "revoking %s needs the issuer that it is known to", kind.name)
+		return authz.Errorf(authz.KindInvalid, "revoking %s needs the issuer", kind.name)
 	case !kind.issuer && r.Issuer != "":
-		return authz.Errorf(authz.KindInvalid, "%s is not known by an issuer: leave it out", kind.name)
+		return authz.Errorf(authz.KindInvalid, "%s has no issuer: leave it out", kind.name)
 	case kind.before && r.Before.IsZero():
 		return authz.Errorf(authz.KindInvalid, "revoking %s needs the instant up to which its credentials are cut off", kind.name)
 	case r.Kind == KindToken && !isDigest(r.Value):
@@ -51,9 +51,9 @@ func CheckRecord(r Record) error {
 	case r.Lifted && r.Kind != KindSuspension:
 		return authz.Errorf(authz.KindInvalid, "only a suspension can be lifted, and not the revocation of %s", kind.name)
 	case len(r.Issuer) > maxLength || len(r.Value) > maxLength:
-		return authz.Errorf(authz.KindInvalid, "the issuer or the id of what is revoked is longer than %d bytes", maxLength)
+		return authz.Errorf(authz.KindInvalid, "the issuer or the id is longer than %d bytes", maxLength)
 	case !utf8.ValidString(r.Issuer) || !utf8.ValidString(r.Value):
-		return authz.Errorf(authz.KindInvalid, "the issuer or the id of what is revoked is not valid UTF-8")
+		return authz.Errorf(authz.KindInvalid, "the issuer or the id is not valid UTF-8")
 	case r.Kind == KindSuspension:
 		return checkSuspension(r)
 	}
@@ -65,7 +65,7 @@ func checkSuspension(r Record) error {
 		return authz.Errorf(authz.KindInvalid, "a suspension needs the instant at which it began or was lifted: the latest holds")
 	}
 	if !r.Before.IsZero() {
-		return authz.Errorf(authz.KindInvalid, "a suspension holds for all tokens of the subject: leave out when they were issued")
+		return authz.Errorf(authz.KindInvalid, "a suspension cuts off all tokens of the subject: leave out when they were issued")
 	}
 	return nil
 }
@@ -76,9 +76,8 @@ func isDigest(text string) bool {
 	return err == nil && len(sum) == sha256.Size && len(text) == base64.RawURLEncoding.EncodedLen(sha256.Size)
 }
 
-// Merge returns what is to be kept of two records for the same kind, issuer and value, and whether it differs from old.
-// It cuts off everything that either of the two does, and lives as long as either. Of two suspensions it is the one that
-// happened later, whole.
+// Merge makes one record of two for the same kind, issuer and value, and reports whether it differs from old. It cuts off
+// everything that either of the two does, and lives as long as either. Of two suspensions it is the one that happened later.
 func Merge(old, add Record) (Record, bool) {
 	out := old
 	if old.Kind == KindSuspension {
@@ -97,8 +96,8 @@ func Merge(old, add Record) (Record, bool) {
 	return out, !out.Before.Equal(old.Before) || !out.ExpiresAt.Equal(old.ExpiresAt)
 }
 
-// later reports whether a suspension replaces another. At the same instant, to be cut off wins over being let in again,
-// and to be remembered for long over being forgotten soon: so the order in which records arrive does not matter.
+// later reports whether a suspension replaces another. At the same instant, a suspension wins over its end, and a later expiry over
+// an earlier one, so that the order in which records arrive does not matter.
 func later(add, old Record) bool {
 	switch {
 	case !add.At.Equal(old.At):
@@ -110,7 +109,7 @@ func later(add, old Record) bool {
 	}
 }
 
-// wider reports whether a bound reaches further than another, where zero has no end.
+// wider reports whether a bound reaches further than another. Zero has no end.
 func wider(a, b time.Time) bool {
 	if a.IsZero() || b.IsZero() {
 		return a.IsZero() && !b.IsZero()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Kind is what a record matches.
+// Kind says what a record matches.
 type Kind string
 
 // The kinds of record. Those that name an issuer cut off tokens of that issuer, those that name an account cut off keys
@@ -17,15 +17,15 @@ const (
 	KindJTI     Kind = "jti"     // one token, by the id that its issuer gave it
 	KindSession Kind = "sid"     // every token of a session at the issuer
 	KindSubject Kind = "sub"     // every token of a subject that was issued until Before
-	// KindSessionless is every token of a subject that names no session and was issued until Before. Who ends one session of a
-	// subject means such tokens too: nobody can say that they are of another.
+	// KindSessionless is every token of a subject that names no session and was issued until Before. Whoever ends one session of
+	// a subject ends such tokens too, because they may belong to that session.
 	KindSessionless Kind = "sub_without_sid"
 	KindClient      Kind = "client"      // every token that was issued to a client until Before
-	KindSigningKey  Kind = "signing_key" // every token that was signed with a key, by kid
+	KindSigningKey  Kind = "signing_key" // every token signed with a key, by its kid
 	KindSuspension  Kind = "suspension"  // every token of a subject, until the suspension is lifted
 )
 
-// Record cuts somebody off.
+// Record cuts off the credentials that it matches.
 type Record struct {
 	// Revision is the record's place in the order of all changes. Stores number them from 1, without repeats.
 	Revision uint64 `json:"revision"`
@@ -33,43 +33,41 @@ type Record struct {
 	// Issuer narrows Value where values are only unique for an issuer. Empty for keys, accounts and digests of tokens.
 	Issuer string `json:"issuer,omitempty"`
 	Value  string `json:"value"`
-	// Before limits the record to credentials that were issued at that instant or earlier, or at a time that is not
-	// known. Zero: all, for good.
+	// Before limits the record to credentials that were issued at that instant or earlier, or at an unknown time. Zero: all, for
+	// good.
 	Before time.Time `json:"before,omitzero"`
-	// At is when it was revoked, and Cause why, for the operator. Of a suspension, At also says which of two records
-	// holds: whoever makes one from somebody else's word must not let it lie in the future.
+	// At is when it was revoked, and Cause why, for the operator. For a suspension, At also decides which of two records holds:
+	// code that takes At from outside must not let it lie in the future.
 	At    time.Time `json:"at"`
 	Cause string    `json:"cause,omitempty"`
-	// Lifted says of a suspension that it is over. The record stays all the same, so that an older event that arrives
-	// late does not bring the suspension back.
+	// Lifted says that a suspension is over. The record stays, so that an older event that arrives late does not bring the
+	// suspension back.
 	Lifted bool `json:"lifted,omitempty"`
-	// ExpiresAt is when nothing that the record matches can be valid any more, by any verifier's clock. Zero: never.
-	// A suspension is forgotten then, lifted or not.
+	// ExpiresAt is when no credential that the record matches can be valid any more, by any verifier's clock. Zero: never. A
+	// suspension is forgotten then, lifted or not.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
 // Store keeps the revocations of a whole installation.
 //
-// Revocation cannot be taken back: no method weakens a record, and a record is only forgotten once it has expired. The one
-// exception is KindSuspension, where a record that happened later replaces an earlier one, whatever either says. All
-// methods may be called concurrently.
+// A revocation cannot be taken back: no method weakens a record, and a record is forgotten only after it has expired. The one
+// exception is KindSuspension: the record that happened later replaces the earlier one, whatever either has. All methods may be
+// called concurrently.
 type Store interface {
-	// Add makes a record durable before it returns, and returns it as stored, with its revision. Where there is a
-	// record for the same kind, issuer and value, the two are merged by Merge: if that changes nothing, the stored
-	// one is returned as it is; else it gets a new revision. After an error it is unspecified whether the record is
-	// there; adding it again is safe.
+	// Add makes a record durable before it returns, and returns it as stored, with its revision. If there is a record for the
+	// same kind, issuer and value, Merge makes one of the two: if that changes nothing, the stored record is returned as it is,
+	// else it gets a new revision. After an error it is unspecified whether the record is stored; adding it again is safe.
 	Add(ctx context.Context, r Record) (Record, error)
 	// Since returns the records with a revision above after, in that order, at most limit of them. A record that was
 	// merged appears once, at its latest revision.
 	Since(ctx context.Context, after uint64, limit int) ([]Record, error)
 	// Get returns the record for that kind, issuer and value, and false if there is none.
 	Get(ctx context.Context, kind Kind, issuer, value string) (Record, bool, error)
-	// Prune durably forgets at most limit records whose ExpiresAt is set and lies before now, and returns how many it
-	// forgot. Fewer than limit means that there were no more. Which come first is unspecified.
+	// Prune durably forgets at most limit records whose ExpiresAt is set and lies before now, and returns how many it forgot.
+	// Fewer than limit means that there were no more. Which come first is unspecified.
 	//
-	// Since and Get do not return a record that is forgotten, its revision is never used again, and adding the like of
-	// it makes a new record. A record that a concurrent Add extends stays: Prune MUST judge a record by what is stored
-	// at the moment at which it forgets it. After an error it is unspecified how many are forgotten; to prune again
-	// is safe.
+	// Since and Get do not return a forgotten record, its revision is never used again, and adding it again makes a new record.
+	// A record that a concurrent Add extends stays: Prune MUST judge a record by what is stored when it forgets it. After an
+	// error it is unspecified how many are forgotten; pruning again is safe.
 	Prune(ctx context.Context, now time.Time, limit int) (int, error)
 }

@@ -1,6 +1,3 @@
-// Package memory keeps keys, revocations and quotas in the memory of one process: for tests, for trying things out, and
-// as the oracle that other stores are compared with. It is meant to be obviously right before anything else. Nothing
-// survives the process.
 package memory
 
 import (
@@ -213,7 +210,7 @@ func (s *Keys) RotateKey(_ context.Context, id string, successor apikey.Key, ove
 	if old, err = s.keyLocked(id); err != nil {
 		return nil, nil, err
 	}
-	successor.Lineage = old.Lineage // whatever the caller says: a chain that splits would get a second balance
+	successor.Lineage = old.Lineage // whatever the caller says: a second lineage would get a second balance
 	if old, err = old.Rotate(successor.ID, successor.CreatedAt, overlapEnds); err != nil {
 		return nil, nil, err
 	}

@@ -15,8 +15,8 @@ type Revocations struct {
 	mu       sync.Mutex
 	revision uint64
 	records  map[matcher]revocation.Record
-	// order has every record at its revision, in that order, and also where records were that have been merged or
-	// forgotten since: these are passed over, and cleared away once they are the greater part.
+	// order lists every record by its revision. It also has places that records left when they were merged or forgotten: readers
+	// pass over them, and tidyLocked removes them once they are the greater part.
 	order []place
 	mark  revocation.Mark
 }
@@ -118,13 +118,13 @@ func (s *Revocations) SetMark(_ context.Context, m revocation.Mark) error {
 	return nil
 }
 
-// atLocked is the record that stands at a place, if it still does.
+// atLocked returns the record at a place, and whether it is still there.
 func (s *Revocations) atLocked(p place) (revocation.Record, bool) {
 	r, ok := s.records[p.matcher]
 	return r, ok && r.Revision == p.revision
 }
 
-// tidyLocked clears the order if that is worth the walk.
+// tidyLocked removes the places that were left, if there are enough of them to pay for the walk.
 func (s *Revocations) tidyLocked() {
 	if len(s.order) <= 2*len(s.records)+64 {
 		return
