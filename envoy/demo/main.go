@@ -1,6 +1,3 @@
-// Command demo runs the main job on real parts: an Envoy with the shipped configuration, a Tollkeeper, and a service
-// behind them. It walks through a story, in which every answer is compared with what it should be, and then leaves
-// everything running, or, with DEMO_ONCE=1, ends with what it found.
 package main
 
 import (
@@ -17,7 +14,7 @@ import (
 )
 
 func main() {
-	binary := flag.String("tollkeeper", "bin/tollkeeper", "the binary to show")
+	binary := flag.String("tollkeeper", "bin/tollkeeper", "the binary to run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -43,9 +40,9 @@ func run(ctx context.Context, binary string, once bool) (err error) {
 		return err
 	}
 	if wrong > 0 {
-		return fmt.Errorf("%d of %d answers are not what they should be", wrong, s.asked)
+		return fmt.Errorf("%d of %d answers are wrong", wrong, s.asked)
 	}
-	fmt.Printf("\nAll %d answers are what they should be.\n", s.asked)
+	fmt.Printf("\nAll %d answers are right.\n", s.asked)
 	if once {
 		return nil
 	}
@@ -55,7 +52,7 @@ func run(ctx context.Context, binary string, once bool) (err error) {
 	return nil
 }
 
-// plans are small, so that the story can use them up.
+// plans have small limits, which the story can use up.
 const plans = `tollkeeper:
   plans:
     starter:
@@ -69,13 +66,13 @@ const plans = `tollkeeper:
         credits: {units: 0, window: none, per: account}
 `
 
-// tokens has the issuer trusted: its tokens name the account in the claim org, and it may log users out.
+// tokens trusts the issuer: its tokens name the account in the claim org, and it may log users out.
 const tokens = `tokens:
   issuers:
   - {issuer: %q, audiences: [api], discovery: true, account_claim: org, logout_audiences: [rp]}
 `
 
-// start starts the service, Tollkeeper and Envoy, and says so.
+// start starts all parts, and prints their addresses.
 func start(ctx context.Context, binary string) (_ *story, err error) {
 	s := &story{}
 	defer func() {
@@ -125,7 +122,7 @@ func start(ctx context.Context, binary string) (_ *story, err error) {
 	return s, nil
 }
 
-// stop stops whatever was started.
+// stop stops the parts that were started.
 func (s *story) stop() {
 	if s.proxy != nil {
 		_ = s.proxy.Stop()

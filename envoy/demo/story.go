@@ -18,7 +18,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// story is the stage and what happened on it.
+// story holds the running parts and the results.
 type story struct {
 	policies   string
 	upstream   *harness.Upstream
@@ -26,11 +26,11 @@ type story struct {
 	tollkeeper *harness.Tollkeeper
 	proxy      *harness.Proxy
 
-	asked, wrong int
-	sample       string // a key that is still good at the end
+	asked, wrong int    // requests, and answers other than expected
+	sample       string // a key that is active at the end
 }
 
-// writePolicies makes the shipped policies the demo's own, with small plans.
+// writePolicies writes the shipped policies with small plans into dir.
 func writePolicies(ctx context.Context, binary, dir string) error {
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("policy init: %w: %s", err, out)
@@ -38,7 +38,7 @@ func writePolicies(ctx context.Context, binary, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plans), 0o600)
 }
 
-// want is what an answer should be. No reason on a status other than 200 is an answer of Envoy's own.
+// want is the expected answer. A denial without a reason is Envoy's own.
 type want struct {
 	status int
 	reason string
@@ -46,7 +46,7 @@ type want struct {
 
 var ok = want{200, ""}
 
-// tell tells the story, and returns how many answers were not what they should be.
+// tell tells the story, and returns how many answers were wrong.
 func (s *story) tell(ctx context.Context) (int, error) {
 	fmt.Printf("%-46s %-6s %-23s %s\n", "REQUEST", "STATUS", "REASON", "REMEDY, OR WHAT IS LEFT")
 	for _, chapter := range []func(context.Context) error{s.keys, s.accounts, s.tokens, s.quotas, s.credits, s.outage} {
@@ -69,7 +69,7 @@ func (s *story) keys(ctx context.Context) error {
 	s.ask(ctx, "a good key", "/v1/orders", good.Key, ok)
 	s.ask(ctx, "no key", "/v1/orders", "", want{403, "key_missing"})
 	s.ask(ctx, "a garbage key", "/v1/orders", "tk_live_garbage", want{403, "key_malformed"})
-	s.ask(ctx, "an unknown key", "/v1/orders", "sk_of_somebody_else", want{403, "key_unknown"})
+	s.ask(ctx, "an unknown key", "/v1/orders", "sk_of_another_product", want{403, "key_unknown"})
 	expired, err := s.newKey(ctx, "--account", "acme", "--name", "expired", "--force",
 		"--expires-at", time.Now().Add(-time.Hour).Format(time.RFC3339))
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *story) accounts(ctx context.Context) error {
 	return nil
 }
 
-// tokens has a user sign in at the issuer, who tells Tollkeeper when she signs out.
+// tokens has a user sign in at the issuer and sign out, which the issuer tells Tollkeeper.
 func (s *story) tokens(ctx context.Context) error {
 	signedIn, err := s.post(ctx, s.issuer.URL+tokentest.TokenPath, url.Values{"username": {"alice"}, "org": {"acme"}})
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *story) tokens(ctx context.Context) error {
 	return nil
 }
 
-// post sends a form, which has to succeed.
+// post sends a form, and returns an error unless the status is 200.
 func (s *story) post(ctx context.Context, to string, form url.Values) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -237,7 +237,7 @@ func (s *story) ask(ctx context.Context, what, path, key string, w want) {
 	s.print(what, status, h, remedy, err, w)
 }
 
-// askUntil asks until the answer is right: Envoy needs a moment to see that Tollkeeper is back.
+// askUntil repeats a request until its status is right: Envoy needs a moment to see that Tollkeeper is back.
 func (s *story) askUntil(ctx context.Context, what, path, key string, w want) error {
 	s.asked++
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -291,7 +291,7 @@ func (s *story) print(what string, status int, h http.Header, remedy string, err
 		remedy, _, _ = strings.Cut(remedy, ";t=")
 	}
 	if status == 503 && reason == "" && remedy == "" {
-		remedy = "(refused by Envoy: no answer is a no)"
+		remedy = "(denied by Envoy, which got no answer)"
 	}
 	fmt.Printf("%-46s %-6d %-23s %s\n", what, status, reason, remedy)
 	if status != w.status || reason != w.reason {
@@ -300,7 +300,7 @@ func (s *story) print(what string, status int, h http.Header, remedy string, err
 	}
 }
 
-// invite says how to go on by hand.
+// invite prints how to go on by hand.
 func (s *story) invite() {
 	fmt.Printf(`
 Everything keeps running until you press Ctrl-C. In another terminal:

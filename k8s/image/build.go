@@ -21,17 +21,18 @@ const (
 	command    = modulePath + "/cmd/tollkeeper"
 )
 
-// release is what an image says of its source.
+// release describes the source of an image.
 type release struct {
 	version  string
-	revision string    // the commit, "" if none is known
-	created  time.Time // when the source was made, not when it was built, which would be another image each time
+	revision string    // the commit, "" if unknown
+	created  time.Time // of the source, not of the build, so that the image is reproducible
 }
 
-// oneWord is what a version has to be, for it goes to the linker and into package URLs.
+// oneWord is the form of a version, which becomes a linker flag and part of package URLs.
 var oneWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
 
-// describe asks git what the source is. SOURCE_DATE_EPOCH, which many tools heed, says when it was made if it is set.
+// describe asks git for the commit and its time. SOURCE_DATE_EPOCH overrides the time
+// (https://reproducible-builds.org/specs/source-date-epoch/).
 func describe(ctx context.Context, root, version string) (release, error) {
 	rel := release{version: version, created: time.Unix(0, 0).UTC()}
 	git := func(args ...string) string {
@@ -51,7 +52,7 @@ func describe(ctx context.Context, root, version string) (release, error) {
 		}
 	}
 	if rel.version == "" {
-		rel.version = git("describe", "--tags", "--always", "--dirty", "--abbrev=12") // as many digits in every clone
+		rel.version = git("describe", "--tags", "--always", "--dirty", "--abbrev=12") // the number of digits must not depend on the clone
 	}
 	if rel.version == "" {
 		rel.version = "devel"
@@ -69,7 +70,7 @@ func describe(ctx context.Context, root, version string) (release, error) {
 	return rel, nil
 }
 
-// binary is a compiled program and what it is made of.
+// binary is the compiled program with the modules in it.
 type binary struct {
 	arch    string
 	data    []byte
@@ -77,13 +78,14 @@ type binary struct {
 	modules []module
 }
 
-// module is a module of which something is in the binary.
+// module is a module with packages in the binary.
 type module struct {
 	path, version, sum string
-	texts              map[string][]byte // its licences and notices, by file name
+	texts              map[string][]byte // licences and notices, by file name
 }
 
-// moduleRoot returns the root folder of Tollkeeper's source, in which the working directory has to be.
+// moduleRoot returns the root folder of Tollkeeper's source. The working directory has to be inside of it, and not in this
+// module.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := goTool(ctx, "", nil, "list", "-m", "-f", "{{.Dir}}", modulePath)
 	if err != nil {
@@ -92,8 +94,8 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return strings.TrimSpace(out), nil
 }
 
-// compile builds the program so that it needs nothing beside it, and so that the same source gives the same bytes
-// wherever it lies: the commit is in the image's labels rather than in the binary.
+// compile builds the program as a static binary. The same source gives the same bytes in every folder, so the commit is in
+// the labels of the image and not in the binary.
 func compile(ctx context.Context, root, arch, version string) (binary, error) {
 	dir, err := os.MkdirTemp("", "tollkeeper-image-")
 	if err != nil {
@@ -101,7 +103,7 @@ func compile(ctx context.Context, root, arch, version string) (binary, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "tollkeeper")
-	// What the environment could change about the result is set here.
+	// These variables would change the result.
 	env := []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GOFLAGS=-trimpath"}
 	if _, err := goTool(ctx, root, env, "build", "-buildvcs=false", "-ldflags=-s -w -X main.version="+version, "-o", path, command); err != nil {
 		return binary{}, err
@@ -133,7 +135,7 @@ func compile(ctx context.Context, root, arch, version string) (binary, error) {
 	return b, nil
 }
 
-// moduleFolders says where the source of each module in the program lies, and that of the standard library.
+// moduleFolders returns the folder with the source of each module in the program, and of the standard library.
 func moduleFolders(ctx context.Context, root string, env []string) (map[string]string, error) {
 	out, err := goTool(ctx, root, env, "list", "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Dir}}{{end}}", command)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestRun_RefusesBadOptions(t *testing.T) {
 	}
 }
 
-// TestDescribe_AsksGit looks at a repository of its own.
+// TestDescribe_AsksGit makes a repository of its own.
 func TestDescribe_AsksGit(t *testing.T) {
 	dir := t.TempDir()
 	git := func(args ...string) string {
@@ -93,7 +93,7 @@ func TestReference_FullName(t *testing.T) {
 	}
 }
 
-// TestWriteLayout_ReplacesOnlyLayouts keeps a mistyped -out from costing somebody a folder.
+// TestWriteLayout_ReplacesOnlyLayouts protects the folder of a mistyped -out.
 func TestWriteLayout_ReplacesOnlyLayouts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "oci")
 	old := []file{{name: "oci-layout", data: []byte("{}")}, {name: "stale", data: []byte("x")}}
@@ -104,13 +104,13 @@ func TestWriteLayout_ReplacesOnlyLayouts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "stale")); err == nil {
-		t.Error("a file of the layout before is still there")
+		t.Error("a file of the older layout is left")
 	}
 	if err := os.Rename(filepath.Join(dir, "oci-layout"), filepath.Join(dir, "letters")); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeLayout(dir, old); err == nil || !strings.Contains(err.Error(), "not an image layout") {
-		t.Errorf("a folder of something else: %v: want it refused", err)
+		t.Errorf("another folder: %v, want it refused", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "letters")); err != nil {
 		t.Error("the folder was emptied")

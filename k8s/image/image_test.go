@@ -29,14 +29,13 @@ import (
 	"oras.land/oras-go/v2/content/oci"
 )
 
-// epoch is the age of the image under test.
+// epoch is the time of the image under test.
 const epoch = 1767225600 // 2026-01-01
 
-// built is a folder that the command has written, for this processor.
-var built string
-
-// tool is the command.
-var tool string
+var (
+	tool  string // path of the compiled command
+	built string // folder with its output, for this processor
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -72,7 +71,7 @@ func execute(name string, env []string, args ...string) error {
 	return nil
 }
 
-// TestImage_IsReproducible builds once more, in an environment that differs in what could show in the result.
+// TestImage_IsReproducible builds again with other values of the variables that could change the result.
 func TestImage_IsReproducible(t *testing.T) {
 	again := filepath.Join(t.TempDir(), "elsewhere")
 	if err := buildImage(again, "GOFLAGS=-tags=never", "GOAMD64=v2", "GOARM64=v8.1", "TZ=Asia/Tokyo", "LC_ALL=C", "TMPDIR="+t.TempDir()); err != nil {
@@ -82,7 +81,7 @@ func TestImage_IsReproducible(t *testing.T) {
 	if !maps.Equal(first, second) {
 		t.Errorf("two builds differ:\n%v\n%v", first, second)
 	}
-	if len(first) != 7+1 { // three files that an image is made of, the index and two files of the layout, tar and SBOM
+	if len(first) != 7+1 { // manifest, config, layer; index and two files of the layout; tar, SBOM
 		t.Errorf("%d files were written: %v", len(first), first)
 	}
 }
@@ -105,17 +104,17 @@ func sums(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// pulled is the image as another implementation of the format reads it, which checks every digest and size.
+// pulled is the image as another implementation of the format reads it, which verifies every digest and size.
 type pulled struct {
 	index    ocispec.Index
 	manifest ocispec.Manifest
 	config   ocispec.Image
-	diffID   digest.Digest     // of the layer, unpacked
+	diffID   digest.Digest     // of the uncompressed layer
 	files    map[string]*entry // in the layer
 	read     []digest.Digest
 }
 
-// once is the image, which takes a while to unpack. Tests only read it.
+// once is the unpacked image, which tests share and only read.
 var once *pulled
 
 func pull(t *testing.T) *pulled {
@@ -175,7 +174,7 @@ func decode(t *testing.T, data []byte, v any) {
 func TestImage_Layout(t *testing.T) {
 	p := pull(t)
 	if got := []digest.Digest{p.diffID}; !slices.Equal(got, p.config.RootFS.DiffIDs) {
-		t.Errorf("the layer unpacks to %v, and the config says %v", got, p.config.RootFS.DiffIDs)
+		t.Errorf("the uncompressed layer is %v, and the config says %v", got, p.config.RootFS.DiffIDs)
 	}
 	blobs, err := os.ReadDir(filepath.Join(built, "oci", "blobs", "sha256"))
 	if err != nil {
@@ -183,7 +182,7 @@ func TestImage_Layout(t *testing.T) {
 	}
 	for _, b := range blobs {
 		if !slices.Contains(p.read, digest.NewDigestFromEncoded(digest.SHA256, b.Name())) {
-			t.Errorf("blob %s belongs to nothing", b.Name())
+			t.Errorf("nothing refers to blob %s", b.Name())
 		}
 	}
 	want := ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}
@@ -200,7 +199,7 @@ func TestImage_Layout(t *testing.T) {
 	}
 	decode(t, data, &top)
 	if got := top.Manifests[0].Annotations["io.containerd.image.name"]; got != "registry.example/team/tollkeeper:1.2" {
-		t.Errorf("containerd would name it %q", got)
+		t.Errorf("the name for containerd is %q", got)
 	}
 }
 
@@ -235,7 +234,7 @@ func TestImage_Config(t *testing.T) {
 	}
 }
 
-// entries reads a tar, in which folders have to come before what is in them.
+// entries reads a tar, and wants folders before their files.
 func entries(t *testing.T, layer []byte) map[string]*entry {
 	t.Helper()
 	out := make(map[string]*entry)
@@ -252,10 +251,10 @@ func entries(t *testing.T, layer []byte) map[string]*entry {
 			t.Fatal(err)
 		}
 		if parent := filepath.Dir(strings.TrimSuffix(h.Name, "/")) + "/"; parent != "./" && out[parent] == nil {
-			t.Errorf("%s comes before the folder that it lies in", h.Name)
+			t.Errorf("%s comes before its folder", h.Name)
 		}
 		if out[h.Name] != nil {
-			t.Errorf("%s is there twice", h.Name)
+			t.Errorf("%s occurs twice", h.Name)
 		}
 		out[h.Name] = &entry{h, data}
 	}
@@ -284,10 +283,10 @@ func TestImage_Files(t *testing.T) {
 			t.Errorf("%s: type %q", name, e.Typeflag)
 		}
 		if !e.ModTime.Equal(time.Unix(epoch, 0)) {
-			t.Errorf("%s: changed %v", name, e.ModTime)
+			t.Errorf("%s: modified %v", name, e.ModTime)
 		}
 		if top, _, _ := strings.Cut(name, "/"); !slices.Contains([]string{"etc", "usr", "var"}, top) {
-			t.Errorf("%s: nobody asked for it", name)
+			t.Errorf("%s: unexpected file", name)
 		}
 	}
 	for name, want := range map[string]string{
@@ -313,18 +312,18 @@ func TestBinary_NeedsNothing(t *testing.T) {
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Errorf("it is not static: it has a segment %v", p.Type)
+			t.Errorf("the binary is not static: it has a segment %v", p.Type)
 		}
 	}
 	if f.Section(".symtab") != nil || f.Section(".debug_info") != nil || f.Section(".zdebug_info") != nil {
-		t.Error("it is not stripped")
+		t.Error("the binary is not stripped")
 	}
 	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(data, []byte(root+"/")) {
-		t.Errorf("it tells that it was built in %s", root)
+		t.Errorf("the binary contains the build folder %s", root)
 	}
 }
 
@@ -345,13 +344,13 @@ func TestSBOM_ListsEveryModule(t *testing.T) {
 	self := bom.Metadata.Component
 	sum := sha256.Sum256(all["usr/local/bin/tollkeeper"].data)
 	if h := *self.Hashes; h[0].Value != hex.EncodeToString(sum[:]) || self.Version != "1.2.3" {
-		t.Errorf("it is about another binary: %+v", self)
+		t.Errorf("the SBOM describes another binary: %+v", self)
 	}
 	urls := []string{self.PackageURL}
 	for _, c := range append(*bom.Components, *self) {
 		urls = append(urls, c.PackageURL)
 		if c.Version == "" || c.Licenses == nil {
-			t.Errorf("%s %s: has no version, or a licence that licenceIDs does not know", c.Name, c.Version)
+			t.Errorf("%s %s: no version, or a licence that licenceIDs does not know", c.Name, c.Version)
 		}
 	}
 	for _, want := range []string{
@@ -364,7 +363,7 @@ func TestSBOM_ListsEveryModule(t *testing.T) {
 	}
 }
 
-// TestDockerArchive_HoldsTheImage reads the tar as docker load does, by its manifest.json.
+// TestDockerArchive_HoldsTheImage reads the tar by its manifest.json, as docker load does.
 func TestDockerArchive_HoldsTheImage(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(built, "tollkeeper-linux-"+runtime.GOARCH+".tar"))
 	if err != nil {

@@ -1,8 +1,3 @@
-// Command image builds the container image, from nothing but this module and those that it needs: no base image is
-// pulled, and no container engine is asked. It writes an OCI image layout with one image for each platform, and for each
-// a tar that docker and podman load, and the list of what is in the binary (SBOM).
-//
-// The same source, version and Go toolchain give the same bytes.
 package main
 
 import (
@@ -35,7 +30,7 @@ func main() {
 	flag.StringVar(&o.out, "out", filepath.Join("bin", "image"), "folder to write to")
 	flag.Parse()
 	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "image: %q is one word too many: see -help\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "image: unexpected argument %q: see -help\n", flag.Arg(0))
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -47,7 +42,7 @@ func main() {
 	}
 }
 
-// run builds everything and writes it to o.out.
+// run builds the images of all platforms and writes them to o.out.
 func run(ctx context.Context, o options, log io.Writer) error {
 	ref, err := parseReference(o.name)
 	if err != nil {
@@ -66,7 +61,7 @@ func run(ctx context.Context, o options, log io.Writer) error {
 		return err
 	}
 	if rel.revision == "" {
-		fmt.Fprintln(log, "git knows no commit here: the image will not say which source it was built from")
+		fmt.Fprintln(log, "git knows no commit here: the image will not name its source")
 	}
 	var images []image
 	for _, arch := range archs {

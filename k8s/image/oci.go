@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// blob is a piece of an image, known by its digest.
+// blob is a part of an image, addressed by its digest.
 type blob struct {
 	ocispec.Descriptor
 	data []byte
@@ -31,7 +31,7 @@ func newJSON(mediaType string, v any) (blob, error) {
 	return newBlob(mediaType, data), err
 }
 
-// path is where the blob lies in a layout.
+// path is the path of the blob in a layout.
 func (b blob) path() string {
 	return ocispec.ImageBlobsDir + "/" + b.Digest.Algorithm().String() + "/" + b.Digest.Encoded()
 }
@@ -68,20 +68,20 @@ func assemble(b binary, rel release) (image, error) {
 	return img, err
 }
 
-// imageConfig says how the image is run.
+// imageConfig says how to run the image (https://github.com/opencontainers/image-spec/blob/main/config.md).
 func imageConfig(arch string, diffID digest.Digest, rel release) ocispec.Image {
 	return ocispec.Image{
 		Created:  &rel.created,
 		Platform: ocispec.Platform{OS: "linux", Architecture: arch},
 		Config: ocispec.ImageConfig{
-			User:         fmt.Sprintf("%d:%d", uid, uid), // numbers, by which Kubernetes sees that it is not root
+			User:         fmt.Sprintf("%d:%d", uid, uid), // numbers: Kubernetes cannot tell from a name that it is not root
 			ExposedPorts: map[string]struct{}{"9001/tcp": {}},
-			// The server leaves word of its data directory in its home, where the command line finds it.
+			// The server records its data directory in $HOME, where the CLI finds it.
 			Env:        []string{"PATH=/usr/local/bin", "HOME=/" + dataDir},
 			Entrypoint: []string{"/" + program},
 			Cmd:        []string{"serve", "--config", "/" + config},
 			Volumes:    map[string]struct{}{"/" + dataDir: {}},
-			WorkingDir: "/" + dataDir, // a configuration with a relative data_dir means one on the volume
+			WorkingDir: "/" + dataDir, // so that a relative data_dir is on the volume
 			Labels:     labels(rel),
 		},
 		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{diffID}},
@@ -89,7 +89,7 @@ func imageConfig(arch string, diffID digest.Digest, rel release) ocispec.Image {
 	}
 }
 
-// labels are in the config, where docker inspect shows them, and on manifests and index, where registries do.
+// labels go into the config, which docker inspect shows, and on the manifests and the index, which registries show.
 func labels(rel release) map[string]string {
 	l := map[string]string{
 		ocispec.AnnotationTitle:         "Tollkeeper",
@@ -106,7 +106,7 @@ func labels(rel release) map[string]string {
 	return l
 }
 
-// newIndex is the image of all platforms.
+// newIndex is the index of the images of all platforms.
 func newIndex(images []image, rel release) (blob, error) {
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Annotations: labels(rel),
@@ -119,7 +119,7 @@ func newIndex(images []image, rel release) (blob, error) {
 	return newJSON(ocispec.MediaTypeImageIndex, index)
 }
 
-// reference is the name of an image.
+// reference is the name and tag of an image.
 type reference struct{ name, tag string }
 
 var wellFormed = regexp.MustCompile(`^([a-z0-9][a-z0-9.:/_-]*):([A-Za-z0-9_][A-Za-z0-9._-]{0,127})$`)
@@ -132,7 +132,7 @@ func parseReference(s string) (reference, error) {
 	return reference{m[1], m[2]}, nil
 }
 
-// full is the name as containerd wants it, with the registry that docker means when none is named.
+// full is the name for containerd, with docker's default registry if the name has none.
 func (r reference) full() string {
 	first, _, nested := strings.Cut(r.name, "/")
 	switch {
@@ -144,11 +144,12 @@ func (r reference) full() string {
 	return r.name + ":" + r.tag
 }
 
-// layout is the files of an OCI image layout whose one entry is root.
+// layout is the files of an OCI image layout with one entry, root
+// (https://github.com/opencontainers/image-spec/blob/main/image-layout.md).
 func layout(ref reference, root blob, images []image) []file {
 	entry := root.Descriptor
 	entry.Annotations = map[string]string{ocispec.AnnotationRefName: ref.tag, "io.containerd.image.name": ref.full()}
-	// Neither can fail: there is nothing in them that JSON cannot say.
+	// Neither fails: JSON can encode all their fields.
 	mark, _ := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	index, _ := json.Marshal(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{entry},
@@ -166,7 +167,7 @@ func layout(ref reference, root blob, images []image) []file {
 	return withFolders(files)
 }
 
-// writeLayout writes a layout in the place of the one that is there, and of nothing else.
+// writeLayout writes a layout into dir. It replaces an older layout, and refuses to replace anything else.
 func writeLayout(dir string, files []file) error {
 	if _, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile)); err == nil {
 		if err := os.RemoveAll(dir); err != nil {
@@ -174,7 +175,7 @@ func writeLayout(dir string, files []file) error {
 		}
 	}
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s holds something that is not an image layout: name another folder with -out", dir)
+		return fmt.Errorf("%s contains files that are not an image layout: choose another folder with -out", dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -196,8 +197,8 @@ func writeLayout(dir string, files []file) error {
 	return nil
 }
 
-// dockerArchive is the image of one platform as docker save writes it: a layout, with a manifest for engines that know
-// none.
+// dockerArchive is the image of one platform as docker save writes it: a layout, and a manifest.json for engines that do not
+// read layouts.
 func dockerArchive(ref reference, img *image) ([]byte, error) {
 	type entry struct {
 		Config   string

@@ -26,7 +26,7 @@ const (
 //go:embed tollkeeper.yaml
 var defaultConfig []byte
 
-// file is one in the image. A folder has a name that ends with a slash.
+// file is a file of the image. The name of a folder ends with a slash.
 type file struct {
 	name  string
 	mode  int64
@@ -34,7 +34,7 @@ type file struct {
 	data  []byte
 }
 
-// rootfs is all that is in the image.
+// rootfs is all files of the image.
 func rootfs(b binary, sbom []byte) []file {
 	files := []file{
 		{name: "etc/passwd", mode: 0o644, data: fmt.Appendf(nil, "root:x:0:0:root:/:/sbin/nologin\ntollkeeper:x:%d:%d:tollkeeper:/%s:/sbin/nologin\n", uid, uid, dataDir)},
@@ -52,7 +52,7 @@ func rootfs(b binary, sbom []byte) []file {
 	return withFolders(files)
 }
 
-// withFolders adds the folders that files lie in, and sorts: a folder comes before what is in it.
+// withFolders adds the folders of the files, and sorts all by name, so that a folder comes before its files.
 func withFolders(files []file) []file {
 	all := make(map[string]file)
 	for _, f := range files {
@@ -66,7 +66,7 @@ func withFolders(files []file) []file {
 	return slices.SortedFunc(maps.Values(all), func(a, b file) int { return strings.Compare(a.name, b.name) })
 }
 
-// pack makes a tar of files that all have the same age.
+// pack makes a tar of the files, with one modification time for all.
 func pack(files []file, age time.Time) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -88,7 +88,7 @@ func pack(files []file, age time.Time) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// compress returns the layer, and the digest of what it unpacks to.
+// compress returns the compressed layer, and the digest of the uncompressed one.
 func compress(layer []byte) ([]byte, digest.Digest, error) {
 	var buf bytes.Buffer
 	w, err := gzip.NewWriterLevel(&buf, gzip.DefaultCompression)

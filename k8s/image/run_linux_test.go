@@ -25,11 +25,11 @@ import (
 type container struct {
 	root   string
 	config ocispec.ImageConfig
-	jailed bool // whether processes see nothing but the image, which takes root
+	jailed bool // whether processes run chrooted in the image, which requires root
 	env    []string
 }
 
-// unpack writes the files of the image to a folder.
+// unpack writes the files of the image into a folder.
 func unpack(t *testing.T) *container {
 	t.Helper()
 	p := pull(t)
@@ -56,7 +56,7 @@ func unpack(t *testing.T) *container {
 	return c
 }
 
-// command is a process in the container: by default what the image says.
+// command is a process in the container: by default the image's own command.
 func (c *container) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	if len(args) == 0 {
@@ -70,7 +70,7 @@ func (c *container) command(t *testing.T, args ...string) *exec.Cmd {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: c.root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
 		return cmd
 	}
-	// Without root the same paths are meant, below the folder. The default configuration names one that it would not see.
+	// Without root, put the same paths below the folder. The default configuration names the data directory.
 	cmd.Dir, cmd.Path = c.root+cmd.Dir, c.root+cmd.Path
 	for i, a := range cmd.Args {
 		if strings.HasPrefix(a, "/") {
@@ -97,7 +97,7 @@ func (c *container) run(t *testing.T, args ...string) []byte {
 	return out
 }
 
-// start starts what the image says, and returns where it answers checks, once it says so.
+// start starts the image's own command, and returns the address for checks when it serves.
 func (c *container) start(t *testing.T) (*exec.Cmd, string) {
 	t.Helper()
 	cmd := c.command(t)
@@ -115,18 +115,18 @@ func (c *container) start(t *testing.T) (*exec.Cmd, string) {
 		said.WriteString(lines.Text() + "\n")
 		var line struct{ Msg, GRPC string }
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
-			go func() { // or the process would wait for somebody to read
+			go func() { // otherwise a full pipe would block the process
 				for lines.Scan() {
 				}
 			}()
 			return cmd, line.GRPC
 		}
 	}
-	t.Fatalf("it never served:\n%s", &said)
+	t.Fatalf("the server did not start:\n%s", &said)
 	return nil, ""
 }
 
-// files are the paths in the container but for those in the data directory.
+// files are the paths in the container outside of the data directory.
 func (c *container) files(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -143,8 +143,8 @@ func (c *container) files(t *testing.T) []string {
 	return out
 }
 
-// TestContainer_RunsAsTheImageSays starts the image's entry point with its arguments and environment, as its user where the test
-// may choose one. Only the ports are others, for the test not to need free ones, and the time that a check may take.
+// TestContainer_RunsAsTheImageSays runs the image's own command with its arguments, environment and, as root, its user. Only
+// the ports and the time limit of a check differ.
 func TestContainer_RunsAsTheImageSays(t *testing.T) {
 	c := unpack(t)
 	before := c.files(t)
@@ -171,7 +171,7 @@ func TestContainer_RunsAsTheImageSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, reason := ask(t, checks, made.Key); status != 200 {
-		t.Errorf("with a key: %d %q: want it let through", status, reason)
+		t.Errorf("with a key: %d %q: want it allowed", status, reason)
 	}
 
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -180,15 +180,15 @@ func TestContainer_RunsAsTheImageSays(t *testing.T) {
 	kill := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("it was told to stop: %v", err)
+		t.Errorf("the server ended with %v", err)
 	}
 	if after := c.files(t); !slices.Equal(before, after) {
-		t.Errorf("it wrote outside its data directory: %v became %v", before, after)
+		t.Errorf("the server wrote outside its data directory: %v became %v", before, after)
 	}
 }
 
-// TestContainer_RunsOwnPolicies starts the image with policies on its volume, and a plan in a time zone, of which the image holds
-// no list.
+// TestContainer_RunsOwnPolicies starts the image with policies on its volume and a plan in a time zone, because the image has
+// no time zone files.
 func TestContainer_RunsOwnPolicies(t *testing.T) {
 	c := unpack(t)
 	const policies = "/var/lib/tollkeeper/policies"
@@ -209,7 +209,7 @@ func TestContainer_RunsOwnPolicies(t *testing.T) {
 	c.start(t)
 }
 
-// ask sends a check and returns the status and the reason of a denial, 200 for an allow.
+// ask sends a check, and returns 200 for an allow, or the status and reason of a denial.
 func ask(t *testing.T, checks authv3.AuthorizationClient, key string) (int, string) {
 	t.Helper()
 	headers := map[string]string{":method": "GET", ":path": "/v1/orders", ":authority": "api.example"}

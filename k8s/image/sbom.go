@@ -18,11 +18,11 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// stdlib is how package URLs name Go's standard library.
+// stdlib is the name of Go's standard library in package URLs.
 const stdlib = "stdlib"
 
-// writeSBOM lists the modules in the binary as CycloneDX JSON: what the linker recorded, and the licences that were
-// found beside the source.
+// writeSBOM lists the modules in the binary as CycloneDX 1.6 JSON: those that the linker recorded, with the licences found
+// in their source.
 func writeSBOM(b binary, rel release) ([]byte, error) {
 	sum := sha256.Sum256(b.data)
 	self := component(cdx.ComponentTypeApplication, b.modules[0])
@@ -63,8 +63,8 @@ func component(kind cdx.ComponentType, m module) cdx.Component {
 	return c
 }
 
-// packageURL names a module for tools that look for known vulnerabilities. Its path is in small letters by the rules of
-// package URLs.
+// packageURL names a module for tools that look up vulnerabilities. The package URL specification wants golang paths in
+// lower case.
 func packageURL(m module) string {
 	return "pkg:golang/" + strings.ToLower(m.path) + "@" + url.QueryEscape(m.version)
 }
@@ -74,7 +74,7 @@ var (
 	spaces      = regexp.MustCompile(`\s+`)
 )
 
-// licenceTexts reads the licences and notices that come with a module and have to be passed on with it.
+// licenceTexts reads the licences and notices of a module, which have to be distributed with the binary.
 func licenceTexts(dir string) (map[string][]byte, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +95,8 @@ func licenceTexts(dir string) (map[string][]byte, error) {
 	return texts, nil
 }
 
-// licenceIDs knows the licences of what we depend on by a sentence that only they have. It does not guess: one that it
-// does not know has no id, and a test says so.
+// licenceIDs identifies the licences of our dependencies by a unique sentence. It does not guess: a licence that it does not
+// know has no id, and fails a test.
 func licenceIDs(texts map[string][]byte) []string {
 	ids := make(map[string]bool)
 	for _, raw := range texts {
