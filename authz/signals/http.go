@@ -68,7 +68,7 @@ func asRefusal(err error) *refusal {
 	if !errors.As(err, &r) {
 		r = &refusal{http.StatusServiceUnavailable, "temporarily_unavailable", "the revocation could not be stored", err}
 		if authz.KindOf(err) == authz.KindInvalid {
-			r = &refusal{http.StatusBadRequest, "invalid_request", "what is to be revoked cannot be recorded", err}
+			r = &refusal{http.StatusBadRequest, "invalid_request", "the revocation is not valid and cannot be stored", err}
 		}
 	}
 	return r
@@ -89,7 +89,7 @@ func (rs routes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e, ok := rs.byPath[r.URL.Path]
 	switch {
 	case !ok:
-		oauthError.write(w, &refusal{status: http.StatusNotFound, code: "invalid_request", text: "there is nothing here"})
+		oauthError.write(w, &refusal{status: http.StatusNotFound, code: "invalid_request", text: "there is no endpoint at this path"})
 		return
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)

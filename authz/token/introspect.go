@@ -28,7 +28,7 @@ type Introspection struct {
 	Issuer string
 	// ClientID and Secret authenticate us to the server (RFC 6749 section 2.3.1).
 	ClientID, Secret string
-	// Audiences, unless empty, are the values of which an answer must name one.
+	// Audiences, unless empty, are the audiences for us. An answer must name one of them.
 	Audiences []string
 	// AudienceClaim, AccountClaim, PlanClaim and Accounts are as in Issuer.
 	AudienceClaim, AccountClaim, PlanClaim string

@@ -230,7 +230,7 @@ func (s *statusLists) fetch(ctx context.Context, ref *statusRef) (*statusList, e
 		return nil, err
 	}
 	if iss := p.claims["iss"]; p.typ != "statuslist+jwt" || p.claims["sub"] != ref.uri || iss != nil && iss != ref.issuer.Name {
-		return nil, errors.New("it is another document: its typ, sub or iss is not that of the status list")
+		return nil, errors.New("its typ, sub or iss does not belong to the status list: is that the right address?")
 	}
 	if _, err := ref.issuer.signature(ctx, p); err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ func (c *cli) keyListCmd() *cobra.Command {
 	return cmd
 }
 
-// statusText returns the status of a key, and that of its account where the account is refused.
+// statusText returns the status of a key, with that of its account if the account is refused.
 func statusText(k *admin.Key) string {
 	if k.AccountStatus == "" {
 		return k.Status
