@@ -1,6 +1,8 @@
 package token_test
 
 import (
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +40,23 @@ func TestStatusLists_ByStatus(t *testing.T) {
 	fx.issuer.Serve(tokentest.StatusPath, text("<html>"))
 	fx.clock.advance(61 * time.Second)
 	fx.want(t, good, authz.TokenUnavailable)
+}
+
+// TestStatusLists_FailedFetchIsNotRepeatedAtOnce has a flood of tokens whose list cannot be fetched.
+func TestStatusLists_FailedFetchIsNotRepeatedAtOnce(t *testing.T) {
+	fx := newFixture(t, nil)
+	var fetches atomic.Int64
+	fx.issuer.Serve(tokentest.StatusPath, func(w http.ResponseWriter, _ *http.Request) { fetches.Add(1); w.WriteHeader(503) })
+	ref := map[string]any{"status": map[string]any{"status_list": map[string]any{"idx": 0, "uri": fx.issuer.URL + tokentest.StatusPath}}}
+	for i := range 20 {
+		if i == 10 {
+			fx.clock.advance(timing().MissInterval)
+		}
+		fx.want(t, fx.issuer.Token(ref), authz.TokenUnavailable)
+	}
+	if n := fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want one in each interval", n)
+	}
 }
 
 // TestStatusLists_OfAnotherIssuer has tokens that name the list of another issuer.
