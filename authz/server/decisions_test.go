@@ -39,8 +39,8 @@ func (r *running) decision(id string) (admin.Decision, error) {
 	return d, err
 }
 
-// TestDecision_IsFoundByWhatTheCallerWasTold follows a denial from its headers and its body to the log and the admin API.
-func TestDecision_IsFoundByWhatTheCallerWasTold(t *testing.T) {
+// TestDecision_FoundByWhatTheCallerWasTold follows a denial from its headers and its body to the log and the admin API.
+func TestDecision_FoundByWhatTheCallerWasTold(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Log.Decisions = filepath.Join(t.TempDir(), "decisions.log")
 	r := start(t, cfg)
@@ -72,7 +72,7 @@ func TestDecision_IsFoundByWhatTheCallerWasTold(t *testing.T) {
 	}
 }
 
-// TestKeyHint_NamesAKeyAndDoesNotRevealIt sends keys that are nobody's, before and after a restart.
+// TestKeyHint_NamesAKeyAndDoesNotRevealIt sends unknown keys, before and after a restart.
 func TestKeyHint_NamesAKeyAndDoesNotRevealIt(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	r := start(t, cfg)

@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz"
 )
 
-// explain decides a request that an operator describes, with the key that it is to carry.
+// explain decides a request that an operator describes. It adds the key that the operator names.
 func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanation, error) {
 	r, err := extauthz.DecodeJSON(q.CheckRequest, extauthz.Texts{Method: q.Method, Path: q.Path, Host: q.Host}, s.decodeOptions)
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanati
 		return check.Explanation{}, err
 	}
 	if text != "" && r.HTTP != nil && !s.keySources.Put(r, text) {
-		return check.Explanation{}, authz.Errorf(authz.KindInvalid, "no request can carry a key: the configuration names no place for one")
+		return check.Explanation{}, authz.Errorf(authz.KindInvalid, "no request can carry a key: credentials is empty in the configuration")
 	}
 	if key != nil {
 		return s.checker.Explain(ctx, r, apikey.Only{Identifier: s.identifier, Key: key}), nil
@@ -31,8 +31,8 @@ func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanati
 	return s.checker.Explain(ctx, r, nil), nil
 }
 
-// keyOf is the text of the key that a request is to carry, "" for none. For a key that is known by its id alone it is the
-// id, and the key comes with it.
+// keyOf returns the text of the key that the request carries, "" for none. If the operator gave an id, the text of the key is
+// not known: the id takes its place, and the key is returned, too.
 func (s *Server) keyOf(ctx context.Context, q admin.Question) (text string, _ *apikey.Key, err error) {
 	switch {
 	case q.Key != "" && q.Account != "":
@@ -53,15 +53,14 @@ func (s *Server) keyOf(ctx context.Context, q admin.Question) (text string, _ *a
 	if authz.KindOf(err) != authz.KindNotFound {
 		return "", nil, err
 	}
-	// An id with a letter wrong must not be taken for the text of a key, which it is only if a key was imported that looks
-	// like one.
+	// A misspelt id must not be taken for the text of a key. Only an imported key can have a text that looks like an id.
 	if fact, _ := s.identifier.Identify(ctx, q.Key, time.Now()); strings.HasPrefix(q.Key, "key_") && !fact.Found() {
 		return "", nil, authz.Errorf(authz.KindNotFound, "there is no key %q", q.Key)
 	}
 	return q.Key, nil, nil
 }
 
-// firstKey is the first of an account's keys that is good, or else the first of all.
+// firstKey returns the first of an account's keys that works, or else the first of all.
 func (s *Server) firstKey(ctx context.Context, account string) (*apikey.Key, error) {
 	if _, err := s.stores.keys.Account(ctx, account); err != nil {
 		return nil, err
@@ -73,7 +72,7 @@ func (s *Server) firstKey(ctx context.Context, account string) (*apikey.Key, err
 			return nil, err
 		}
 		for _, k := range keys {
-			if k.StatusAt(time.Now()) == authz.KeyActive && !s.revocations.Key(k.ID) && !s.revocations.Account(k.Account, k.CreatedAt) {
+			if k.StatusAt(time.Now()) == authz.KeyActive && !s.isRevoked(k) {
 				return k, nil
 			}
 			if first == nil {

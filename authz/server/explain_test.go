@@ -8,7 +8,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
-// TestExplain_NamesTheRuleOfADropInPolicy: one that gives no reasons, knows no routes, and is asked as a rule or as a package.
+// TestExplain_NamesTheRuleOfADropInPolicy: such a policy gives no reasons, has no routes, and is queried as a rule or as a
+// package.
 func TestExplain_NamesTheRuleOfADropInPolicy(t *testing.T) {
 	for name, c := range map[string]struct {
 		query, text             string
@@ -44,7 +45,7 @@ func TestExplain_NamesTheRuleOfADropInPolicy(t *testing.T) {
 	}
 }
 
-// TestExplain_NamesNoRuleWhereThePolicyFailed: the rule that was asked would have allowed.
+// TestExplain_NamesNoRuleWhereThePolicyFailed: without the failure, the rule would have allowed.
 func TestExplain_NamesNoRuleWhereThePolicyFailed(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Policy.Paths = []string{policyFolder(t, "custom.rego", "package tollkeeper.custom\n\ndeny contains \"x\" if to_number(input.key.id) > 3\n")}
@@ -74,7 +75,7 @@ func TestExplain_PutsTheKeyWhereTheServerLooksForOne(t *testing.T) {
 	}
 }
 
-// TestExplain_NamesTheOperatorsRule in whichever form it objects, and not the shipped rule that reads it.
+// TestExplain_NamesTheOperatorsRule, whatever its form, and not the shipped rule that reads it.
 func TestExplain_NamesTheOperatorsRule(t *testing.T) {
 	const when = ` if input.attributes.request.http.method == "GET"`
 	for _, rule := range []string{

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// TestPingsAndAge talks to a server as Envoy does between requests: every ten seconds it asks whether the connection still
+// TestGRPC_PingsAndAge talks to a server as Envoy does between requests: every ten seconds it asks whether the connection still
 // works. It has to go on doing so until it is old, and then be closed in good order.
-func TestPingsAndAge(t *testing.T) {
+func TestGRPC_PingsAndAge(t *testing.T) {
 	const age = 10 * time.Minute
 	synctest.Test(t, func(t *testing.T) {
 		l := bufconn.Listen(1 << 16)

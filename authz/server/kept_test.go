@@ -11,21 +11,21 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 )
 
-// TestStart_OnABrokenPolicyGoesOnWithTheKept breaks the policy in several ways between two starts.
-func TestStart_OnABrokenPolicyGoesOnWithTheKept(t *testing.T) {
-	for name, breakIt := range map[string]func(*testing.T, *wares){
-		"a file does not compile": func(t *testing.T, w *wares) {
+// TestStart_BrokenPolicy breaks the policy in several ways between two starts: the kept one is used.
+func TestStart_BrokenPolicy(t *testing.T) {
+	for name, breakIt := range map[string]func(*testing.T, *planWorld){
+		"a file does not compile": func(t *testing.T, w *planWorld) {
 			writeFiles(t, w.dir, "custom.rego", "package tollkeeper.custom\n\ndeny if nope\n")
 		},
-		"plans cannot be read":      func(t *testing.T, w *wares) { writeFiles(t, w.dir, "plans.yaml", "tollkeeper: {plans: [1]}\n") },
-		"the folder is gone":        func(t *testing.T, w *wares) { _ = os.RemoveAll(w.dir) },
-		"another rule is asked for": func(_ *testing.T, w *wares) { w.cfg.Policy.Query = "envoy/authz/nothing" },
-		"a plan that is used is gone": func(t *testing.T, w *wares) {
+		"plans cannot be read":      func(t *testing.T, w *planWorld) { writeFiles(t, w.dir, "plans.yaml", "tollkeeper: {plans: [1]}\n") },
+		"the folder is gone":        func(t *testing.T, w *planWorld) { _ = os.RemoveAll(w.dir) },
+		"another rule is asked for": func(_ *testing.T, w *planWorld) { w.cfg.Policy.Query = "envoy/authz/nothing" },
+		"a plan that is used is gone": func(t *testing.T, w *planWorld) {
 			writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "basic:", "base:", 1))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := startWares(t, nil)
+			w := startPlanWorld(t, nil)
 			before := w.status()
 			if err := w.stop(); err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestStart_OnABrokenPolicyGoesOnWithTheKept(t *testing.T) {
 			}
 			w.want(w.basic.Key, 200, "")
 
-			// It is the kept one again on the next start, and the files once they are good.
+			// The next start uses the kept one again, and a reload the files once they are good.
 			if err := w.stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -57,30 +57,30 @@ func TestStart_OnABrokenPolicyGoesOnWithTheKept(t *testing.T) {
 			if err := os.MkdirAll(w.dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			writeFiles(t, w.dir, "plans.yaml", plansInUse, "custom.rego", "package envoy.authz\n\nallow := {\"allowed\": false, \"reason\": \"mended\"}\n")
+			writeFiles(t, w.dir, "plans.yaml", plansInUse, "custom.rego", "package envoy.authz\n\nallow := {\"allowed\": false, \"reason\": \"repaired\"}\n")
 			for _, shipped := range []string{"authz.rego"} {
 				_ = os.Remove(filepath.Join(w.dir, shipped))
 			}
-			w.await("the mended policy is in force", func() bool {
+			w.await("the repaired policy is in force", func() bool {
 				_, reason := w.check(w.basic.Key)
-				return reason == "mended"
+				return reason == "repaired"
 			})
 			if s := w.status(); s.PolicyFault != "" || !s.PolicyKept.IsZero() || !strings.Contains(w.metrics(), "tollkeeper_policy_kept 0") {
-				t.Errorf("after it was mended: %+v", s)
+				t.Errorf("after the repair: %+v", s)
 			}
 		})
 	}
 }
 
-// TestStart_DoesNotTakeAnyKeptPolicy fails as before where what is kept is damaged, or of other paths.
-func TestStart_DoesNotTakeAnyKeptPolicy(t *testing.T) {
-	for name, spoil := range map[string]func(*testing.T, *wares){
-		"nothing is kept": func(t *testing.T, w *wares) {
+// TestStart_KeptPolicyThatDoesNotFit fails to start where the kept policy is damaged, missing, or of other paths.
+func TestStart_KeptPolicyThatDoesNotFit(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *planWorld){
+		"nothing is kept": func(t *testing.T, w *planWorld) {
 			if err := os.Remove(filepath.Join(w.cfg.DataDir, rulebook.KeptFile)); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"a byte of it is another": func(t *testing.T, w *wares) {
+		"a byte of it is another": func(t *testing.T, w *planWorld) {
 			file := filepath.Join(w.cfg.DataDir, rulebook.KeptFile)
 			raw, err := os.ReadFile(file)
 			if err != nil {
@@ -92,12 +92,12 @@ func TestStart_DoesNotTakeAnyKeptPolicy(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"it is of other paths": func(t *testing.T, w *wares) {
+		"it is of other paths": func(t *testing.T, w *planWorld) {
 			w.cfg.Policy.Paths = []string{policyFolder(t, "custom.rego", "broken")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := startWares(t, nil)
+			w := startPlanWorld(t, nil)
 			if err := w.stop(); err != nil {
 				t.Fatal(err)
 			}

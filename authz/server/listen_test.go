@@ -60,7 +60,7 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-func TestTLSLetsInWhoIsOnTheList(t *testing.T) {
+func TestTLS_LetsInListedClients(t *testing.T) {
 	ours, edges := tlstest.NewCA(t), tlstest.NewCA(t)
 	files := ours.Write(t, t.TempDir(), edges, time.Hour, "tollkeeper.test")
 	cfg := configFor(t.TempDir())
@@ -111,8 +111,8 @@ func TestTLSLetsInWhoIsOnTheList(t *testing.T) {
 	}
 }
 
-// The names that a refused client showed are in the log, and not as it wrote them.
-func TestRefusedNamesAreLogged(t *testing.T) {
+// TestTLS_LogsTheNamesOfRefusedClients, quoted.
+func TestTLS_LogsTheNamesOfRefusedClients(t *testing.T) {
 	ours, edges := tlstest.NewCA(t), tlstest.NewCA(t)
 	files := ours.Write(t, t.TempDir(), edges, time.Hour, "tollkeeper.test")
 	cfg := configFor(t.TempDir())
@@ -131,7 +131,7 @@ func TestRefusedNamesAreLogged(t *testing.T) {
 	r.await("it is in the log", func() bool { return strings.Contains(log.String(), `spiffe://cluster.local/ns/evil/sa/default`) })
 }
 
-func TestTLSThatCannotBeStopsTheStart(t *testing.T) {
+func TestTLS_UnusableFilesStopTheStart(t *testing.T) {
 	ca := tlstest.NewCA(t)
 	files := ca.Write(t, t.TempDir(), ca, -time.Minute, "tollkeeper.test")
 	cfg := configFor(t.TempDir())
@@ -142,7 +142,7 @@ func TestTLSThatCannotBeStopsTheStart(t *testing.T) {
 	}
 }
 
-func TestUnixSocket(t *testing.T) {
+func TestSocket_Life(t *testing.T) {
 	dir, err := os.MkdirTemp("", "tk") // a path of a socket must not be long
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestUnixSocket(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Listen.GRPC = config.UnixPrefix + path
 
-	// One that a process left behind when it was killed is in nobody's way.
+	// A socket that a killed process left behind is replaced.
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -196,8 +196,8 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// Somebody who starts a new server on the path of one that ends must not lose his socket to it.
-func TestSocketOfASuccessorStays(t *testing.T) {
+// TestSocket_OfASuccessorStays: a server that ends must not remove the socket of a new server on the same path.
+func TestSocket_OfASuccessorStays(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
 	if len(path) > 100 {
@@ -223,12 +223,12 @@ func TestSocketOfASuccessorStays(t *testing.T) {
 	}
 	second := next()
 	closed(first)
-	_ = second.Close() // and once more, when a file system may have given the number of its file to the next one
+	_ = second.Close() // a second Close must not remove it, even if the next file has the same inode number
 	next()
 	closed(second)
 }
 
-func TestHealthAndMetricsPortsDoNothingElse(t *testing.T) {
+func TestPorts_OfHealthAndMetricsDoNothingElse(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Listen.Health, cfg.Listen.Metrics = "127.0.0.1:0", "127.0.0.1:0"
 	r := start(t, cfg)
@@ -265,8 +265,8 @@ func TestHealthAndMetricsPortsDoNothingElse(t *testing.T) {
 	}
 }
 
-// Whoever watches its health is told that it leaves, and does not keep it.
-func TestWatchersOfHealthDoNotHoldUpTheEnd(t *testing.T) {
+// TestShutdown_WatchersOfHealth are told that the server leaves, and do not hold it up.
+func TestShutdown_WatchersOfHealth(t *testing.T) {
 	r := start(t, configFor(t.TempDir()))
 	watch, err := r.health.Watch(t.Context(), &healthpb.HealthCheckRequest{})
 	if err != nil {
@@ -281,13 +281,13 @@ func TestWatchersOfHealthDoNotHoldUpTheEnd(t *testing.T) {
 	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("it was told %v, %v", resp, err)
 	}
-	if _, err := watch.Recv(); status.Code(err) != codes.Canceled { // and not Unavailable: nobody had to cut it off
+	if _, err := watch.Recv(); status.Code(err) != codes.Canceled { // not Unavailable: the server did not have to close the connection
 		t.Errorf("its end: %v", err)
 	}
 }
 
-// While it leaves it says so, and goes on answering those who have not heard it yet.
-func TestLeavingServerAnswersUntilTheDelayIsOver(t *testing.T) {
+// TestShutdown_AnswersUntilTheDelayIsOver: health says NOT_SERVING, and checks are still answered.
+func TestShutdown_AnswersUntilTheDelayIsOver(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Shutdown.Delay.Duration = 300 * time.Millisecond
 	cfg.Listen.Health = "127.0.0.1:0"

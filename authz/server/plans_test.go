@@ -53,7 +53,7 @@ func (r *running) allowed(key string, most int) (n int) {
 	return n
 }
 
-// TestServer_LimitsThatChange changes what callers may use while they use it, and asks at once.
+// TestServer_LimitsThatChange changes limits while they are used, and sends checks at once.
 func TestServer_LimitsThatChange(t *testing.T) {
 	r, plans := startWithPlans(t, plansFile("100", "4000"))
 	k := r.newKey("acme", "large")
@@ -119,7 +119,7 @@ func TestServer_TwoPlansOneLimit(t *testing.T) {
 	}
 }
 
-// TestServer_QuotaOfTheSmallerPlan shows what is left of a limit of which a node holds more than the plan grants, for keys
+// TestServer_QuotaOfTheSmallerPlan shows what is left of a limit if a node holds more than the plan grants, for keys
 // on a larger plan.
 func TestServer_QuotaOfTheSmallerPlan(t *testing.T) {
 	r, _ := startWithPlans(t, plansFile("10", "4000"))

@@ -71,7 +71,7 @@ func (r *running) explain(key string) admin.Explanation {
 	return e
 }
 
-// TestCustomDeny_EveryFormDenies serves each form in which an operator may write a rule, and asks twice.
+// TestCustomDeny_EveryFormDenies serves each form in which an operator may write a rule, and sends two checks.
 func TestCustomDeny_EveryFormDenies(t *testing.T) {
 	dir := policyFolder(t)
 	cfg := configFor(t.TempDir())
@@ -173,7 +173,7 @@ func TestPolicyErrors_AreCountedRecordedAndExplained(t *testing.T) {
 	}
 }
 
-// TestPolicyWarnings_AreLogged has a package that no rule asks for.
+// TestPolicyWarnings_AreLogged has a package that no rule reads.
 func TestPolicyWarnings_AreLogged(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	cfg.Policy.Paths = []string{policyFolder(t, "custom.rego", "package tollkeper.custom\n\ndeny contains \"x\" if input.key.id\n")}

@@ -50,7 +50,7 @@ func TestCheck_FindsWhatStopsTheStart(t *testing.T) {
 			c.Revocation.Clients = []config.Client{{ID: "crm", SecretFile: "prepare_test.go"}, {ID: "crm", SecretFile: "prepare_test.go"}}
 		})},
 		"the events' secret is gone": {"revocation", events(func(c *config.Config) { c.Revocation.EventAuthorizationFile = "/does/not/exist" })},
-		"events of nobody":           {"listen.events", func(c *config.Config, _ string) { c.Listen.Events = "127.0.0.1:0" }},
+		"events of no issuer":        {"listen.events", func(c *config.Config, _ string) { c.Listen.Events = "127.0.0.1:0" }},
 		"no certificate":             {"tls.cert_file", func(c *config.Config, _ string) { c.TLS.CertFile, c.TLS.KeyFile = "/does/not/exist", "/does/not/exist" }},
 		"no pepper":                  {"keys.pepper_file", func(c *config.Config, _ string) { c.Keys.PepperFile = "/does/not/exist" }},
 		"no descriptors":             {"request.proto_descriptor", func(c *config.Config, _ string) { c.Request.ProtoDescriptor = "prepare_test.go" }},
@@ -89,7 +89,7 @@ func TestCheck_FindsWhatStopsTheStart(t *testing.T) {
 	}
 }
 
-// TestCheck_FindsNothing looks at what is good, before a server has run, while one does, and afterwards, and leaves no trace.
+// TestCheck_FindsNothing checks a good configuration before, while and after a server runs. It leaves no trace.
 func TestCheck_FindsNothing(t *testing.T) {
 	dir := t.TempDir()
 	cfg := configFor(dir)
@@ -113,7 +113,7 @@ func TestCheck_FindsNothing(t *testing.T) {
 	well("afterwards")
 }
 
-// TestCheckFields_NeedsNoFiles judges for another machine.
+// TestCheckFields_NeedsNoFiles checks a configuration for another machine.
 func TestCheckFields_NeedsNoFiles(t *testing.T) {
 	cfg := config.Default()
 	cfg.Listen.Events = "127.0.0.1:9005"
@@ -132,7 +132,7 @@ func mustWrite(t *testing.T, path string) string {
 	return path
 }
 
-// profileless are policies with a reason that has a status in one profile only.
+// profileless writes policies with a reason that has a status in one profile only.
 func profileless(t *testing.T, dir string) string {
 	t.Helper()
 	p := filepath.Join(dir, "policies")

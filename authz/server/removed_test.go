@@ -28,9 +28,9 @@ const routesInUse = `tollkeeper:
   - {name: special, match: {path: /v1/special}, plans: [spare]}
 `
 
-// wares are a server on policies of its own, with an account on plan basic, a key with plan extra, and one with plan dead
-// that is revoked.
-type wares struct {
+// planWorld is a server on policies of its own, with an account on plan basic, a key on plan extra, and keys on plan dead that
+// are revoked or expired.
+type planWorld struct {
 	*running
 	cfg   config.Config
 	dir   string
@@ -38,9 +38,9 @@ type wares struct {
 	extra admin.Key
 }
 
-func startWares(t *testing.T, change func(*config.Config)) *wares {
+func startPlanWorld(t *testing.T, change func(*config.Config)) *planWorld {
 	t.Helper()
-	w := &wares{cfg: configFor(t.TempDir()), dir: policyFolder(t, "plans.yaml", plansInUse, "routes.yaml", routesInUse,
+	w := &planWorld{cfg: configFor(t.TempDir()), dir: policyFolder(t, "plans.yaml", plansInUse, "routes.yaml", routesInUse,
 		"custom.rego", "package tollkeeper.custom\n\ndeny contains {\"reason\": \"closed\"} if input.key.name == \"closed\"\n",
 		"closed.yaml", "tollkeeper: {reasons: {closed: {status: {strict: 402}}}}\n")}
 	w.cfg.Policy.Paths = []string{w.dir}
@@ -57,9 +57,9 @@ func startWares(t *testing.T, change func(*config.Config)) *wares {
 	return w
 }
 
-// TestReload_DoesNotTakeAwayWhatIsUsed edits the data in one way after the other, and back.
-func TestReload_DoesNotTakeAwayWhatIsUsed(t *testing.T) {
-	w := startWares(t, nil)
+// TestReload_RemovalInUse edits the data in one way after the other, and back: removals of what is used are refused.
+func TestReload_RemovalInUse(t *testing.T) {
+	w := startPlanWorld(t, nil)
 	for _, c := range []struct {
 		name, file, old, text string
 		want                  []string
@@ -109,9 +109,9 @@ func TestReload_DoesNotTakeAwayWhatIsUsed(t *testing.T) {
 	}
 }
 
-// TestReload_TakesAwayWhatIsNot removes a plan of which only keys are left that are never good again, and lifts a limit.
-func TestReload_TakesAwayWhatIsNot(t *testing.T) {
-	w := startWares(t, nil)
+// TestReload_RemovalNotInUse removes a plan whose only keys never work again.
+func TestReload_RemovalNotInUse(t *testing.T) {
+	w := startPlanWorld(t, nil)
 	before := w.status().Policy
 	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "dead:", "new:", 1))
 	w.await("the plan is gone", func() bool { return w.status().Policy != before })
@@ -120,9 +120,9 @@ func TestReload_TakesAwayWhatIsNot(t *testing.T) {
 	}
 }
 
-// TestReload_FollowsOnceThePlanIsLeft moves the account off the plan that is gone: the files do not change again.
-func TestReload_FollowsOnceThePlanIsLeft(t *testing.T) {
-	w := startWares(t, nil)
+// TestReload_RemovalNoLongerInUse moves the account off the removed plan. The files do not change again.
+func TestReload_RemovalNoLongerInUse(t *testing.T) {
+	w := startPlanWorld(t, nil)
 	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "credits:", "credit:", 1), "routes.yaml", "{}")
 	w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
 	plan := "extra"
@@ -131,8 +131,8 @@ func TestReload_FollowsOnceThePlanIsLeft(t *testing.T) {
 	w.await("the change is in force", func() bool { return w.status().PolicyFault == "" })
 }
 
-func TestReload_TakesAwayWhatIsUsedWhenToldTo(t *testing.T) {
-	w := startWares(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
+func TestReload_RemovalAllowed(t *testing.T) {
+	w := startPlanWorld(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
 	writeFiles(t, w.dir, "plans.yaml", strings.NewReplacer("basic:", "base:", "extra:", "more:").Replace(plansInUse))
 	w.await("the plans are missed", func() bool { return len(w.status().MissingPlans) == 2 })
 	missing := strings.Join(w.status().MissingPlans, "\n")
@@ -155,9 +155,9 @@ func TestReload_TakesAwayWhatIsUsedWhenToldTo(t *testing.T) {
 	w.want(w.basic.Key, 200, "")
 }
 
-// TestStart_WithoutAPlanThatIsUsed has nothing to go on with but the files: it serves, and says who is denied.
+// TestStart_WithoutAPlanThatIsUsed has no kept policy: the server serves by the files, and says who is denied.
 func TestStart_WithoutAPlanThatIsUsed(t *testing.T) {
-	w := startWares(t, nil)
+	w := startPlanWorld(t, nil)
 	if err := w.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestStart_WithoutAPlanThatIsUsed(t *testing.T) {
 	}
 }
 
-// TestTokenPlans_AreUsed: plans that only tokens name.
+// TestTokenPlans_AreUsed: plans that only valid tokens name are in use.
 func TestTokenPlans_AreUsed(t *testing.T) {
 	var plans tokenPlans
 	for range 2 {

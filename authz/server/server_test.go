@@ -22,10 +22,9 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
-	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 )
 
-// running is a server on free ports, with clients for both.
+// running is a server on free ports, with clients.
 type running struct {
 	*Server
 	t      testing.TB
@@ -88,8 +87,8 @@ func (r *running) check(key string) (int, string) {
 	return r.ask("x-api-key", key, nil)
 }
 
-// ask sends one check with that header and what the filters before ours found out, and returns the status and the reason of
-// a denial, 200 for an allow.
+// ask sends one check with that header and with metadata of filters before ours. It returns the status and the reason of a
+// denial, 200 for an allow.
 func (r *running) ask(header, value string, filters *corev3.Metadata) (int, string) {
 	r.t.Helper()
 	resp, err := r.checks.Check(r.t.Context(), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
@@ -170,7 +169,7 @@ func (r *running) metrics() string {
 	return string(raw)
 }
 
-func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
+func TestServer_RemembersWhatItAcknowledged(t *testing.T) {
 	cfg := configFor(t.TempDir())
 	r := start(t, cfg)
 	kept, revoked := r.newKey("acme", "free"), r.newKey("bob", "free")
@@ -195,7 +194,7 @@ func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
 	}
 }
 
-func TestHealthFollowsTheLife(t *testing.T) {
+func TestServer_HealthSaysServing(t *testing.T) {
 	r := start(t, configFor(t.TempDir()))
 	for _, service := range []string{"", "envoy.service.auth.v3.Authorization"} {
 		r.await("health says SERVING", func() bool {
@@ -207,8 +206,8 @@ func TestHealthFollowsTheLife(t *testing.T) {
 
 const policyV1 = "package envoy.authz\n\nallow := {\"allowed\": false, \"http_status\": 418, \"reason\": \"version_one\"}\n"
 
-// TestReload replaces the policy by a broken one and by a good one, under load: nobody sees an error.
-func TestReload(t *testing.T) {
+// TestReload_UnderLoad replaces the policy by a broken one and by a good one: no caller sees an error.
+func TestReload_UnderLoad(t *testing.T) {
 	dir := t.TempDir()
 	cfg := configFor(dir)
 	cfg.Policy.Paths = []string{filepath.Join(dir, "policies")}
@@ -262,8 +261,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestHangupReloads sends the signal to a server on the shipped policies, which must not end it.
-func TestHangupReloads(t *testing.T) {
+// TestReload_OnHangup sends the signal to a server on the shipped policies, which must not end it.
+func TestReload_OnHangup(t *testing.T) {
 	r := start(t, configFor(t.TempDir()))
 	r.want("", 403, "key_missing")
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
@@ -283,29 +282,4 @@ func grep(text, word string) string {
 		}
 	}
 	return out.String()
-}
-
-// TestReasonsTableIsChecked refuses tables that would tell callers something wrong.
-func TestReasonsTableIsChecked(t *testing.T) {
-	cases := map[string]string{
-		"a success":                  "{key_expired: {status: {strict: 200}}}",
-		"paying for a fault of ours": "{policy_error: {status: {strict: 402}}}",
-		"no status in the profile":   "{key_expired: {status: {rfc: 401}}}",
-		"a code that is no code":     "{'Key Expired': {status: {strict: 403}}}",
-		"a retry that is none":       "{key_expired: {status: {strict: 403}, retry: maybe}}",
-		"not a table":                "[]",
-	}
-	for name, table := range cases {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			for file, text := range map[string]string{"a.rego": policyV1, "reasons.yaml": "tollkeeper: {reasons: " + table + "}\n"} {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := rulebook.Check(t.Context(), config.Policy{Paths: []string{dir}}, nil); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
-				t.Errorf("accepted: %v", err)
-			}
-		})
-	}
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -40,7 +39,7 @@ func tokenConfig(t *testing.T, issuer *tokentest.Issuer) config.Config {
 	return cfg
 }
 
-// bearer is ask with a token.
+// bearer sends one check with a token.
 func (r *running) bearer(token string) (int, string) {
 	r.t.Helper()
 	return r.ask("authorization", "Bearer "+token, nil)
@@ -74,7 +73,7 @@ func (r *running) post(path, contentType, body string, change func(*http.Request
 
 const form = "application/x-www-form-urlencoded"
 
-// waysIn are the ways to revoke a token, each with what its answer has to be.
+// waysIn are the ways to revoke a token. Each returns the status that it got and the one that it should get.
 func waysIn(r *running, issuer *tokentest.Issuer) map[string]func(token string, sub, sid string) (got, want int) {
 	push := func(set string) (int, int) { return r.post("/ssf/events", "application/secevent+jwt", set, nil), 202 }
 	logout := func(claims map[string]any) (int, int) {
@@ -104,9 +103,9 @@ func waysIn(r *running, issuer *tokentest.Issuer) map[string]func(token string, 
 	}
 }
 
-// TestEveryWayInRevokes revokes a token that is in use in each way. When that is acknowledged, the next check is refused, and
-// so it is when the server has started anew.
-func TestEveryWayInRevokes(t *testing.T) {
+// TestRevoke_EveryWay revokes a token that is in use in each way. As soon as that is acknowledged, checks are refused, also
+// after a restart.
+func TestRevoke_EveryWay(t *testing.T) {
 	issuer := tokentest.New()
 	defer issuer.Close()
 	cfg := tokenConfig(t, issuer)
@@ -139,42 +138,82 @@ func TestEveryWayInRevokes(t *testing.T) {
 	again.wantBearer(issuer.Token(map[string]any{"org": "acme", "sub": "user of account-disabled", "iat": time.Now().Unix() + 1}), 403, "token_revoked")
 }
 
-// TestTokensThatTheProxyVerifiesAreRevoked revokes tokens whose signature nobody here can judge. A revocation that could
-// match nothing is refused.
-func TestTokensThatTheProxyVerifiesAreRevoked(t *testing.T) {
+// startProxied starts a server that leaves signatures to the proxy.
+func startProxied(t *testing.T) (*running, *tokentest.Issuer) {
+	t.Helper()
 	issuer := tokentest.New()
-	defer issuer.Close()
+	t.Cleanup(issuer.Close)
 	cfg := tokenConfig(t, issuer)
 	cfg.Tokens.Issuers[0].Discovery, cfg.Tokens.Issuers[0].Envoy = false, "payload"
 	r := start(t, cfg)
 	r.newKey("acme", "free")
-	vouched := func(token string, claims map[string]any) (int, string) {
-		payload, err := structpb.NewStruct(map[string]any{"payload": claims})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r.ask("authorization", "Bearer "+token, &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": payload}})
+	return r, issuer
+}
+
+// proxied sends a check with the claims that the proxy has verified, and with the token itself unless it is "".
+func (r *running) proxied(token string, claims map[string]any) (int, string) {
+	r.t.Helper()
+	payload, err := structpb.NewStruct(map[string]any{"payload": claims})
+	if err != nil {
+		r.t.Fatal(err)
 	}
-	for name, revoke := range map[string]func(token string){
+	header, value := "accept", "*/*"
+	if token != "" {
+		header, value = "authorization", "Bearer "+token
+	}
+	return r.ask(header, value, &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": payload}})
+}
+
+// revokers are the two ways to revoke a token by its text.
+func (r *running) revokers() map[string]func(token string) {
+	return map[string]func(token string){
 		"RFC 7009": func(token string) {
 			body := url.Values{"token": {token}}.Encode()
 			if got := r.post("/oauth2/revoke", form, body, func(q *http.Request) { q.SetBasicAuth("crm", "hush") }); got != 200 {
-				t.Errorf("answered %d", got)
+				r.t.Errorf("answered %d", got)
 			}
 		},
 		"the admin API": func(token string) { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Token: token}, nil) },
-	} {
-		now := float64(time.Now().Unix())
-		claims := map[string]any{"iss": issuer.URL, "aud": "api", "iat": now, "exp": now + 60, "org": "acme", "sub": name}
-		token := issuer.Sign("JWT", claims)
-		if status, why := vouched(token, claims); status != 200 {
-			t.Errorf("%s: before: %d %q", name, status, why)
-		}
-		revoke(token)
-		if status, why := vouched(token, claims); status != 403 || why != "token_revoked" {
-			t.Errorf("%s: after: %d %q", name, status, why)
+	}
+}
+
+// TestProxiedTokens_AreRevoked revokes tokens by their text. The proxy forwards it in some cases, and only the claims in
+// others. A second token with the same subject is not affected.
+func TestProxiedTokens_AreRevoked(t *testing.T) {
+	r, issuer := startProxied(t)
+	for name, revoke := range r.revokers() {
+		for _, c := range []struct {
+			jti       string
+			forwarded bool
+		}{{"", true}, {"", false}, {"id of " + name, false}} {
+			now := float64(time.Now().Unix())
+			claims := map[string]any{"iss": issuer.URL, "aud": "api", "iat": now, "exp": now + 60, "org": "acme", "sub": fmt.Sprint(name, c)}
+			if c.jti != "" {
+				claims["jti"] = c.jti
+			}
+			other := maps.Clone(claims)
+			other["exp"], other["jti"] = now+61, "another"
+			token, sent := issuer.Sign("JWT", maps.Clone(claims)), ""
+			if c.forwarded {
+				sent = token
+			}
+			if status, why := r.proxied(sent, claims); status != 200 {
+				t.Errorf("%s, %+v: before: %d %q", name, c, status, why)
+			}
+			revoke(token)
+			if status, why := r.proxied(sent, claims); status != 403 || why != "token_revoked" {
+				t.Errorf("%s, %+v: after: %d %q", name, c, status, why)
+			}
+			if status, why := r.proxied("", other); status != 200 {
+				t.Errorf("%s, %+v: another token: %d %q", name, c, status, why)
+			}
 		}
 	}
+}
+
+// TestProxiedTokens_RevocationThatMatchesNothing is refused.
+func TestProxiedTokens_RevocationThatMatchesNothing(t *testing.T) {
+	r, issuer := startProxied(t)
 	for _, c := range []struct {
 		in   admin.TokenRevoke
 		want string
@@ -188,55 +227,7 @@ func TestTokensThatTheProxyVerifiesAreRevoked(t *testing.T) {
 	}
 }
 
-// TestTokensOfTheProxy_RevokedWithoutTheirText revokes by its text a token that the proxy does not forward: requests have
-// its claims and nothing else.
-func TestTokensOfTheProxy_RevokedWithoutTheirText(t *testing.T) {
-	issuer := tokentest.New()
-	defer issuer.Close()
-	cfg := tokenConfig(t, issuer)
-	cfg.Tokens.Issuers[0].Discovery, cfg.Tokens.Issuers[0].Envoy = false, "payload"
-	r := start(t, cfg)
-	r.newKey("acme", "free")
-	vouched := func(claims map[string]any) (int, string) {
-		payload, err := structpb.NewStruct(map[string]any{"payload": claims})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r.ask("accept", "*/*", &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.filters.http.jwt_authn": payload}})
-	}
-	for name, revoke := range map[string]func(token string){
-		"RFC 7009": func(token string) {
-			body := url.Values{"token": {token}}.Encode()
-			if got := r.post("/oauth2/revoke", form, body, func(q *http.Request) { q.SetBasicAuth("crm", "hush") }); got != 200 {
-				t.Errorf("answered %d", got)
-			}
-		},
-		"the admin API": func(token string) { r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Token: token}, nil) },
-	} {
-		for _, jti := range []string{"", "id of " + name} {
-			now := float64(time.Now().Unix())
-			claims := map[string]any{"iss": issuer.URL, "aud": "api", "iat": now, "exp": now + 60, "org": "acme", "sub": name}
-			if jti != "" {
-				claims["jti"] = jti
-			}
-			other := maps.Clone(claims)
-			other["exp"], other["jti"] = now+61, "another"
-			token := issuer.Sign("JWT", maps.Clone(claims))
-			if status, why := vouched(claims); status != 200 {
-				t.Errorf("%s, jti %q: before: %d %q", name, jti, status, why)
-			}
-			revoke(token)
-			if status, why := vouched(claims); status != 403 || why != "token_revoked" {
-				t.Errorf("%s, jti %q: after: %d %q", name, jti, status, why)
-			}
-			if status, why := vouched(other); status != 200 {
-				t.Errorf("%s, jti %q: another token: %d %q", name, jti, status, why)
-			}
-		}
-	}
-}
-
-// TestRevoke_IssuerWhoseClockIsAhead cuts off tokens that were issued just before, by a clock that is 25 seconds ahead.
+// TestRevoke_IssuerWhoseClockIsAhead revokes tokens that were just issued, by a clock that is 25 seconds ahead.
 func TestRevoke_IssuerWhoseClockIsAhead(t *testing.T) {
 	issuer := tokentest.New()
 	defer issuer.Close()
@@ -259,7 +250,7 @@ func TestRevoke_IssuerWhoseClockIsAhead(t *testing.T) {
 	}
 	var k admin.Key
 	r.do("POST", "/v1/keys", admin.KeyCreate{Account: "beta"}, &k)
-	r.want(k.Key, 200, "") // by our own clock, it was made afterwards
+	r.want(k.Key, 200, "") // by our own clock, the key was made afterwards
 	before := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	r.do("POST", "/v1/tokens/revoke", admin.TokenRevoke{Kind: "sub", Value: "exact", Before: before}, nil)
 	var list []admin.Revocation
@@ -269,13 +260,13 @@ func TestRevoke_IssuerWhoseClockIsAhead(t *testing.T) {
 			t.Errorf("an instant that was given became %s", rec.Before)
 		}
 		if rec.Value == "of sub" && rec.Before.After(time.Now().Add(30*time.Second)) {
-			t.Errorf("tokens are cut off until %s", rec.Before)
+			t.Errorf("tokens are revoked until %s", rec.Before)
 		}
 	}
 }
 
-// TestStrangersRevokeNothing tries each way in without being entitled to it.
-func TestStrangersRevokeNothing(t *testing.T) {
+// TestRevoke_Strangers tries each way without the right to.
+func TestRevoke_Strangers(t *testing.T) {
 	issuer, stranger := tokentest.New(), tokentest.New()
 	defer issuer.Close()
 	defer stranger.Close()
@@ -287,16 +278,16 @@ func TestStrangersRevokeNothing(t *testing.T) {
 		return url.Values{"logout_token": {by.LogoutToken(map[string]any{"iss": iss, "aud": aud, "sid": "s"})}}.Encode()
 	}
 	for name, got := range map[string]int{
-		"no client":           r.post("/oauth2/revoke", form, revoke, nil),
-		"another secret":      r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "hash") }),
-		"no secret":           r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "") }),
-		"another client":      r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("erp", "hush") }),
-		"a stranger's logout": r.post("/oidc/backchannel-logout", form, logout(stranger, stranger.URL, "rp"), nil),
-		"a forged logout":     r.post("/oidc/backchannel-logout", form, logout(stranger, issuer.URL, "rp"), nil),
-		"somebody's logout":   r.post("/oidc/backchannel-logout", form, logout(issuer, issuer.URL, "api"), nil),
-		"an access token":     r.post("/ssf/events", "application/secevent+jwt", token, nil),
-		"nothing":             r.post("/ssf/events", "application/secevent+jwt", "", nil),
-		"the admin's path":    r.post("/v1/tokens/revoke", "application/json", `{"kind":"sub","value":"alice"}`, nil),
+		"no client":            r.post("/oauth2/revoke", form, revoke, nil),
+		"another secret":       r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "hash") }),
+		"no secret":            r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("crm", "") }),
+		"another client":       r.post("/oauth2/revoke", form, revoke, func(q *http.Request) { q.SetBasicAuth("erp", "hush") }),
+		"a stranger's logout":  r.post("/oidc/backchannel-logout", form, logout(stranger, stranger.URL, "rp"), nil),
+		"a forged logout":      r.post("/oidc/backchannel-logout", form, logout(stranger, issuer.URL, "rp"), nil),
+		"another app's logout": r.post("/oidc/backchannel-logout", form, logout(issuer, issuer.URL, "api"), nil),
+		"an access token":      r.post("/ssf/events", "application/secevent+jwt", token, nil),
+		"nothing":              r.post("/ssf/events", "application/secevent+jwt", "", nil),
+		"the admin's path":     r.post("/v1/tokens/revoke", "application/json", `{"kind":"sub","value":"alice"}`, nil),
 	} {
 		if got < 400 {
 			t.Errorf("%s: answered %d", name, got)
@@ -310,30 +301,19 @@ func TestStrangersRevokeNothing(t *testing.T) {
 	}
 }
 
-// TestTheMetricsTellOfAnIssuer has an issuer whose keys cannot be had.
-func TestTheMetricsTellOfAnIssuer(t *testing.T) {
+// TestIssuers_FaultIsAMetric has an issuer whose keys cannot be fetched.
+func TestIssuers_FaultIsAMetric(t *testing.T) {
 	issuer := tokentest.New()
 	defer issuer.Close()
 	issuer.Serve(tokentest.KeysPath, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })
 	r := start(t, tokenConfig(t, issuer))
 	r.wantBearer(issuer.Token(nil), 403, "token_status_unknown")
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.AdminAddr()+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+r.token)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if want := fmt.Sprintf("tollkeeper_issuer_fault{issuer=%q} 1\n", issuer.URL); err != nil || !strings.Contains(string(text), want) {
-		t.Errorf("no %s in the metrics (%v)", want, err)
+	if want := fmt.Sprintf("tollkeeper_issuer_fault{issuer=%q} 1\n", issuer.URL); !strings.Contains(r.metrics(), want) {
+		t.Errorf("no %s in the metrics", want)
 	}
 }
 
-// TestIssuers_SharedAccountsAreWarnedOf has two issuers, of which one is held to accounts of its own.
+// TestIssuers_SharedAccountsAreWarnedOf has two issuers. One is limited to accounts of its own.
 func TestIssuers_SharedAccountsAreWarnedOf(t *testing.T) {
 	a, b := tokentest.New(), tokentest.New()
 	defer a.Close()
@@ -353,8 +333,8 @@ func TestIssuers_SharedAccountsAreWarnedOf(t *testing.T) {
 	}
 }
 
-// TestTokensThatCannotBeHonoured stops the start.
-func TestTokensThatCannotBeHonoured(t *testing.T) {
+// TestIssuers_UnusableConfigurationStopsTheStart tries several.
+func TestIssuers_UnusableConfigurationStopsTheStart(t *testing.T) {
 	for want, change := range map[string]func(*config.Config){
 		"tokens.issuers[0]: audiences":             func(c *config.Config) { c.Tokens.Issuers[0].Audiences = nil },
 		"tokens.issuers[0]: algorithm \"HS256\"":   func(c *config.Config) { c.Tokens.Issuers[0].Algorithms = []string{"HS256"} },

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writable returns why a file cannot be written to, or no files be made in a folder, nil if they can.
+// writable returns why a file cannot be written, or why no file can be made in a folder, and nil if it can.
 func writable(path string) error {
 	var s unix.Stat_t
 	if err := unix.Stat(path, &s); err != nil {
