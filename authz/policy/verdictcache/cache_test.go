@@ -40,6 +40,15 @@ func TestCache_ReturnsWhatWasPut(t *testing.T) {
 	}
 }
 
+// TestCache_ComparesTheWholeKey puts an entry where another key is looked up, as if their digests were equal.
+func TestCache_ComparesTheWholeKey(t *testing.T) {
+	c := New(10)
+	c.verdicts.Set(c.digest([]byte("b")), &entry{key: "a", verdict: authz.Verdict{Allowed: true}})
+	if v, ok := c.Get([]byte("b")); ok || v.Allowed {
+		t.Errorf("got %+v of another key", v)
+	}
+}
+
 // TestCache_KeepsNoRequestInMemory puts verdicts with small parts of messages of a megabyte.
 func TestCache_KeepsNoRequestInMemory(t *testing.T) {
 	heap := func() int64 {
