@@ -51,9 +51,7 @@ func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State
 }
 
 // Rules are all rules, sorted by id.
-func Rules() []Rule {
-	return slices.SortedFunc(slices.Values(rules.All), func(a, b Rule) int { return strings.Compare(a.ID, b.ID) })
-}
+func Rules() []Rule { return slices.Clone(rules.All) }
 
 // RuleByID finds a rule.
 func RuleByID(id string) (Rule, bool) {

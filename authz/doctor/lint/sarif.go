@@ -8,28 +8,41 @@ import (
 	"strings"
 )
 
+// object is an object of JSON, list is a list.
+type (
+	object = map[string]any
+	list   = []object
+)
+
 // WriteSARIF writes a report in SARIF 2.1.0 (OASIS), which code hosts show beside the lines of the findings.
 func (r *Report) WriteSARIF(w io.Writer, version string) error {
-	driver := sarifDriver{Name: "tollkeeper doctor", Version: version, InformationURI: "https://github.com/tollkeeper-authz/tollkeeper"}
+	text := func(s string) object { return object{"text": s} }
 	index := make(map[string]int)
-	for _, rule := range Rules() {
-		index[rule.ID] = len(driver.Rules)
-		driver.Rules = append(driver.Rules, sarifRule{
-			ID: rule.ID, Short: sarifText{rule.Title}, Full: sarifText{rule.Title + " " + rule.Why}, Help: sarifText{rule.Remedy},
-			Default: sarifLevel{level(rule.Severity)},
+	rules, results := list{}, list{}
+	for i, rule := range Rules() {
+		index[rule.ID] = i
+		rules = append(rules, object{
+			"id": rule.ID, "shortDescription": text(rule.Title), "fullDescription": text(rule.Title + " " + rule.Why), "help": text(rule.Remedy),
+			"defaultConfiguration": object{"level": level(rule.Severity)},
 		})
 	}
-	run := sarifRun{Tool: sarifTool{driver}, ColumnKind: "unicodeCodePoints", Results: []sarifResult{}}
 	for _, f := range r.Findings {
-		run.Results = append(run.Results, sarifResult{
-			RuleID: f.Rule, RuleIndex: index[f.Rule], Level: level(f.Severity), Message: sarifText{f.Wrong + ". " + f.Remedy},
-			Locations: []sarifLocation{locate(f)},
+		results = append(results, object{
+			"ruleId": f.Rule, "ruleIndex": index[f.Rule], "level": level(f.Severity), "message": text(f.Wrong + ". " + f.Remedy),
+			"locations": list{location(f)},
 		})
+	}
+	driver := object{"name": "tollkeeper doctor", "informationUri": "https://github.com/tollkeeper-authz/tollkeeper", "rules": rules}
+	if version != "" {
+		driver["version"] = version
 	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}})
+	return enc.Encode(object{
+		"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
+		"runs": list{{"tool": object{"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}},
+	})
 }
 
 // level is what SARIF calls a severity.
@@ -40,7 +53,7 @@ func level(s Severity) string {
 	return string(s)
 }
 
-func locate(f Finding) sarifLocation {
+func location(f Finding) object {
 	path := filepath.ToSlash(f.File)
 	uri := (&url.URL{Path: path}).String()
 	switch {
@@ -49,73 +62,19 @@ func locate(f Finding) sarifLocation {
 	case strings.HasPrefix(path, "/"):
 		uri = (&url.URL{Scheme: "file", Path: path}).String()
 	}
-	l := sarifLocation{Physical: sarifPhysical{Artifact: sarifArtifact{uri}}}
+	physical := object{"artifactLocation": object{"uri": uri}}
 	if f.Line > 0 {
-		l.Physical.Region = &sarifRegion{f.Line}
+		physical["region"] = object{"startLine": f.Line}
 	}
-	if f.Object != "" || f.Path != "" {
-		l.Logical = []sarifLogical{{Name: f.Object, Qualified: f.Path}}
+	out := object{"physicalLocation": physical}
+	logical := make(object)
+	for key, value := range map[string]string{"name": f.Object, "fullyQualifiedName": f.Path} {
+		if value != "" {
+			logical[key] = value
+		}
 	}
-	return l
+	if len(logical) > 0 {
+		out["logicalLocations"] = list{logical}
+	}
+	return out
 }
-
-// The part of SARIF that is used here.
-type (
-	sarifLog struct {
-		Schema  string     `json:"$schema"`
-		Version string     `json:"version"`
-		Runs    []sarifRun `json:"runs"`
-	}
-	sarifRun struct {
-		Tool       sarifTool     `json:"tool"`
-		ColumnKind string        `json:"columnKind"`
-		Results    []sarifResult `json:"results"`
-	}
-	sarifTool struct {
-		Driver sarifDriver `json:"driver"`
-	}
-	sarifDriver struct {
-		Name           string      `json:"name"`
-		Version        string      `json:"version,omitempty"`
-		InformationURI string      `json:"informationUri"`
-		Rules          []sarifRule `json:"rules"`
-	}
-	sarifRule struct {
-		ID      string     `json:"id"`
-		Short   sarifText  `json:"shortDescription"`
-		Full    sarifText  `json:"fullDescription"`
-		Help    sarifText  `json:"help"`
-		Default sarifLevel `json:"defaultConfiguration"`
-	}
-	sarifLevel struct {
-		Level string `json:"level"`
-	}
-	sarifText struct {
-		Text string `json:"text"`
-	}
-	sarifResult struct {
-		RuleID    string          `json:"ruleId"`
-		RuleIndex int             `json:"ruleIndex"`
-		Level     string          `json:"level"`
-		Message   sarifText       `json:"message"`
-		Locations []sarifLocation `json:"locations"`
-	}
-	sarifLocation struct {
-		Physical sarifPhysical  `json:"physicalLocation"`
-		Logical  []sarifLogical `json:"logicalLocations,omitempty"`
-	}
-	sarifPhysical struct {
-		Artifact sarifArtifact `json:"artifactLocation"`
-		Region   *sarifRegion  `json:"region,omitempty"`
-	}
-	sarifArtifact struct {
-		URI string `json:"uri"`
-	}
-	sarifRegion struct {
-		StartLine int `json:"startLine"`
-	}
-	sarifLogical struct {
-		Name      string `json:"name,omitempty"`
-		Qualified string `json:"fullyQualifiedName,omitempty"`
-	}
-)

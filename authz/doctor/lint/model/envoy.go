@@ -27,6 +27,7 @@ type Envoy struct {
 	clusters  []Part[*clusterv3.Cluster]
 	routes    []Part[*routev3.RouteConfiguration]
 	faults    []Fault
+	asked     string // the cluster of Tollkeeper, "" for any
 }
 
 // envoySource is a bootstrap, or what /config_dump of a running Envoy says.
@@ -35,8 +36,9 @@ type envoySource struct {
 	dump bool
 }
 
-func (m *Model) readEnvoy(s envoySource) *Envoy {
-	e := &Envoy{Location: s.Location, Dump: s.dump}
+// readEnvoy reads an Envoy. Its filters that ask another cluster than this one are no checks; "" is any.
+func readEnvoy(s envoySource, asked string) *Envoy {
+	e := &Envoy{Location: s.Location, Dump: s.dump, asked: asked}
 	if e.Dump {
 		e.readDump()
 	} else {
@@ -44,9 +46,8 @@ func (m *Model) readEnvoy(s envoySource) *Envoy {
 		e.readListeners(s.At("static_resources.listeners").Items())
 		e.readClusters(s.At("static_resources.clusters").Items())
 	}
-	r := reader{e, m}
 	for _, l := range e.Listeners {
-		r.readListener(l)
+		e.readListener(l)
 	}
 	return e
 }
@@ -86,15 +87,15 @@ func (e *Envoy) readDump() {
 }
 
 func (e *Envoy) readListeners(items []source.Location) {
-	e.Listeners = append(e.Listeners, readAll(e, "listener", items, func() *listenerv3.Listener { return new(listenerv3.Listener) })...)
+	e.Listeners = append(e.Listeners, readAll[*listenerv3.Listener](e, "listener", items)...)
 }
 
 func (e *Envoy) readClusters(items []source.Location) {
-	e.clusters = append(e.clusters, readAll(e, "cluster", items, func() *clusterv3.Cluster { return new(clusterv3.Cluster) })...)
+	e.clusters = append(e.clusters, readAll[*clusterv3.Cluster](e, "cluster", items)...)
 }
 
 func (e *Envoy) readTables(items []source.Location) {
-	e.routes = append(e.routes, readAll(e, "routes", items, func() *routev3.RouteConfiguration { return new(routev3.RouteConfiguration) })...)
+	e.routes = append(e.routes, readAll[*routev3.RouteConfiguration](e, "routes", items)...)
 }
 
 // inside are the locations at a path below the items of a list.
@@ -107,10 +108,11 @@ func inside(list source.Location, path string) []source.Location {
 }
 
 // readAll reads messages, and leaves out those that cannot be read at all.
-func readAll[M proto.Message](e *Envoy, what string, items []source.Location, empty func() M) (out []Part[M]) {
+func readAll[M proto.Message](e *Envoy, what string, items []source.Location) (out []Part[M]) {
+	var empty M
 	for i, at := range items {
 		at = at.Called("%s %q", what, nameOf(at, i))
-		msg, err := decode(at, empty())
+		msg, err := decode(at, empty.ProtoReflect().New().Interface().(M))
 		e.decoded(at, err)
 		if err != nil && !isUnknownField(err) {
 			continue

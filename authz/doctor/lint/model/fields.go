@@ -54,34 +54,23 @@ const (
 	MaxRequests = 1024
 )
 
-// Object types that are read from YAML as they stand: the real types are heavy dependencies. An API server drops a field
-// that it does not know, so that what was meant is not in force.
-const (
-	ExtAuthType         = "gateway.envoyproxy.io ExtAuth"
-	ExtAuthGRPCType     = "gateway.envoyproxy.io GRPCExtAuthService"
-	ExtAuthBodyType     = "gateway.envoyproxy.io BodyToExtAuth"
-	ContextType         = "gateway.envoyproxy.io ContextExtension"
-	EarlyHeadersType    = "gateway.envoyproxy.io HTTPHeaderFilter"
-	ProviderType        = "istio.io EnvoyExternalAuthorizationGrpcProvider"
-	ProviderBodyType    = "istio.io EnvoyExternalAuthorizationRequestBody"
-	AuthorizationType   = "istio.io AuthorizationPolicy"
-	AuthorizationRule   = "istio.io Rule"
-	AuthorizationTarget = "istio.io Operation"
-)
-
-// KnownFields are the fields of these types. A test in k8s/apitest compares them with the real API types.
+// KnownFields are the fields of types that are read from YAML as they stand, for the types themselves are heavy
+// dependencies. An API server drops a field that it does not know, so that what was meant has no effect. A test in
+// k8s/apitest compares the lists with the types.
 var KnownFields = map[string][]string{
-	ExtAuthType: {
+	"ExtAuth": {
 		"grpc", "http", "headersToExtAuth", "bodyToExtAuth", "timeout", "failOpen", "recomputeRoute", "includeRouteMetadata",
 		"contextExtensions", "statusOnError",
 	},
-	ExtAuthGRPCType:     {"backendRef", "backendRefs", "backendSettings"},
-	ExtAuthBodyType:     {"maxRequestBytes"},
-	ContextType:         {"name", "type", "value", "valueRef"},
-	EarlyHeadersType:    {"set", "add", "addIfAbsent", "remove", "removeOnMatch"},
-	ProviderType:        {"service", "port", "timeout", "failOpen", "clearRouteCache", "statusOnError", "includeRequestBodyInCheck"},
-	ProviderBodyType:    {"maxRequestBytes", "allowPartialMessage", "packAsBytes"},
-	AuthorizationType:   {"selector", "targetRef", "targetRefs", "rules", "action", "provider"},
-	AuthorizationRule:   {"from", "to", "when"},
-	AuthorizationTarget: {"hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"},
+	"GRPCExtAuthService": {"backendRef", "backendRefs", "backendSettings"},
+	"BodyToExtAuth":      {"maxRequestBytes"},
+	"ContextExtension":   {"name", "type", "value", "valueRef"},
+	"HTTPHeaderFilter":   {"set", "add", "addIfAbsent", "remove", "removeOnMatch"},
+	"EnvoyExternalAuthorizationGrpcProvider": {
+		"service", "port", "timeout", "failOpen", "clearRouteCache", "statusOnError", "includeRequestBodyInCheck",
+	},
+	"EnvoyExternalAuthorizationRequestBody": {"maxRequestBytes", "allowPartialMessage", "packAsBytes"},
+	"AuthorizationPolicy":                   {"selector", "targetRef", "targetRefs", "rules", "action", "provider"},
+	"Rule":                                  {"from", "to", "when"},
+	"Operation":                             {"hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"},
 }

@@ -56,34 +56,28 @@ type TCPProxy struct {
 	Clusters []string
 }
 
-// reader reads the listeners of an Envoy.
-type reader struct {
-	*Envoy
-	model *Model
-}
-
-func (r reader) readListener(l Part[*listenerv3.Listener]) {
+func (e *Envoy) readListener(l Part[*listenerv3.Listener]) {
 	chains := l.At("filter_chains")
 	for i, c := range l.Msg.GetFilterChains() {
-		r.readChain(l, chains.Index(i), c)
+		e.readChain(l, chains.Index(i), c)
 	}
 	if c := l.Msg.GetDefaultFilterChain(); c != nil {
-		r.readChain(l, l.At("default_filter_chain"), c)
+		e.readChain(l, l.At("default_filter_chain"), c)
 	}
 }
 
-func (r reader) readChain(l Part[*listenerv3.Listener], at source.Location, chain *listenerv3.FilterChain) {
+func (e *Envoy) readChain(l Part[*listenerv3.Listener], at source.Location, chain *listenerv3.FilterChain) {
 	for i, f := range chain.GetFilters() {
 		at := at.At("filters").Index(i).At("typed_config").Called("%s", l.Object())
 		switch msg, typeName := Unpack(f.GetTypedConfig()); msg := msg.(type) {
 		case *hcmv3.HttpConnectionManager:
-			r.Managers = append(r.Managers, r.readManager(at, l.Msg, msg))
+			e.Managers = append(e.Managers, e.readManager(at, l.Msg, msg))
 		case *tcpv3.TcpProxy:
 			p := TCPProxy{at, l.Msg, []string{msg.GetCluster()}}
 			for _, c := range msg.GetWeightedClusters().GetClusters() {
 				p.Clusters = append(p.Clusters, c.GetName())
 			}
-			r.TCP = append(r.TCP, p)
+			e.TCP = append(e.TCP, p)
 		default:
 			if strings.HasSuffix(typeName, "filters.network.ext_authz.v3.ExtAuthz") {
 				return // it asks about every connection
@@ -92,13 +86,13 @@ func (r reader) readChain(l Part[*listenerv3.Listener], at source.Location, chai
 	}
 }
 
-func (r reader) readManager(at source.Location, listener *listenerv3.Listener, msg *hcmv3.HttpConnectionManager) *Manager {
-	m := &Manager{Location: at, Envoy: r.Envoy, Listener: listener, Msg: msg}
-	m.Chain = r.readFilters(m, m.At("http_filters"), msg.GetHttpFilters())
+func (e *Envoy) readManager(at source.Location, listener *listenerv3.Listener, msg *hcmv3.HttpConnectionManager) *Manager {
+	m := &Manager{Location: at, Envoy: e, Listener: listener, Msg: msg}
+	m.Chain = e.readFilters(m, m.At("http_filters"), msg.GetHttpFilters())
 	for i, u := range msg.GetUpgradeConfigs() {
 		if len(u.GetFilters()) > 0 { // else requests go through the manager's filters
 			at := m.At("upgrade_configs").Index(i).At("filters")
-			m.Upgrades = append(m.Upgrades, Upgrade{at, r.readFilters(m, at, u.GetFilters()), u.GetUpgradeType()})
+			m.Upgrades = append(m.Upgrades, Upgrade{at, e.readFilters(m, at, u.GetFilters()), u.GetUpgradeType()})
 		}
 	}
 	for _, t := range m.tables() {
@@ -107,7 +101,7 @@ func (r reader) readManager(at source.Location, listener *listenerv3.Listener, m
 	return m
 }
 
-func (r reader) readFilters(m *Manager, at source.Location, filters []*hcmv3.HttpFilter) (c Chain) {
+func (e *Envoy) readFilters(m *Manager, at source.Location, filters []*hcmv3.HttpFilter) (c Chain) {
 	for i, f := range filters {
 		at := at.Index(i).At("typed_config").Called("%s, filter %q", m.Object(), f.GetName())
 		msg, typeName := Unpack(f.GetTypedConfig())
@@ -115,7 +109,7 @@ func (r reader) readFilters(m *Manager, at source.Location, filters []*hcmv3.Htt
 		c.Filters = append(c.Filters, filter)
 		if msg, ok := msg.(*extauthzv3.ExtAuthz); ok {
 			cluster := askedCluster(msg.GetGrpcService(), msg.GetHttpService())
-			if r.model.Cluster == "" || r.model.Cluster == cluster {
+			if e.asked == "" || e.asked == cluster {
 				check := newMessageCheck(ByFilter, at, msg)
 				check.Manager, check.Filter, check.Index, check.Cluster = m, filter, i, cluster
 				c.Checks = append(c.Checks, check)

@@ -83,7 +83,7 @@ func Build(files []*File, opt Options) (*Model, error) {
 			m.Own = append(m.Own, o.read())
 		}
 		for _, at := range f.envoys {
-			m.Envoys = append(m.Envoys, m.readEnvoy(at))
+			m.Envoys = append(m.Envoys, readEnvoy(at, opt.Cluster))
 		}
 	}
 	m.addEnvironments()

@@ -19,7 +19,7 @@ import (
 // The rules of this file look at the certificates of the gRPC port.
 
 // withCertificates is a check of the TLS files on this machine.
-func withCertificates(check func(*model.Model, *model.Own, model.TLSFiles, rule.Report)) rule.Check {
+func withCertificates(check func(*model.Model, *model.Own, model.TLSFiles, rule.Report)) []rule.Check {
 	return onThisMachine(func(in *model.Model, o *model.Own, _ *model.State, report rule.Report) {
 		if files := o.TLSFiles(); files != (model.TLSFiles{}) {
 			check(in, o, files, report)
@@ -28,25 +28,22 @@ func withCertificates(check func(*model.Model, *model.Own, model.TLSFiles, rule.
 }
 
 var certUnusable = rule.Rule{
-	ID: "TK220", Severity: rule.Error, Since: since,
-	Title:  "A certificate cannot be used.",
+	ID: "TK220", Severity: rule.Error, Since: since, Title: "A certificate cannot be used.",
 	Why:    "The server does not start.",
 	Remedy: "Name a PEM file with the certificate and its chain, and the key that belongs to it.",
-	Checks: []rule.Check{loadCertificates},
+	Checks: loadCertificates,
 }
 
-func loadCertificates(in *model.Model, report rule.Report) {
-	withCertificates(func(_ *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
-		if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
-			report(rule.At(o.At("tls.cert_file"), "the certificate cannot be used: %v", err))
+var loadCertificates = withCertificates(func(_ *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
+	if _, err := tls.LoadX509KeyPair(files.Cert, files.Key); err != nil {
+		report(rule.At(o.At("tls.cert_file"), "the certificate cannot be used: %v", err))
+	}
+	if files.ClientCA != "" {
+		if _, err := readCertificates(files.ClientCA); err != nil {
+			report(rule.At(o.At("tls.client_ca_file"), "the CA of clients cannot be used: %v", err))
 		}
-		if files.ClientCA != "" {
-			if _, err := readCertificates(files.ClientCA); err != nil {
-				report(rule.At(o.At("tls.client_ca_file"), "the CA of clients cannot be used: %v", err))
-			}
-		}
-	})(in, report)
-}
+	}
+})
 
 // readCertificates reads all certificates of a PEM file.
 func readCertificates(path string) ([]*x509.Certificate, error) {
@@ -76,11 +73,10 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 }
 
 var certExpiry = rule.Rule{
-	ID: "TK221", Severity: rule.Error, Since: since,
-	Title:  "A certificate has expired, or soon will.",
+	ID: "TK221", Severity: rule.Error, Since: since, Title: "A certificate has expired, or soon will.",
 	Why:    "Envoy refuses the connection, and every check fails.",
 	Remedy: "Renew it: the server reads it again by itself.",
-	Checks: []rule.Check{withCertificates(func(in *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
+	Checks: withCertificates(func(in *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
 		const soon = 14 * 24 * time.Hour
 		for field, path := range map[string]string{"tls.cert_file": files.Cert, "tls.client_ca_file": files.ClientCA} {
 			certs, err := readCertificates(path)
@@ -99,7 +95,7 @@ var certExpiry = rule.Rule{
 				}
 			}
 		}
-	})},
+	}),
 }
 
 func nameOf(c *x509.Certificate) string {
@@ -129,11 +125,10 @@ func ips(c *x509.Certificate) (out []string) {
 }
 
 var certNames = rule.Rule{
-	ID: "TK222", Severity: rule.Error, Since: since,
-	Title:  "The certificate is not one for a server with the name that Envoy verifies.",
+	ID: "TK222", Severity: rule.Error, Since: since, Title: "The certificate is not one for a server with the name that Envoy verifies.",
 	Why:    "Envoy refuses the connection, and every check fails.",
 	Remedy: "Issue it with the extended key usage serverAuth, and with the name that Envoy verifies as DNS name or URI.",
-	Checks: []rule.Check{withCertificates(func(in *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
+	Checks: withCertificates(func(in *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
 		certs, err := readCertificates(files.Cert)
 		if err != nil {
 			return
@@ -147,7 +142,7 @@ var certNames = rule.Rule{
 			report(rule.At(at, "the certificate is not for servers: its extended key usage lacks serverAuth"))
 		}
 		unwantedNames(in, leaf, report)
-	})},
+	}),
 }
 
 // unwantedNames finds clusters that verify another name than the certificate has.
@@ -187,11 +182,10 @@ func hasName(c *x509.Certificate, m *tlsv3.SubjectAltNameMatcher) bool {
 }
 
 var certClients = rule.Rule{
-	ID: "TK223", Severity: rule.Warning, Since: since,
-	Title:  "Clients of the gRPC port need no certificate.",
+	ID: "TK223", Severity: rule.Warning, Since: since, Title: "Clients of the gRPC port need no certificate.",
 	Why:    "Any client that reaches it can try out keys and use up quotas.",
 	Remedy: "Set tls.client_ca_file and tls.client_names.",
-	Checks: []rule.Check{eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
 		files, address := o.TLSFiles(), o.Config.Listen.GRPC
 		if files.Cert == "" || !isExposed(address) || files.ClientCA != "" && len(o.Config.TLS.ClientNames) > 0 {
 			return
@@ -206,17 +200,16 @@ var certClients = rule.Rule{
 			found = found.As(rule.Info)
 		}
 		report(found)
-	})},
+	}),
 }
 
 var certKeyShared = rule.Rule{
-	ID: "TK224", Severity: rule.Warning, Since: since,
-	Title:  "Other users may read the private key.",
+	ID: "TK224", Severity: rule.Warning, Since: since, Title: "Other users may read the private key.",
 	Why:    "With it, they can answer in Tollkeeper's place.",
 	Remedy: "chmod 600 the key.",
-	Checks: []rule.Check{withCertificates(func(_ *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
+	Checks: withCertificates(func(_ *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
 		if info, err := os.Stat(files.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
 			report(rule.At(o.At("tls.key_file"), "all users of this machine may read the private key %s", files.Key))
 		}
-	})},
+	}),
 }

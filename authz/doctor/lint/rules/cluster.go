@@ -17,22 +17,18 @@ import (
 // The rules of this file look at the cluster through which Tollkeeper is asked.
 
 var notHTTP2 = rule.Rule{
-	ID: "TK140", Severity: rule.Error, Since: since,
-	Title:  "The cluster does not speak HTTP/2.",
+	ID: "TK140", Severity: rule.Error, Since: since, Title: "The cluster does not speak HTTP/2.",
 	Why:    "gRPC needs it: every check fails.",
 	Remedy: "Set explicit_http_config: {http2_protocol_options: {}} in its HttpProtocolOptions.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, t := range in.Targets() {
-			if _, ok := t.HTTP2(); !ok {
-				report(rule.At(t.At("typed_extension_protocol_options"), "it does not speak HTTP/2, which gRPC needs: every check fails"))
-			}
+	Checks: each((*model.Model).Targets, func(_ *model.Model, t model.Target, report rule.Report) {
+		if _, ok := t.HTTP2(); !ok {
+			report(rule.At(t.At("typed_extension_protocol_options"), "it does not speak HTTP/2, which gRPC needs: every check fails"))
 		}
-	}},
+	}),
 }
 
 var frequentPings = rule.Rule{
-	ID: "TK141", Severity: rule.Warning, Since: since,
-	Title:  "Keepalive pings come too often.",
+	ID: "TK141", Severity: rule.Warning, Since: since, Title: "Keepalive pings come too often.",
 	Why:    "Tollkeeper closes the connection with too_many_pings, and the checks on it fail.",
 	Remedy: "Set connection_keepalive.interval to 30s.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -49,30 +45,26 @@ var frequentPings = rule.Rule{
 }
 
 var oneReplica = rule.Rule{
-	ID: "TK142", Severity: rule.Warning, Since: since,
-	Title:  "All checks go to one replica.",
+	ID: "TK142", Severity: rule.Warning, Since: since, Title: "All checks go to one replica.",
 	Why:    "The others are idle, and a new one gets nothing.",
 	Remedy: "Use STRICT_DNS with the name of a headless Service. One replica needs none.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, t := range in.Targets() {
-			switch t.Msg.GetType() {
-			case clusterv3.Cluster_LOGICAL_DNS:
-				report(rule.At(t.At("type"), "with LOGICAL_DNS every connection goes to the first address of the name: other replicas get nothing"))
-			case clusterv3.Cluster_STRICT_DNS:
-				for _, host := range t.Hosts() {
-					s := in.Objects.Service(host)
-					if s != nil && s.At("spec.clusterIP").Text() != "None" && s.At("spec.type").Text() != "ExternalName" && !in.Objects.HasOnePod(s) {
-						report(rule.At(t.At("load_assignment"), "%s is the address of a Service that is not headless: all checks of a worker stay with the replica that it found first", host))
-					}
+	Checks: each((*model.Model).Targets, func(in *model.Model, t model.Target, report rule.Report) {
+		switch t.Msg.GetType() {
+		case clusterv3.Cluster_LOGICAL_DNS:
+			report(rule.At(t.At("type"), "with LOGICAL_DNS every connection goes to the first address of the name: other replicas get nothing"))
+		case clusterv3.Cluster_STRICT_DNS:
+			for _, host := range t.Hosts() {
+				s := in.Objects.Service(host)
+				if s != nil && s.At("spec.clusterIP").Text() != "None" && s.At("spec.type").Text() != "ExternalName" && !in.Objects.HasOnePod(s) {
+					report(rule.At(t.At("load_assignment"), "%s is the address of a Service that is not headless: all checks of a worker stay with the replica that it found first", host))
 				}
 			}
 		}
-	}},
+	}),
 }
 
 var openConnection = rule.Rule{
-	ID: "TK143", Severity: rule.Error, Since: since,
-	Title:  "Any server that answers is believed.",
+	ID: "TK143", Severity: rule.Error, Since: since, Title: "Any server that answers is believed.",
 	Why:    "Credentials can be read on the way, and a server in Tollkeeper's place can let every request pass.",
 	Remedy: "Use a TLS transport socket with a validation context that names Tollkeeper's certificate.",
 	Checks: []rule.Check{openClusters, openGoogleGRPC, openInMesh, openBackends},
@@ -196,33 +188,27 @@ func isLocalBackend(o *model.Object) bool {
 }
 
 var deadReplicas = rule.Rule{
-	ID: "TK148", Severity: rule.Warning, Since: since,
-	Title:  "Envoy does not learn which replicas are healthy.",
+	ID: "TK148", Severity: rule.Warning, Since: since, Title: "Envoy does not learn which replicas are healthy.",
 	Why:    "Checks go to a replica that is gone until a connection to it fails.",
 	Remedy: "Add a grpc_health_check for envoy.service.auth.v3.Authorization, or outlier_detection.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, t := range in.Targets() {
-			eds := t.Msg.GetType() == clusterv3.Cluster_EDS // the control plane removes hosts that are not ready
-			if len(t.Msg.GetHealthChecks()) == 0 && t.Msg.GetOutlierDetection() == nil && !t.Local() && !eds {
-				report(rule.At(t.At("health_checks"), "replicas that are gone are asked until a connection to them fails"))
-			}
+	Checks: each((*model.Model).Targets, func(_ *model.Model, t model.Target, report rule.Report) {
+		eds := t.Msg.GetType() == clusterv3.Cluster_EDS // the control plane removes hosts that are not ready
+		if len(t.Msg.GetHealthChecks()) == 0 && t.Msg.GetOutlierDetection() == nil && !t.Local() && !eds {
+			report(rule.At(t.At("health_checks"), "replicas that are gone are asked until a connection to them fails"))
 		}
-	}},
+	}),
 }
 
 var unknownCluster = rule.Rule{
-	ID: "TK149", Severity: rule.Error, Since: since,
-	Title:  "The cluster that is to be asked does not exist.",
+	ID: "TK149", Severity: rule.Error, Since: since, Title: "The cluster that is to be asked does not exist.",
 	Why:    "Envoy refuses the configuration, or every check fails.",
 	Remedy: "Add the cluster, or correct its name.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			e, name := c.Manager.Envoy, c.Msg.GetGrpcService().GetEnvoyGrpc().GetClusterName()
-			dynamic := e.Bootstrap.GetDynamicResources().GetCdsConfig() != nil || e.Bootstrap.GetDynamicResources().GetAdsConfig() != nil
-			if _, ok := e.Cluster(name); name == "" || ok || dynamic && !e.Dump {
-				continue
-			}
-			report(rule.At(c.At("grpc_service.envoy_grpc.cluster_name"), "there is no cluster %q: every check fails", name))
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		e, name := c.Manager.Envoy, c.Msg.GetGrpcService().GetEnvoyGrpc().GetClusterName()
+		dynamic := e.Bootstrap.GetDynamicResources().GetCdsConfig() != nil || e.Bootstrap.GetDynamicResources().GetAdsConfig() != nil
+		if _, ok := e.Cluster(name); name == "" || ok || dynamic && !e.Dump {
+			return
 		}
-	}},
+		report(rule.At(c.At("grpc_service.envoy_grpc.cluster_name"), "there is no cluster %q: every check fails", name))
+	}),
 }

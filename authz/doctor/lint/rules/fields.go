@@ -12,8 +12,7 @@ import (
 )
 
 var unreadable = rule.Rule{
-	ID: "TK001", Severity: rule.Error, Since: since,
-	Title:  "The configuration cannot be read, or breaks a constraint.",
+	ID: "TK001", Severity: rule.Error, Since: since, Title: "The configuration cannot be read, or breaks a constraint.",
 	Why:    "Envoy, istiod or Envoy Gateway refuses it, or drops unknown fields silently.",
 	Remedy: "Correct the field: the reference of the type says what it may hold.",
 	Checks: []rule.Check{
@@ -35,28 +34,28 @@ func unknownFields(in *model.Model, report rule.Report) {
 	for _, c := range in.Checks {
 		switch c.Way {
 		case model.ByProvider:
-			known(c.Location, model.ProviderType, report)
-			known(c.Body, model.ProviderBodyType, report)
+			known(c.Location, "EnvoyExternalAuthorizationGrpcProvider", report)
+			known(c.Body, "EnvoyExternalAuthorizationRequestBody", report)
 		case model.ByPolicy:
-			known(c.Location, model.ExtAuthType, report)
-			known(c.At("grpc"), model.ExtAuthGRPCType, report)
-			known(c.Body, model.ExtAuthBodyType, report)
+			known(c.Location, "ExtAuth", report)
+			known(c.At("grpc"), "GRPCExtAuthService", report)
+			known(c.Body, "BodyToExtAuth", report)
 			for _, x := range c.At("contextExtensions").Items() {
-				known(x, model.ContextType, report)
+				known(x, "ContextExtension", report)
 			}
 		}
 	}
 	for _, o := range in.Objects.Of(model.IstioSecurity, "AuthorizationPolicy") {
-		known(o.At("spec"), model.AuthorizationType, report)
+		known(o.At("spec"), "AuthorizationPolicy", report)
 		for _, r := range o.At("spec.rules").Items() {
-			known(r, model.AuthorizationRule, report)
+			known(r, "Rule", report)
 			for _, to := range r.At("to").Items() {
-				known(to.At("operation"), model.AuthorizationTarget, report)
+				known(to.At("operation"), "Operation", report)
 			}
 		}
 	}
 	for _, o := range in.Objects.Of(model.EnvoyGateway, "ClientTrafficPolicy") {
-		known(o.At("spec.headers.earlyRequestHeaders"), model.EarlyHeadersType, report)
+		known(o.At("spec.headers.earlyRequestHeaders"), "HTTPHeaderFilter", report)
 	}
 }
 
@@ -93,30 +92,27 @@ func nearest(name string, list []string) string {
 }
 
 var newerField = rule.Rule{
-	ID: "TK004", Severity: rule.Warning, Since: since,
-	Title:  "A field is newer than the Envoy that will read it.",
+	ID: "TK004", Severity: rule.Warning, Since: since, Title: "A field is newer than the Envoy that will read it.",
 	Why:    "Envoy refuses the configuration.",
 	Remedy: "Remove the field, or use a newer Envoy.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			e := c.Manager.Envoy
-			if !e.Version.Known() || e.Dump {
-				continue
-			}
-			for _, f := range []struct {
-				field string
-				set   bool
-				since model.Version
-			}{
-				{"enforce_response_header_limits", c.Msg.GetEnforceResponseHeaderLimits(), model.Version{1, 37, 0}},
-				{"shadow_mode", c.Msg.GetShadowMode(), model.Version{1, 38, 0}},
-				{"emit_client_span", c.Msg.GetEmitClientSpan() != nil, model.Version{1, 40, 0}},
-				{"clear_route_cache_headers", len(c.Msg.GetClearRouteCacheHeaders()) > 0, model.Version{1, 41, 0}},
-			} {
-				if f.set && e.Version.Before(f.since) {
-					report(rule.At(c.At(f.field), "Envoy %s does not know this field, which came with %s", e.Version, f.since))
-				}
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		e := c.Manager.Envoy
+		if !e.Version.Known() || e.Dump {
+			return
+		}
+		for _, f := range []struct {
+			field string
+			set   bool
+			since model.Version
+		}{
+			{"enforce_response_header_limits", c.Msg.GetEnforceResponseHeaderLimits(), model.Version{1, 37, 0}},
+			{"shadow_mode", c.Msg.GetShadowMode(), model.Version{1, 38, 0}},
+			{"emit_client_span", c.Msg.GetEmitClientSpan() != nil, model.Version{1, 40, 0}},
+			{"clear_route_cache_headers", len(c.Msg.GetClearRouteCacheHeaders()) > 0, model.Version{1, 41, 0}},
+		} {
+			if f.set && e.Version.Before(f.since) {
+				report(rule.At(c.At(f.field), "Envoy %s does not know this field, which came with %s", e.Version, f.since))
 			}
 		}
-	}},
+	}),
 }

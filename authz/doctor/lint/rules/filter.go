@@ -17,9 +17,11 @@ import (
 // whole are the ways that configure a check as a whole: what is missing there is missing.
 var whole = []model.Way{model.ByFilter, model.ByProvider, model.ByPolicy}
 
-// written are the checks for rules that ask only about what is written. A filter that asks over HTTP has a worse fault.
-func written(in *model.Model, ways ...model.Way) []*model.ExtAuthz {
-	return slices.DeleteFunc(in.ChecksBy(ways...), func(c *model.ExtAuthz) bool { return c.Way == model.ByFilter && c.HTTP.Exists() })
+// writtenBy are the checks for rules that ask only about what is written. A filter that asks over HTTP has a worse fault.
+func writtenBy(ways ...model.Way) func(*model.Model) []*model.ExtAuthz {
+	return func(in *model.Model) []*model.ExtAuthz {
+		return slices.DeleteFunc(in.ChecksBy(ways...), func(c *model.ExtAuthz) bool { return c.Way == model.ByFilter && c.HTTP.Exists() })
+	}
 }
 
 // set is the remedy to set a field, in the words of the way. Rules speak of Envoy's own fields.
@@ -39,8 +41,7 @@ func remove(c *model.ExtAuthz, field string) string {
 }
 
 var protocol = rule.Rule{
-	ID: "TK003", Severity: rule.Error, Since: since,
-	Title:  "The filter does not ask over gRPC in version 3 of the protocol.",
+	ID: "TK003", Severity: rule.Error, Since: since, Title: "The filter does not ask over gRPC in version 3 of the protocol.",
 	Why:    "Tollkeeper answers nothing else, so that every check fails.",
 	Remedy: "Use grpc_service, and transport_api_version: V3.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -62,61 +63,51 @@ var protocol = rule.Rule{
 }
 
 var failsOpen = rule.Rule{
-	ID: "TK101", Severity: rule.Error, Since: since,
-	Title:  "A check that fails lets the request through.",
+	ID: "TK101", Severity: rule.Error, Since: since, Title: "A check that fails lets the request through.",
 	Why:    "Whenever Tollkeeper is down, slow or restarted, every request passes for free, and forged identity headers are believed.",
 	Remedy: "Set failure_mode_allow: false. If a route has to stay up without checks, exempt that route.",
-	Checks: []rule.Check{openOnFailure(model.ByFilter, model.ByPatch, model.ByProvider)},
+	Checks: openOnFailure(model.ByFilter, model.ByPatch, model.ByProvider),
 }
 
 var policyFailsOpen = rule.Rule{
-	ID: "TK161", Severity: rule.Error, Since: since,
-	Title:  "The SecurityPolicy fails open.",
+	ID: "TK161", Severity: rule.Error, Since: since, Title: "The SecurityPolicy fails open.",
 	Why:    "Requests pass when a check fails, and also when the policy itself is faulty.",
 	Remedy: "Set failOpen: false.",
-	Checks: []rule.Check{openOnFailure(model.ByPolicy)},
+	Checks: openOnFailure(model.ByPolicy),
 }
 
-func openOnFailure(ways ...model.Way) rule.Check {
-	return func(in *model.Model, report rule.Report) {
-		for _, c := range written(in, ways...) {
-			if c.FailOpen.Value {
-				report(rule.At(c.FailOpen.Location, "a check that fails, or gets no answer, lets the request through").FixedBy(remove(c, c.Fields.FailOpen)))
-			}
+func openOnFailure(ways ...model.Way) []rule.Check {
+	return each(writtenBy(ways...), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if c.FailOpen.Value {
+			report(rule.At(c.FailOpen.Location, "a check that fails, or gets no answer, lets the request through").FixedBy(remove(c, c.Fields.FailOpen)))
 		}
-	}
+	})
 }
 
 var checkTimeout = rule.Rule{
-	ID: "TK102", Severity: rule.Warning, Since: since,
-	Title:  "The timeout of the check is missing, or long.",
+	ID: "TK102", Severity: rule.Warning, Since: since, Title: "The timeout of the check is missing, or long.",
 	Why:    "Without one, a check gets 0.2 s, 10 s or no end. With a long one, requests pile up behind a slow authorizer.",
 	Remedy: "Set grpc_service.timeout a little above Tollkeeper's request.timeout, such as 0.3s.",
-	Checks: []rule.Check{timeouts(model.ByFilter, model.ByPolicy)},
+	Checks: timeouts(model.ByFilter, model.ByPolicy),
 }
 
-func timeouts(ways ...model.Way) rule.Check {
-	return func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(ways...) {
-			found := rule.At(c.Timeout.Location, "a check may take up to %v: requests pile up behind a slow authorizer", c.Timeout.Value)
-			switch {
-			case !c.GRPC:
-				continue
-			case !c.Timeout.Exists():
-				found.Wrong = "the check has no timeout of its own, and gets " + c.Timeout.Value.String()
-			case c.Timeout.Value <= 0:
-				found.Wrong = "a check may take for ever"
-			case c.Timeout.Value <= maxCheck:
-				continue
-			}
-			report(found.FixedBy(set(c, c.Fields.Timeout, "300ms")))
+func timeouts(ways ...model.Way) []rule.Check {
+	return each(by(ways...), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		found := rule.At(c.Timeout.Location, "a check may take up to %v: requests pile up behind a slow authorizer", c.Timeout.Value)
+		switch {
+		case !c.GRPC, c.Timeout.Exists() && c.Timeout.Value > 0 && c.Timeout.Value <= maxCheck:
+			return
+		case !c.Timeout.Exists():
+			found.Wrong = "the check has no timeout of its own, and gets " + c.Timeout.Value.String()
+		case c.Timeout.Value <= 0:
+			found.Wrong = "a check may take for ever"
 		}
-	}
+		report(found.FixedBy(set(c, c.Fields.Timeout, "300ms")))
+	})
 }
 
 var outageStatus = rule.Rule{
-	ID: "TK103", Severity: rule.Warning, Since: since,
-	Title:  "An outage looks like a denial.",
+	ID: "TK103", Severity: rule.Warning, Since: since, Title: "An outage looks like a denial.",
 	Why:    "Callers with good keys get 403, and change their keys.",
 	Remedy: "Set status_on_error: {code: ServiceUnavailable}.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -135,31 +126,28 @@ var outageStatus = rule.Rule{
 }
 
 var partial = rule.Rule{
-	ID: "TK104", Severity: rule.Error, Since: since,
-	Title:  "Only some requests are checked.",
+	ID: "TK104", Severity: rule.Error, Since: since, Title: "Only some requests are checked.",
 	Why:    "The others pass.",
 	Remedy: "Remove filter_enabled and filter_enabled_metadata, or set deny_at_disable: {default_value: true} without a runtime_key.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter, model.ByPatch) {
-			enabled, metadata, deny := c.Msg.GetFilterEnabled(), c.Msg.GetFilterEnabledMetadata(), c.Msg.GetDenyAtDisable()
-			if c.Way == model.ByFilter && deny.GetDefaultValue().GetValue() { // the others are denied
-				if key := deny.GetRuntimeKey(); key != "" && (enabled != nil || metadata != nil) {
-					report(rule.At(c.At("deny_at_disable"), "the runtime key %q can let requests pass that are not checked", key))
-				}
-				continue
+	Checks: each(by(model.ByFilter, model.ByPatch), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		enabled, metadata, deny := c.Msg.GetFilterEnabled(), c.Msg.GetFilterEnabledMetadata(), c.Msg.GetDenyAtDisable()
+		if c.Way == model.ByFilter && deny.GetDefaultValue().GetValue() { // the others are denied
+			if key := deny.GetRuntimeKey(); key != "" && (enabled != nil || metadata != nil) {
+				report(rule.At(c.At("deny_at_disable"), "the runtime key %q can let requests pass that are not checked", key))
 			}
-			switch n, of := fraction(enabled.GetDefaultValue()); {
-			case enabled == nil:
-			case n < of:
-				report(rule.At(c.At("filter_enabled"), "only %d of %d requests are checked, and the others pass", n, of))
-			case enabled.GetRuntimeKey() != "":
-				report(rule.At(c.At("filter_enabled"), "the runtime key %q can switch checks off, so that all requests pass", enabled.GetRuntimeKey()))
-			}
-			if metadata != nil && !chosenByIstio(c) {
-				report(rule.At(c.At("filter_enabled_metadata"), "only requests with certain metadata of %q are checked, and the others pass", metadata.GetFilter()))
-			}
+			return
 		}
-	}},
+		switch n, of := fraction(enabled.GetDefaultValue()); {
+		case enabled == nil:
+		case n < of:
+			report(rule.At(c.At("filter_enabled"), "only %d of %d requests are checked, and the others pass", n, of))
+		case enabled.GetRuntimeKey() != "":
+			report(rule.At(c.At("filter_enabled"), "the runtime key %q can switch checks off, so that all requests pass", enabled.GetRuntimeKey()))
+		}
+		if metadata != nil && !chosenByIstio(c) {
+			report(rule.At(c.At("filter_enabled_metadata"), "only requests with certain metadata of %q are checked, and the others pass", metadata.GetFilter()))
+		}
+	}),
 }
 
 func fraction(p *typev3.FractionalPercent) (numerator, denominator uint32) {
@@ -180,12 +168,11 @@ func chosenByIstio(c *model.ExtAuthz) bool {
 }
 
 var shadowMode = rule.Rule{
-	ID: "TK105", Severity: rule.Error, Since: since,
-	Title:  "The filter runs in shadow mode.",
+	ID: "TK105", Severity: rule.Error, Since: since, Title: "The filter runs in shadow mode.",
 	Why:    "Denials have no effect. That is for trials, not for production.",
 	Remedy: "Remove shadow_mode.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range written(in, model.ByFilter, model.ByPatch) {
+		for _, c := range writtenBy(model.ByFilter, model.ByPatch)(in) {
 			if c.Msg.GetShadowMode() {
 				report(rule.At(c.At("shadow_mode"), "denials are only noted: every request passes"))
 			}
@@ -200,43 +187,37 @@ var shadowMode = rule.Rule{
 }
 
 var routeChosenAgain = rule.Rule{
-	ID: "TK121", Severity: rule.Warning, Since: since,
-	Title:  "The route is chosen again after the check.",
+	ID: "TK121", Severity: rule.Warning, Since: since, Title: "The route is chosen again after the check.",
 	Why:    "Policies decide about one route, and Envoy serves another.",
 	Remedy: "Set clear_route_cache: false.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range written(in, model.ByFilter, model.ByPatch, model.ByProvider, model.ByPolicy) {
-			if c.ClearRoute.Value {
-				report(rule.At(c.ClearRoute.Location, "the route is chosen again after the check: the request may go elsewhere than what was checked").
-					FixedBy(remove(c, c.Fields.ClearRoute)))
-			}
+	Checks: each(writtenBy(model.ByFilter, model.ByPatch, model.ByProvider, model.ByPolicy), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if c.ClearRoute.Value {
+			report(rule.At(c.ClearRoute.Location, "the route is chosen again after the check: the request may go elsewhere than what was checked").
+				FixedBy(remove(c, c.Fields.ClearRoute)))
 		}
-	}},
+	}),
 }
 
 var heldBodies = rule.Rule{
-	ID: "TK125", Severity: rule.Warning, Since: since,
-	Title:  "Bodies are held back for the check.",
+	ID: "TK125", Severity: rule.Warning, Since: since, Title: "Bodies are held back for the check.",
 	Why:    "Streams stall, large bodies are refused with 413, and every check carries the body.",
 	Remedy: "Remove with_request_body.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(whole...) {
-			if !c.Body.Exists() {
-				continue
-			}
-			found := rule.At(c.Body, "every body is held back before the check, which stalls streams").FixedBy(remove(c, c.Fields.Body))
-			if b := c.Msg.GetWithRequestBody(); b.GetAllowPartialMessage() {
-				found.Wrong = "the beginning of every body is held back before the check"
-			} else if b != nil {
-				found = rule.At(c.Body, "every body is held back before the check, and larger ones than %d bytes are refused with 413", b.GetMaxRequestBytes())
-			}
-			if c.Way == model.ByFilter && takesGRPC(c.Manager) {
-				found = found.As(rule.Error)
-				found.Wrong += ": gRPC streams stall"
-			}
-			report(found)
+	Checks: each(by(whole...), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if !c.Body.Exists() {
+			return
 		}
-	}},
+		found := rule.At(c.Body, "every body is held back before the check, which stalls streams").FixedBy(remove(c, c.Fields.Body))
+		if b := c.Msg.GetWithRequestBody(); b.GetAllowPartialMessage() {
+			found.Wrong = "the beginning of every body is held back before the check"
+		} else if b != nil {
+			found = rule.At(c.Body, "every body is held back before the check, and larger ones than %d bytes are refused with 413", b.GetMaxRequestBytes())
+		}
+		if c.Way == model.ByFilter && takesGRPC(c.Manager) {
+			found = found.As(rule.Error)
+			found.Wrong += ": gRPC streams stall"
+		}
+		report(found)
+	}),
 }
 
 // takesGRPC reports whether gRPC comes in, whose streams do not end before the check. Envoy leaves WebSockets alone.
@@ -245,8 +226,7 @@ func takesGRPC(m *model.Manager) bool {
 }
 
 var retries = rule.Rule{
-	ID: "TK144", Severity: rule.Warning, Since: since,
-	Title:  "Checks are not sent again when they should be, or are when they should not.",
+	ID: "TK144", Severity: rule.Warning, Since: since, Title: "Checks are not sent again when they should be, or are when they should not.",
 	Why:    "Without a retry, a restart of Tollkeeper costs requests. With a wrong one, checks are charged twice.",
 	Remedy: "Set retry_policy: {num_retries: 1, retry_on: \"connect-failure,refused-stream,reset-before-request\"}.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -271,15 +251,12 @@ var retries = rule.Rule{
 }
 
 var blamedUpstream = rule.Rule{
-	ID: "TK145", Severity: rule.Warning, Since: since,
-	Title:  "Denials count as faults of your service.",
+	ID: "TK145", Severity: rule.Warning, Since: since, Title: "Denials count as faults of your service.",
 	Why:    "Alerts and autoscaling see 4xx answers that your service never gave.",
 	Remedy: "Set charge_cluster_response_stats: false.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			if stats := c.Msg.GetChargeClusterResponseStats(); stats == nil || stats.GetValue() {
-				report(rule.At(c.At("charge_cluster_response_stats"), "denials count as 4xx answers of your service: alerts and autoscaling see faults that it does not have"))
-			}
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if stats := c.Msg.GetChargeClusterResponseStats(); stats == nil || stats.GetValue() {
+			report(rule.At(c.At("charge_cluster_response_stats"), "denials count as 4xx answers of your service: alerts and autoscaling see faults that it does not have"))
 		}
-	}},
+	}),
 }

@@ -13,8 +13,7 @@ import (
 // The rules of this file look at the objects of Envoy Gateway.
 
 var overriddenPolicy = rule.Rule{
-	ID: "TK160", Severity: rule.Error, Since: since,
-	Title:  "A route's own SecurityPolicy removes the check, or asks another authorizer.",
+	ID: "TK160", Severity: rule.Error, Since: since, Title: "A route's own SecurityPolicy removes the check, or asks another authorizer.",
 	Why:    "It replaces the gateway's policy as a whole: requests to the route pass unchecked.",
 	Remedy: "Set mergeType: StrategicMerge in the route's policy, or repeat extAuth there.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -62,8 +61,7 @@ func asksAnother(o, above *model.Object, where string, report rule.Report) {
 }
 
 var refusedObject = rule.Rule{
-	ID: "TK162", Severity: rule.Error, Since: since,
-	Title:  "Envoy Gateway did not accept an object.",
+	ID: "TK162", Severity: rule.Error, Since: since, Title: "Envoy Gateway did not accept an object.",
 	Why:    "The object has no effect: routes are open, or answer 500.",
 	Remedy: "Correct what the message says. EnvoyPatchPolicy and Backend have to be switched on in the EnvoyGateway configuration.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -90,23 +88,20 @@ var refusedObject = rule.Rule{
 }
 
 var unreachableBackend = rule.Rule{
-	ID: "TK163", Severity: rule.Error, Since: since,
-	Title:  "The policy refers to a backend that does not exist, or that it may not use.",
+	ID: "TK163", Severity: rule.Error, Since: since, Title: "The policy refers to a backend that does not exist, or that it may not use.",
 	Why:    "Requests are answered with 500, or pass if the policy fails open.",
 	Remedy: "Correct the name, or add a ReferenceGrant in the namespace of the backend.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, b := range in.Backends() {
-			others := in.Objects.Of(b.Group, b.Kind).In(b.Namespace)
-			switch {
-			case others.Named(b.Name) != nil:
-				if b.Namespace != b.Policy.Namespace && !isGranted(in, &b) {
-					report(rule.At(b.Location, "no ReferenceGrant in %s lets a SecurityPolicy of %s refer to the %s: requests are answered with 500", b.Namespace, b.Policy.Namespace, b.Kind))
-				}
-			case len(others) > 0: // else the files do not hold that namespace
-				report(rule.At(b.Location, "there is no %s %s/%s: requests are answered with 500", b.Kind, b.Namespace, b.Name))
+	Checks: each((*model.Model).Backends, func(in *model.Model, b model.Backend, report rule.Report) {
+		others := in.Objects.Of(b.Group, b.Kind).In(b.Namespace)
+		switch {
+		case others.Named(b.Name) != nil:
+			if b.Namespace != b.Policy.Namespace && !isGranted(in, &b) {
+				report(rule.At(b.Location, "no ReferenceGrant in %s lets a SecurityPolicy of %s refer to the %s: requests are answered with 500", b.Namespace, b.Policy.Namespace, b.Kind))
 			}
+		case len(others) > 0: // else the files do not hold that namespace
+			report(rule.At(b.Location, "there is no %s %s/%s: requests are answered with 500", b.Kind, b.Namespace, b.Name))
 		}
-	}},
+	}),
 }
 
 // isGranted reports whether a ReferenceGrant lets a policy refer to a backend of another namespace.
@@ -122,8 +117,7 @@ func isGranted(in *model.Model, b *model.Backend) bool {
 }
 
 var ignoredKind = rule.Rule{
-	ID: "TK164", Severity: rule.Error, Since: since,
-	Title:  "Envoy Gateway ignores a kind of object that is used.",
+	ID: "TK164", Severity: rule.Error, Since: since, Title: "Envoy Gateway ignores a kind of object that is used.",
 	Why:    "Patches that harden the filter are missing, or requests are answered with 500.",
 	Remedy: "Set extensionApis: {enableEnvoyPatchPolicy: true, enableBackend: true} in the EnvoyGateway configuration, for the kinds in use.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

@@ -16,36 +16,29 @@ import (
 // The rules of this file look at the headers that Tollkeeper reads, at those that it sets, and at who else may set them.
 
 var unvalidated = rule.Rule{
-	ID: "TK107", Severity: rule.Warning, Since: since,
-	Title:  "Header changes by the authorizer are not validated.",
+	ID: "TK107", Severity: rule.Warning, Since: since, Title: "Header changes by the authorizer are not validated.",
 	Why:    "An invalid header in an answer has undefined effects.",
 	Remedy: "Set validate_mutations: true.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			if !c.Msg.GetValidateMutations() {
-				report(rule.At(c.At("validate_mutations"), "headers from the authorizer are not validated before they are put into a request"))
-			}
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if !c.Msg.GetValidateMutations() {
+			report(rule.At(c.At("validate_mutations"), "headers from the authorizer are not validated before they are put into a request"))
 		}
-	}},
+	}),
 }
 
 var unruled = rule.Rule{
-	ID: "TK108", Severity: rule.Warning, Since: since,
-	Title:  "The authorizer may change any header.",
+	ID: "TK108", Severity: rule.Warning, Since: since, Title: "The authorizer may change any header.",
 	Why:    "Anyone who answers checks or writes policies can send requests elsewhere.",
 	Remedy: "Set decoder_header_mutation_rules with disallow_all: true, disallow_is_error: true and allow_expression: {regex: \"^(x-tollkeeper-.*|x-api-key|authorization)$\"}.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			if c.Msg.GetDecoderHeaderMutationRules() == nil {
-				report(rule.At(c.At("decoder_header_mutation_rules"), "the authorizer may change any header of a request, :path and host included"))
-			}
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if c.Msg.GetDecoderHeaderMutationRules() == nil {
+			report(rule.At(c.At("decoder_header_mutation_rules"), "the authorizer may change any header of a request, :path and host included"))
 		}
-	}},
+	}),
 }
 
 var forbiddenHeaders = rule.Rule{
-	ID: "TK109", Severity: rule.Error, Since: since,
-	Title:  "Tollkeeper may not change headers that it sets or removes.",
+	ID: "TK109", Severity: rule.Error, Since: since, Title: "Tollkeeper may not change headers that it sets or removes.",
 	Why:    "Allowed requests fail, or reach the upstream with the credential and without the identity of the caller.",
 	Remedy: "Let allow_expression match x-tollkeeper-.*, every header that may hold a credential and, if keys may stand in the query, :path.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -57,7 +50,7 @@ var forbiddenHeaders = rule.Rule{
 				wanted = append(wanted, ":path") // to remove a key from the query
 			}
 		}
-		for _, c := range written(in, model.ByFilter, model.ByPatch) {
+		for _, c := range writtenBy(model.ByFilter, model.ByPatch)(in) {
 			if rules := c.Msg.GetDecoderHeaderMutationRules(); rules != nil {
 				forbidden := slices.DeleteFunc(slices.Clone(wanted), func(h string) bool { return mayMutate(rules, h) })
 				if len(forbidden) == 0 {
@@ -85,8 +78,7 @@ func mayMutate(r *mutationv3.HeaderMutationRules, header string) bool {
 }
 
 var forgedIdentity = rule.Rule{
-	ID: "TK110", Severity: rule.Error, Since: since,
-	Title:  "Clients can send the headers that tell upstreams who calls.",
+	ID: "TK110", Severity: rule.Error, Since: since, Title: "Clients can send the headers that tell upstreams who calls.",
 	Why:    "On every route that is not checked, and whenever checks fail open, your service believes what a client says about itself.",
 	Remedy: "Add an early_header_mutation extension with remove_on_match: {key_matcher: {prefix: x-tollkeeper-, ignore_case: true}}.",
 	Checks: []rule.Check{forgedInEnvoy, forgedInIstio, forgedInGateway},
@@ -156,27 +148,23 @@ func stripsIdentity(o *model.Object) bool {
 }
 
 var joinedHeaders = rule.Rule{
-	ID: "TK111", Severity: rule.Info, Since: since,
-	Title:  "Headers that were sent twice are joined before Tollkeeper sees them.",
+	ID: "TK111", Severity: rule.Info, Since: since, Title: "Headers that were sent twice are joined before Tollkeeper sees them.",
 	Why:    "Two keys in one request look like one unknown key, and bytes that are not ASCII are lost.",
 	Remedy: "Set encode_raw_headers: true.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByFilter) {
-			if c.GRPC && !c.Msg.GetEncodeRawHeaders() {
-				report(rule.At(c.At("encode_raw_headers"), "a header that was sent twice reaches Tollkeeper as one, joined by a comma"))
-			}
+	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
+		if c.GRPC && !c.Msg.GetEncodeRawHeaders() {
+			report(rule.At(c.At("encode_raw_headers"), "a header that was sent twice reaches Tollkeeper as one, joined by a comma"))
 		}
-	}},
+	}),
 }
 
 var withheldHeaders = rule.Rule{
-	ID: "TK112", Severity: rule.Error, Since: since,
-	Title:  "Tollkeeper is not shown a header that may hold a credential.",
+	ID: "TK112", Severity: rule.Error, Since: since, Title: "Tollkeeper is not shown a header that may hold a credential.",
 	Why:    "Every credential in it counts as missing.",
 	Remedy: "Remove the header from disallowed_headers, or add it to allowed_headers.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
 		headers, _ := in.Credentials()
-		for _, c := range written(in, model.ByFilter, model.ByPatch, model.ByPolicy) {
+		for _, c := range writtenBy(model.ByFilter, model.ByPatch, model.ByPolicy)(in) {
 			for _, h := range headers {
 				at, unlisted, withheld := c.Withholds(h)
 				if !withheld {
@@ -197,8 +185,7 @@ var withheldHeaders = rule.Rule{
 }
 
 var unhardened = rule.Rule{
-	ID: "TK158", Severity: rule.Info, Since: since,
-	Title:  "The generated filter is not hardened.",
+	ID: "TK158", Severity: rule.Info, Since: since, Title: "The generated filter is not hardened.",
 	Why:    "Answers are not validated, any header may be changed, duplicate headers are joined, and denials count as faults of your service.",
 	Remedy: "Merge validate_mutations, encode_raw_headers and decoder_header_mutation_rules into it, by an EnvoyFilter or EnvoyPatchPolicy.",
 	Checks: []rule.Check{

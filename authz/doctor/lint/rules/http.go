@@ -16,8 +16,7 @@ import (
 // The rules of this file look at the listeners: what a request is when it is checked, and what callers are told.
 
 var unnormalizedPaths = rule.Rule{
-	ID: "TK122", Severity: rule.Error, Since: since,
-	Title:  "Paths are not normalized.",
+	ID: "TK122", Severity: rule.Error, Since: since, Title: "Paths are not normalized.",
 	Why:    "Your service reads a path differently than routes and policies did.",
 	Remedy: "Set normalize_path: true, merge_slashes: true and path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT.",
 	Checks: []rule.Check{pathsOfEnvoy, pathsOfIstio, pathsOfGateway},
@@ -74,8 +73,7 @@ func pathsOfGateway(in *model.Model, report rule.Report) {
 }
 
 var underscoreHeaders = rule.Rule{
-	ID: "TK123", Severity: rule.Warning, Since: since,
-	Title:  "Header names with underscores pass.",
+	ID: "TK123", Severity: rule.Warning, Since: since, Title: "Header names with underscores pass.",
 	Why:    "Many services cannot tell x_tollkeeper_account from x-tollkeeper-account.",
 	Remedy: "Set common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -96,22 +94,18 @@ var underscoreHeaders = rule.Rule{
 }
 
 var clientAddress = rule.Rule{
-	ID: "TK126", Severity: rule.Warning, Since: since,
-	Title:  "Clients choose their own address.",
+	ID: "TK126", Severity: rule.Warning, Since: since, Title: "Clients choose their own address.",
 	Why:    "Policies and logs see what x-forwarded-for says.",
 	Remedy: "Set use_remote_address: true, and xff_num_trusted_hops to the number of your proxies in front.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, m := range in.Protected() {
-			if model.IsEdge(m.Listener) && !m.Msg.GetUseRemoteAddress().GetValue() {
-				report(rule.At(m.At("use_remote_address"), "clients choose the address in x-forwarded-for themselves"))
-			}
+	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
+		if model.IsEdge(m.Listener) && !m.Msg.GetUseRemoteAddress().GetValue() {
+			report(rule.At(m.At("use_remote_address"), "clients choose the address in x-forwarded-for themselves"))
 		}
-	}},
+	}),
 }
 
 var endlessStreams = rule.Rule{
-	ID: "TK127", Severity: rule.Warning, Since: since,
-	Title:  "A WebSocket lasts for ever, or a request is checked twice.",
+	ID: "TK127", Severity: rule.Warning, Since: since, Title: "A WebSocket lasts for ever, or a request is checked twice.",
 	Why:    "A WebSocket outlives the key that opened it. A redirect inside Envoy is charged again.",
 	Remedy: "Set max_stream_duration on routes that take WebSockets, and leave internal_redirect_policy out.",
 	Checks: []rule.Check{
@@ -162,8 +156,7 @@ func endlessInEnvoy(in *model.Model, report rule.Report) {
 }
 
 var rewrittenDenials = rule.Rule{
-	ID: "TK128", Severity: rule.Warning, Since: since,
-	Title:  "The answers to denials are rewritten.",
+	ID: "TK128", Severity: rule.Warning, Since: since, Title: "The answers to denials are rewritten.",
 	Why:    "Callers lose the reason, or the status that tells a payment (402) from a refusal (403).",
 	Remedy: "Leave 402, 403 and the response flag UAEX out of local_reply_config, or keep %LOCAL_REPLY_BODY%.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

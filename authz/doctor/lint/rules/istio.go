@@ -14,8 +14,7 @@ import (
 // The rules of this file look at Istio's providers and AuthorizationPolicies.
 
 var badProvider = rule.Rule{
-	ID: "TK150", Severity: rule.Error, Since: since,
-	Title:  "istiod cannot make a check of a CUSTOM policy.",
+	ID: "TK150", Severity: rule.Error, Since: since, Title: "istiod cannot make a check of a CUSTOM policy.",
 	Why:    "It denies everything that the policy covers, with a 403 that has no reason.",
 	Remedy: "Define the provider under extensionProviders, with the full name of a Service that exists and one of its ports.",
 	Checks: []rule.Check{
@@ -85,8 +84,7 @@ func portNumber(p source.Location) string {
 }
 
 var rivalProviders = rule.Rule{
-	ID: "TK151", Severity: rule.Error, Since: since,
-	Title:  "Two providers are to be asked for the same workloads.",
+	ID: "TK151", Severity: rule.Error, Since: since, Title: "Two providers are to be asked for the same workloads.",
 	Why:    "istiod denies everything.",
 	Remedy: "Leave one CUSTOM provider for each workload.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -102,20 +100,17 @@ var rivalProviders = rule.Rule{
 }
 
 var portWithoutGRPC = rule.Rule{
-	ID: "TK152", Severity: rule.Error, Since: since,
-	Title:  "The port of the Service is not declared to speak gRPC.",
+	ID: "TK152", Severity: rule.Error, Since: since, Title: "The port of the Service is not declared to speak gRPC.",
 	Why:    "istiod makes a cluster without HTTP/2, and every check fails.",
 	Remedy: "Set appProtocol: grpc on the port, or let its name begin with grpc.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, c := range in.ChecksBy(model.ByProvider) {
-			ports, _ := in.PortsOf(c.Host())
-			for _, p := range ports {
-				if number := portNumber(p); number == c.At("port").Text() && !speaksGRPC(p) {
-					report(rule.At(p.Called("service %s", c.Host()), "port %s is not declared to speak gRPC: every check of %q fails", number, c.Name))
-				}
+	Checks: each(by(model.ByProvider), func(in *model.Model, c *model.ExtAuthz, report rule.Report) {
+		ports, _ := in.PortsOf(c.Host())
+		for _, p := range ports {
+			if number := portNumber(p); number == c.At("port").Text() && !speaksGRPC(p) {
+				report(rule.At(p.Called("service %s", c.Host()), "port %s is not declared to speak gRPC: every check of %q fails", number, c.Name))
 			}
 		}
-	}},
+	}),
 }
 
 func speaksGRPC(port source.Location) bool {
@@ -126,73 +121,60 @@ func speaksGRPC(port source.Location) bool {
 }
 
 var ambientPolicy = rule.Rule{
-	ID: "TK153", Severity: rule.Error, Since: since,
-	Title:  "A CUSTOM policy is attached to workloads without a proxy that can ask.",
+	ID: "TK153", Severity: rule.Error, Since: since, Title: "A CUSTOM policy is attached to workloads without a proxy that can ask.",
 	Why:    "ztunnel does not support it: requests pass unchecked.",
 	Remedy: "Deploy a waypoint, and attach the policy to it, or to the Service, with targetRefs.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, o := range in.Customs() {
-			ns := in.Objects.Of(model.Core, "Namespace").Named(o.Namespace)
-			if ns == nil || ns.Label("istio.io/dataplane-mode") != "ambient" || len(o.Targets()) > 0 {
-				continue
-			}
-			selector := o.At("spec.selector")
-			labels := selector.At("matchLabels")
-			if labels.Key("gateway.networking.k8s.io/gateway-name").Exists() || strings.Contains(labels.Key("istio").Text(), "gateway") {
-				continue
-			}
-			report(rule.At(selector, "the namespace is in ambient mode, where ztunnel does not ask: requests pass unchecked"))
+	Checks: each((*model.Model).Customs, func(in *model.Model, o *model.Object, report rule.Report) {
+		ns := in.Objects.Of(model.Core, "Namespace").Named(o.Namespace)
+		if ns == nil || ns.Label("istio.io/dataplane-mode") != "ambient" || len(o.Targets()) > 0 {
+			return
 		}
-	}},
+		selector := o.At("spec.selector")
+		labels := selector.At("matchLabels")
+		if labels.Key("gateway.networking.k8s.io/gateway-name").Exists() || strings.Contains(labels.Key("istio").Text(), "gateway") {
+			return
+		}
+		report(rule.At(selector, "the namespace is in ambient mode, where ztunnel does not ask: requests pass unchecked"))
+	}),
 }
 
 var providerTimeout = rule.Rule{
-	ID: "TK154", Severity: rule.Warning, Since: since,
-	Title:  "The provider has no timeout, a long one, or an ambiguous name.",
+	ID: "TK154", Severity: rule.Warning, Since: since, Title: "The provider has no timeout, a long one, or an ambiguous name.",
 	Why:    "Without a timeout a check may take ten minutes. A policy for one provider also runs those whose names start with its name.",
 	Remedy: "Set timeout a little above Tollkeeper's request.timeout, such as 0.3s.",
-	Checks: []rule.Check{
-		timeouts(model.ByProvider),
-		func(in *model.Model, report rule.Report) {
-			all := in.ChecksBy(model.ByProvider)
-			for _, c := range all {
-				for _, other := range all {
-					if c.Name != other.Name && strings.HasPrefix(other.Name, c.Name) {
-						report(rule.At(c.Provider.At("name"), "the name %q starts with this name: policies for that provider run this one too", other.Name).
-							FixedBy("Choose names that do not start with each other."))
-					}
+	Checks: append(timeouts(model.ByProvider), func(in *model.Model, report rule.Report) {
+		all := in.ChecksBy(model.ByProvider)
+		for _, c := range all {
+			for _, other := range all {
+				if c.Name != other.Name && strings.HasPrefix(other.Name, c.Name) {
+					report(rule.At(c.Provider.At("name"), "the name %q starts with this name: policies for that provider run this one too", other.Name).
+						FixedBy("Choose names that do not start with each other."))
 				}
 			}
-		},
-	},
+		}
+	}),
 }
 
 var policyWithoutRules = rule.Rule{
-	ID: "TK155", Severity: rule.Error, Since: since,
-	Title:  "A CUSTOM policy has no rules.",
+	ID: "TK155", Severity: rule.Error, Since: since, Title: "A CUSTOM policy has no rules.",
 	Why:    "It matches nothing, so that every request passes unchecked.",
 	Remedy: "Write rules: [{}] to check every request.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, o := range in.Customs() {
-			if rules := o.At("spec.rules"); len(rules.Items()) == 0 {
-				report(rule.At(rules, "the policy has no rules: it matches no request, and Tollkeeper is not asked"))
-			}
+	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+		if rules := o.At("spec.rules"); len(rules.Items()) == 0 {
+			report(rule.At(rules, "the policy has no rules: it matches no request, and Tollkeeper is not asked"))
 		}
-	}},
+	}),
 }
 
 var anyOptions = rule.Rule{
-	ID: "TK156", Severity: rule.Warning, Since: since,
-	Title:  "Any OPTIONS request passes.",
+	ID: "TK156", Severity: rule.Warning, Since: since, Title: "Any OPTIONS request passes.",
 	Why:    "Not only preflights use the method.",
 	Remedy: "Exempt only preflights: add rules for OPTIONS without the headers origin and access-control-request-method.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, o := range in.Customs() {
-			if rules := o.At("spec.rules"); len(rules.Items()) > 0 && !rules.Any(coversOptions) {
-				report(rule.At(rules, "every request with the method OPTIONS passes unchecked, be it a preflight or not"))
-			}
+	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+		if rules := o.At("spec.rules"); len(rules.Items()) > 0 && !rules.Any(coversOptions) {
+			report(rule.At(rules, "every request with the method OPTIONS passes unchecked, be it a preflight or not"))
 		}
-	}},
+	}),
 }
 
 func coversOptions(r source.Location) bool {
@@ -204,26 +186,23 @@ func coversOptions(r source.Location) bool {
 }
 
 var unverifiedToken = rule.Rule{
-	ID: "TK157", Severity: rule.Error, Since: since,
-	Title:  "A CUSTOM policy depends on a token that is not verified yet.",
+	ID: "TK157", Severity: rule.Error, Since: since, Title: "A CUSTOM policy depends on a token that is not verified yet.",
 	Why:    "The condition cannot be met.",
 	Remedy: "Leave tokens to Tollkeeper: it verifies them, and policies see the claims.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, o := range in.Customs() {
-			for _, r := range o.At("spec.rules").Items() {
-				for _, w := range r.At("when").Items() {
-					if key := w.At("key"); strings.HasPrefix(key.Text(), "request.auth.") {
-						report(rule.At(key, "%s is not known yet: checks come before tokens are verified", key.Text()))
-					}
+	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+		for _, r := range o.At("spec.rules").Items() {
+			for _, w := range r.At("when").Items() {
+				if key := w.At("key"); strings.HasPrefix(key.Text(), "request.auth.") {
+					report(rule.At(key, "%s is not known yet: checks come before tokens are verified", key.Text()))
 				}
-				for _, from := range r.At("from").Items() {
-					for _, list := range []string{"requestPrincipals", "notRequestPrincipals"} {
-						if at := from.At("source", list); at.Exists() {
-							report(rule.At(at, "%s are not known yet: checks come before tokens are verified", list))
-						}
+			}
+			for _, from := range r.At("from").Items() {
+				for _, list := range []string{"requestPrincipals", "notRequestPrincipals"} {
+					if at := from.At("source", list); at.Exists() {
+						report(rule.At(at, "%s are not known yet: checks come before tokens are verified", list))
 					}
 				}
 			}
 		}
-	}},
+	}),
 }

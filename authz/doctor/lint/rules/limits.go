@@ -10,8 +10,7 @@ import (
 // The rules of this file compare the limits at both ends of a check, whichever way they are configured.
 
 var slowConnect = rule.Rule{
-	ID: "TK146", Severity: rule.Warning, Since: since,
-	Title:  "Connecting may take longer than a check.",
+	ID: "TK146", Severity: rule.Warning, Since: since, Title: "Connecting may take longer than a check.",
 	Why:    "One host that does not answer uses up the time of every check that is sent to it.",
 	Remedy: "Set connect_timeout well below the timeout of the check, such as 0.1s.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -45,23 +44,19 @@ func patience(c *model.ExtAuthz) time.Duration {
 }
 
 var lowLimit = rule.Rule{
-	ID: "TK147", Severity: rule.Warning, Since: since,
-	Title:  "The limit on checks at a time is low.",
+	ID: "TK147", Severity: rule.Warning, Since: since, Title: "The limit on checks at a time is low.",
 	Why:    "Checks above it fail at once, so that a burst is an outage.",
 	Remedy: "Set max_requests and max_pending_requests in circuit_breakers to more than you will ever need, such as 8192.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, l := range in.Limits() {
-			if l.Requests.Value <= model.MaxRequests {
-				report(rule.At(l.Requests.Location, "more than %d checks at a time are refused, which is an outage at the first burst", l.Requests.Value).
-					FixedBy(set(l.Check, l.Check.Fields.Breaker, "10000")))
-			}
+	Checks: each((*model.Model).Limits, func(_ *model.Model, l model.Limits, report rule.Report) {
+		if l.Requests.Value <= model.MaxRequests {
+			report(rule.At(l.Requests.Location, "more than %d checks at a time are refused, which is an outage at the first burst", l.Requests.Value).
+				FixedBy(set(l.Check, l.Check.Fields.Breaker, "10000")))
 		}
-	}},
+	}),
 }
 
 var envoyImpatient = rule.Rule{
-	ID: "TK242", Severity: rule.Warning, Since: since,
-	Title:  "Envoy waits for a check no longer than Tollkeeper may take.",
+	ID: "TK242", Severity: rule.Warning, Since: since, Title: "Envoy waits for a check no longer than Tollkeeper may take.",
 	Why:    "Slow checks become errors without a reason.",
 	Remedy: "Set Envoy's timeout for checks above request.timeout.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

@@ -15,29 +15,26 @@ import (
 // The rules of this file look at the filters before and behind the check.
 
 var checkedPreflights = rule.Rule{
-	ID: "TK130", Severity: rule.Warning, Since: since,
-	Title:  "CORS preflights are checked.",
+	ID: "TK130", Severity: rule.Warning, Since: since, Title: "CORS preflights are checked.",
 	Why:    "Browsers send no credential with them, and show a CORS error in place of the answer.",
 	Remedy: "Put the cors filter before ext_authz, and set forward_not_matching_preflights: false.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, m := range in.Protected() {
-			for _, f := range m.Filters[m.Checks[0].Index+1:] {
-				if _, ok := f.Msg.(*corsv3.Cors); ok && usesCORS(m) {
-					report(rule.At(f.Location, "CORS is answered behind the check: preflights, which never have a credential, are denied"))
-				}
+	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
+		for _, f := range m.Filters[m.Checks[0].Index+1:] {
+			if _, ok := f.Msg.(*corsv3.Cors); ok && usesCORS(m) {
+				report(rule.At(f.Location, "CORS is answered behind the check: preflights, which never have a credential, are denied"))
 			}
-			for _, r := range m.Routes {
-				for _, t := range r.Tiers()[:2] { // the route and its virtual host
-					for name, packed := range t.Per {
-						if p := corsPolicy(packed); p.GetForwardNotMatchingPreflights().GetValue() {
-							at := t.At("typed_per_filter_config").Key(name).At("forward_not_matching_preflights")
-							report(rule.At(at, "preflights from origins that are not allowed go on to the check, which denies them with a misleading reason").As(rule.Info))
-						}
+		}
+		for _, r := range m.Routes {
+			for _, t := range r.Tiers()[:2] { // the route and its virtual host
+				for name, packed := range t.Per {
+					if p := corsPolicy(packed); p.GetForwardNotMatchingPreflights().GetValue() {
+						at := t.At("typed_per_filter_config").Key(name).At("forward_not_matching_preflights")
+						report(rule.At(at, "preflights from origins that are not allowed go on to the check, which denies them with a misleading reason").As(rule.Info))
 					}
 				}
 			}
 		}
-	}},
+	}),
 }
 
 // corsPolicy is the CORS policy in an Any, nil if it is none.
@@ -64,51 +61,44 @@ func usesCORS(m *model.Manager) bool {
 const jwtName = "envoy.filters.http.jwt_authn"
 
 var lateTokens = rule.Rule{
-	ID: "TK131", Severity: rule.Warning, Since: since,
-	Title:  "Tokens are verified behind the check that needs the result.",
+	ID: "TK131", Severity: rule.Warning, Since: since, Title: "Tokens are verified behind the check that needs the result.",
 	Why:    "Policies see no claims.",
 	Remedy: "Put jwt_authn before ext_authz, or let Tollkeeper verify tokens itself.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, m := range in.Protected() {
-			for _, c := range m.Checks {
-				if !slices.Contains(c.Msg.GetMetadataContextNamespaces(), jwtName) {
-					continue
-				}
-				for _, f := range m.Filters[c.Index+1:] {
-					if _, ok := f.Msg.(*jwtv3.JwtAuthentication); ok {
-						report(rule.At(f.Location, "tokens are verified behind the check, which therefore learns nothing about them"))
-					}
+	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
+		for _, c := range m.Checks {
+			if !slices.Contains(c.Msg.GetMetadataContextNamespaces(), jwtName) {
+				continue
+			}
+			for _, f := range m.Filters[c.Index+1:] {
+				if _, ok := f.Msg.(*jwtv3.JwtAuthentication); ok {
+					report(rule.At(f.Location, "tokens are verified behind the check, which therefore learns nothing about them"))
 				}
 			}
 		}
-	}},
+	}),
 }
 
 var chargedFirst = rule.Rule{
-	ID: "TK132", Severity: rule.Info, Since: since,
-	Title:  "A request may be refused after it was charged.",
+	ID: "TK132", Severity: rule.Info, Since: since, Title: "A request may be refused after it was charged.",
 	Why:    "Callers pay for requests that an RBAC filter or a rate limit refuses.",
 	Remedy: "Put the filter before ext_authz if it needs nothing from it.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, m := range in.Protected() {
-			for _, f := range m.Filters[m.Checks[len(m.Checks)-1].Index+1:] {
-				what := ""
-				if r, ok := f.Msg.(*rbacv3.RBAC); ok && (r.GetRules() != nil || r.GetMatcher() != nil) { // shadow rules only note
-					what = "an RBAC filter"
-				} else if strings.HasSuffix(f.TypeName, "filters.http.ratelimit.v3.RateLimit") || strings.HasSuffix(f.TypeName, "filters.http.local_ratelimit.v3.LocalRateLimit") {
-					what = "a rate limit"
-				}
-				if what != "" {
-					report(rule.At(f.Location, "%s stands behind the check: what it refuses was charged already", what))
-				}
+	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
+		for _, f := range m.Filters[m.Checks[len(m.Checks)-1].Index+1:] {
+			what := ""
+			if r, ok := f.Msg.(*rbacv3.RBAC); ok && (r.GetRules() != nil || r.GetMatcher() != nil) { // shadow rules only note
+				what = "an RBAC filter"
+			} else if strings.HasSuffix(f.TypeName, "filters.http.ratelimit.v3.RateLimit") || strings.HasSuffix(f.TypeName, "filters.http.local_ratelimit.v3.LocalRateLimit") {
+				what = "a rate limit"
+			}
+			if what != "" {
+				report(rule.At(f.Location, "%s stands behind the check: what it refuses was charged already", what))
 			}
 		}
-	}},
+	}),
 }
 
 var unsentTokens = rule.Rule{
-	ID: "TK133", Severity: rule.Error, Since: since,
-	Title:  "Tollkeeper leaves tokens to Envoy, and is not sent the result.",
+	ID: "TK133", Severity: rule.Error, Since: since, Title: "Tollkeeper leaves tokens to Envoy, and is not sent the result.",
 	Why:    "No token of that issuer is accepted.",
 	Remedy: "Add envoy.filters.http.jwt_authn to metadata_context_namespaces.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

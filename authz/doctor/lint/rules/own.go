@@ -14,8 +14,7 @@ import (
 // The rules of this file look at Tollkeeper's own configuration, for whichever machine it is.
 
 var ownUnusable = rule.Rule{
-	ID: "TK201", Severity: rule.Error, Since: since,
-	Title:  "Tollkeeper's configuration cannot be used.",
+	ID: "TK201", Severity: rule.Error, Since: since, Title: "Tollkeeper's configuration cannot be used.",
 	Why:    "The server does not start with it.",
 	Remedy: "Correct the field or the variable: the files in authz/config say what each one means.",
 	Checks: []rule.Check{
@@ -33,7 +32,9 @@ var ownUnusable = rule.Rule{
 // wouldNotStart reports what the server itself says against a start, as far as no other rule does.
 func wouldNotStart(in *model.Model, report rule.Report) {
 	badCertificate := false
-	loadCertificates(in, func(rule.Finding) { badCertificate = true })
+	for _, check := range loadCertificates {
+		check(in, func(rule.Finding) { badCertificate = true })
+	}
 	for _, o := range in.Own {
 		var faults []model.StartFault
 		switch {
@@ -53,35 +54,29 @@ func wouldNotStart(in *model.Model, report rule.Report) {
 }
 
 var ownDryRun = rule.Rule{
-	ID: "TK205", Severity: rule.Warning, Since: since,
-	Title:  "The server only notes denials.",
+	ID: "TK205", Severity: rule.Warning, Since: since, Title: "The server only notes denials.",
 	Why:    "Every request that can be understood passes. That is for trials, not for production.",
 	Remedy: "Remove request.dry_run.",
-	Checks: []rule.Check{eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if o.Config.Request.DryRun {
 			report(rule.At(o.At("request.dry_run"), "denials are only noted: every request that can be understood passes"))
 		}
-	})},
+	}),
 }
 
 var ownMemory = rule.Rule{
-	ID: "TK215", Severity: rule.Info, Since: since,
-	Title:  "Everything is kept in memory.",
+	ID: "TK215", Severity: rule.Info, Since: since, Title: "Everything is kept in memory.",
 	Why:    "Keys, revocations and quotas are lost when the server ends.",
 	Remedy: "Set store: bolt.",
-	Checks: []rule.Check{eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if o.Config.Store == "memory" {
 			report(rule.At(o.At("store"), "keys, revocations and quotas are lost when the server ends"))
 		}
-	})},
+	}),
 }
 
-func eachOwn(check func(*model.Model, *model.Own, rule.Report)) rule.Check {
-	return func(in *model.Model, report rule.Report) {
-		for _, o := range in.Own {
-			check(in, o, report)
-		}
-	}
+func eachOwn(check func(*model.Model, *model.Own, rule.Report)) []rule.Check {
+	return each(func(in *model.Model) []*model.Own { return in.Own }, check)
 }
 
 // isExposed reports whether an address can be reached from other machines.
@@ -94,23 +89,21 @@ func isExposed(address string) bool {
 }
 
 var ownAdmin = rule.Rule{
-	ID: "TK230", Severity: rule.Warning, Since: since,
-	Title:  "The admin port can be reached from outside.",
+	ID: "TK230", Severity: rule.Warning, Since: since, Title: "The admin port can be reached from outside.",
 	Why:    "It has no TLS: the admin token can be read on the way.",
 	Remedy: "Listen on 127.0.0.1.",
-	Checks: []rule.Check{eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if admin := o.Config.Listen.Admin; isExposed(admin) {
 			report(rule.At(o.At("listen.admin"), "the admin port listens on %s: the token can be read on the way, and with it keys and quotas can be changed", admin))
 		}
-	})},
+	}),
 }
 
 var ownClear = rule.Rule{
-	ID: "TK231", Severity: rule.Warning, Since: since,
-	Title:  "A port without TLS can be reached from outside.",
+	ID: "TK231", Severity: rule.Warning, Since: since, Title: "A port without TLS can be reached from outside.",
 	Why:    "Credentials can be read on the way, and any client can ask.",
 	Remedy: "Listen on 127.0.0.1 or a socket, or set tls.cert_file, tls.key_file and tls.client_ca_file.",
-	Checks: []rule.Check{eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
 		grpc, events := o.Config.Listen.GRPC, o.Config.Listen.Events
 		if isExposed(grpc) && o.TLSFiles() == (model.TLSFiles{}) && !in.RequiresMTLS(o) && o.Fault == nil {
 			found := rule.At(o.At("listen.grpc"), "checks come in on %s in the clear, and from any client: it can try out keys and use up quotas", grpc)
@@ -123,27 +116,25 @@ var ownClear = rule.Rule{
 			report(rule.At(o.At("listen.events"), "revocations come in on %s in the clear, with the secrets of clients", events).
 				FixedBy("Listen on 127.0.0.1 and put a proxy with TLS in front of it."))
 		}
-	})},
+	}),
 }
 
 var ownPepper = rule.Rule{
-	ID: "TK240", Severity: rule.Info, Since: since,
-	Title:  "Keys are hashed without a pepper.",
+	ID: "TK240", Severity: rule.Info, Since: since, Title: "Keys are hashed without a pepper.",
 	Why:    "A copy of the data file is enough to test guesses of keys, though keys that Tollkeeper makes cannot be guessed.",
 	Remedy: "Set keys.pepper_file before the first key is made.",
-	Checks: []rule.Check{eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if o.Fault == nil && o.Config.Keys.PepperFile == "" && !o.IsEnvironment() { // else it may be in a file that is not here
 			report(rule.At(o.At("keys.pepper_file"), "keys are hashed without a pepper: with a copy of the data one can test whether a key is in it"))
 		}
-	})},
+	}),
 }
 
 var ownHTTP = rule.Rule{
-	ID: "TK241", Severity: rule.Warning, Since: since,
-	Title:  "Keys or states of tokens are fetched without TLS.",
+	ID: "TK241", Severity: rule.Warning, Since: since, Title: "Keys or states of tokens are fetched without TLS.",
 	Why:    "An attacker on the way can have any token accepted.",
 	Remedy: "Use an https:// URL.",
-	Checks: []rule.Check{eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
+	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		check := func(at source.Location, text string) {
 			if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !model.Loopback(u.Hostname()) {
 				report(rule.At(at, "%s is fetched without TLS: an attacker on the way decides which tokens are valid", text))
@@ -157,15 +148,14 @@ var ownHTTP = rule.Rule{
 			check(at.At("jwks_url"), x.JWKSURL)
 		}
 		check(o.At("tokens.introspection.url"), o.Config.Tokens.Introspection.URL)
-	})},
+	}),
 }
 
 var ownFiles = rule.Rule{
-	ID: "TK206", Severity: rule.Error, Since: since,
-	Title:  "A file that the configuration names cannot be read.",
+	ID: "TK206", Severity: rule.Error, Since: since, Title: "A file that the configuration names cannot be read.",
 	Why:    "The server does not start, or, without an issuer's keys, refuses its tokens.",
 	Remedy: "Correct the path, or let the server's user read the file.",
-	Checks: []rule.Check{onThisMachine(func(_ *model.Model, o *model.Own, s *model.State, report rule.Report) {
+	Checks: onThisMachine(func(_ *model.Model, o *model.Own, s *model.State, report rule.Report) {
 		for _, f := range s.Faults {
 			if f.File && !strings.HasPrefix(f.Field, "tls.") {
 				report(rule.At(o.Field(f.Field), "%s", f.Text))
@@ -182,10 +172,10 @@ var ownFiles = rule.Rule{
 			}
 			_ = f.Close()
 		}
-	})},
+	}),
 }
 
-func onThisMachine(check func(*model.Model, *model.Own, *model.State, rule.Report)) rule.Check {
+func onThisMachine(check func(*model.Model, *model.Own, *model.State, rule.Report)) []rule.Check {
 	return eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
 		if o.State != nil {
 			check(in, o, o.State, report)

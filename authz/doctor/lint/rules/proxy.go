@@ -13,8 +13,7 @@ import (
 // The rules of this file look at Envoy itself.
 
 var vulnerableEnvoy = rule.Rule{
-	ID: "TK180", Severity: rule.Error, Since: since,
-	Title:  "This version of Envoy has known faults in external authorization.",
+	ID: "TK180", Severity: rule.Error, Since: since, Title: "This version of Envoy has known faults in external authorization.",
 	Why:    "Checks can be bypassed, headers forged, or Envoy crashed.",
 	Remedy: "Use Envoy 1.40.0 or newer.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -42,8 +41,7 @@ var vulnerableEnvoy = rule.Rule{
 }
 
 var openAdmin = rule.Rule{
-	ID: "TK181", Severity: rule.Warning, Since: since,
-	Title:  "Envoy's admin port can be reached from outside.",
+	ID: "TK181", Severity: rule.Warning, Since: since, Title: "Envoy's admin port can be reached from outside.",
 	Why:    "It shows the configuration and can stop Envoy.",
 	Remedy: "Bind it to 127.0.0.1 or a socket, or set allow_paths to those that read counters.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

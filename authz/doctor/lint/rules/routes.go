@@ -14,8 +14,7 @@ import (
 // The rules of this file look at routes that are not checked, and at routes that are checked unexpectedly.
 
 var unprotectedRoutes = rule.Rule{
-	ID: "TK120", Severity: rule.Error, Since: since,
-	Title:  "Routes to an upstream are not checked.",
+	ID: "TK120", Severity: rule.Error, Since: since, Title: "Routes to an upstream are not checked.",
 	Why:    "Requests reach your service for free.",
 	Remedy: "Remove the exemption, or name it with --unchecked if it is meant.",
 	Checks: []rule.Check{gapsInEnvoy, leftOut, openedByEnvoyFilter, openedByJSONPatch},
@@ -156,22 +155,19 @@ func admits(re *syntax.Regexp, char rune) bool {
 }
 
 var checkedAnswers = rule.Rule{
-	ID: "TK124", Severity: rule.Info, Since: since,
-	Title:  "Envoy's own answers are checked.",
+	ID: "TK124", Severity: rule.Info, Since: since, Title: "Envoy's own answers are checked.",
 	Why:    "Health checks and redirects to HTTPS get 401 or 403.",
 	Remedy: "Exempt the route with an ExtAuthzPerRoute of disabled: true, if callers without a credential need the answer.",
-	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		for _, m := range in.Protected() {
-			for _, r := range m.Routes {
-				if r.ToUpstream() || !in.IsProtected(m, &r) {
-					continue
-				}
-				what, at := "redirect", r.At("redirect")
-				if r.Msg.GetDirectResponse() != nil {
-					what, at = "direct response", r.At("direct_response")
-				}
-				report(rule.At(at, "%s is a %s of Envoy, and still needs a credential", r.Matches(), what))
+	Checks: each((*model.Model).Protected, func(in *model.Model, m *model.Manager, report rule.Report) {
+		for _, r := range m.Routes {
+			if r.ToUpstream() || !in.IsProtected(m, &r) {
+				continue
 			}
+			what, at := "redirect", r.At("redirect")
+			if r.Msg.GetDirectResponse() != nil {
+				what, at = "direct response", r.At("direct_response")
+			}
+			report(rule.At(at, "%s is a %s of Envoy, and still needs a credential", r.Matches(), what))
 		}
-	}},
+	}),
 }

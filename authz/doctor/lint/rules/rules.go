@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/model"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
@@ -35,6 +36,20 @@ const (
 
 	inTheClear = "checks cross the network in the clear with their credentials, and any server that answers is believed"
 )
+
+// each is a check of every thing of a kind.
+func each[T any](all func(*model.Model) []T, check func(*model.Model, T, rule.Report)) []rule.Check {
+	return []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, x := range all(in) {
+			check(in, x, report)
+		}
+	}}
+}
+
+// by are the checks that are configured in any of these ways.
+func by(ways ...model.Way) func(*model.Model) []*model.ExtAuthz {
+	return func(in *model.Model) []*model.ExtAuthz { return in.ChecksBy(ways...) }
+}
 
 // some lists a few of many names.
 func some(names []string) string {

@@ -11,9 +11,8 @@ import (
 // The rule of this file looks for listeners at which Tollkeeper is not asked.
 
 var unasked = rule.Rule{
-	ID: "TK002", Severity: rule.Error, Since: since,
-	Title: "Tollkeeper is not asked: a listener has no ext_authz filter, the filter stands behind the router, or two have the same name.",
-	Why:   "Requests reach the upstream unchecked.",
+	ID: "TK002", Severity: rule.Error, Since: since, Title: "Tollkeeper is not asked: a listener has no ext_authz filter, the filter stands behind the router, or two have the same name.",
+	Why: "Requests reach the upstream unchecked.",
 	Remedy: "Put one envoy.filters.http.ext_authz filter before the router into http_filters of every listener that takes requests, and into the filters of every upgrade. " +
 		"Name routes or a listener that are meant to be open with --unchecked.",
 	Checks: []rule.Check{unaskedByEnvoys, removedByEnvoyFilter, removedByJSONPatch},
