@@ -25,7 +25,8 @@ var FieldsOf = map[Way]Fields{
 	ByPatch:  envoyFields,
 	ByProvider: {
 		Timeout: "timeout", FailOpen: "failOpen", StatusOnError: "statusOnError", Body: "includeRequestBodyInCheck",
-		Connect: "trafficPolicy.connectionPool.tcp.connectTimeout", Breaker: "trafficPolicy.connectionPool.http.http2MaxRequests",
+		ClearRoute: "clearRouteCache",
+		Connect:    "trafficPolicy.connectionPool.tcp.connectTimeout", Breaker: "trafficPolicy.connectionPool.http.http2MaxRequests",
 	},
 	ByPolicy: {
 		HTTP: "http", Timeout: "timeout", FailOpen: "failOpen", StatusOnError: "statusOnError", Body: "bodyToExtAuth",
