@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// FuzzParse: no file, however it is meant, makes doctor panic or run away, and every report can be written.
+// No file makes doctor panic or run without end, whatever it is said to be, and every report can be written.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/base/*.yaml", "../../../envoy/*.yaml"} {
 		names, _ := filepath.Glob(pattern)
@@ -53,8 +53,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestBoundedWork: a small file that stands for a large one is refused and not unfolded.
-func TestBoundedWork(t *testing.T) {
+// A small file that expands to a large one is refused before it is expanded.
+func TestParse_BoundsItsWork(t *testing.T) {
 	bomb := []byte("a: &a [x,x,x,x,x,x,x,x,x,x]\n")
 	for c := 'b'; c < 'k'; c++ {
 		prev := string(c - 1)
@@ -66,12 +66,12 @@ func TestBoundedWork(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 	if f := lint.Parse("large.yaml", make([]byte, lint.MaxBytes+1), lint.AnySubject); !f.Known() {
-		t.Error("a file that is too large is passed over in silence")
+		t.Error("a file that is too large is silently ignored")
 	}
 }
 
-// TestBoundedReport: many faults of one kind do not make a report that nobody can read, and do not hide what is worse.
-func TestBoundedReport(t *testing.T) {
+// Many faults of one kind neither make the report endless nor hide worse ones.
+func TestReport_IsBounded(t *testing.T) {
 	var text strings.Builder
 	for i := range 50 { // 1225 pairs
 		fmt.Fprintf(&text, "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p%d, namespace: app}\n"+

@@ -19,7 +19,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// stateSample is a sample of a rule that looks at the machine: a configuration with what was seen there.
+// stateSample is a sample of a rule that looks at the machine: a configuration, and what was seen on the machine.
 type stateSample struct {
 	id, kind string
 	change   func(*config.Config, *lint.State)
@@ -114,8 +114,8 @@ func stateSamples(t *testing.T) []stateSample {
 	}
 }
 
-// TestOwnFaultIsPlaced: a configuration that was refused is said where, and nothing else is said of it.
-func TestOwnFaultIsPlaced(t *testing.T) {
+// A refused configuration has one finding, with the line of the fault.
+func TestOwnFile_FaultHasItsLine(t *testing.T) {
 	raw := []byte("# a comment\nrequest:\n  timeout: never\n")
 	err := errors.New(`tollkeeper.yaml:3:12: request.timeout: "never": want a duration`)
 	f := lint.OwnFile("tollkeeper.yaml", raw, config.Config{}, err, nil)
@@ -125,8 +125,8 @@ func TestOwnFaultIsPlaced(t *testing.T) {
 	}
 }
 
-// TestTLSOfTheFile: without word from the machine's configuration the files are those that the document names.
-func TestTLSOfTheFile(t *testing.T) {
+// The TLS files are those that the document names, unless the loaded configuration has others.
+func TestOwnFile_NamesTLSFiles(t *testing.T) {
 	raw := []byte("tls:\n  cert_file: /does/not/exist\n  key_file: /does/not/exist\n")
 	cfg := config.Default()
 	r, err := lint.Run([]*lint.File{lint.OwnFile("x.yaml", raw, cfg, nil, &lint.State{VerdictCache: "on"})}, lint.Options{Ignore: []string{"TK240"}})
@@ -135,8 +135,8 @@ func TestTLSOfTheFile(t *testing.T) {
 	}
 }
 
-// TestNameThatEnvoyWants: where both ends are there, the names are compared.
-func TestNameThatEnvoyWants(t *testing.T) {
+// With the configurations of both ends, the names are compared.
+func TestCertificate_HasTheNameThatEnvoyVerifies(t *testing.T) {
 	envoy := read(t, "testdata/base/envoy.yaml")
 	for dns, good := range map[string]bool{"tollkeeper.tollkeeper.svc": true, "*.tollkeeper.svc": true, "tollkeeper": false} {
 		cfg := config.Default()
@@ -152,7 +152,7 @@ func TestNameThatEnvoyWants(t *testing.T) {
 	}
 }
 
-// certOptions is a certificate to be made.
+// certOptions describe a certificate to make.
 type certOptions struct {
 	dns             string
 	left, begins    time.Duration
@@ -200,7 +200,7 @@ func (o certOptions) write(t *testing.T) lint.TLSFiles {
 		files.ClientCA = files.Cert
 	}
 	if o.badCA {
-		files.ClientCA = files.Key // a file that holds no certificate
+		files.ClientCA = files.Key // a file without a certificate
 	}
 	return files
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// A sample is a section of testdata/rules/ID.txtar: "bad" or "good", the files of testdata/base that it is an edit of,
-// joined by +, and options as name=value. The edit is pairs of lines to take out (-) and to put in (+): the lines that
-// go out have to stand together in one of the files.
+// A sample is a section of testdata/rules/ID.txtar. Its title is "bad" or "good", the files of testdata/base that it edits,
+// joined by +, and options as name=value. Its text is lines to remove (-) and to insert in their place (+). The lines to
+// remove have to stand together in exactly one of the files.
 type sample struct {
 	id, kind string
 	files    map[string]string
 	opt      lint.Options
 	line     string        // file:line where a finding has to be; "" for anywhere
 	severity lint.Severity // of the findings of a bad sample, "" for any
-	also     string        // another rule that a bad sample breaks, where one cannot be broken alone
+	also     string        // another rule that a bad sample cannot help breaking
 }
 
-func TestRules(t *testing.T) {
+func TestRules_HaveSamples(t *testing.T) {
 	kinds := make(map[string][]string)
 	for _, s := range samples(t) {
 		kinds[s.id] = append(kinds[s.id], s.kind)
@@ -44,24 +44,34 @@ func TestRules(t *testing.T) {
 		delete(kinds, r.ID)
 	}
 	for id := range kinds {
-		t.Errorf("there are samples of %s, which is no rule", id)
+		t.Errorf("there are samples of %s, but no such rule", id)
 	}
 }
 
-// TestBasesAreClean: what the samples are edits of is good, so that a finding is the sample's own.
-func TestBasesAreClean(t *testing.T) {
+func TestRules_RowsAreSortedAndComplete(t *testing.T) {
+	last := ""
+	for _, r := range lint.Rules() {
+		if r.ID <= last || r.Severity.Rank() < 0 || r.Since == "" || r.Title == "" || r.Why == "" || r.Remedy == "" || len(r.Checks) == 0 {
+			t.Errorf("after %s: %+v", last, r)
+		}
+		last = r.ID
+	}
+}
+
+// The files that samples edit have no findings, so that a finding comes from the edit.
+func TestSamples_EditCleanFiles(t *testing.T) {
 	names, _ := filepath.Glob("testdata/base/*.yaml")
 	for _, name := range names {
 		base := filepath.Base(name)
 		s := sample{kind: "good", files: map[string]string{base: read(t, name)}, opt: meant()}
-		if base == "upstream.yaml" { // which is good only behind another
+		if base == "upstream.yaml" { // it is clean only behind another Envoy
 			s.files["envoy.yaml"] = read(t, "testdata/base/envoy.yaml")
 		}
 		t.Run(base, func(t *testing.T) { s.check(t) })
 	}
 }
 
-// meant is what is open on purpose in the files of testdata/base.
+// meant names the routes that are open on purpose in the files of testdata/base.
 func meant() lint.Options { return lint.Options{Unchecked: []string{"/healthz"}} }
 
 func (s *sample) check(t *testing.T) {
@@ -73,7 +83,7 @@ func (s *sample) check(t *testing.T) {
 	verify(t, s, files)
 }
 
-// verify wants a bad sample to break its rule and no other, and a good one to break none.
+// verify checks that a bad sample breaks its rule and no other, and a good one none.
 func verify(t *testing.T, s *sample, files []*lint.File) {
 	t.Helper()
 	r, err := lint.Run(files, s.opt)
@@ -94,7 +104,7 @@ func verify(t *testing.T, s *sample, files []*lint.File) {
 	placed := s.line == ""
 	for _, f := range r.Findings {
 		if f.Rule != s.id && f.Rule != s.also || f.Wrong == "" || f.Remedy == "" || f.File == "" {
-			t.Errorf("want %s only, with what is wrong and how to mend it:\n%s", s.id, text.String())
+			t.Errorf("want %s only, with a fault and a remedy:\n%s", s.id, text.String())
 			break
 		}
 		if s.severity != "" && f.Severity != s.severity {
@@ -155,6 +165,13 @@ func readSample(t *testing.T, id, title, edits string) sample {
 			t.Fatalf("%s: %q: there is no option %q", id, title, name)
 		}
 	}
+	s.applyEdits(t, edits)
+	return s
+}
+
+// applyEdits applies pairs of lines to remove and to insert, one after the other.
+func (s *sample) applyEdits(t *testing.T, edits string) {
+	t.Helper()
 	var out, in []string
 	flush := func() {
 		if len(out)+len(in) > 0 {
@@ -175,18 +192,17 @@ func readSample(t *testing.T, id, title, edits string) sample {
 		case strings.TrimSpace(line) == "":
 			flush()
 		default:
-			t.Fatalf("%s: %q: want - or + at the beginning of %q", id, title, line)
+			t.Fatalf("%s: want - or + at the beginning of %q", s.id, line)
 		}
 	}
 	flush()
-	return s
 }
 
-// edit replaces lines in the one file that has them.
+// edit replaces lines in the only file that has them.
 func (s *sample) edit(t *testing.T, out, in []string) {
 	t.Helper()
 	if len(out) == 0 {
-		t.Fatalf("%s: say with - behind which line %q goes", s.id, in)
+		t.Fatalf("%s: name with - the line before %q", s.id, in)
 	}
 	old := strings.Join(out, "\n") + "\n"
 	done := 0
@@ -197,7 +213,7 @@ func (s *sample) edit(t *testing.T, out, in []string) {
 		}
 	}
 	if done != 1 {
-		t.Fatalf("%s: %q stands %d times in %v, want once", s.id, old, done, s.files)
+		t.Fatalf("%s: %q occurs %d times in %v, want once", s.id, old, done, s.files)
 	}
 }
 

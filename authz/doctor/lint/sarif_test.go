@@ -8,8 +8,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// TestSARIF: what readers of SARIF rely on. The schema of SARIF 2.1.0 was met when this was written.
-func TestSARIF(t *testing.T) {
+// This is what readers of SARIF rely on. The report was valid against the schema of SARIF 2.1.0 when this was written.
+func TestReport_SARIF(t *testing.T) {
 	bad := strings.NewReplacer("failure_mode_allow: false", "failure_mode_allow: true", "encode_raw_headers: true", "encode_raw_headers: false")
 	raw := []byte(bad.Replace(read(t, "testdata/base/envoy.yaml")))
 	files := []*lint.File{

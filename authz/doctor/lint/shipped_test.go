@@ -9,8 +9,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// TestShippedEnvoyConfigurations: what is shipped is as the rules want it.
-func TestShippedEnvoyConfigurations(t *testing.T) {
+// The Envoy configurations that we ship break no rule.
+func TestShipped_EnvoyConfigurationsAreClean(t *testing.T) {
 	names, err := filepath.Glob("../../../envoy/*.yaml")
 	if err != nil || len(names) == 0 {
 		t.Fatalf("no configurations found: %v", err)
@@ -24,7 +24,7 @@ func TestShippedEnvoyConfigurations(t *testing.T) {
 			}
 			f := lint.Parse(filepath.Base(name), raw, lint.AnySubject)
 			if !f.Known() {
-				t.Fatal("doctor does not know what it is")
+				t.Fatal("doctor does not know this file")
 			}
 			r, err := lint.Run([]*lint.File{f}, lint.Options{EnvoyVersion: "1.40.0"})
 			if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // The rules of this file ask how a check is configured, whichever way that is done.
 
-// whole are the ways that configure a check as a whole: what is missing there is missing.
+// whole are the ways that configure a whole check. A patch leaves all other fields to the filter that it is merged into.
 var whole = []model.Way{model.ByFilter, model.ByProvider, model.ByPolicy}
 
 // writtenBy are the checks for rules that ask only about what is written. A filter that asks over HTTP has a worse fault.

@@ -247,8 +247,8 @@ func (h hole) without(meant func(string) bool) hole {
 	return out
 }
 
-// known reports whether other rules are about a hole: that of preflights, of any request with the method OPTIONS, and of
-// tokens that are not verified yet.
+// known reports whether other rules look at a hole: at preflights, at any request with the method OPTIONS, and at tokens
+// that are not verified yet.
 func (h hole) known() bool {
 	var options, preflight, token bool
 	for _, c := range h {

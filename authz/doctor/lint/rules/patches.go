@@ -51,7 +51,7 @@ func removes(j *model.JSONPatch) string {
 	named := j.NamesExtAuthz()
 	switch {
 	case j.Sets() && j.EndsWith("disabled", 0) && j.Value().True() && !slices.Contains(j.Path, perFilter) && (named || j.EndsWith("http_filters", 2)):
-		return "it disables a filter, which is the one that asks or may become it"
+		return "it disables a filter, which may be the one that asks"
 	case j.Op != "remove" && j.Op != "move" && (j.Op != "replace" || len(model.ExtAuthzIn(j.Value())) > 0):
 		return ""
 	case j.EndsWith(perFilter, 0), j.EndsWith(perFilter, 1) && named:
@@ -60,7 +60,7 @@ func removes(j *model.JSONPatch) string {
 		}
 		return "it removes what turns the check on for a route"
 	case j.EndsWith("http_filters", 0), j.EndsWith("http_filters", 1), j.EndsWith("http_filters", 2) && j.EndsWith("typed_config", 0):
-		return "it removes a filter by its index, which is that of the filter that asks or may become it"
+		return "it removes a filter by its index, which may be the one that asks"
 	case named && (len(j.Path) == 0 || len(j.Path) == 1 && j.Path[0] == "typed_config"):
 		return "it removes the filter that asks"
 	}

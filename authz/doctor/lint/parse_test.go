@@ -8,8 +8,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// TestForms: what a file is is found out from what stands in it.
-func TestForms(t *testing.T) {
+// A file need not say what it is: its content shows that.
+func TestParse_FindsOutWhatAFileIs(t *testing.T) {
 	const mesh = "extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a.b.svc, port: 1}}]"
 	const policy = "apiVersion: gateway.envoyproxy.io/v1alpha1, kind: SecurityPolicy, metadata: {name: p, namespace: n}"
 	for name, c := range map[string]struct {
@@ -50,8 +50,8 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// TestStaticDump: what a running Envoy was given in its bootstrap is judged as well, and once.
-func TestStaticDump(t *testing.T) {
+// The bootstrap of a running Envoy is judged as well, but each part of it only once.
+func TestParse_StaticPartsOfADump(t *testing.T) {
 	envoy := strings.ReplaceAll(read(t, "testdata/base/envoy.yaml"), "failure_mode_allow: false", "failure_mode_allow: true")
 	bootstrap := "configs:\n- \"@type\": type.googleapis.com/envoy.admin.v3.BootstrapConfigDump\n  bootstrap:\n" + indent(envoy, "    ")
 	sections := "- \"@type\": type.googleapis.com/envoy.admin.v3.ListenersConfigDump\n" +
@@ -66,7 +66,7 @@ func TestStaticDump(t *testing.T) {
 	}
 }
 
-// listed is an item of a list in a text as an item of a section of a dump.
+// listed turns an item of a list into an item of a section of a dump.
 func listed(text, from, to, key string) string {
 	_, text, _ = strings.Cut(text, from)
 	text, _, _ = strings.Cut(text, to)
@@ -82,8 +82,8 @@ func indent(text, by string) string {
 	return out.String()
 }
 
-// TestText: what comes out of a file cannot steer the terminal, and findings that differ by line only are said once.
-func TestText(t *testing.T) {
+// Text from a file cannot steer the terminal, and findings that differ only by line are written once.
+func TestReport_TextIsCleanAndShort(t *testing.T) {
 	text := strings.ReplaceAll(read(t, "testdata/base/envoy.yaml"), "- name: edge", `- name: "ed\u001bge"`)
 	text = strings.Replace(text, "    filter_chains:\n    - filters:\n", "    filter_chains:\n    - filters: &chain\n", 1)
 	text = strings.Replace(text, "  clusters:\n", "    - filters: *chain\n  clusters:\n", 1)
@@ -101,17 +101,17 @@ func TestText(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
+func TestRun_Options(t *testing.T) {
 	f := lint.Parse("x", []byte(read(t, "testdata/base/envoy.yaml")), "")
 	for _, o := range []lint.Options{{Ignore: []string{"TK999"}}, {EnvoyVersion: "latest"}, {EnvoyVersion: "1"}} {
 		if _, err := lint.Run([]*lint.File{f}, o); err == nil {
-			t.Errorf("%+v is taken", o)
+			t.Errorf("%+v is accepted", o)
 		}
 	}
 	if r, err := lint.Run([]*lint.File{f}, lint.Options{EnvoyVersion: "1.39", Ignore: []string{"TK101"}}); err != nil || r.Worst() != lint.Warning {
 		t.Errorf("%v, %+v", err, r.Findings)
 	}
 	if (&lint.Report{}).Worst() != "" {
-		t.Error("an empty report is bad")
+		t.Error("an empty report has a severity")
 	}
 }
