@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestAllowIsTheOnlyWay(t *testing.T) {
+func TestDecision_OnlyAllowAllows(t *testing.T) {
 	var zero Decision
 	if zero.Allowed() {
 		t.Error("the zero decision allows")
@@ -24,7 +24,7 @@ func TestAllowIsTheOnlyWay(t *testing.T) {
 	}
 }
 
-func TestKindOf(t *testing.T) {
+func TestKindOf_OutermostOrUnavailable(t *testing.T) {
 	if got := KindOf(Errorf(KindNotFound, "no key %q: %w", "k", fs.ErrNotExist)); got != KindNotFound {
 		t.Errorf("kind %q", got)
 	}
@@ -32,11 +32,11 @@ func TestKindOf(t *testing.T) {
 		t.Error("the cause is lost")
 	}
 	if got := KindOf(errors.New("x")); got != KindUnavailable {
-		t.Errorf("an unclassified error is %q", got)
+		t.Errorf("an error without a kind is %q", got)
 	}
 }
 
-func TestValidReason(t *testing.T) {
+func TestValidReason_Codes(t *testing.T) {
 	for s, want := range map[string]bool{"key_expired": true, "a1_": true, "": false, "ab": false, "Key": false, "1ab": false, "a b": false, "a\nb": false, "a-b-c": false} {
 		if ValidReason(s) != want {
 			t.Errorf("ValidReason(%q) = %v", s, !want)
@@ -44,15 +44,15 @@ func TestValidReason(t *testing.T) {
 	}
 }
 
-// jar counts what comes back.
+// jar counts the units that are put back.
 type jar map[string]int64
 
 func (j jar) PutBack(id string, units int64) { j[id] += units }
 
-func TestReservation(t *testing.T) {
+func TestReservation_CancelGivesBackOnce(t *testing.T) {
 	var r Reservation
 	if r.Holds() || r.ID() != "" {
-		t.Errorf("the zero reservation holds something, or has the name %q", r.ID())
+		t.Errorf("the zero reservation holds something, or has the id %q", r.ID())
 	}
 	r.Cancel()
 	for parts := range 6 {
@@ -70,7 +70,7 @@ func TestReservation(t *testing.T) {
 		moved.Cancel()
 		moved.Cancel()
 		if !maps.Equal(j, want) || moved.Holds() {
-			t.Errorf("%d parts: %v came back, want %v", parts, j, want)
+			t.Errorf("%d parts: %v were put back, want %v", parts, j, want)
 		}
 	}
 }

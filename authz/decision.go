@@ -1,7 +1,6 @@
 package authz
 
-// Decision is the answer to one request. The zero value denies with ReasonPolicyError, and Allow is the only way to
-// one that does not.
+// Decision is the answer to one request. The zero value denies with ReasonPolicyError. Only Allow makes one that allows.
 type Decision struct {
 	allowed bool
 	Answer
@@ -9,7 +8,7 @@ type Decision struct {
 
 // Answer is what goes back with a decision.
 type Answer struct {
-	// ID identifies the decision in logs, in metadata and in the body of a denial. It is random and means nothing.
+	// ID names the decision in logs, in metadata and in the body of a denial. It is random.
 	ID string
 	// Status is the HTTP status of a denial.
 	Status int
@@ -22,8 +21,8 @@ type Answer struct {
 	RemoveRequestHeaders  []string
 	SetQueryParameters    []Header
 	RemoveQueryParameters []string
-	// Metadata is the policy's own for the proxy's access logs: JSON values, which must not be changed. Notes are what is
-	// known of the caller and the outcome, and go there under "tollkeeper", with ID beside them as "decision_id".
+	// Metadata is the policy's, for the proxy's access logs: JSON values, which must not be changed. Notes describe the caller
+	// and the outcome. They go there too, under "tollkeeper", and ID as "decision_id".
 	Metadata map[string]any
 	Notes    Headers
 }
@@ -34,8 +33,8 @@ func Allow(a Answer) Decision {
 	return Decision{allowed: true, Answer: a}
 }
 
-// Deny is the decision to refuse a request. A status that is not an HTTP status, or would not end the request,
-// becomes 403, and a missing reason ReasonPolicyError.
+// Deny is the decision to refuse a request. A status that is not an HTTP status, or that would not end the request, becomes
+// 403. A missing reason becomes ReasonPolicyError.
 func Deny(a Answer) Decision {
 	if a.Status < 200 || a.Status > 599 {
 		a.Status = 403

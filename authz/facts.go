@@ -2,8 +2,8 @@ package authz
 
 import "time"
 
-// Facts are what is known about the caller when the policy is asked. They never say what to do: a key that expired is
-// a fact, to refuse it is the policy's business. The zero value knows nothing and every shipped policy denies on it.
+// Facts are what is known about the caller when the policy is asked. They never say what to do: that a key has expired is a
+// fact, and the policy decides whether to refuse it. In the zero value nothing is known, and every shipped policy denies on it.
 type Facts struct {
 	Key        KeyFact
 	Account    AccountFact
@@ -12,22 +12,22 @@ type Facts struct {
 	Revocation RevocationFact
 }
 
-// KeyStatus is what became of the API key that the request carries.
+// KeyStatus is the state of the API key in the request.
 type KeyStatus string
 
 // The states of a key. Only KeyActive is good.
 const (
 	KeyMissing     KeyStatus = "missing"   // no key was sent
-	KeyAmbiguous   KeyStatus = "ambiguous" // two credentials that differ, or one source that was sent twice
-	KeyMalformed   KeyStatus = "malformed" // cannot be a key: decided without looking it up
-	KeyUnknown     KeyStatus = "unknown"   // well formed, but nobody's
+	KeyAmbiguous   KeyStatus = "ambiguous" // two keys that differ, or one source that was sent twice
+	KeyMalformed   KeyStatus = "malformed" // it cannot be a key, so it was not looked up
+	KeyUnknown     KeyStatus = "unknown"   // it has the form of a key, but there is no such key
 	KeyNotYetValid KeyStatus = "not_yet_valid"
 	KeyExpired     KeyStatus = "expired"
-	KeyDisabled    KeyStatus = "disabled" // switched off, can be switched on again
+	KeyDisabled    KeyStatus = "disabled" // switched off; it can be switched on again
 	KeyRevoked     KeyStatus = "revoked"  // switched off for good
 	KeyRotated     KeyStatus = "rotated"  // replaced by a successor, and the overlap is over
 	KeyActive      KeyStatus = "active"
-	KeyUnavailable KeyStatus = "unavailable" // the key store could not say
+	KeyUnavailable KeyStatus = "unavailable" // the key store gave no answer
 )
 
 // KeyFact is what is known about the API key. The fields after Status are empty unless the key was found.
@@ -39,17 +39,16 @@ type KeyFact struct {
 	Environment string
 	Plan        string
 	Scopes      []string
-	NotBefore   time.Time // zero: valid since ever
+	NotBefore   time.Time // zero: no earliest time
 	ExpiresAt   time.Time // zero: never expires
 	Meta        map[string]any
 
-	// CreatedAt and Lineage are not shown to policies. Lineage names the chain of rotations that the key belongs to,
-	// which shares one balance.
+	// CreatedAt and Lineage are not shown to policies. Lineage names the key's chain of rotations, which shares one balance.
 	CreatedAt time.Time
 	Lineage   string
 }
 
-// Found reports whether the key belongs to somebody, whatever its state.
+// Found reports whether there is such a key, whatever its state.
 func (k *KeyFact) Found() bool { return k.ID != "" }
 
 // AccountStatus is the state of the account that pays for the request.
@@ -57,12 +56,11 @@ type AccountStatus string
 
 // The states of an account.
 const (
-	AccountActive    AccountStatus = "active"
-	AccountSuspended AccountStatus = "suspended" // cut off by the operator
-	AccountOverdue   AccountStatus = "overdue"   // has not paid
-	AccountUnknown   AccountStatus = "unknown"   // there is no such account, or no credential that leads to one
-	// AccountUnavailable is one of which the store could not say.
-	AccountUnavailable AccountStatus = "unavailable"
+	AccountActive      AccountStatus = "active"
+	AccountSuspended   AccountStatus = "suspended"   // cut off by the operator
+	AccountOverdue     AccountStatus = "overdue"     // it has not paid
+	AccountUnknown     AccountStatus = "unknown"     // there is no such account, or no credential that leads to one
+	AccountUnavailable AccountStatus = "unavailable" // the key store gave no answer
 )
 
 // AccountFact is what is known about the account.
@@ -73,7 +71,7 @@ type AccountFact struct {
 	Meta   map[string]any
 }
 
-// TokenStatus is what became of the bearer token that the request carries.
+// TokenStatus is the state of the bearer token in the request.
 type TokenStatus string
 
 // The states of a token. Only TokenValid is good.
@@ -86,54 +84,53 @@ const (
 	TokenExpired         TokenStatus = "expired"
 	TokenNotYetValid     TokenStatus = "not_yet_valid"
 	TokenRevoked         TokenStatus = "revoked"
-	// TokenInactive is one that its server does not know as good: it was never issued, or has expired, or was revoked there.
+	// TokenInactive: its server says that it is not active. It was never issued, or has expired, or was revoked there.
 	TokenInactive TokenStatus = "inactive"
-	// TokenUnbound is one that is bound to a key of its client, and came without a proof that the client has it.
+	// TokenUnbound: the token is bound to a key of its client, but the request does not prove that the client has it.
 	TokenUnbound     TokenStatus = "unbound"
 	TokenValid       TokenStatus = "valid"
 	TokenUnavailable TokenStatus = "unavailable"
 )
 
-// TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer is known to have
-// made it: a token that expired is described, one with a bad signature is not.
+// TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer certainly made it: a
+// token that has expired is described, one with a bad signature is not.
 type TokenFact struct {
 	Status TokenStatus
 	Issuer string
 	ID     string // its jti
-	// Account and Plan are who pays and by which plan, from the claims that the issuer's configuration names.
+	// Account and Plan are the account that pays and its plan, from the claims that the issuer's configuration names.
 	Account string
 	Plan    string
-	// Accountless says that tokens of the issuer never name an account: nothing is known of whose this one is.
+	// Accountless says that tokens of the issuer never name an account, so the account of this one is unknown.
 	Accountless bool
 	Scopes      []string
-	Claims      map[string]any // JSON values with numbers as json.Number; never written again
+	Claims      map[string]any // JSON values with numbers as json.Number; never changed
 
-	// The rest is not shown to policies. Fault says why a token is not good, for the operator, and by the others it is
-	// revoked.
+	// The rest is not shown to policies. Fault tells the operator why a token is not good. Revocations are matched by the others.
 	Fault      string
 	Digest     string // of its text: see credential.TokenDigest
-	ByClaims   string // names it by its claims: see credential.ClaimsDigest; "" where the text is always known
+	ByClaims   string // of its claims: see credential.ClaimsDigest; "" if the text is always known
 	Subject    string
 	Session    string
 	Client     string
 	SigningKey string // the kid of the key that signed it
 	IssuedAt   time.Time
-	ExpiresAt  time.Time // from when it is not accepted any more, with what clocks may differ by
+	ExpiresAt  time.Time // it is refused from then on; the allowed difference of clocks is included
 }
 
-// Bearer is a bearer token as a request brings it.
+// Known reports whether a trusted issuer made the token, whatever its state.
+func (t *TokenFact) Known() bool { return t.Issuer != "" }
+
+// Bearer is a bearer token as it came in a request.
 type Bearer struct {
 	Text string
-	// Peer is the address of who sent it, "" if that is not known.
+	// Peer is the address of the sender, "" if it is unknown.
 	Peer string
-	// Certificate is that of the client's TLS connection as Envoy sends it, in PEM and URL-encoded; "" if it sent none.
+	// Certificate is the one of the client's TLS connection as Envoy sends it: in PEM, URL-encoded. It is "" if Envoy sent none.
 	Certificate string
 }
 
-// Known reports whether the token was made by an issuer that is trusted, whatever its state.
-func (t *TokenFact) Known() bool { return t.Issuer != "" }
-
-// Statement is something that an issuer signed and that is not an access token: a logout token, or a security event.
+// Statement is something that an issuer has signed and that is not an access token: a logout token or a security event.
 type Statement struct {
 	Issuer    string
 	ID        string // its jti, "" if it has none
@@ -142,8 +139,8 @@ type Statement struct {
 	Claims    map[string]any // JSON values with numbers as json.Number
 }
 
-// TokenError says why a token or a statement is not accepted. Its text is for the operator or the issuer, not for the
-// caller who sent a token.
+// TokenError says why a token or a statement is not accepted. Its text is for the operator or the issuer, and not for the caller
+// who sent the token.
 type TokenError struct {
 	Status TokenStatus
 	Text   string
@@ -159,7 +156,7 @@ const (
 	QuotaOK           QuotaState = "ok"
 	QuotaExhausted    QuotaState = "exhausted"    // nothing is left
 	QuotaInsufficient QuotaState = "insufficient" // something is left, but less than the request costs
-	QuotaUnavailable  QuotaState = "unavailable"  // the ledger could not say, and no lease is in hand
+	QuotaUnavailable  QuotaState = "unavailable"  // the ledger gave no answer, and the node holds no lease
 )
 
 // QuotaFact is what is known about one limit of the caller's plan.
@@ -175,6 +172,6 @@ type QuotaFact struct {
 
 // RevocationFact is what is known about the revocation list itself.
 type RevocationFact struct {
-	// Stale reports that the list may lack revocations that were acknowledged elsewhere: nobody can be trusted.
+	// Stale reports that the list may lack revocations that were acknowledged elsewhere, so that no credential can be trusted.
 	Stale bool
 }

@@ -18,7 +18,7 @@ const (
 	WindowNone   Window = "none" // prepaid: credits that are used once
 )
 
-// Per says who shares one count of a limit.
+// Per says which callers share one count of a limit.
 type Per string
 
 // The scopes of a limit.
@@ -42,10 +42,10 @@ type Limit struct {
 	// Anchor is the day of the month on which a monthly period begins, 1 to 31; 0 is 1. In a month that is too
 	// short the period begins on its last day.
 	Anchor int
-	// RefundOnCrash gives back what a crashed node held of prepaid credits and had not reported as spent.
+	// RefundOnCrash gives back prepaid credits that a crashed node held and had not reported as spent.
 	RefundOnCrash bool
-	// Count is the same for limits that share a count, and no others, whatever their units. quota.ParsePlans sets it; ""
-	// has it worked out whenever it is needed.
+	// Count names the count. Limits that share one have the same name, whatever their units, and others do not. quota.ParsePlans
+	// sets it; if it is "", it is computed when it is needed.
 	Count string
 }
 
@@ -55,9 +55,9 @@ type Holder struct {
 	Account string
 }
 
-// BearerHolder names whose use of a limit per key is counted together where there is no key: that of one subject, or of one
-// client that acts for no subject, at one issuer and on one account. A token that names neither is counted with all others
-// like it. No key's lineage is called like that.
+// BearerHolder names the holder of a limit per key for callers without a key. Tokens of one account and one issuer share a holder
+// if they name the same subject, or no subject and the same client. Tokens that name neither share one too. No key's lineage
+// has such a name.
 func BearerHolder(account, issuer, subject, client string) string {
 	who := "sub:" + subject
 	if subject == "" {
@@ -67,5 +67,5 @@ func BearerHolder(account, issuer, subject, client string) string {
 }
 
 // Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts
-// requests; an empty one costs nothing.
+// requests. An empty one costs nothing.
 type Charge map[string]int64

@@ -1,6 +1,6 @@
 package authz
 
-// Reason is a machine-readable code that says why a request was denied and, by that, what the caller can do.
+// Reason is a machine-readable code that says why a request was denied, and so what the caller can do.
 // Codes match ^[a-z][a-z0-9_]{2,63}$ and never change their meaning. A policy may use codes of its own.
 type Reason string
 
@@ -51,7 +51,7 @@ const (
 	ReasonDecisionTimeout  Reason = "decision_timeout"
 )
 
-// Undecided reports whether the reason says that we could not decide, which is a fault of ours and no judgement of the caller.
+// Undecided reports whether the reason says that we could not decide. That is our fault and no judgement of the caller.
 func (r Reason) Undecided() bool {
 	switch r {
 	case ReasonPolicyError, ReasonStoreUnavailable, ReasonStateStale, ReasonDecisionTimeout, ReasonTokenStatusUnknown:
@@ -60,7 +60,7 @@ func (r Reason) Undecided() bool {
 	return false
 }
 
-// ValidReason reports whether s can stand in a header and in a metric label: ^[a-z][a-z0-9_]{2,63}$.
+// ValidReason reports whether s is a reason's code, fit for a header and a metric label: ^[a-z][a-z0-9_]{2,63}$.
 func ValidReason(s string) bool {
 	if len(s) < 3 || len(s) > 64 || s[0] < 'a' || s[0] > 'z' {
 		return false
@@ -79,14 +79,14 @@ type Retry string
 
 // The kinds of waiting.
 const (
-	RetryNever Retry = "never" // somebody has to act
+	RetryNever Retry = "never" // the caller or the operator has to act
 	RetryReset Retry = "reset" // when the quota's period ends, or when the key becomes valid
 	RetrySoon  Retry = "soon"  // in a moment: we could not decide
 )
 
-// ReasonInfo is what callers are told about a reason besides its code.
+// ReasonInfo is what callers are told about a reason beside its code.
 type ReasonInfo struct {
-	Status int // the HTTP status in the profile that is in force
+	Status int // the HTTP status in the current profile
 	Title  string
 	Remedy string
 	Retry  Retry

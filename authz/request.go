@@ -1,8 +1,3 @@
-// Package authz is Tollkeeper's vocabulary: the question that a proxy asks (Request), what is known about the
-// caller (Facts), what the policy says (Verdict) and what goes back (Decision).
-//
-// It imports only the standard library, so that every other package can speak it without learning anything else.
-// Values of these types are not synchronised: a value is owned by one goroutine, or is never written again.
 package authz
 
 import (
@@ -10,19 +5,19 @@ import (
 	"time"
 )
 
-// Request is one check request: what a proxy knows about a request that it holds back until we answer.
-//
-// Its texts may be parts of one, the whole message: who keeps one of them for long clones it.
+// Request is one check request: what a proxy knows about a request that it holds back until it gets an answer.
 //
 // Its fields mirror Envoy's AttributeContext (envoy.service.auth.v3). A nil pointer or an empty string means that the
 // proxy did not send the field, which a policy sees as undefined.
+//
+// Its texts may share the memory of the whole message. A text that is kept for long must be cloned.
 type Request struct {
 	Source      *Peer
 	Destination *Peer
 	// Time is when the proxy saw the first byte of the request, by the proxy's clock. Zero if it was not sent.
 	// It identifies a retried check and is never used to decide whether something has expired.
 	Time time.Time
-	// Described reports that the proxy sent something about the request, even if neither Time nor HTTP.
+	// Described reports that the proxy described the request at all, even without Time and HTTP.
 	Described         bool
 	HTTP              *HTTP
 	ContextExtensions map[string]string
@@ -32,14 +27,14 @@ type Request struct {
 
 	Body Body
 
-	// Fault says why the request cannot be understood, in words for the log. A request with a fault is denied as
-	// ReasonRequestMalformed before any policy sees it.
+	// Fault says why the request cannot be understood, for the log. A request with a fault is denied with
+	// ReasonRequestMalformed before a policy sees it.
 	Fault string
 }
 
 // HTTP is the HTTP part of a request.
 type HTTP struct {
-	// ID is the proxy's number for the stream. It is the proxy's own, never a header's.
+	// ID is the proxy's own number for the stream. It never comes from a header.
 	ID       string
 	Method   string
 	Scheme   string
@@ -50,21 +45,21 @@ type HTTP struct {
 	Protocol string
 	Size     int64
 	Headers  Headers
-	// RawHeaders reports that the headers came as a list with duplicates apart (Envoy's encode_raw_headers), not as
-	// a map in which the proxy had already joined them.
+	// RawHeaders reports that the headers came as a list in which repeated headers are apart (Envoy's encode_raw_headers),
+	// and not as a map in which the proxy has joined them.
 	RawHeaders bool
 	Body       string
 	RawBody    []byte
 
-	// Segments is the decoded path cut at its slashes, without the leading ones: "/" has one empty segment.
+	// Segments is the decoded path cut at its slashes, without the leading slashes: "/" has one empty segment.
 	Segments []string
-	// Params are the decoded query parameters, in the order in which they came for each name.
+	// Params are the decoded query parameters. The values of each name are in the order in which they came.
 	Params map[string][]string
 }
 
-// Body is the request's body as far as the proxy sent it and we could read it.
+// Body is the request's body, as far as the proxy sent it and it could be read.
 type Body struct {
-	// Skipped reports that bodies are not looked at by configuration: a policy then sees no body fields at all.
+	// Skipped reports that the configuration leaves bodies alone. A policy then sees no body fields at all.
 	Skipped bool
 	// Truncated reports that the proxy sent only the beginning.
 	Truncated bool
@@ -113,7 +108,7 @@ type InternalAddress struct {
 	EndpointID         string
 }
 
-// Metadata is what other filters or the route left for us: by filter name, then JSON values
+// Metadata is what other filters or the route have set: by the name of the filter, JSON values
 // (nil, bool, json.Number or float64, string, []any, map[string]any).
 type Metadata struct {
 	Filter map[string]any
@@ -170,7 +165,7 @@ func (h Headers) Has(name string) bool {
 	return false
 }
 
-// IsGRPC reports whether the caller speaks gRPC, whose errors travel in grpc-status and not in the HTTP status.
+// IsGRPC reports whether the caller speaks gRPC, which sends errors in grpc-status and not in the HTTP status.
 func (r *Request) IsGRPC() bool {
 	if r.HTTP == nil {
 		return false

@@ -1,7 +1,7 @@
 package authz
 
-// Verdict is what a policy says about a request. The zero value denies. Its lists and maps must not be changed: the policy
-// may hand out the same ones again.
+// Verdict is what a policy says about a request. The zero value denies. Its lists and maps must not be changed, because the
+// policy may hand out the same ones again.
 //
 // The fields other than Reason and Charge are those of the decision object of OPA's Envoy plugin.
 type Verdict struct {
@@ -9,7 +9,7 @@ type Verdict struct {
 	// Status is the HTTP status of a denial, 0 if the policy gave none.
 	Status int
 	Reason Reason
-	// Detail is one sentence for the caller about this very request, such as the scope that is missing.
+	// Detail is one sentence for the caller about this request, such as which scope is missing.
 	Detail string
 	// Headers go to the upstream on allow and to the client on deny. One name may come several times.
 	Headers Headers
@@ -23,7 +23,7 @@ type Verdict struct {
 	// Metadata holds JSON values (nil, bool, json.Number, string, []any, map[string]any).
 	Metadata map[string]any
 	Charge   Charge
-	// Errors tell which functions of the policy failed on the way, which only left their expressions undefined: for the
-	// operator, as file:line: text.
+	// Errors tell the operator which functions of the policy failed, as file:line: text. Their expressions were undefined, and
+	// the verdict stands.
 	Errors []string
 }

@@ -14,7 +14,7 @@ const (
 	headerLimit  = "ratelimit"
 )
 
-// nearestLimit is the limit of an allowed request of which the smallest part is left. It is nil if the request charges none.
+// nearestLimit is the charged limit of an allowed request with the smallest part left, nil if the request charges none.
 // Limits and facts are in the same order.
 func nearestLimit(limits []authz.Limit, quota []authz.QuotaFact, charge authz.Charge) (nearest *authz.QuotaFact) {
 	for i := range quota {

@@ -87,7 +87,7 @@ func (d *lazyDeadline) endLocked() time.Time {
 	return d.at
 }
 
-// stop ends the context, and with it those of which it is the parent.
+// stop ends the context and its children.
 func (d *lazyDeadline) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -24,8 +24,7 @@ import (
 )
 
 // readBody decodes a body by its content type, as OPA's Envoy plugin does: JSON, forms, multipart forms, and gRPC if there are
-// descriptors. It does not decode a body of another type, nor one of which only the beginning was sent. A body that is not
-// what its type says is a fault.
+// descriptors. It does not decode bodies of other types, or truncated ones. A body that is not what its type says is a fault.
 func readBody(r *authz.Request, opt Options) (body authz.Body, fault string) {
 	if opt.SkipBody {
 		return authz.Body{Skipped: true}, ""
