@@ -21,7 +21,7 @@ func newText(tb testing.TB, environment string) string {
 	return text
 }
 
-func TestNewText(t *testing.T) {
+func TestText_New(t *testing.T) {
 	seen := make(map[string]bool)
 	chars := make(map[rune]int)
 	for range 2000 {
@@ -50,15 +50,15 @@ func TestNewText(t *testing.T) {
 	}
 }
 
-// TestChecksumVector holds a vector that npm published for its tokens, whose checksum is computed likewise.
-func TestChecksumVector(t *testing.T) {
+// TestText_ChecksumOfNPM holds a vector that npm published for its tokens, whose checksum is computed likewise.
+func TestText_ChecksumOfNPM(t *testing.T) {
 	if got := checksum("qkJaB6MffYVzZXWqmcoF49yrUxP3wf"); got != "0LsakP" {
 		t.Errorf("checksum %q", got)
 	}
 }
 
-// TestTyposAreRefused changes each character of a key.
-func TestTyposAreRefused(t *testing.T) {
+// TestText_TyposAreRefused changes each character of a key.
+func TestText_TyposAreRefused(t *testing.T) {
 	text := newText(t, "live")
 	for i := len(prefix); i < len(text); i++ {
 		for _, c := range []byte("0aZ_-x") {
@@ -80,7 +80,7 @@ func TestTyposAreRefused(t *testing.T) {
 	}
 }
 
-func TestWellFormedForeign(t *testing.T) {
+func TestText_ForeignKeys(t *testing.T) {
 	for text, want := range map[string]bool{
 		"sk-123": true, "x": true, "TK_live_1": true, "tk-live": true, "a\"b\\c;d=e": true, strings.Repeat("x", MaxTextLen): true,
 		"": false, " ": false, "a b": false, "a,b": false, "a\tb": false, "a\x00": false, "a\x7f": false, "é": false,
@@ -92,8 +92,8 @@ func TestWellFormedForeign(t *testing.T) {
 	}
 }
 
-// FuzzWellFormed compares with the form as it is documented, put down in other words.
-func FuzzWellFormed(f *testing.F) {
+// FuzzText_WellFormed compares with the form as it is documented, put down in other words.
+func FuzzText_WellFormed(f *testing.F) {
 	own := regexp.MustCompile(`\Atk_[a-z0-9]{1,16}_[0-9A-Za-z]{36}\z`)
 	foreign := regexp.MustCompile(`\A[!-+\--~]{1,512}\z`)
 	f.Add("tk_live_qkJaB6MffYVzZXWqmcoF49yrUxP3wf0LsakP")
@@ -137,7 +137,7 @@ func value(t *testing.T, s string) uint64 {
 	return n
 }
 
-func TestNewID(t *testing.T) {
+func TestID_New(t *testing.T) {
 	seen := make(map[string]bool)
 	for range 1000 {
 		id := NewID("key")
@@ -148,7 +148,7 @@ func TestNewID(t *testing.T) {
 	}
 }
 
-func TestDigestText(t *testing.T) {
+func TestDigest_AsText(t *testing.T) {
 	d := Hasher{}.Text("a key")
 	out, err := json.Marshal(d)
 	if err != nil || len(out) != 66 {
@@ -165,7 +165,7 @@ func TestDigestText(t *testing.T) {
 	}
 }
 
-func TestHasher(t *testing.T) {
+func TestHasher_PepperChangesDigests(t *testing.T) {
 	const text = "a key"
 	sum := sha256.Sum256([]byte(text))
 	if got := (Hasher{}).Text(text); got != Digest(sum) || NewHasher(nil).Text(text) != got || (Hasher{}).Sum(sum) != got {

@@ -27,7 +27,7 @@ func (silent) Account(context.Context, string) (*apikey.Account, error) {
 	return nil, authz.Errorf(authz.KindUnavailable, "no")
 }
 
-func TestIdentify(t *testing.T) {
+func TestIdentifier_Statuses(t *testing.T) {
 	store, hasher := memory.NewKeys(), apikey.NewHasher([]byte("pepper"))
 	text, err := apikey.NewText("live")
 	if err != nil {

@@ -22,7 +22,7 @@ func fullKey() apikey.Key {
 	}
 }
 
-func TestStatusAt(t *testing.T) {
+func TestKey_StatusAt(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*apikey.Key)
 		at     time.Duration
@@ -52,7 +52,7 @@ func TestStatusAt(t *testing.T) {
 	}
 }
 
-func TestSuccessorNeverMayMore(t *testing.T) {
+func TestKey_SuccessorMayNoMore(t *testing.T) {
 	k := fullKey()
 	k.Disabled, k.Successor, k.OverlapEnds = true, "key_9", noon()
 	next := apikey.SuccessorOf(&k, "key_2", apikey.Hasher{}.Text("2"), noon())
@@ -64,8 +64,8 @@ func TestSuccessorNeverMayMore(t *testing.T) {
 	}
 }
 
-// TestApply changes each field and checks that nothing else changes, and that the key in hand does not.
-func TestApply(t *testing.T) {
+// TestKey_Apply changes each field and checks that nothing else changes, and that the key in hand does not.
+func TestKey_Apply(t *testing.T) {
 	for name, c := range map[string]struct {
 		change apikey.KeyChange
 		want   func(*apikey.Key)
@@ -97,7 +97,7 @@ func TestApply(t *testing.T) {
 	}
 }
 
-func TestApplyToAccount(t *testing.T) {
+func TestAccount_Apply(t *testing.T) {
 	a := apikey.Account{ID: "acme", Name: "Acme", Plan: "pro", Status: authz.AccountActive, Version: 1}
 	got, err := a.Apply(apikey.AccountChange{At: noon(), IfVersion: 1, Status: new(authz.AccountSuspended)})
 	want := a
@@ -110,7 +110,7 @@ func TestApplyToAccount(t *testing.T) {
 	}
 }
 
-func TestRotate(t *testing.T) {
+func TestKey_Rotate(t *testing.T) {
 	k := fullKey()
 	got, err := k.Rotate("key_2", noon(), noon().Add(time.Hour))
 	want := fullKey()
@@ -123,7 +123,7 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-func TestSameImport(t *testing.T) {
+func TestImport_SameKey(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*apikey.Key)
 		want   bool
@@ -156,7 +156,7 @@ func TestSameImport(t *testing.T) {
 	}
 }
 
-func TestKeyAsJSON(t *testing.T) {
+func TestKey_AsJSON(t *testing.T) {
 	for _, k := range []apikey.Key{fullKey(), {ID: "key_1", Account: "acme", Lineage: "key_1", Version: 1}} {
 		text, err := json.Marshal(k)
 		if err != nil {
@@ -169,7 +169,7 @@ func TestKeyAsJSON(t *testing.T) {
 	}
 }
 
-func TestCheckNames(t *testing.T) {
+func TestNames_AccountsAndScopes(t *testing.T) {
 	for id, ok := range map[string]bool{
 		"acme": true, "a/b:c@d": true, strings.Repeat("x", 128): true,
 		"": false, "a b": false, "a,b": false, `a"b`: false, `a\b`: false, "a\n": false, "é": false, "a\x7f": false, strings.Repeat("x", 129): false,
@@ -185,7 +185,7 @@ func TestCheckNames(t *testing.T) {
 	}
 }
 
-func TestImportError(t *testing.T) {
+func TestImport_ErrorNamesTheFirstFault(t *testing.T) {
 	var err error = &apikey.ImportError{Faults: []apikey.ImportFault{{Index: 3, Text: "the first"}, {Index: 5, Text: "the second"}}}
 	var refused *apikey.ImportError
 	if authz.KindOf(err) != authz.KindConflict || !errors.As(err, &refused) || !strings.Contains(err.Error(), "the first") {
@@ -193,7 +193,7 @@ func TestImportError(t *testing.T) {
 	}
 }
 
-func TestAccountFor(t *testing.T) {
+func TestImport_MakesAccounts(t *testing.T) {
 	k := fullKey()
 	want := apikey.Account{ID: "acme", Plan: "pro", Status: authz.AccountActive, CreatedAt: k.CreatedAt, UpdatedAt: k.CreatedAt, Version: 1}
 	if got := apikey.AccountFor(&k); !reflect.DeepEqual(got, want) {

@@ -27,9 +27,9 @@ func fill(t *testing.T, tk *harness.Tollkeeper) (empty func()) {
 	return func() { set(before) }
 }
 
-// TestFullDisk fills the disk under the running server, twice. While it is full everybody is denied, and nothing is
+// TestServer_FullDisk fills the disk under the running server, twice. While it is full everybody is denied, and nothing is
 // acknowledged; when it is not any more, everything works again. The log has one line when it begins and one when it ends.
-func TestFullDisk(t *testing.T) {
+func TestServer_FullDisk(t *testing.T) {
 	r := &run{t: t, tk: startServer(t), w: newWorld()}
 	r.connect()
 	defer r.c.close()

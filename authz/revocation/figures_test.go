@@ -61,13 +61,13 @@ func fullToken() authz.TokenFact {
 	}
 }
 
-func TestSetIsSmall(t *testing.T) {
+func TestSet_IsSmall(t *testing.T) {
 	if _, size := fill(t, 200_000); size > 150 {
 		t.Errorf("a record takes %.0f bytes", size)
 	}
 }
 
-func TestLookupsDoNotAllocate(t *testing.T) {
+func TestSet_LookupsDoNotAllocate(t *testing.T) {
 	s, _ := fill(t, 1000)
 	token := fullToken()
 	revoked := token

@@ -20,8 +20,8 @@ func expiring(id string, at time.Time) revocation.Record {
 	return r
 }
 
-// TestPrune lets time pass on two nodes that share a store, of which one has the store forget.
-func TestPrune(t *testing.T) {
+// TestSet_PruneOnTwoNodes lets time pass on two nodes that share a store, of which one has the store forget.
+func TestSet_PruneOnTwoNodes(t *testing.T) {
 	c, store := &clock{noon()}, &faulty{Store: memory.NewRevocations()}
 	here, there := revocation.NewSet(store, time.Minute, c.now), revocation.NewSet(store, time.Minute, c.now)
 	const n = 2500 // more than a page
@@ -83,8 +83,8 @@ func TestPrune(t *testing.T) {
 	lens(1)
 }
 
-// TestPruneLetsGoOfMemory checks that what has expired does not stay in memory as room for more.
-func TestPruneLetsGoOfMemory(t *testing.T) {
+// TestSet_PruneFreesMemory checks that what has expired does not stay in memory as room for more.
+func TestSet_PruneFreesMemory(t *testing.T) {
 	c := &clock{noon()}
 	before := heap()
 	s := revocation.NewSet(feed{size: 100_000, Store: memory.NewRevocations()}, time.Minute, c.now)
@@ -102,9 +102,9 @@ func TestPruneLetsGoOfMemory(t *testing.T) {
 	runtime.KeepAlive(s)
 }
 
-// TestPruneSparesWhatIsExtended extends expired records while others prune and sync: once a record is extended, every
+// TestSet_PruneSparesExtendedRecords extends expired records while others prune and sync: once a record is extended, every
 // check honours it.
-func TestPruneSparesWhatIsExtended(t *testing.T) {
+func TestSet_PruneSparesExtendedRecords(t *testing.T) {
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
 	done := make(chan struct{})
 	var sweepers, workers sync.WaitGroup
@@ -163,9 +163,9 @@ func (s *slow) Add(ctx context.Context, r revocation.Record) (revocation.Record,
 	return stored, err
 }
 
-// TestPruneWaitsForRecordsInHand checks that a record that is stored and not yet applied does not outlive, in memory, the
+// TestSet_PruneWaitsForRevoke checks that a record that is stored and not yet applied does not outlive, in memory, the
 // later one that replaced it and has expired.
-func TestPruneWaitsForRecordsInHand(t *testing.T) {
+func TestSet_PruneWaitsForRevoke(t *testing.T) {
 	store := &slow{Store: memory.NewRevocations(), added: make(chan struct{}), answer: make(chan struct{})}
 	s := revocation.NewSet(store, time.Minute, noon)
 	token := fullToken()

@@ -157,8 +157,8 @@ func TestPruner_OlderStore(t *testing.T) {
 	h.want(0, false)
 }
 
-// TestSet_AccountOfTokensOfAClockAhead cuts off an account by our clock. Keys are made by it, and tokens are not.
-func TestSet_AccountOfTokensOfAClockAhead(t *testing.T) {
+// TestSet_TokenOfAClockAhead cuts off an account by our clock. Keys are made by it, and tokens are not.
+func TestSet_TokenOfAClockAhead(t *testing.T) {
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
 	s.AllowSkew(30 * time.Second)
 	revoke(t, s, accountRecord("acme", noon()))

@@ -33,7 +33,7 @@ func valid(kind revocation.Kind) revocation.Record {
 	return r
 }
 
-func TestCheckRecord(t *testing.T) {
+func TestRecord_Check(t *testing.T) {
 	for _, kind := range kinds {
 		if err := revocation.CheckRecord(valid(kind)); err != nil {
 			t.Errorf("%s: %v", kind, err)
@@ -98,8 +98,8 @@ var instants = rapid.Custom(func(t *rapid.T) time.Time {
 
 func reaches(bound, t time.Time) bool { return bound.IsZero() || !t.After(bound) }
 
-// TestMergeNeverWeakens merges random records and checks that the result cuts off all that either did.
-func TestMergeNeverWeakens(t *testing.T) {
+// TestRecord_MergeNeverWeakens merges random records and checks that the result cuts off all that either did.
+func TestRecord_MergeNeverWeakens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kind := rapid.SampledFrom(kinds[:len(kinds)-1]).Draw(t, "kind")
 		record := func(name string) revocation.Record {
@@ -131,9 +131,9 @@ func TestMergeNeverWeakens(t *testing.T) {
 	})
 }
 
-// TestMergeKeepsTheLatestSuspension merges random suspensions in two orders and checks that both leave what happened last,
+// TestRecord_MergeKeepsTheLatestSuspension merges random suspensions in two orders and checks that both leave what happened last,
 // whole.
-func TestMergeKeepsTheLatestSuspension(t *testing.T) {
+func TestRecord_MergeKeepsTheLatestSuspension(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		records := make([]revocation.Record, rapid.IntRange(2, 6).Draw(t, "records"))
 		var last time.Time

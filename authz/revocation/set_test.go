@@ -55,7 +55,7 @@ func (f *faulty) Prune(ctx context.Context, now time.Time, limit int) (int, erro
 	return f.Store.Prune(ctx, now, limit)
 }
 
-func TestSetIsStaleUntilItIsRead(t *testing.T) {
+func TestSet_StaleUntilSynced(t *testing.T) {
 	c, store := &clock{noon()}, &faulty{Store: memory.NewRevocations()}
 	s := revocation.NewSet(store, time.Minute, c.now)
 	if !s.Stale() {
@@ -86,7 +86,7 @@ func TestSetIsStaleUntilItIsRead(t *testing.T) {
 	}
 }
 
-func TestRevokeTakesEffectAtOnce(t *testing.T) {
+func TestSet_RevokeTakesEffectAtOnce(t *testing.T) {
 	store := &faulty{Store: memory.NewRevocations()}
 	s := revocation.NewSet(store, time.Minute, noon)
 	if s.Key("key_1") || s.Account("acme", noon()) || s.Len() != 0 {
@@ -123,7 +123,7 @@ func TestRevokeTakesEffectAtOnce(t *testing.T) {
 	}
 }
 
-func TestSyncReadsAllPages(t *testing.T) {
+func TestSet_SyncReadsAllPages(t *testing.T) {
 	store := memory.NewRevocations()
 	const n = 25_000
 	for i := range n {
@@ -146,8 +146,8 @@ func TestSyncReadsAllPages(t *testing.T) {
 	}
 }
 
-// TestReadersNeverMissAnAcknowledgedRecord revokes, syncs and reads at once.
-func TestReadersNeverMissAnAcknowledgedRecord(t *testing.T) {
+// TestSet_ReadersSeeAcknowledgedRecords revokes, syncs and reads at once.
+func TestSet_ReadersSeeAcknowledgedRecords(t *testing.T) {
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
 	var wg sync.WaitGroup
 	for worker := range 8 {

@@ -10,9 +10,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// TestReadsGoOnWhileRecordsMove reads what stays while so much comes and goes that every part of the set grows and shrinks
+// TestSet_ReadersWhileItGrowsAndShrinks reads what stays while so much comes and goes that every part of the set grows and shrinks
 // under the readers.
-func TestReadsGoOnWhileRecordsMove(t *testing.T) {
+func TestSet_ReadersWhileItGrowsAndShrinks(t *testing.T) {
 	c := &clock{noon()}
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, c.now)
 	const stay = 300

@@ -22,9 +22,9 @@ func revoke(tb testing.TB, s *revocation.Set, r revocation.Record) revocation.Re
 	return stored
 }
 
-// TestTokenIsCutOffByEachKind revokes one thing at a time and checks that it cuts off the token that has it, and none that
+// TestSet_EachKindCutsOffItsTokens revokes one thing at a time and checks that it cuts off the token that has it, and none that
 // has not.
-func TestTokenIsCutOffByEachKind(t *testing.T) {
+func TestSet_EachKindCutsOffItsTokens(t *testing.T) {
 	token := fullToken()
 	for kind, c := range map[revocation.Kind]struct {
 		value  string
@@ -67,7 +67,7 @@ func TestTokenIsCutOffByEachKind(t *testing.T) {
 	}
 }
 
-func TestSuspensionIsLifted(t *testing.T) {
+func TestSet_SuspensionIsLifted(t *testing.T) {
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
 	token := fullToken()
 	at := func(d time.Duration, lifted bool) revocation.Record {
@@ -99,8 +99,8 @@ func TestSuspensionIsLifted(t *testing.T) {
 	}
 }
 
-// TestInstantsFarAway checks what is too early or too late to be counted in nanoseconds.
-func TestInstantsFarAway(t *testing.T) {
+// TestSet_InstantsFarAway checks what is too early or too late to be counted in nanoseconds.
+func TestSet_InstantsFarAway(t *testing.T) {
 	year := func(y int) time.Time { return time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for _, c := range []struct {
 		before, issued time.Time
@@ -174,8 +174,8 @@ func cutOff(records []revocation.Record, t authz.TokenFact) bool {
 	return !suspended.At.IsZero() && !suspended.Lifted
 }
 
-// TestTokenMeansWhatTheRecordsSay compares the set, and one that follows it, with a reading of all records one by one.
-func TestTokenMeansWhatTheRecordsSay(t *testing.T) {
+// TestSet_MatchesAsTheRecordsSay compares the set, and one that follows it, with a reading of all records one by one.
+func TestSet_MatchesAsTheRecordsSay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store := memory.NewRevocations()
 		here, there := revocation.NewSet(store, time.Minute, noon), revocation.NewSet(store, time.Minute, noon)

@@ -68,9 +68,9 @@ func putMeta(key string, and func() error) func(*write) error {
 	}
 }
 
-// TestGroup sends writes of which some fail half way and checks that each is answered for itself and leaves all or
+// TestCommitter_AnswersEachWriteOfAGroup sends writes of which some fail half way and checks that each is answered for itself and leaves all or
 // nothing.
-func TestGroup(t *testing.T) {
+func TestCommitter_AnswersEachWriteOfAGroup(t *testing.T) {
 	db := openFresh(t, Options{})
 	release := hold(t, db)
 	refusal := authz.Errorf(authz.KindConflict, "no")
@@ -105,8 +105,8 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// TestGroupSeesEarlierWrites checks that of two writes in one group the second knows the first.
-func TestGroupSeesEarlierWrites(t *testing.T) {
+// TestCommitter_SeesEarlierWritesOfItsGroup checks that of two writes in one group the second knows the first.
+func TestCommitter_SeesEarlierWritesOfItsGroup(t *testing.T) {
 	db := openFresh(t, Options{})
 	release := hold(t, db)
 	var wg sync.WaitGroup
@@ -129,7 +129,7 @@ func TestGroupSeesEarlierWrites(t *testing.T) {
 	}
 }
 
-func TestContextEndsWhileQueued(t *testing.T) {
+func TestCommitter_ContextEndsWhileQueued(t *testing.T) {
 	db := openFresh(t, Options{})
 	release := hold(t, db)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -152,8 +152,8 @@ func TestContextEndsWhileQueued(t *testing.T) {
 	}
 }
 
-// TestContextEndsWhileRunning checks that a caller does not wait for a write that hangs.
-func TestContextEndsWhileRunning(t *testing.T) {
+// TestCommitter_ContextEndsWhileRunning checks that a caller does not wait for a write that hangs.
+func TestCommitter_ContextEndsWhileRunning(t *testing.T) {
 	db := openFresh(t, Options{})
 	free, ctx := make(chan struct{}), context.Background()
 	ctx, cancel := context.WithCancel(ctx)
@@ -168,7 +168,7 @@ func TestContextEndsWhileRunning(t *testing.T) {
 	}
 }
 
-func TestCloseFinishesWhatIsQueued(t *testing.T) {
+func TestClose_FinishesQueuedWrites(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	db, err := Open(path, Options{})
 	if err != nil {
@@ -216,8 +216,8 @@ func TestCloseFinishesWhatIsQueued(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestDoubtsAreSettled checks that what turns out to be on disk after a failed write is found in memory as well.
-func TestDoubtsAreSettled(t *testing.T) {
+// TestCommitter_ResyncsAfterAFailedCommit checks that what turns out to be on disk after a failed write is found in memory as well.
+func TestCommitter_ResyncsAfterAFailedCommit(t *testing.T) {
 	db := openFresh(t, Options{})
 	if _, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"}); err != nil {
 		t.Fatal(err)
@@ -246,9 +246,9 @@ func TestDoubtsAreSettled(t *testing.T) {
 	}
 }
 
-// TestReadsKeepUpWithWrites amends a key again and again while it is read from the file: who reads after a change was
+// TestKeyCache_ReadsKeepUpWithWrites amends a key again and again while it is read from the file: who reads after a change was
 // acknowledged never gets what was before.
-func TestReadsKeepUpWithWrites(t *testing.T) {
+func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
 	db := openFresh(t, Options{})
 	keys, ctx := db.Keys(), t.Context()
 	if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
@@ -291,8 +291,8 @@ func TestReadsKeepUpWithWrites(t *testing.T) {
 	wg.Wait()
 }
 
-// TestTooLarge checks that what bbolt cannot store is the caller's fault and nobody else's.
-func TestTooLarge(t *testing.T) {
+// TestWrites_TooLarge checks that what bbolt cannot store is the caller's fault and nobody else's.
+func TestWrites_TooLarge(t *testing.T) {
 	db := openFresh(t, Options{})
 	huge := strings.Repeat("x", 40_000)
 	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
@@ -320,8 +320,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestSettlementsAreForgotten checks that what is older than promised does not pile up.
-func TestSettlementsAreForgotten(t *testing.T) {
+// TestLedger_ForgetsSettlements checks that what is older than promised does not pile up.
+func TestLedger_ForgetsSettlements(t *testing.T) {
 	now := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC)
 	db := openFresh(t, Options{Now: func() time.Time { return now }})
 	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
@@ -351,8 +351,8 @@ func TestSettlementsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestCheckFinds breaks the file's records one by one.
-func TestCheckFinds(t *testing.T) {
+// TestCheck_FindsDamagedRecords breaks the file's records one by one.
+func TestCheck_FindsDamagedRecords(t *testing.T) {
 	key := apikey.Key{ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("1")}
 	for name, harm := range map[string]func(*write) error{
 		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
@@ -390,8 +390,8 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// TestAReadWaitsNoLongerThanItMay stands for a disk that hangs in the middle of a commit.
-func TestAReadWaitsNoLongerThanItMay(t *testing.T) {
+// TestCommitter_ReadGivesUpWhenItsContextEnds stands for a disk that hangs in the middle of a commit.
+func TestCommitter_ReadGivesUpWhenItsContextEnds(t *testing.T) {
 	db := openFresh(t, Options{})
 	a := apikey.Account{ID: "acme", Status: authz.AccountActive, Version: 1}
 	if _, err := db.Keys().CreateAccount(t.Context(), a); err != nil {

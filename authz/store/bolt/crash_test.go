@@ -98,8 +98,8 @@ func revokeAndForget(ctx context.Context, db *bolt.DB, id string) error {
 	return err
 }
 
-// TestCrash kills a process that writes, again and again, and checks that nothing it was told is lost.
-func TestCrash(t *testing.T) {
+// TestStore_SurvivesKills kills a process that writes, again and again, and checks that nothing it was told is lost.
+func TestStore_SurvivesKills(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	acks := make(map[string]bool)
 	for round := range 10 {

@@ -55,9 +55,9 @@ func (d *disk) dup(from int) {
 	}
 }
 
-// TestDiskFaults breaks the disk under an open file, and checks that writes say so, that reads go on, that nothing of
+// TestCommitter_DiskFaults breaks the disk under an open file, and checks that writes say so, that reads go on, that nothing of
 // what was refused is seen, and that everything works once the disk does. The log says when it begins and when it ends.
-func TestDiskFaults(t *testing.T) {
+func TestCommitter_DiskFaults(t *testing.T) {
 	for name, path := range map[string]string{"full": "/dev/full", "read-only": ""} {
 		t.Run(name, func(t *testing.T) {
 			d := &disk{t: t}

@@ -63,7 +63,7 @@ func TestChecks_Unreadable(t *testing.T) {
 	}
 }
 
-func TestInspect(t *testing.T) {
+func TestInspect_SharesNoFile(t *testing.T) {
 	content, path := sample(t), filepath.Join(t.TempDir(), "tollkeeper.db")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
@@ -91,8 +91,8 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// TestInspectMakesNothing looks at files that are not there, or are not files of ours.
-func TestInspectMakesNothing(t *testing.T) {
+// TestInspect_MakesNothing looks at files that are not there, or are not files of ours.
+func TestInspect_MakesNothing(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{filepath.Join(dir, "tollkeeper.db"), filepath.Join(dir, "nowhere", "tollkeeper.db")} {
 		if _, err := bolt.Inspect(path); authz.KindOf(err) != authz.KindNotFound || !strings.Contains(err.Error(), path) {

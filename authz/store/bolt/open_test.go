@@ -26,8 +26,8 @@ func prepaid() (quota.Bucket, authz.Limit) {
 	return quota.Bucket{Per: l.Per, Holder: "acme", Limit: l.Name}, l
 }
 
-// TestReopen makes every kind of write, opens the file again after each, and finds it there.
-func TestReopen(t *testing.T) {
+// TestOpen_FindsEveryWrite makes every kind of write, opens the file again after each, and finds it there.
+func TestOpen_FindsEveryWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	at := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return at }
@@ -189,7 +189,7 @@ func refuses(t *testing.T, path string, o bolt.Options, kind authz.Kind, words s
 	}
 }
 
-func TestOpenMakesDirectoryAndFile(t *testing.T) {
+func TestOpen_MakesDirectoryAndFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(dir, "tollkeeper.db")
 	db := openIn(t, path)
@@ -202,7 +202,7 @@ func TestOpenMakesDirectoryAndFile(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatIsInUse(t *testing.T) {
+func TestOpen_FileInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	db := openIn(t, path)
 	refuses(t, path, bolt.Options{Pepper: "none"}, authz.KindUnavailable, "in use by another process")
@@ -214,7 +214,7 @@ func TestOpenRefusesWhatIsInUse(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesAnotherPepper(t *testing.T) {
+func TestOpen_AnotherPepper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	if err := openIn(t, path).Close(); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestOpenRefusesAnotherPepper(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
+func TestOpen_ForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
@@ -272,8 +272,8 @@ func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
 	refuses(t, future, bolt.Options{Pepper: "none"}, authz.KindConflict, `"tollkeeper 2"`)
 }
 
-// TestOneDamagedRecord checks that a key whose record cannot be read is unavailable, not unknown, and harms no other.
-func TestOneDamagedRecord(t *testing.T) {
+// TestKeys_OneDamagedRecord checks that a key whose record cannot be read is unavailable, not unknown, and harms no other.
+func TestKeys_OneDamagedRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	keys := manyKeys(2)
 	db := openIn(t, path)
@@ -359,7 +359,7 @@ func tryDamaged(t *testing.T, path string, content []byte) (opened bool) {
 	return true
 }
 
-func TestOpenTruncated(t *testing.T) {
+func TestOpen_TruncatedFile(t *testing.T) {
 	content, path := sample(t), filepath.Join(t.TempDir(), "tollkeeper.db")
 	last := len(bytes.TrimRight(content, "\x00"))
 	for _, size := range []int{1, 15, 100, 4095, 4096, 4097, 8192, 8193, 16384, last / 2, last / 3, last - 4096} {
@@ -369,7 +369,7 @@ func TestOpenTruncated(t *testing.T) {
 	}
 }
 
-func TestOpenFlipped(t *testing.T) {
+func TestOpen_FlippedBits(t *testing.T) {
 	content, path := sample(t), filepath.Join(t.TempDir(), "tollkeeper.db")
 	last := len(bytes.TrimRight(content, "\x00"))
 	opened := 0

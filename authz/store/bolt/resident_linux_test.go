@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRestLetsGoOfPages counts the pages of the file that are in this process's memory.
-func TestRestLetsGoOfPages(t *testing.T) {
+// TestDropPages_FreesMemory counts the pages of the file that are in this process's memory.
+func TestDropPages_FreesMemory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	db := openIn(t, path)
 	addAll(t, db.Revocations(), 20_000, revokedToken)

@@ -64,9 +64,9 @@ func prunes(t *testing.T, path string, forgotten, left int) {
 	}
 }
 
-// TestOpenOlderVersion opens files as they were before there was a bucket for expiries, and as such a version leaves one
+// TestOpen_OlderVersions opens files as they were before there was a bucket for expiries, and as such a version leaves one
 // that has it already.
-func TestOpenOlderVersion(t *testing.T) {
+func TestOpen_OlderVersions(t *testing.T) {
 	older := func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("expiries")) }
 	t.Run("never had it", func(t *testing.T) {
 		path := expiring(t, 20)
@@ -137,8 +137,8 @@ func addAsBefore(tx *bbolt.Tx, i int, life time.Duration) error {
 
 func revisionKey(n uint64) []byte { return []byte{0, 0, 0, 0, 0, 0, byte(n >> 8), byte(n)} }
 
-// TestCheckExpiries damages the bucket of expiries, and checks that it is noticed and that no record is forgotten for it.
-func TestCheckExpiries(t *testing.T) {
+// TestCheck_FindsDamagedExpiries damages the bucket of expiries, and checks that it is noticed and that no record is forgotten for it.
+func TestCheck_FindsDamagedExpiries(t *testing.T) {
 	first := func(tx *bbolt.Tx) (*bbolt.Bucket, []byte) {
 		b := tx.Bucket([]byte("expiries"))
 		key, _ := b.Cursor().First()
@@ -192,8 +192,8 @@ func TestCheckExpiries(t *testing.T) {
 	}
 }
 
-// TestLongestRecord keeps a record whose names are as long as they may be.
-func TestLongestRecord(t *testing.T) {
+// TestRevocations_LongestRecord keeps a record whose names are as long as they may be.
+func TestRevocations_LongestRecord(t *testing.T) {
 	db := open(t, time.Now)
 	r := revocation.Record{
 		Kind: revocation.KindSigningKey, Issuer: strings.Repeat("i", 1024), Value: strings.Repeat("v", 1024),
@@ -212,8 +212,8 @@ func TestLongestRecord(t *testing.T) {
 	}
 }
 
-// TestMark_SurvivesARestart holds that a server finds where the clock stood when the one before it looked last.
-func TestMark_SurvivesARestart(t *testing.T) {
+// TestRevocations_MarkSurvivesARestart holds that a server finds where the clock stood when the one before it looked last.
+func TestRevocations_MarkSurvivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	db := openIn(t, path)
 	if m, err := db.Revocations().Mark(t.Context()); err != nil || m != (revocation.Mark{}) {

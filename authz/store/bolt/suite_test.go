@@ -36,14 +36,14 @@ func checkAndClose(t *testing.T, db *bolt.DB) {
 	}
 }
 
-func TestKeys(t *testing.T) {
+func TestKeys_Contract(t *testing.T) {
 	apikeytest.Run(t, func(t *testing.T, now func() time.Time) apikey.Store { return open(t, now).Keys() })
 }
 
-func TestRevocations(t *testing.T) {
+func TestRevocations_Contract(t *testing.T) {
 	revocationtest.Run(t, func(t *testing.T, now func() time.Time) revocation.Store { return open(t, now).Revocations() })
 }
 
-func TestLedger(t *testing.T) {
+func TestLedger_Contract(t *testing.T) {
 	quotatest.Run(t, func(t *testing.T, now func() time.Time) quota.Ledger { return open(t, now).Ledger() })
 }

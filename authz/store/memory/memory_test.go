@@ -14,15 +14,15 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-func TestKeys(t *testing.T) {
+func TestKeys_Contract(t *testing.T) {
 	apikeytest.Run(t, func(*testing.T, func() time.Time) apikey.Store { return memory.NewKeys() })
 }
 
-func TestRevocations(t *testing.T) {
+func TestRevocations_Contract(t *testing.T) {
 	revocationtest.Run(t, func(*testing.T, func() time.Time) revocation.Store { return memory.NewRevocations() })
 }
 
-func TestLedger(t *testing.T) {
+func TestLedger_Contract(t *testing.T) {
 	quotatest.Run(t, func(t *testing.T, now func() time.Time) quota.Ledger {
 		l := memory.NewLedger(now)
 		t.Cleanup(func() {
