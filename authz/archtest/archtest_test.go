@@ -36,12 +36,13 @@ var law = map[string]struct {
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
 	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
-	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory"}, "a suite knows its contract, and the memory store as the oracle"},
+	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory", "authz/store/storetest"}, "a suite knows its contract, and the memory store as the oracle"},
 	"authz/revocation/digesttable":    {nil, "a map, which knows nothing of what is in it"},
-	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory"}, "as apikeytest"},
-	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory"}, "as apikeytest"},
+	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory", "authz/store/storetest"}, "as apikeytest"},
+	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory", "authz/store/storetest"}, "as apikeytest"},
 
-	"authz/store/memory": {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and knows no other store"},
+	"authz/store/storetest": {[]string{"authz"}, "a fixture, which knows no contract"},
+	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and knows no other store"},
 	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/digestset", "authz/store/bolt/pagefile"},
 		"as memory; and it says itself how its file is checked"},
 	"authz/store/bolt/digestset": {nil, "a set of bytes"},

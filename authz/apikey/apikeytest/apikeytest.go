@@ -2,15 +2,14 @@
 package apikeytest
 
 import (
-	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
@@ -54,7 +53,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) apikey.Stor
 		{"readers see what was acknowledged", readAfterWrite},
 		{"random verbs answer as the oracle does", random},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(&fixture{T: t, store: open(t, Now)}) })
+		t.Run(test.name, func(t *testing.T) { test.run(&fixture{Fixture: storetest.Fixture{T: t}, store: open(t, Now)}) })
 	}
 }
 
@@ -63,11 +62,9 @@ func Now() time.Time { return time.Date(2024, 5, 15, 12, 15, 0, 0, time.UTC) }
 
 // fixture is one store under test.
 type fixture struct {
-	*testing.T
+	storetest.Fixture
 	store apikey.Store
 }
-
-func (f *fixture) ctx() context.Context { return f.Context() }
 
 // digest is that of the n-th text.
 func digest(n int) apikey.Digest { return apikey.Hasher{}.Text(fmt.Sprint("text ", n)) }
@@ -91,7 +88,7 @@ func key(id, account string, n int) apikey.Key {
 
 func (f *fixture) createAccount(id string) *apikey.Account {
 	f.Helper()
-	a, err := f.store.CreateAccount(f.ctx(), account(id))
+	a, err := f.store.CreateAccount(f.Ctx(), account(id))
 	if err != nil {
 		f.Fatalf("create account %q: %v", id, err)
 	}
@@ -100,7 +97,7 @@ func (f *fixture) createAccount(id string) *apikey.Account {
 
 func (f *fixture) createKey(k apikey.Key) *apikey.Key {
 	f.Helper()
-	made, err := f.store.CreateKey(f.ctx(), k)
+	made, err := f.store.CreateKey(f.Ctx(), k)
 	if err != nil {
 		f.Fatalf("create key %q: %v", k.ID, err)
 	}
@@ -111,20 +108,20 @@ func (f *fixture) createKey(k apikey.Key) *apikey.Key {
 // hasKey checks that every way of reading finds exactly that key.
 func (f *fixture) hasKey(want *apikey.Key) {
 	f.Helper()
-	got, err := f.store.Key(f.ctx(), want.ID)
+	got, err := f.store.Key(f.Ctx(), want.ID)
 	if err != nil {
 		f.Fatalf("key %q: %v", want.ID, err)
 	}
-	f.same("the key by id", got, want)
-	if got, err = f.store.Find(f.ctx(), want.Digest); err != nil {
+	f.Same("the key by id", got, want)
+	if got, err = f.store.Find(f.Ctx(), want.Digest); err != nil {
 		f.Fatalf("key %q by digest: %v", want.ID, err)
 	}
-	f.same("the key by digest", got, want)
+	f.Same("the key by digest", got, want)
 	for _, account := range []string{"", want.Account} {
 		found := false
 		for _, k := range f.keys(apikey.Page{Account: account, Limit: 100_000}) {
 			if k.ID == want.ID {
-				f.same("the key in the listing", k, want)
+				f.Same("the key in the listing", k, want)
 				found = true
 			}
 		}
@@ -137,9 +134,9 @@ func (f *fixture) hasKey(want *apikey.Key) {
 // hasNoKey checks that no way of reading finds the key.
 func (f *fixture) hasNoKey(k apikey.Key) {
 	f.Helper()
-	_, err := f.store.Key(f.ctx(), k.ID)
-	f.refused(err, authz.KindNotFound)
-	if found, err := f.store.Find(f.ctx(), k.Digest); err == nil && found.ID == k.ID {
+	_, err := f.store.Key(f.Ctx(), k.ID)
+	f.Refused(err, authz.KindNotFound)
+	if found, err := f.store.Find(f.Ctx(), k.Digest); err == nil && found.ID == k.ID {
 		f.Fatalf("key %q is found by its digest", k.ID)
 	}
 	for _, listed := range f.keys(apikey.Page{Limit: 100_000}) {
@@ -151,16 +148,16 @@ func (f *fixture) hasNoKey(k apikey.Key) {
 
 func (f *fixture) hasAccount(want *apikey.Account) {
 	f.Helper()
-	got, err := f.store.Account(f.ctx(), want.ID)
+	got, err := f.store.Account(f.Ctx(), want.ID)
 	if err != nil {
 		f.Fatalf("account %q: %v", want.ID, err)
 	}
-	f.same("the account", got, want)
+	f.Same("the account", got, want)
 }
 
 func (f *fixture) keys(p apikey.Page) []*apikey.Key {
 	f.Helper()
-	keys, err := f.store.Keys(f.ctx(), p)
+	keys, err := f.store.Keys(f.Ctx(), p)
 	if err != nil {
 		f.Fatalf("list %+v: %v", p, err)
 	}
@@ -178,7 +175,7 @@ func (f *fixture) keyIDs(p apikey.Page) string {
 
 func (f *fixture) accountIDs(p apikey.Page) string {
 	f.Helper()
-	accounts, err := f.store.Accounts(f.ctx(), p)
+	accounts, err := f.store.Accounts(f.Ctx(), p)
 	if err != nil {
 		f.Fatalf("list %+v: %v", p, err)
 	}
@@ -189,44 +186,16 @@ func (f *fixture) accountIDs(p apikey.Page) string {
 	return fmt.Sprint(ids)
 }
 
-// same compares what two values say, whatever the location of their times.
-func (f *fixture) same(what string, got, want any) {
-	f.Helper()
-	if g, w := text(got), text(want); g != w {
-		f.Fatalf("%s is\n%s, want\n%s", what, g, w)
-	}
-}
-
-func (f *fixture) refused(err error, kind authz.Kind) {
-	f.Helper()
-	if err == nil {
-		f.Fatalf("no error, want one of kind %s", kind)
-	}
-	if authz.KindOf(err) != kind {
-		f.Fatalf("error of kind %s, want %s: %v", authz.KindOf(err), kind, err)
-	}
-}
-
-func text(v any) string {
-	out, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(out)
-}
-
 // everything is a sum of all that the store says, to see that nothing was changed.
 func (f *fixture) everything() string {
 	f.Helper()
-	accounts, err := f.store.Accounts(f.ctx(), apikey.Page{Limit: 100_000})
+	accounts, err := f.store.Accounts(f.Ctx(), apikey.Page{Limit: 100_000})
 	if err != nil {
 		f.Fatal(err)
 	}
-	all := text(f.keys(apikey.Page{Limit: 100_000})) + text(accounts)
+	all := storetest.Text(f.keys(apikey.Page{Limit: 100_000})) + storetest.Text(accounts)
 	if len(all) > 10_000 {
 		return fmt.Sprintf("%x", sha256.Sum256([]byte(all)))
 	}
 	return all
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -13,7 +13,7 @@ import (
 
 func (f *fixture) imports(keys []apikey.Key, want apikey.ImportResult) {
 	f.Helper()
-	got, err := f.store.Import(f.ctx(), keys)
+	got, err := f.store.Import(f.Ctx(), keys)
 	if err != nil {
 		f.Fatalf("import: %v", err)
 	}
@@ -38,14 +38,14 @@ func imports(f *fixture) {
 	if made.Plan != "trial" || made.Status != authz.AccountActive || made.Version != 1 {
 		f.Fatalf("an imported account: %+v", made)
 	}
-	if _, err := f.store.CreateAccount(f.ctx(), account("new")); authz.KindOf(err) != authz.KindExists {
+	if _, err := f.store.CreateAccount(f.Ctx(), account("new")); authz.KindOf(err) != authz.KindExists {
 		f.Fatalf("an imported account can be made again: %v", err)
 	}
 }
 
 func importNothing(f *fixture) {
 	f.imports(nil, apikey.ImportResult{})
-	f.same("the listing", f.keyIDs(apikey.Page{}), "[]")
+	f.Same("the listing", f.keyIDs(apikey.Page{}), "[]")
 }
 
 func importRepeated(f *fixture) {
@@ -59,7 +59,7 @@ func importRepeated(f *fixture) {
 		again[i].CreatedAt, again[i].UpdatedAt, again[i].Lineage = Now().AddDate(1, 0, 0), Now().AddDate(1, 0, 0), again[i].ID
 	}
 	f.imports(again, apikey.ImportResult{Unchanged: 2})
-	f.same("everything", f.everything(), before)
+	f.Same("everything", f.everything(), before)
 
 	third := key("key_3", "acme", 3)
 	f.imports([]apikey.Key{third, keys[0], third}, apikey.ImportResult{Created: 1, Unchanged: 2})
@@ -78,8 +78,8 @@ func importFaults(f *fixture) {
 		key("key_10", "new", 13), // 5: the id is taken in the import
 		key("key_14", "new", 14),
 	}
-	_, err := f.store.Import(f.ctx(), keys)
-	f.refused(err, authz.KindConflict)
+	_, err := f.store.Import(f.Ctx(), keys)
+	f.Refused(err, authz.KindConflict)
 	var refused *apikey.ImportError
 	if !errors.As(err, &refused) {
 		f.Fatalf("%T is not an *ImportError", err)
@@ -91,33 +91,33 @@ func importFaults(f *fixture) {
 			f.Errorf("fault %d says %q", fault.Index, fault.Text)
 		}
 	}
-	f.same("the faults", at, []int{1, 3, 4, 5})
-	f.same("everything", f.everything(), before)
+	f.Same("the faults", at, []int{1, 3, 4, 5})
+	f.Same("everything", f.everything(), before)
 	for _, i := range []int{0, 2, 6} {
 		f.hasNoKey(keys[i])
-		_, err := f.store.Find(f.ctx(), keys[i].Digest)
-		f.refused(err, authz.KindNotFound)
+		_, err := f.store.Find(f.Ctx(), keys[i].Digest)
+		f.Refused(err, authz.KindNotFound)
 	}
-	_, err = f.store.Account(f.ctx(), "new")
-	f.refused(err, authz.KindNotFound)
+	_, err = f.store.Account(f.Ctx(), "new")
+	f.Refused(err, authz.KindNotFound)
 	f.imports([]apikey.Key{keys[0], keys[2], keys[6]}, apikey.ImportResult{Created: 3, Accounts: 1})
 }
 
 func importAmended(f *fixture) {
 	keys := []apikey.Key{key("key_1", "acme", 1)}
 	f.imports(keys, apikey.ImportResult{Created: 1, Accounts: 1})
-	if _, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{At: Now(), Disabled: ptr(true)}); err != nil {
+	if _, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{At: Now(), Disabled: new(true)}); err != nil {
 		f.Fatal(err)
 	}
 	f.imports(keys, apikey.ImportResult{Unchanged: 1})
-	if got, err := f.store.Key(f.ctx(), "key_1"); err != nil || !got.Disabled || got.Version != 2 {
+	if got, err := f.store.Key(f.Ctx(), "key_1"); err != nil || !got.Disabled || got.Version != 2 {
 		f.Fatalf("the import switched a key on again: %+v, %v", got, err)
 	}
-	if _, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{At: Now(), Name: ptr("another")}); err != nil {
+	if _, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{At: Now(), Name: new("another")}); err != nil {
 		f.Fatal(err)
 	}
-	_, err := f.store.Import(f.ctx(), keys)
-	f.refused(err, authz.KindConflict)
+	_, err := f.store.Import(f.Ctx(), keys)
+	f.Refused(err, authz.KindConflict)
 }
 
 func importMany(f *fixture) {
@@ -127,7 +127,7 @@ func importMany(f *fixture) {
 	}
 	f.imports(keys, apikey.ImportResult{Created: len(keys), Accounts: 100})
 	for i := 0; i < len(keys); i += 97 {
-		if got, err := f.store.Find(f.ctx(), keys[i].Digest); err != nil || got.ID != keys[i].ID {
+		if got, err := f.store.Find(f.Ctx(), keys[i].Digest); err != nil || got.ID != keys[i].ID {
 			f.Fatalf("key %d: %+v, %v", i, got, err)
 		}
 	}
@@ -152,12 +152,12 @@ func manyAmend(f *fixture) {
 	var done atomic.Int64
 	together(16, func(i int) {
 		for range 4 {
-			old, err := f.store.Key(f.ctx(), "key_1")
+			old, err := f.store.Key(f.Ctx(), "key_1")
 			if err != nil {
 				f.Error(err)
 				return
 			}
-			_, err = f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{At: Now(), IfVersion: old.Version, Name: ptr(fmt.Sprint(i))})
+			_, err = f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{At: Now(), IfVersion: old.Version, Name: new(fmt.Sprint(i))})
 			switch {
 			case err == nil:
 				done.Add(1)
@@ -166,7 +166,7 @@ func manyAmend(f *fixture) {
 			}
 		}
 	})
-	got, err := f.store.Key(f.ctx(), "key_1")
+	got, err := f.store.Key(f.Ctx(), "key_1")
 	if err != nil || done.Load() == 0 || got.Version != uint64(done.Load())+1 {
 		f.Fatalf("after %d writes: %+v, %v", done.Load(), got, err)
 	}
@@ -181,7 +181,7 @@ func manyCreate(f *fixture) {
 		if i%2 == 1 {
 			k = key(fmt.Sprint("key_", i+1), "acme", 1000) // one digest
 		}
-		if _, err := f.store.CreateKey(f.ctx(), k); err == nil {
+		if _, err := f.store.CreateKey(f.Ctx(), k); err == nil {
 			made.Add(1)
 		} else if authz.KindOf(err) != authz.KindExists {
 			f.Error(err)
@@ -199,20 +199,20 @@ func readAfterWrite(f *fixture) {
 	f.createAccount("acme")
 	together(12, func(i int) {
 		k := key(fmt.Sprint("key_", i), "acme", i)
-		if _, err := f.store.CreateKey(f.ctx(), k); err != nil {
+		if _, err := f.store.CreateKey(f.Ctx(), k); err != nil {
 			f.Error(err)
 			return
 		}
-		if got, err := f.store.Find(f.ctx(), k.Digest); err != nil || got.Version != 1 {
+		if got, err := f.store.Find(f.Ctx(), k.Digest); err != nil || got.Version != 1 {
 			f.Errorf("key %d after it was created: %+v, %v", i, got, err)
 		}
-		if _, err := f.store.AmendKey(f.ctx(), k.ID, apikey.KeyChange{At: Now(), Disabled: ptr(true)}); err != nil {
+		if _, err := f.store.AmendKey(f.Ctx(), k.ID, apikey.KeyChange{At: Now(), Disabled: new(true)}); err != nil {
 			f.Error(err)
 		}
-		if got, err := f.store.Find(f.ctx(), k.Digest); err != nil || !got.Disabled {
+		if got, err := f.store.Find(f.Ctx(), k.Digest); err != nil || !got.Disabled {
 			f.Errorf("key %d after it was disabled: %+v, %v", i, got, err)
 		}
-		if got, err := f.store.Key(f.ctx(), k.ID); err != nil || !got.Disabled {
+		if got, err := f.store.Key(f.Ctx(), k.ID); err != nil || !got.Disabled {
 			f.Errorf("key %d by id after it was disabled: %+v, %v", i, got, err)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // random sends the same verbs to the store and to the one in memory and compares every answer.
@@ -19,7 +20,7 @@ func random(f *fixture) {
 	round := 0
 	rapid.Check(f.T, func(t *rapid.T) {
 		round++ // every round has ids of its own
-		m := &machine{ctx: f.ctx(), stores: [2]apikey.Store{f.store, oracle}, round: round}
+		m := &machine{ctx: f.Ctx(), stores: [2]apikey.Store{f.store, oracle}, round: round}
 		t.Repeat(map[string]func(*rapid.T){
 			"create account": m.createAccount, "amend account": m.amendAccount, "create key": m.createKey,
 			"amend key": m.amendKey, "rotate": m.rotate, "import": m.imports, "list": m.list, "read": m.read,
@@ -60,8 +61,8 @@ func (m *machine) both(t *rapid.T, verb func(apikey.Store) (any, error)) {
 	if at, wantAt := faultsOf(err), faultsOf(wantErr); at != wantAt {
 		t.Fatalf("faults at %s, want %s", at, wantAt)
 	}
-	if err == nil && text(got) != text(want) {
-		t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
+	if err == nil && storetest.Text(got) != storetest.Text(want) {
+		t.Fatalf("answer\n%s, want\n%s", storetest.Text(got), storetest.Text(want))
 	}
 }
 
@@ -83,7 +84,7 @@ func (m *machine) createAccount(t *rapid.T) {
 }
 
 func (m *machine) amendAccount(t *rapid.T) {
-	id, c := m.id(t, "account"), apikey.AccountChange{At: Now(), IfVersion: rapid.Uint64Range(0, 2).Draw(t, "version"), Name: ptr("x")}
+	id, c := m.id(t, "account"), apikey.AccountChange{At: Now(), IfVersion: rapid.Uint64Range(0, 2).Draw(t, "version"), Name: new("x")}
 	m.both(t, func(s apikey.Store) (any, error) { return s.AmendAccount(m.ctx, id, c) })
 }
 
@@ -95,8 +96,8 @@ func (m *machine) createKey(t *rapid.T) {
 func (m *machine) amendKey(t *rapid.T) {
 	id := m.id(t, "key")
 	c := apikey.KeyChange{
-		At: Now(), IfVersion: rapid.Uint64Range(0, 2).Draw(t, "version"), Disabled: ptr(rapid.Bool().Draw(t, "disabled")),
-		Scopes: ptr([]string{"a"}),
+		At: Now(), IfVersion: rapid.Uint64Range(0, 2).Draw(t, "version"), Disabled: new(rapid.Bool().Draw(t, "disabled")),
+		Scopes: new([]string{"a"}),
 	}
 	m.both(t, func(s apikey.Store) (any, error) { return s.AmendKey(m.ctx, id, c) })
 }

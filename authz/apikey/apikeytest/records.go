@@ -12,30 +12,30 @@ import (
 )
 
 func empty(f *fixture) {
-	_, err := f.store.Find(f.ctx(), digest(1))
-	f.refused(err, authz.KindNotFound)
-	_, err = f.store.Key(f.ctx(), "key_1")
-	f.refused(err, authz.KindNotFound)
-	_, err = f.store.Account(f.ctx(), "acme")
-	f.refused(err, authz.KindNotFound)
-	_, err = f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{})
-	f.refused(err, authz.KindNotFound)
-	_, err = f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{})
-	f.refused(err, authz.KindNotFound)
-	_, _, err = f.store.RotateKey(f.ctx(), "key_1", key("key_2", "acme", 2), Now())
-	f.refused(err, authz.KindNotFound)
-	f.same("the listing", f.keyIDs(apikey.Page{}), "[]")
-	f.same("the listing of an account", f.keyIDs(apikey.Page{Account: "acme"}), "[]")
-	f.same("the accounts", f.accountIDs(apikey.Page{}), "[]")
+	_, err := f.store.Find(f.Ctx(), digest(1))
+	f.Refused(err, authz.KindNotFound)
+	_, err = f.store.Key(f.Ctx(), "key_1")
+	f.Refused(err, authz.KindNotFound)
+	_, err = f.store.Account(f.Ctx(), "acme")
+	f.Refused(err, authz.KindNotFound)
+	_, err = f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{})
+	f.Refused(err, authz.KindNotFound)
+	_, err = f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{})
+	f.Refused(err, authz.KindNotFound)
+	_, _, err = f.store.RotateKey(f.Ctx(), "key_1", key("key_2", "acme", 2), Now())
+	f.Refused(err, authz.KindNotFound)
+	f.Same("the listing", f.keyIDs(apikey.Page{}), "[]")
+	f.Same("the listing of an account", f.keyIDs(apikey.Page{Account: "acme"}), "[]")
+	f.Same("the accounts", f.accountIDs(apikey.Page{}), "[]")
 }
 
 func createAccount(f *fixture) {
 	want := account("acme")
-	f.same("what was created", f.createAccount("acme"), &want)
+	f.Same("what was created", f.createAccount("acme"), &want)
 	f.hasAccount(&want)
 	other := account("other")
 	other.Version = 7
-	made, err := f.store.CreateAccount(f.ctx(), other)
+	made, err := f.store.CreateAccount(f.Ctx(), other)
 	if err != nil || made.Version != 1 {
 		f.Fatalf("versions count from 1: %+v, %v", made, err)
 	}
@@ -45,8 +45,8 @@ func createAccountTwice(f *fixture) {
 	first := f.createAccount("acme")
 	again := account("acme")
 	again.Name = "another"
-	_, err := f.store.CreateAccount(f.ctx(), again)
-	f.refused(err, authz.KindExists)
+	_, err := f.store.CreateAccount(f.Ctx(), again)
+	f.Refused(err, authz.KindExists)
 	f.hasAccount(first)
 }
 
@@ -55,13 +55,13 @@ func amendAccount(f *fixture) {
 	want := account("acme")
 	want.Name, want.Plan, want.Status, want.Meta = "New", "free", authz.AccountSuspended, map[string]any{"a": "b"}
 	want.UpdatedAt, want.Version = Now().Add(time.Minute), 2
-	got, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{
+	got, err := f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{
 		At: want.UpdatedAt, Name: &want.Name, Plan: &want.Plan, Status: &want.Status, Meta: map[string]any{"a": "b", "tier": nil},
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.same("what was amended", got, &want)
+	f.Same("what was amended", got, &want)
 	f.hasAccount(&want)
 }
 
@@ -70,10 +70,10 @@ func amendMeta(f *fixture) {
 	f.createAccount("acme")
 	f.createKey(key("key_1", "acme", 1))
 	for _, patch := range []map[string]any{{"a": "1", "b": "2"}, {"c": "3"}, {"a": nil, "b": "4"}} {
-		if _, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{Meta: patch}); err != nil {
+		if _, err := f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{Meta: patch}); err != nil {
 			f.Fatal(err)
 		}
-		if _, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{Meta: patch}); err != nil {
+		if _, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{Meta: patch}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -87,10 +87,10 @@ func amendMeta(f *fixture) {
 
 func amendAccountVersion(f *fixture) {
 	first := f.createAccount("acme")
-	_, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{IfVersion: 2, Name: ptr("x")})
-	f.refused(err, authz.KindConflict)
+	_, err := f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{IfVersion: 2, Name: new("x")})
+	f.Refused(err, authz.KindConflict)
 	f.hasAccount(first)
-	got, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{IfVersion: 1, Name: ptr("x")})
+	got, err := f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{IfVersion: 1, Name: new("x")})
 	if err != nil || got.Version != 2 || got.Name != "x" {
 		f.Fatalf("amended: %+v, %v", got, err)
 	}
@@ -99,7 +99,7 @@ func amendAccountVersion(f *fixture) {
 func createKey(f *fixture) {
 	f.createAccount("acme")
 	want := key("key_1", "acme", 1)
-	f.same("what was created", f.createKey(key("key_1", "acme", 1)), &want)
+	f.Same("what was created", f.createKey(key("key_1", "acme", 1)), &want)
 
 	second := key("key_2", "acme", 2)
 	second.Version = 9
@@ -122,10 +122,10 @@ func lineage(f *fixture) {
 	}
 	k = key("key_2", "acme", 2)
 	k.Lineage = ""
-	if _, err := f.store.Import(f.ctx(), []apikey.Key{k}); err != nil {
+	if _, err := f.store.Import(f.Ctx(), []apikey.Key{k}); err != nil {
 		f.Fatal(err)
 	}
-	if got, err := f.store.Key(f.ctx(), "key_2"); err != nil || got.Lineage != "key_2" {
+	if got, err := f.store.Key(f.Ctx(), "key_2"); err != nil || got.Lineage != "key_2" {
 		f.Fatalf("an imported key: %+v, %v", got, err)
 	}
 }
@@ -133,20 +133,20 @@ func lineage(f *fixture) {
 func createKeyTwice(f *fixture) {
 	f.createAccount("acme")
 	first := f.createKey(key("key_1", "acme", 1))
-	_, err := f.store.CreateKey(f.ctx(), key("key_1", "acme", 2))
-	f.refused(err, authz.KindExists)
-	_, err = f.store.CreateKey(f.ctx(), key("key_2", "acme", 1))
-	f.refused(err, authz.KindExists)
+	_, err := f.store.CreateKey(f.Ctx(), key("key_1", "acme", 2))
+	f.Refused(err, authz.KindExists)
+	_, err = f.store.CreateKey(f.Ctx(), key("key_2", "acme", 1))
+	f.Refused(err, authz.KindExists)
 	f.hasKey(first)
 	f.hasNoKey(key("key_2", "acme", 1))
-	_, err = f.store.Find(f.ctx(), digest(2))
-	f.refused(err, authz.KindNotFound)
+	_, err = f.store.Find(f.Ctx(), digest(2))
+	f.Refused(err, authz.KindNotFound)
 }
 
 func createKeyWithoutAccount(f *fixture) {
 	k := key("key_1", "nobody", 1)
-	_, err := f.store.CreateKey(f.ctx(), k)
-	f.refused(err, authz.KindNotFound)
+	_, err := f.store.CreateKey(f.Ctx(), k)
+	f.Refused(err, authz.KindNotFound)
 	f.hasNoKey(k)
 	f.createAccount("nobody")
 	f.createKey(k) // the refusal took neither the id nor the digest
@@ -159,19 +159,19 @@ func amendKey(f *fixture) {
 	want.Name, want.Plan, want.Scopes, want.Disabled = "new", "free", []string{"admin"}, true
 	want.ExpiresAt, want.Meta = Now().Add(time.Hour), map[string]any{"a": "b"}
 	want.UpdatedAt, want.Version = Now().Add(time.Minute), 2
-	got, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{
+	got, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{
 		At: want.UpdatedAt, Name: &want.Name, Plan: &want.Plan, Scopes: &want.Scopes, Disabled: &want.Disabled,
 		ExpiresAt: &want.ExpiresAt, Meta: map[string]any{"a": "b", "team": nil},
 	})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.same("what was amended", got, &want)
+	f.Same("what was amended", got, &want)
 	f.hasKey(&want)
 
 	want.ExpiresAt, want.Disabled, want.Version = time.Time{}, false, 3
-	if _, err = f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{
-		At: want.UpdatedAt, Disabled: ptr(false), ExpiresAt: &time.Time{},
+	if _, err = f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{
+		At: want.UpdatedAt, Disabled: new(false), ExpiresAt: &time.Time{},
 	}); err != nil {
 		f.Fatal(err)
 	}
@@ -181,10 +181,10 @@ func amendKey(f *fixture) {
 func amendKeyVersion(f *fixture) {
 	f.createAccount("acme")
 	first := f.createKey(key("key_1", "acme", 1))
-	_, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{IfVersion: 2, Disabled: ptr(true)})
-	f.refused(err, authz.KindConflict)
+	_, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{IfVersion: 2, Disabled: new(true)})
+	f.Refused(err, authz.KindConflict)
 	f.hasKey(first)
-	got, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{IfVersion: 1, Disabled: ptr(true)})
+	got, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{IfVersion: 1, Disabled: new(true)})
 	if err != nil || got.Version != 2 || !got.Disabled {
 		f.Fatalf("amended: %+v, %v", got, err)
 	}
@@ -194,13 +194,13 @@ func amendNothing(f *fixture) {
 	f.createAccount("acme")
 	want := *f.createKey(key("key_1", "acme", 1))
 	want.Version, want.UpdatedAt = 2, Now().Add(time.Hour)
-	if _, err := f.store.AmendKey(f.ctx(), "key_1", apikey.KeyChange{At: want.UpdatedAt}); err != nil {
+	if _, err := f.store.AmendKey(f.Ctx(), "key_1", apikey.KeyChange{At: want.UpdatedAt}); err != nil {
 		f.Fatal(err)
 	}
 	f.hasKey(&want)
 	a := account("acme")
 	a.Version, a.UpdatedAt = 2, Now().Add(time.Hour)
-	if _, err := f.store.AmendAccount(f.ctx(), "acme", apikey.AccountChange{At: a.UpdatedAt}); err != nil {
+	if _, err := f.store.AmendAccount(f.Ctx(), "acme", apikey.AccountChange{At: a.UpdatedAt}); err != nil {
 		f.Fatal(err)
 	}
 	f.hasAccount(&a)
@@ -211,14 +211,14 @@ func rotate(f *fixture) {
 	first := f.createKey(key("key_1", "acme", 1))
 	at, ends := Now().Add(time.Minute), Now().Add(time.Hour)
 	next := apikey.SuccessorOf(first, "key_2", digest(2), at)
-	old, made, err := f.store.RotateKey(f.ctx(), "key_1", next, ends)
+	old, made, err := f.store.RotateKey(f.Ctx(), "key_1", next, ends)
 	if err != nil {
 		f.Fatal(err)
 	}
 	want := *first
 	want.Successor, want.OverlapEnds, want.UpdatedAt, want.Version = "key_2", ends, at, 2
-	f.same("the old key", old, &want)
-	f.same("the new key", made, &next)
+	f.Same("the old key", old, &want)
+	f.Same("the new key", made, &next)
 	f.hasKey(&want)
 	f.hasKey(&next)
 	if old.StatusAt(ends) != authz.KeyRotated || old.StatusAt(ends.Add(-1)) != authz.KeyActive {
@@ -229,16 +229,16 @@ func rotate(f *fixture) {
 func rotateTwice(f *fixture) {
 	f.createAccount("acme")
 	first := f.createKey(key("key_1", "acme", 1))
-	_, _, err := f.store.RotateKey(f.ctx(), "key_1", apikey.SuccessorOf(first, "key_2", digest(2), Now()), Now())
+	_, _, err := f.store.RotateKey(f.Ctx(), "key_1", apikey.SuccessorOf(first, "key_2", digest(2), Now()), Now())
 	if err != nil {
 		f.Fatal(err)
 	}
 	before := f.everything()
 	third := apikey.SuccessorOf(first, "key_3", digest(3), Now())
-	_, _, err = f.store.RotateKey(f.ctx(), "key_1", third, Now())
-	f.refused(err, authz.KindConflict)
-	f.same("everything", f.everything(), before)
-	if _, _, err = f.store.RotateKey(f.ctx(), "key_2", third, Now()); err != nil {
+	_, _, err = f.store.RotateKey(f.Ctx(), "key_1", third, Now())
+	f.Refused(err, authz.KindConflict)
+	f.Same("everything", f.everything(), before)
+	if _, _, err = f.store.RotateKey(f.Ctx(), "key_2", third, Now()); err != nil {
 		f.Fatalf("the successor is rotated: %v", err)
 	}
 }
@@ -248,16 +248,16 @@ func rotateRefused(f *fixture) {
 	first := f.createKey(key("key_1", "acme", 1))
 	f.createKey(key("key_2", "acme", 2))
 	before := f.everything()
-	_, _, err := f.store.RotateKey(f.ctx(), "key_1", apikey.SuccessorOf(first, "key_2", digest(3), Now()), Now())
-	f.refused(err, authz.KindExists)
-	_, _, err = f.store.RotateKey(f.ctx(), "key_1", apikey.SuccessorOf(first, "key_3", digest(2), Now()), Now())
-	f.refused(err, authz.KindExists)
-	_, _, err = f.store.RotateKey(f.ctx(), "key_9", apikey.SuccessorOf(first, "key_3", digest(3), Now()), Now())
-	f.refused(err, authz.KindNotFound)
-	f.same("everything", f.everything(), before)
+	_, _, err := f.store.RotateKey(f.Ctx(), "key_1", apikey.SuccessorOf(first, "key_2", digest(3), Now()), Now())
+	f.Refused(err, authz.KindExists)
+	_, _, err = f.store.RotateKey(f.Ctx(), "key_1", apikey.SuccessorOf(first, "key_3", digest(2), Now()), Now())
+	f.Refused(err, authz.KindExists)
+	_, _, err = f.store.RotateKey(f.Ctx(), "key_9", apikey.SuccessorOf(first, "key_3", digest(3), Now()), Now())
+	f.Refused(err, authz.KindNotFound)
+	f.Same("everything", f.everything(), before)
 	f.hasKey(first)
-	_, err = f.store.Find(f.ctx(), digest(3))
-	f.refused(err, authz.KindNotFound)
+	_, err = f.store.Find(f.Ctx(), digest(3))
+	f.Refused(err, authz.KindNotFound)
 }
 
 func rotateLineage(f *fixture) {
@@ -268,7 +268,7 @@ func rotateLineage(f *fixture) {
 		if i == 3 {
 			next.Lineage = "" // a chain that split would get a second balance
 		}
-		_, made, err := f.store.RotateKey(f.ctx(), k.ID, next, Now())
+		_, made, err := f.store.RotateKey(f.Ctx(), k.ID, next, Now())
 		if err != nil || made.Lineage != "key_1" {
 			f.Fatalf("rotation %d: %+v, %v", i, made, err)
 		}
@@ -285,7 +285,7 @@ func listKeys(f *fixture) {
 		want = append(want, id)
 	}
 	slices.Sort(want)
-	f.same("the listing", f.keyIDs(apikey.Page{}), fmt.Sprint(want))
+	f.Same("the listing", f.keyIDs(apikey.Page{}), fmt.Sprint(want))
 	got, after := []string{}, ""
 	for pages := 0; ; pages++ {
 		page := f.keys(apikey.Page{After: after, Limit: 5})
@@ -300,9 +300,9 @@ func listKeys(f *fixture) {
 		}
 		after = got[len(got)-1]
 	}
-	f.same("the pages", fmt.Sprint(got), fmt.Sprint(want))
-	f.same("after an id that is not there", f.keyIDs(apikey.Page{After: "key_dd", Limit: 2}), "[key_e key_f]")
-	f.same("after the last", f.keyIDs(apikey.Page{After: "key_l"}), "[]")
+	f.Same("the pages", fmt.Sprint(got), fmt.Sprint(want))
+	f.Same("after an id that is not there", f.keyIDs(apikey.Page{After: "key_dd", Limit: 2}), "[key_e key_f]")
+	f.Same("after the last", f.keyIDs(apikey.Page{After: "key_l"}), "[]")
 }
 
 func listAccountKeys(f *fixture) {
@@ -315,20 +315,20 @@ func listAccountKeys(f *fixture) {
 			f.createKey(key(fmt.Sprintf("key_%d_%s", i, id), id, n))
 		}
 	}
-	f.same("the keys of ab", f.keyIDs(apikey.Page{Account: "ab"}), "[key_0_ab key_1_ab key_2_ab]")
-	f.same("the first page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2}), "[key_0_a key_1_a]")
-	f.same("the second page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2, After: "key_1_a"}), "[key_2_a]")
-	f.same("the keys of nobody", f.keyIDs(apikey.Page{Account: "bc"}), "[]")
-	f.same("all keys", fmt.Sprint(len(f.keys(apikey.Page{}))), "12")
+	f.Same("the keys of ab", f.keyIDs(apikey.Page{Account: "ab"}), "[key_0_ab key_1_ab key_2_ab]")
+	f.Same("the first page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2}), "[key_0_a key_1_a]")
+	f.Same("the second page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2, After: "key_1_a"}), "[key_2_a]")
+	f.Same("the keys of nobody", f.keyIDs(apikey.Page{Account: "bc"}), "[]")
+	f.Same("all keys", fmt.Sprint(len(f.keys(apikey.Page{}))), "12")
 }
 
 func listAccounts(f *fixture) {
 	for _, id := range []string{"c", "a", "d", "b"} {
 		f.createAccount(id)
 	}
-	f.same("the listing", f.accountIDs(apikey.Page{Account: "ignored"}), "[a b c d]")
-	f.same("the first page", f.accountIDs(apikey.Page{Limit: 3}), "[a b c]")
-	f.same("the second page", f.accountIDs(apikey.Page{Limit: 3, After: "c"}), "[d]")
+	f.Same("the listing", f.accountIDs(apikey.Page{Account: "ignored"}), "[a b c d]")
+	f.Same("the first page", f.accountIDs(apikey.Page{Limit: 3}), "[a b c]")
+	f.Same("the second page", f.accountIDs(apikey.Page{Limit: 3, After: "c"}), "[d]")
 }
 
 func listDefault(f *fixture) {
@@ -336,10 +336,10 @@ func listDefault(f *fixture) {
 	for i := range keys {
 		keys[i] = key(fmt.Sprintf("key_%03d", i), fmt.Sprintf("acme_%03d", i), i)
 	}
-	if _, err := f.store.Import(f.ctx(), keys); err != nil {
+	if _, err := f.store.Import(f.Ctx(), keys); err != nil {
 		f.Fatal(err)
 	}
-	accounts, err := f.store.Accounts(f.ctx(), apikey.Page{})
+	accounts, err := f.store.Accounts(f.Ctx(), apikey.Page{})
 	if err != nil || len(accounts) != 100 || len(f.keys(apikey.Page{})) != 100 {
 		f.Fatalf("%d accounts and %d keys, want 100: %v", len(accounts), len(f.keys(apikey.Page{})), err)
 	}
@@ -352,7 +352,7 @@ func onPlans(f *fixture) {
 	for i := range keys {
 		keys[i] = key(fmt.Sprintf("key_%05d", i), fmt.Sprintf("acme_%05d", i), i)
 	}
-	if _, err := f.store.Import(f.ctx(), keys); err != nil {
+	if _, err := f.store.Import(f.Ctx(), keys); err != nil {
 		f.Fatal(err)
 	}
 	f.createAccount("zeta")
@@ -361,7 +361,7 @@ func onPlans(f *fixture) {
 	f.createKey(plain)
 
 	count := make(map[string]int)
-	err := f.store.OnPlans(f.ctx(), func(a *apikey.Account, k *apikey.Key) error {
+	err := f.store.OnPlans(f.Ctx(), func(a *apikey.Account, k *apikey.Key) error {
 		switch {
 		case a != nil && k == nil:
 			count["account "+a.Plan]++
@@ -376,7 +376,7 @@ func onPlans(f *fixture) {
 		f.Errorf("%v, %v", count, err)
 	}
 	stop := errors.New("enough")
-	if err := f.store.OnPlans(f.ctx(), func(*apikey.Account, *apikey.Key) error { return stop }); !errors.Is(err, stop) {
+	if err := f.store.OnPlans(f.Ctx(), func(*apikey.Account, *apikey.Key) error { return stop }); !errors.Is(err, stop) {
 		f.Errorf("an error of the visitor: %v", err)
 	}
 }
@@ -385,6 +385,6 @@ func oddIDs(f *fixture) {
 	for i, id := range []string{"a/b", "a:b", "a{b}", "a*", "ä", "a\x00b", "%s", "1"} {
 		f.createAccount(id)
 		f.createKey(key("key_"+id, id, i))
-		f.same("the keys of the account", f.keyIDs(apikey.Page{Account: id}), fmt.Sprint([]string{"key_" + id}))
+		f.Same("the keys of the account", f.keyIDs(apikey.Page{Account: id}), fmt.Sprint([]string{"key_" + id}))
 	}
 }

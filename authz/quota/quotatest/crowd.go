@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // together runs n functions at once and waits for them.
@@ -25,7 +26,7 @@ func manyNodes(f *fixture) {
 	together(32, func(i int) {
 		node, mine := quota.NodeID(fmt.Sprint("node-", i)), int64(0)
 		for seq := uint64(1); seq <= 12; seq++ {
-			lease, err := f.ledger.Lease(f.ctx(), quota.LeaseRequest{
+			lease, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{
 				Node: node, Seq: 2 * seq, Bucket: bucket, Limit: l, Held: held, Spent: mine, Want: int64(i%5) + 1,
 			})
 			if err != nil {
@@ -40,7 +41,7 @@ func manyNodes(f *fixture) {
 			// Give some back, as if one unit had not been used.
 			back := min(1, mine)
 			spent.Add(-back)
-			if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{
+			if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
 				Node: node, Seq: 2*seq + 1, Bucket: bucket, Limit: l, Held: held, Spent: mine - back, Units: back,
 			}); err != nil {
 				f.Errorf("%s: %v", node, err)
@@ -48,7 +49,7 @@ func manyNodes(f *fixture) {
 			}
 			mine = 0
 		}
-		if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{Node: node, Seq: 100, Bucket: bucket, Limit: l, Held: held, Spent: mine}); err != nil {
+		if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: node, Seq: 100, Bucket: bucket, Limit: l, Held: held, Spent: mine}); err != nil {
 			f.Errorf("%s: %v", node, err)
 		}
 	})
@@ -73,16 +74,16 @@ func manyCopies(f *fixture) {
 		)
 		switch i % 3 {
 		case 0:
-			got, err = f.ledger.Lease(f.ctx(), lease)
+			got, err = f.ledger.Lease(f.Ctx(), lease)
 		case 1:
-			got, err = f.ledger.Settle(f.ctx(), settle)
+			got, err = f.ledger.Settle(f.Ctx(), settle)
 		case 2:
-			_, err = f.ledger.Credit(f.ctx(), credit)
+			_, err = f.ledger.Credit(f.Ctx(), credit)
 		}
 		if err != nil {
 			f.Error(err)
 		}
-		answers[i] = text(got)
+		answers[i] = storetest.Text(got)
 	})
 	for i := range answers {
 		if answers[i] != answers[i%3] {
@@ -100,12 +101,12 @@ func manyBuckets(f *fixture) {
 	together(24, func(i int) {
 		b := quota.Bucket{Per: l.Per, Holder: fmt.Sprint("holder-", i), Limit: l.Name}
 		for seq := uint64(1); seq <= 4; seq++ {
-			lease, err := f.ledger.Lease(f.ctx(), quota.LeaseRequest{Node: "a", Seq: seq, Bucket: b, Limit: l, Want: 2})
+			lease, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{Node: "a", Seq: seq, Bucket: b, Limit: l, Want: 2})
 			if err != nil || lease.Held != int64(seq)*2 {
 				f.Errorf("bucket %d, request %d: %+v, %v", i, seq, lease, err)
 				return
 			}
-			if got, err := f.ledger.Balance(f.ctx(), b, l); err != nil || got.Granted != int64(seq)*2 {
+			if got, err := f.ledger.Balance(f.Ctx(), b, l); err != nil || got.Granted != int64(seq)*2 {
 				f.Errorf("bucket %d: an acknowledged lease is not seen: %+v, %v", i, got, err)
 			}
 		}

@@ -10,16 +10,16 @@ import (
 func leaseGrants(f *fixture) {
 	l := tenAnHour()
 	period := quota.PeriodAt(&l, f.clock.Now())
-	f.same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
+	f.Same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
 		Period: period, Granted: 4, Held: 4, Counted: 4, Nodes: 1, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
-	f.same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
+	f.Same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
 		Period: period, Granted: 6, Held: 6, Counted: 10, Elsewhere: 4, Nodes: 2, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
-	f.same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
+	f.Same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
 		Period: period, Counted: 10, Elsewhere: 10, Nodes: 3, Now: f.clock.Now(), Until: quota.LeaseTerm,
 	})
-	f.same("the balance", f.balance(l), quota.Balance{
+	f.Same("the balance", f.balance(l), quota.Balance{
 		Bucket: bucketFor(l), Period: period, Allowance: 10, Granted: 10, Outstanding: map[quota.NodeID]int64{"a": 4, "b": 6},
 	})
 }
@@ -61,13 +61,13 @@ func leaseRepeated(f *fixture) {
 	f.lease("b", l, 0, 3)
 	f.clock.Advance(2 * time.Second)
 	before := f.balance(l)
-	f.same("the repeated answer", f.send(r), first)
-	f.same("the balance", f.balance(l), before)
+	f.Same("the repeated answer", f.send(r), first)
+	f.Same("the balance", f.balance(l), before)
 
 	r = f.request("a", l, 2, 1)
 	first = f.send(r)
 	f.clock.Advance(time.Hour) // into the next period
-	f.same("the answer of the last period", f.send(r), first)
+	f.Same("the answer of the last period", f.send(r), first)
 	if got := f.balance(l); got.Granted != 0 {
 		f.Fatalf("a repetition counted in the new period: %+v", got)
 	}
@@ -78,11 +78,11 @@ func leaseLate(f *fixture) {
 	late := f.request("a", l, 0, 4)
 	f.lease("a", l, 0, 2)
 	before := f.balance(l)
-	_, err := f.ledger.Lease(f.ctx(), late)
-	f.refused(err, authz.KindConflict)
-	err = f.ledger.Return(f.ctx(), quota.ReturnRequest{Node: "a", Seq: late.Seq, Bucket: late.Bucket, Limit: l, Held: late.Held, Units: 1})
-	f.refused(err, authz.KindConflict)
-	f.same("the balance", f.balance(l), before)
+	_, err := f.ledger.Lease(f.Ctx(), late)
+	f.Refused(err, authz.KindConflict)
+	err = f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: "a", Seq: late.Seq, Bucket: late.Bucket, Limit: l, Held: late.Held, Units: 1})
+	f.Refused(err, authz.KindConflict)
+	f.Same("the balance", f.balance(l), before)
 }
 
 func seqsApart(f *fixture) {
@@ -140,7 +140,7 @@ func returnRepeated(f *fixture) {
 	r := f.request("a", l, 0, 0)
 	back := quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: 1, Units: 2}
 	for range 3 {
-		if err := f.ledger.Return(f.ctx(), back); err != nil {
+		if err := f.ledger.Return(f.Ctx(), back); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -155,20 +155,20 @@ func invalid(f *fixture) {
 	f.credit("taken", l, 1)
 	before := f.balance(l)
 	for _, n := range []struct{ spent, want int64 }{{-1, 1}, {0, -1}, {quota.MaxUnits + 1, 0}, {0, quota.MaxUnits + 1}} {
-		_, err := f.ledger.Lease(f.ctx(), f.request("a", l, n.spent, n.want))
-		f.refused(err, authz.KindInvalid)
+		_, err := f.ledger.Lease(f.Ctx(), f.request("a", l, n.spent, n.want))
+		f.Refused(err, authz.KindInvalid)
 		r := f.request("a", l, n.spent, 0)
-		f.refused(f.ledger.Return(f.ctx(), quota.ReturnRequest{
+		f.Refused(f.ledger.Return(f.Ctx(), quota.ReturnRequest{
 			Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: n.spent, Units: n.want,
 		}), authz.KindInvalid)
-		_, err = f.ledger.Settle(f.ctx(), f.settlement("s", l, n.spent, n.want))
-		f.refused(err, authz.KindInvalid)
+		_, err = f.ledger.Settle(f.Ctx(), f.settlement("s", l, n.spent, n.want))
+		f.Refused(err, authz.KindInvalid)
 	}
 	for _, units := range []int64{0, -1, quota.MaxUnits + 1, quota.MaxUnits} {
-		_, err := f.ledger.Credit(f.ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: units})
-		f.refused(err, authz.KindInvalid)
+		_, err := f.ledger.Credit(f.Ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: units})
+		f.Refused(err, authz.KindInvalid)
 	}
-	f.same("the balance", f.balance(l), before)
+	f.Same("the balance", f.balance(l), before)
 
 	for _, bad := range []func(*authz.Limit){
 		func(l *authz.Limit) { l.Window = "" }, func(l *authz.Limit) { l.Window = "fortnight" },
@@ -178,10 +178,10 @@ func invalid(f *fixture) {
 		bad(&broken)
 		r := f.request("a", l, 0, 1)
 		r.Limit = broken
-		_, err := f.ledger.Lease(f.ctx(), r)
-		f.refused(err, authz.KindInvalid)
+		_, err := f.ledger.Lease(f.Ctx(), r)
+		f.Refused(err, authz.KindInvalid)
 	}
-	f.same("the balance", f.balance(l), before)
+	f.Same("the balance", f.balance(l), before)
 	if got := f.lease("a", l, 0, 1); got.Granted != 1 {
 		f.Fatalf("lease after refusals: %+v", got)
 	}
@@ -199,13 +199,13 @@ func bucketsApart(f *fixture) {
 	}
 	l := tenAnHour()
 	for i, b := range buckets {
-		got, err := f.ledger.Lease(f.ctx(), quota.LeaseRequest{Node: "a", Seq: 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
+		got, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{Node: "a", Seq: 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
 		if err != nil || got.Granted != int64(i%10)+1 || got.Held != got.Granted {
 			f.Fatalf("bucket %+v: %+v, %v", b, got, err)
 		}
 	}
 	for i, b := range buckets {
-		got, err := f.ledger.Balance(f.ctx(), b, l)
+		got, err := f.ledger.Balance(f.Ctx(), b, l)
 		if err != nil || got.Granted != int64(i%10)+1 || got.Bucket != b {
 			f.Fatalf("bucket %+v: %+v, %v", b, got, err)
 		}
@@ -215,7 +215,7 @@ func bucketsApart(f *fixture) {
 func balanceUnused(f *fixture) {
 	for _, l := range []authz.Limit{tenAnHour(), prepaid()} {
 		for range 2 {
-			f.same("the balance", f.balance(l), quota.Balance{
+			f.Same("the balance", f.balance(l), quota.Balance{
 				Bucket: bucketFor(l), Period: quota.PeriodAt(&l, f.clock.Now()), Allowance: 10, Free: 10,
 			})
 			f.clock.Advance(time.Hour)

@@ -39,19 +39,19 @@ func creditConflicts(f *fixture) {
 		{ID: "c", Bucket: bucketFor(other), Limit: other, Units: 5},
 		{ID: "r", Bucket: bucketFor(other), Limit: other, Units: 5},
 	} {
-		_, err := f.ledger.Credit(f.ctx(), r)
-		f.refused(err, authz.KindConflict)
+		_, err := f.ledger.Credit(f.Ctx(), r)
+		f.Refused(err, authz.KindConflict)
 	}
-	_, err := f.ledger.Reset(f.ctx(), quota.ResetRequest{ID: "c", Bucket: bucketFor(other), Limit: other})
-	f.refused(err, authz.KindConflict)
-	f.same("the balance", f.balance(l), before)
-	f.same("the other balance", f.balance(other), beforeOther)
+	_, err := f.ledger.Reset(f.Ctx(), quota.ResetRequest{ID: "c", Bucket: bucketFor(other), Limit: other})
+	f.Refused(err, authz.KindConflict)
+	f.Same("the balance", f.balance(l), before)
+	f.Same("the other balance", f.balance(other), beforeOther)
 }
 
 func creditRefused(f *fixture) {
 	l := prepaid()
-	_, err := f.ledger.Credit(f.ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: -1})
-	f.refused(err, authz.KindInvalid)
+	_, err := f.ledger.Credit(f.Ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: -1})
+	f.Refused(err, authz.KindInvalid)
 	if got := f.credit("c", l, 5); got.Allowance != 15 {
 		f.Fatalf("credit after a refused one: %+v", got)
 	}
@@ -120,28 +120,28 @@ func resetPrepaid(f *fixture) {
 	l := prepaid()
 	f.lease("a", l, 0, 10)
 	before := f.balance(l)
-	_, err := f.ledger.Reset(f.ctx(), quota.ResetRequest{ID: "r", Bucket: bucketFor(l), Limit: l})
-	f.refused(err, authz.KindInvalid)
-	f.same("the balance", f.balance(l), before)
+	_, err := f.ledger.Reset(f.Ctx(), quota.ResetRequest{ID: "r", Bucket: bucketFor(l), Limit: l})
+	f.Refused(err, authz.KindInvalid)
+	f.Same("the balance", f.balance(l), before)
 }
 
 func settleRefunds(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 10)
 	f.lease("a", l, 8, 0)
-	f.same("the settlement", f.settle(f.settlement("s", l, 5, 2)), quota.Settlement{Refunded: 3})
+	f.Same("the settlement", f.settle(f.settlement("s", l, 5, 2)), quota.Settlement{Refunded: 3})
 	if got := f.balance(l); got.Spent != 5 || got.Returned != 3 || got.Free != 3 {
 		f.Fatalf("balance: %+v", got)
 	}
-	f.same("one that changes nothing", f.settle(f.settlement("same", l, 5, 5)), quota.Settlement{})
+	f.Same("one that changes nothing", f.settle(f.settlement("same", l, 5, 5)), quota.Settlement{})
 }
 
 func settleCharges(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 7)
 	f.lease("a", l, 5, 0)
-	f.same("the settlement", f.settle(f.settlement("s1", l, 1, 2)), quota.Settlement{Charged: 1})
-	f.same("the second", f.settle(f.settlement("s2", l, 1, 9)), quota.Settlement{Charged: 2, Overage: 6})
+	f.Same("the settlement", f.settle(f.settlement("s1", l, 1, 2)), quota.Settlement{Charged: 1})
+	f.Same("the second", f.settle(f.settlement("s2", l, 1, 9)), quota.Settlement{Charged: 2, Overage: 6})
 	if got := f.balance(l); got.Spent != 8 || got.Granted != 10 || got.Overage != 6 || got.Free != 0 {
 		f.Fatalf("balance: %+v", got)
 	}
@@ -153,9 +153,9 @@ func settleTwice(f *fixture) {
 	f.lease("a", l, 10, 0)
 	first := f.settle(f.settlement("s", l, 5, 2))
 	before := f.balance(l)
-	f.same("the repeated answer", f.settle(f.settlement("s", l, 5, 2)), first)
-	f.same("the answer to something else", f.settle(f.settlement("s", l, 5, 9)), first)
-	f.same("the balance", f.balance(l), before)
+	f.Same("the repeated answer", f.settle(f.settlement("s", l, 5, 2)), first)
+	f.Same("the answer to something else", f.settle(f.settlement("s", l, 5, 9)), first)
+	f.Same("the balance", f.balance(l), before)
 }
 
 func settleRemembers(f *fixture) {
@@ -167,15 +167,15 @@ func settleRemembers(f *fixture) {
 	for range 4 {
 		f.clock.Advance(quota.SettleMemory / 4)
 		f.settle(f.settlement("other", l, 1, 1)) // a write may be what clears away old ones
-		f.same("the repeated answer", f.settle(f.settlement("s", l, 5, 2)), first)
+		f.Same("the repeated answer", f.settle(f.settlement("s", l, 5, 2)), first)
 	}
-	f.same("the balance", f.balance(l), before)
+	f.Same("the balance", f.balance(l), before)
 }
 
 func settleBeforeReport(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 10)
-	f.same("the settlement", f.settle(f.settlement("s", l, 5, 1)), quota.Settlement{Refunded: 4})
+	f.Same("the settlement", f.settle(f.settlement("s", l, 5, 1)), quota.Settlement{Refunded: 4})
 	if got := f.balance(l); got.Free != 4 {
 		f.Fatalf("balance before the report: %+v", got)
 	}
@@ -187,9 +187,9 @@ func settleBeforeReport(f *fixture) {
 
 func settleBounded(f *fixture) {
 	l := tenAnHour()
-	f.same("a settlement of nothing", f.settle(f.settlement("s1", l, 100, 0)), quota.Settlement{})
+	f.Same("a settlement of nothing", f.settle(f.settlement("s1", l, 100, 0)), quota.Settlement{})
 	f.lease("a", l, 0, 4)
-	f.same("a settlement of too much", f.settle(f.settlement("s2", l, 100, 0)), quota.Settlement{Refunded: 4})
+	f.Same("a settlement of too much", f.settle(f.settlement("s2", l, 100, 0)), quota.Settlement{Refunded: 4})
 	f.giveBack("a", l, 0, 4)
 	if got := f.lease("b", l, 0, 100); got.Granted != 10 {
 		f.Fatalf("more was refunded than was ever granted: %+v", got)
@@ -204,6 +204,6 @@ func settleOld(f *fixture) {
 	f.clock.Advance(time.Hour)
 	f.lease("a", l, 0, 10)
 	before := f.balance(l)
-	f.same("the settlement", f.settle(s), quota.Settlement{Refunded: 3})
-	f.same("the balance of the running period", f.balance(l), before)
+	f.Same("the settlement", f.settle(s), quota.Settlement{Refunded: 3})
+	f.Same("the balance of the running period", f.balance(l), before)
 }

@@ -40,7 +40,7 @@ func lateReport(f *fixture) {
 		f.Fatalf("the late report was booked on the running period: %+v", got)
 	}
 	r = f.request("a", l, 0, 0)
-	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: held, Units: 3}); err != nil {
+	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: held, Units: 3}); err != nil {
 		f.Fatal(err)
 	}
 	if got := f.balance(l); got.Returned != 0 || got.Outstanding["a"] != 2 {
@@ -70,7 +70,7 @@ func droppedReport(f *fixture) {
 	if got := f.settle(s); got != (quota.Settlement{}) {
 		f.Fatalf("settlement two periods later: %+v", got)
 	}
-	f.same("the balance", f.balance(l), before)
+	f.Same("the balance", f.balance(l), before)
 }
 
 func clockBack(f *fixture) {
@@ -88,7 +88,7 @@ func clockBack(f *fixture) {
 func forgets(f *fixture) {
 	forget := func(want int) {
 		f.Helper()
-		if got, err := f.ledger.Forget(f.ctx()); err != nil || got != want {
+		if got, err := f.ledger.Forget(f.Ctx()); err != nil || got != want {
 			f.Fatalf("%d forgotten, want %d: %v", got, want, err)
 		}
 	}
@@ -164,7 +164,7 @@ func clockWrongReports(f *fixture) {
 	f.clock.Advance(-years)
 	f.lease("b", l, 0, 1)
 	r := f.request("a", l, 3, 0)
-	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{
+	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
 		Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: wrong, Spent: 3, Units: 5,
 	}); err != nil {
 		f.Fatalf("return: %v", err)
@@ -186,7 +186,7 @@ func clockBehind(f *fixture) {
 			f.Fatalf("%s: lease while the clock is behind: %+v", window, got)
 		}
 		f.clock.Advance(years)
-		if n, err := f.ledger.Forget(f.ctx()); err != nil || n != 0 {
+		if n, err := f.ledger.Forget(f.Ctx()); err != nil || n != 0 {
 			f.Fatalf("%s: %d forgotten: %v", window, n, err)
 		}
 		if got := f.lease("a", l, 8, 10); got.Granted != 0 || !got.Period.Same(period) {

@@ -2,14 +2,13 @@
 package quotatest
 
 import (
-	"context"
-	"encoding/json"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // Run runs the suite. open returns an empty ledger with that clock, and has what it needs closed by t.Cleanup; it may
@@ -73,7 +72,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			clock := NewClock()
-			test.run(&fixture{T: t, clock: clock, ledger: open(t, clock.Now), seqs: make(map[seqKey]uint64)})
+			test.run(&fixture{Fixture: storetest.Fixture{T: t}, clock: clock, ledger: open(t, clock.Now), seqs: make(map[seqKey]uint64)})
 		})
 	}
 }
@@ -108,7 +107,7 @@ type seqKey struct {
 
 // fixture is one ledger under test.
 type fixture struct {
-	*testing.T
+	storetest.Fixture
 	clock  *Clock
 	ledger quota.Ledger
 	seqs   map[seqKey]uint64
@@ -149,7 +148,7 @@ func (f *fixture) lease(node quota.NodeID, l authz.Limit, spent, want int64) quo
 
 func (f *fixture) send(r quota.LeaseRequest) quota.Lease {
 	f.Helper()
-	lease, err := f.ledger.Lease(f.ctx(), r)
+	lease, err := f.ledger.Lease(f.Ctx(), r)
 	if err != nil {
 		f.Fatalf("lease: %v", err)
 	}
@@ -160,7 +159,7 @@ func (f *fixture) send(r quota.LeaseRequest) quota.Lease {
 func (f *fixture) giveBack(node quota.NodeID, l authz.Limit, spent, units int64) {
 	f.Helper()
 	r := f.request(node, l, spent, 0)
-	if err := f.ledger.Return(f.ctx(), quota.ReturnRequest{
+	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
 		Node: node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: spent, Units: units,
 	}); err != nil {
 		f.Fatalf("return: %v", err)
@@ -176,7 +175,7 @@ func (f *fixture) settlement(id string, l authz.Limit, estimate, actual int64) q
 
 func (f *fixture) settle(r quota.SettleRequest) quota.Settlement {
 	f.Helper()
-	s, err := f.ledger.Settle(f.ctx(), r)
+	s, err := f.ledger.Settle(f.Ctx(), r)
 	if err != nil {
 		f.Fatalf("settle: %v", err)
 	}
@@ -186,28 +185,28 @@ func (f *fixture) settle(r quota.SettleRequest) quota.Settlement {
 
 func (f *fixture) credit(id string, l authz.Limit, units int64) quota.Balance {
 	f.Helper()
-	b, err := f.ledger.Credit(f.ctx(), quota.CreditRequest{ID: id, Bucket: bucketFor(l), Limit: l, Units: units, Note: "test"})
+	b, err := f.ledger.Credit(f.Ctx(), quota.CreditRequest{ID: id, Bucket: bucketFor(l), Limit: l, Units: units, Note: "test"})
 	if err != nil {
 		f.Fatalf("credit: %v", err)
 	}
-	f.same("the balance that credit returned", b, f.balance(l))
+	f.Same("the balance that credit returned", b, f.balance(l))
 	return b
 }
 
 func (f *fixture) reset(id string, l authz.Limit) quota.Balance {
 	f.Helper()
-	b, err := f.ledger.Reset(f.ctx(), quota.ResetRequest{ID: id, Bucket: bucketFor(l), Limit: l})
+	b, err := f.ledger.Reset(f.Ctx(), quota.ResetRequest{ID: id, Bucket: bucketFor(l), Limit: l})
 	if err != nil {
 		f.Fatalf("reset: %v", err)
 	}
-	f.same("the balance that reset returned", b, f.balance(l))
+	f.Same("the balance that reset returned", b, f.balance(l))
 	return b
 }
 
 // balance returns the balance after it has checked the invariants.
 func (f *fixture) balance(l authz.Limit) quota.Balance {
 	f.Helper()
-	b, err := f.ledger.Balance(f.ctx(), bucketFor(l), l)
+	b, err := f.ledger.Balance(f.Ctx(), bucketFor(l), l)
 	if err != nil {
 		f.Fatalf("balance: %v", err)
 	}
@@ -236,32 +235,4 @@ func Check(b quota.Balance) error {
 		return authz.Errorf(authz.KindConflict, "a count is below zero: %+v", b)
 	}
 	return nil
-}
-
-func (f *fixture) ctx() context.Context { return f.Context() }
-
-// same compares what two values say, whatever the location of their times.
-func (f *fixture) same(what string, got, want any) {
-	f.Helper()
-	if g, w := text(got), text(want); g != w {
-		f.Fatalf("%s is\n%s, want\n%s", what, g, w)
-	}
-}
-
-func (f *fixture) refused(err error, kind authz.Kind) {
-	f.Helper()
-	if err == nil {
-		f.Fatalf("no error, want one of kind %s", kind)
-	}
-	if authz.KindOf(err) != kind {
-		f.Fatalf("error of kind %s, want %s: %v", authz.KindOf(err), kind, err)
-	}
-}
-
-func text(v any) string {
-	out, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(out)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // random sends the same verbs to the ledger and to the one in memory and compares every answer.
@@ -19,7 +20,7 @@ func random(f *fixture) {
 	rapid.Check(f.T, func(t *rapid.T) {
 		round++ // every round has buckets and ids of its own
 		m := &machine{
-			ctx: f.ctx(), clock: f.clock, ledgers: [2]quota.Ledger{f.ledger, oracle}, round: round,
+			ctx: f.Ctx(), clock: f.clock, ledgers: [2]quota.Ledger{f.ledger, oracle}, round: round,
 			seqs: make(map[string]uint64),
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -95,8 +96,8 @@ func (m *machine) both(t *rapid.T, verb func(quota.Ledger) (any, error)) {
 	if (err == nil) != (wantErr == nil) || err != nil && authz.KindOf(err) != authz.KindOf(wantErr) {
 		t.Fatalf("error %v, want %v", err, wantErr)
 	}
-	if text(got) != text(want) {
-		t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
+	if storetest.Text(got) != storetest.Text(want) {
+		t.Fatalf("answer\n%s, want\n%s", storetest.Text(got), storetest.Text(want))
 	}
 }
 

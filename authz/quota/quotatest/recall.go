@@ -30,7 +30,7 @@ func recallsAll(f *fixture) {
 	recall := func(node quota.NodeID, want ...quota.NodeID) {
 		f.Helper()
 		heard = nil
-		f.ledger.Recall(f.ctx(), node, bucket)
+		f.ledger.Recall(f.Ctx(), node, bucket)
 		if slices.Sort(heard); !slices.Equal(heard, want) {
 			f.Fatalf("recall of node %s asked %q, want %q", node, heard, want)
 		}
@@ -52,7 +52,7 @@ func recallFrees(f *fixture) {
 	if got := f.lease("b", l, 0, 10); got.Granted != 3 || got.Elsewhere != 7 || got.Nodes != 2 {
 		f.Fatalf("lease before the recall: %+v", got)
 	}
-	f.ledger.Recall(f.ctx(), "b", bucketFor(l))
+	f.ledger.Recall(f.Ctx(), "b", bucketFor(l))
 	if got := f.lease("b", l, 0, 10); got.Granted != 5 || got.Held != 8 || got.Elsewhere != 0 {
 		f.Fatalf("lease after the recall: %+v", got)
 	}
@@ -63,7 +63,7 @@ func recallEnds(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 7)
 	defer f.ledger.OnRecall("a", func(ctx context.Context, _ quota.Bucket) { <-ctx.Done() })()
-	ctx, cancel := context.WithTimeout(f.ctx(), 10*time.Millisecond)
+	ctx, cancel := context.WithTimeout(f.Ctx(), 10*time.Millisecond)
 	defer cancel()
 	f.ledger.Recall(ctx, "b", bucketFor(l))
 	if got := f.lease("b", l, 0, 10); got.Granted != 3 || got.Elsewhere != 7 {

@@ -20,7 +20,7 @@ func suspension(at time.Time, lifted bool) revocation.Record {
 
 func (f *fixture) prune(now time.Time, limit int) int {
 	f.Helper()
-	n, err := f.store.Prune(f.ctx(), now, limit)
+	n, err := f.store.Prune(f.Ctx(), now, limit)
 	if err != nil || n > max(limit, 0) {
 		f.Fatalf("prune at most %d: %d, %v", limit, n, err)
 	}
@@ -33,18 +33,18 @@ func (f *fixture) has(ids ...string) {
 	var got []string
 	for _, r := range f.since(0, 1000) {
 		got = append(got, r.Value)
-		stored, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+		stored, ok, err := f.store.Get(f.Ctx(), r.Kind, r.Issuer, r.Value)
 		if err != nil || !ok {
 			f.Fatalf("get %+v: %v, %v", r, ok, err)
 		}
-		f.same("the record", stored, r)
+		f.Same("the record", stored, r)
 	}
-	f.same("what is there", got, ids)
+	f.Same("what is there", got, ids)
 }
 
 func (f *fixture) gone(id string) {
 	f.Helper()
-	if r, ok, err := f.store.Get(f.ctx(), revocation.KindKey, "", id); ok || err != nil {
+	if r, ok, err := f.store.Get(f.Ctx(), revocation.KindKey, "", id); ok || err != nil {
 		f.Fatalf("get %q: %+v, %v", id, r, err)
 	}
 }
@@ -56,9 +56,9 @@ func suspend(f *fixture) {
 	first := f.add(old)
 	late := suspension(Now().Add(-1), true)
 	late.ExpiresAt, late.Cause = Now().Add(time.Hour), "late"
-	f.same("after an older one", f.add(late), first)
+	f.Same("after an older one", f.add(late), first)
 	same := suspension(Now(), true)
-	f.same("after one of the same instant that lifts it", f.add(same), first)
+	f.Same("after one of the same instant that lifts it", f.add(same), first)
 
 	lift := suspension(Now().Add(1), true)
 	lift.ExpiresAt, lift.Cause = Now().Add(time.Hour), "back"
@@ -67,9 +67,9 @@ func suspend(f *fixture) {
 		f.Fatalf("a suspension that was lifted: %+v, was %+v", got, first)
 	}
 	lift.Revision = got.Revision
-	f.same("the suspension that was lifted", got, lift)
-	f.same("after the first one again", f.add(old), got)
-	f.same("the feed", f.since(0, 10), []revocation.Record{got})
+	f.Same("the suspension that was lifted", got, lift)
+	f.Same("after the first one again", f.add(old), got)
+	f.Same("the feed", f.since(0, 10), []revocation.Record{got})
 
 	again := suspension(Now().Add(1), false)
 	if got = f.add(again); got.Lifted || !got.ExpiresAt.IsZero() || got.Cause != "" {
@@ -158,7 +158,7 @@ func pruneRevisions(f *fixture) {
 	if next.Revision <= last.Revision {
 		f.Fatalf("revision %d was used before", next.Revision)
 	}
-	f.same("the feed since then", f.since(last.Revision, 10), []revocation.Record{next})
+	f.Same("the feed since then", f.since(last.Revision, 10), []revocation.Record{next})
 }
 
 func pruneAnew(f *fixture) {
@@ -172,7 +172,7 @@ func pruneAnew(f *fixture) {
 		f.Fatalf("revision %d was used before", got.Revision)
 	}
 	less.Revision = got.Revision
-	f.same("the record that was forgotten and added anew", got, less)
+	f.Same("the record that was forgotten and added anew", got, less)
 }
 
 func pruneExtended(f *fixture) {
@@ -201,18 +201,18 @@ func pruneConcurrent(f *fixture) {
 			for i := range 25 {
 				id := fmt.Sprint(worker, "-", i)
 				for _, r := range []revocation.Record{expiring(id, Now().Add(-1)), expiring(id, Now().Add(time.Hour))} {
-					if _, err := f.store.Add(f.ctx(), r); err != nil {
+					if _, err := f.store.Add(f.Ctx(), r); err != nil {
 						f.Error(err)
 					}
 				}
-				if r, ok, err := f.store.Get(f.ctx(), revocation.KindKey, "", id); !ok || err != nil || !r.ExpiresAt.After(Now()) {
+				if r, ok, err := f.store.Get(f.Ctx(), revocation.KindKey, "", id); !ok || err != nil || !r.ExpiresAt.After(Now()) {
 					f.Errorf("%s was extended: %+v, %v, %v", id, r, ok, err)
 				}
 			}
 		})
 		wg.Go(func() {
 			for range 25 {
-				if n, err := f.store.Prune(f.ctx(), Now(), 3); err != nil || n > 3 {
+				if n, err := f.store.Prune(f.Ctx(), Now(), 3); err != nil || n > 3 {
 					f.Errorf("prune: %d, %v", n, err)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // twins are the store under test and the one in memory, which is done the same to.
@@ -40,18 +41,18 @@ func random(f *fixture) {
 
 func (w *twins) add(t *rapid.T) {
 	r := someRecord(t, w.round)
-	got, err := w.store.Add(w.ctx(), r)
+	got, err := w.store.Add(w.Ctx(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, _ := w.oracle.Add(w.ctx(), r)
+	want, _ := w.oracle.Add(w.Ctx(), r)
 	if known, ok := w.revisionOf[want.Revision]; ok && known != got.Revision {
 		t.Fatalf("revision %d, want the %d of before", got.Revision, known)
 	}
 	w.revisionOf[want.Revision] = got.Revision
 	want.Revision = got.Revision
-	if text(got) != text(want) {
-		t.Fatalf("answer\n%s, want\n%s", text(got), text(want))
+	if storetest.Text(got) != storetest.Text(want) {
+		t.Fatalf("answer\n%s, want\n%s", storetest.Text(got), storetest.Text(want))
 	}
 }
 
@@ -59,9 +60,9 @@ func (w *twins) add(t *rapid.T) {
 func (w *twins) prune(t *rapid.T) {
 	now := Now().Add(time.Duration(rapid.IntRange(0, 4).Draw(t, "now")) * time.Hour)
 	limit := rapid.IntRange(1, 5).Draw(t, "limit")
-	want, _ := w.oracle.Prune(w.ctx(), now, 1_000_000)
+	want, _ := w.oracle.Prune(w.Ctx(), now, 1_000_000)
 	for {
-		n, err := w.store.Prune(w.ctx(), now, limit)
+		n, err := w.store.Prune(w.Ctx(), now, limit)
 		if err != nil || n > limit {
 			t.Fatalf("prune at most %d: %d, %v", limit, n, err)
 		}
@@ -76,7 +77,7 @@ func (w *twins) prune(t *rapid.T) {
 }
 
 func (w *twins) since(t *rapid.T) {
-	all, _ := w.oracle.Since(w.ctx(), 0, 1_000_000)
+	all, _ := w.oracle.Since(w.Ctx(), 0, 1_000_000)
 	if len(all) > 0 {
 		after := rapid.SampledFrom(all).Draw(t, "after").Revision
 		w.sameFeed(t.Fatalf, after, rapid.IntRange(1, 5).Draw(t, "limit"))
@@ -84,16 +85,16 @@ func (w *twins) since(t *rapid.T) {
 }
 
 func (w *twins) sameFeed(fail func(string, ...any), after uint64, limit int) {
-	got, err := w.store.Since(w.ctx(), w.revisionOf[after], limit)
+	got, err := w.store.Since(w.Ctx(), w.revisionOf[after], limit)
 	if err != nil {
 		fail("since %d: %v", after, err)
 	}
-	want, _ := w.oracle.Since(w.ctx(), after, limit)
+	want, _ := w.oracle.Since(w.Ctx(), after, limit)
 	for i := range want {
 		want[i].Revision = w.revisionOf[want[i].Revision]
 	}
-	if text(got) != text(want) {
-		fail("since %d, at most %d, there is\n%s, want\n%s", after, limit, text(got), text(want))
+	if storetest.Text(got) != storetest.Text(want) {
+		fail("since %d, at most %d, there is\n%s, want\n%s", after, limit, storetest.Text(got), storetest.Text(want))
 	}
 }
 

@@ -3,8 +3,6 @@
 package revocationtest
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"sync"
@@ -12,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
 // Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
@@ -42,7 +41,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) revocation.
 		{"a set follows", follow},
 		{"random records answer as the oracle does", random},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(&fixture{T: t, store: open(t, Now)}) })
+		t.Run(test.name, func(t *testing.T) { test.run(&fixture{Fixture: storetest.Fixture{T: t}, store: open(t, Now)}) })
 	}
 }
 
@@ -51,11 +50,9 @@ func Now() time.Time { return time.Date(2024, 5, 15, 12, 15, 0, 0, time.UTC) }
 
 // fixture is one store under test.
 type fixture struct {
-	*testing.T
+	storetest.Fixture
 	store revocation.Store
 }
-
-func (f *fixture) ctx() context.Context { return f.Context() }
 
 func key(id string) revocation.Record {
 	return revocation.Record{Kind: revocation.KindKey, Value: id, At: Now(), Cause: "leaked"}
@@ -69,21 +66,21 @@ func account(id string, before time.Time) revocation.Record {
 
 func (f *fixture) add(r revocation.Record) revocation.Record {
 	f.Helper()
-	stored, err := f.store.Add(f.ctx(), r)
+	stored, err := f.store.Add(f.Ctx(), r)
 	if err != nil {
 		f.Fatalf("add %+v: %v", r, err)
 	}
-	got, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+	got, ok, err := f.store.Get(f.Ctx(), r.Kind, r.Issuer, r.Value)
 	if err != nil || !ok {
 		f.Fatalf("get %+v: %v, %v", r, ok, err)
 	}
-	f.same("the record", got, stored)
+	f.Same("the record", got, stored)
 	return stored
 }
 
 func (f *fixture) since(after uint64, limit int) []revocation.Record {
 	f.Helper()
-	records, err := f.store.Since(f.ctx(), after, limit)
+	records, err := f.store.Since(f.Ctx(), after, limit)
 	if err != nil {
 		f.Fatalf("since %d: %v", after, err)
 	}
@@ -95,21 +92,6 @@ func (f *fixture) since(after uint64, limit int) []revocation.Record {
 	return records
 }
 
-func (f *fixture) same(what string, got, want any) {
-	f.Helper()
-	if g, w := text(got), text(want); g != w {
-		f.Fatalf("%s is\n%s, want\n%s", what, g, w)
-	}
-}
-
-func text(v any) string {
-	out, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(out)
-}
-
 func empty(f *fixture) {
 	if got := f.since(0, 10); len(got) != 0 {
 		f.Fatalf("since 0: %+v", got)
@@ -117,7 +99,7 @@ func empty(f *fixture) {
 	if got := f.since(math.MaxUint64, 10); len(got) != 0 {
 		f.Fatalf("since the last possible: %+v", got)
 	}
-	if _, ok, err := f.store.Get(f.ctx(), revocation.KindKey, "", "key_1"); ok || err != nil {
+	if _, ok, err := f.store.Get(f.Ctx(), revocation.KindKey, "", "key_1"); ok || err != nil {
 		f.Fatalf("get: %v, %v", ok, err)
 	}
 }
@@ -129,8 +111,8 @@ func add(f *fixture) {
 	}
 	got := f.add(want)
 	want.Revision = got.Revision
-	f.same("the record", got, want)
-	f.same("the feed", f.since(0, 10), []revocation.Record{want})
+	f.Same("the record", got, want)
+	f.Same("the feed", f.since(0, 10), []revocation.Record{want})
 }
 
 func revisions(f *fixture) {
@@ -150,8 +132,8 @@ func addAgain(f *fixture) {
 	first := f.add(key("key_1"))
 	again := key("key_1")
 	again.At, again.Cause = Now().Add(time.Hour), "another"
-	f.same("the record that was added again", f.add(again), first)
-	f.same("the feed", f.since(0, 10), []revocation.Record{first})
+	f.Same("the record that was added again", f.add(again), first)
+	f.Same("the feed", f.since(0, 10), []revocation.Record{first})
 }
 
 func merge(f *fixture) {
@@ -167,7 +149,7 @@ func merge(f *fixture) {
 	if len(feed) != 2 || feed[0].Value != "key_1" {
 		f.Fatalf("a merged record appears once, at its latest revision: %+v", feed)
 	}
-	f.same("the feed since then", f.since(feed[0].Revision, 10), []revocation.Record{got})
+	f.Same("the feed since then", f.since(feed[0].Revision, 10), []revocation.Record{got})
 
 	forGood := account("acme", Now())
 	forGood.Before, forGood.ExpiresAt = time.Time{}, time.Time{}
@@ -178,11 +160,11 @@ func merge(f *fixture) {
 
 func weaker(f *fixture) {
 	strong := f.add(account("acme", Now()))
-	f.same("the record", f.add(account("acme", Now().Add(-time.Hour))), strong)
+	f.Same("the record", f.add(account("acme", Now().Add(-time.Hour))), strong)
 	forGood := f.add(key("key_1"))
 	less := key("key_1")
 	less.Before, less.ExpiresAt = Now(), Now()
-	f.same("the record", f.add(less), forGood)
+	f.Same("the record", f.add(less), forGood)
 	// One bound further and the other nearer: the further of each holds.
 	mixed := account("acme", Now().Add(time.Hour))
 	mixed.ExpiresAt = Now()
@@ -204,7 +186,7 @@ func apart(f *fixture) {
 		f.add(r)
 	}
 	for i, r := range records {
-		got, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+		got, ok, err := f.store.Get(f.Ctx(), r.Kind, r.Issuer, r.Value)
 		if err != nil || !ok || got.Cause != fmt.Sprint("cause ", i) {
 			f.Errorf("record %d: %+v, %v, %v", i, got, ok, err)
 		}
@@ -248,8 +230,8 @@ func sinceMerged(f *fixture) {
 			f.Fatalf("after %d writes: %+v", i+1, want)
 		}
 		if i >= records {
-			f.same("the end of the feed", f.since(want[records-3].Revision, 100), want[records-2:])
-			f.same("the beginning of the feed", f.since(0, 2), want[:2])
+			f.Same("the end of the feed", f.since(want[records-3].Revision, 100), want[records-2:])
+			f.Same("the beginning of the feed", f.since(0, 2), want[:2])
 		}
 	}
 }
@@ -264,12 +246,12 @@ func many(f *fixture) {
 			if i%3 == 0 {
 				r = account("acme", Now().Add(time.Duration(i)*time.Hour)) // all merge into one
 			}
-			got, err := f.store.Add(f.ctx(), r)
+			got, err := f.store.Add(f.Ctx(), r)
 			if err != nil {
 				f.Error(err)
 				return
 			}
-			found, ok, err := f.store.Get(f.ctx(), r.Kind, r.Issuer, r.Value)
+			found, ok, err := f.store.Get(f.Ctx(), r.Kind, r.Issuer, r.Value)
 			if err != nil || !ok || found.Revision < got.Revision || found.Before.Before(r.Before) {
 				f.Errorf("after it was acknowledged: %+v, %v, %v", found, ok, err)
 			}
@@ -282,7 +264,7 @@ func many(f *fixture) {
 		})
 	}
 	wg.Wait()
-	got, _, err := f.store.Get(f.ctx(), revocation.KindAccount, "", "acme")
+	got, _, err := f.store.Get(f.Ctx(), revocation.KindAccount, "", "acme")
 	if err != nil || !got.Before.Equal(Now().Add(21*time.Hour)) {
 		f.Fatalf("the merged record: %+v, %v", got, err)
 	}
@@ -294,13 +276,13 @@ func many(f *fixture) {
 // follow checks that what one node revokes reaches the set of another.
 func follow(f *fixture) {
 	here, there := revocation.NewSet(f.store, time.Minute, Now), revocation.NewSet(f.store, time.Minute, Now)
-	if _, err := here.Revoke(f.ctx(), key("key_1")); err != nil {
+	if _, err := here.Revoke(f.Ctx(), key("key_1")); err != nil {
 		f.Fatal(err)
 	}
-	if _, err := here.Revoke(f.ctx(), account("acme", Now())); err != nil {
+	if _, err := here.Revoke(f.Ctx(), account("acme", Now())); err != nil {
 		f.Fatal(err)
 	}
-	if err := there.Sync(f.ctx()); err != nil {
+	if err := there.Sync(f.Ctx()); err != nil {
 		f.Fatal(err)
 	}
 	for name, s := range map[string]*revocation.Set{"here": here, "there": there} {
