@@ -19,7 +19,7 @@ func (e *evaluation) run(ctx context.Context) (d authz.Decision) {
 		}
 	}()
 	ctx, waits := e.bound(ctx)
-	defer waits.check.stop()
+	defer waits.whole.stop()
 	if e.rules == nil {
 		return e.broken(authz.ReasonPolicyError, "no policy is loaded")
 	}
@@ -60,7 +60,7 @@ func (e *evaluation) bound(ctx context.Context) (context.Context, *deadlines) {
 		}
 	}
 	waits := new(deadlines)
-	return waits.check.until(ctx, now.Add(timeout)), waits
+	return waits.whole.until(ctx, now.Add(timeout)), waits
 }
 
 // identify finds the credentials and what is known about them. It judges nothing.

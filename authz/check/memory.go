@@ -41,7 +41,7 @@ func (m *memory) quotaFacts(n int) []authz.QuotaFact {
 
 // deadlines are the contexts of one check: one for the whole check, and one for each wait in its steps.
 type deadlines struct {
-	check   lazyDeadline
+	whole   lazyDeadline
 	keys    lazyDeadline
 	token   lazyDeadline
 	peek    lazyDeadline

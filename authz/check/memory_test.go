@@ -74,7 +74,7 @@ func TestLazyDeadline_ChildrenEndWithTheCheck(t *testing.T) {
 			t.Errorf("a wait in the middle may take %v", time.Until(at))
 		}
 		first.Done()
-		waits.check.stop()
+		waits.whole.stop()
 		if <-first.Done(); first.Err() == nil {
 			t.Error("a wait goes on after the check")
 		}
@@ -93,7 +93,7 @@ func BenchmarkDeadlines(b *testing.B) {
 			for _, wait := range [waits]*lazyDeadline{&d.keys, &d.token, &d.peek, &d.reserve[0]} {
 				wait.waitContext(ctx)
 			}
-			d.check.stop()
+			d.whole.stop()
 		}
 	})
 	b.Run("lazy=off", func(b *testing.B) {

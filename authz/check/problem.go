@@ -10,8 +10,20 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
+// problem is what a problem document says.
+type problem struct {
+	base     string // of the type's URL
+	instance string
+	status   int
+	info     authz.ReasonInfo
+	reason   authz.Reason
+	detail   string
+	violated []*authz.QuotaFact
+	roomAt   time.Time // when they have room again, zero for never
+}
+
 // problemDocument is the body of a denial (RFC 9457).
-func problemDocument(base, instance string, status int, info authz.ReasonInfo, v *authz.Verdict, violated []*authz.QuotaFact) string {
+func problemDocument(p problem) string {
 	doc := struct {
 		Type     string   `json:"type"`
 		Title    string   `json:"title"`
@@ -23,14 +35,14 @@ func problemDocument(base, instance string, status int, info authz.ReasonInfo, v
 		Violated []string `json:"violated-policies,omitempty"`
 		ResetAt  string   `json:"reset_at,omitempty"`
 	}{
-		Type: base + string(v.Reason), Title: info.Title, Status: status, Detail: v.Detail,
-		Instance: instance, Code: string(v.Reason), Remedy: info.Remedy,
+		Type: p.base + string(p.reason), Title: p.info.Title, Status: p.status, Detail: p.detail,
+		Instance: p.instance, Code: string(p.reason), Remedy: p.info.Remedy,
 	}
-	for _, q := range violated {
+	for _, q := range p.violated {
 		doc.Violated = append(doc.Violated, q.Name)
 	}
-	if at := roomAgainAt(violated); !at.IsZero() {
-		doc.ResetAt = at.UTC().Format(time.RFC3339)
+	if !p.roomAt.IsZero() {
+		doc.ResetAt = p.roomAt.UTC().Format(time.RFC3339)
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
 // append appends the line as encoding/json writes it, with a line break. encoding/json would cost several times as much, on
@@ -31,18 +33,7 @@ func (l *Line) append(b []byte) []byte {
 	} {
 		b = appendField(b, f.name, f.value)
 	}
-	if len(l.Charge) > 0 {
-		b = append(b, `,"charge":{`...)
-		for i, name := range slices.Sorted(maps.Keys(l.Charge)) {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendText(b, name)
-			b = append(b, ':')
-			b = strconv.AppendInt(b, l.Charge[name], 10)
-		}
-		b = append(b, '}')
-	}
+	b = appendCharge(b, l.Charge)
 	for _, f := range [...]struct{ name, value string }{
 		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"peer":`, l.Peer},
 		{`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},
@@ -60,6 +51,22 @@ func (l *Line) append(b []byte) []byte {
 		b = append(b, ']')
 	}
 	return append(b, "}\n"...)
+}
+
+func appendCharge(b []byte, charge authz.Charge) []byte {
+	if len(charge) == 0 {
+		return b
+	}
+	b = append(b, `,"charge":{`...)
+	for i, name := range slices.Sorted(maps.Keys(charge)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, name)
+		b = append(b, ':')
+		b = strconv.AppendInt(b, charge[name], 10)
+	}
+	return append(b, '}')
 }
 
 func appendField(b []byte, name, value string) []byte {
