@@ -23,11 +23,12 @@ var law = map[string]struct {
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
 	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "as apikey"},
 	"authz/quota":      {[]string{"authz"}, "as apikey"},
-	"authz/dispenser":  {[]string{"authz", "authz/quota"}, "the node's side of the ledger: it speaks the ledger's contract, which knows nothing of it"},
+	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it speaks the ledger's contract, which knows nothing of it"},
 	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder"},
 		"as apikey; its rooms do not know each other, and it puts them together"},
 	"authz/token": {[]string{"authz", "authz/credential"}, "as apikey"},
 
+	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock, alone with its oracle"},
 	"authz/policy/bundle":          {nil, "reads and compiles files, and knows nothing of requests"},
 	"authz/policy/input":           {[]string{"authz"}, "makes what rules see of a request, and knows nothing of files"},
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},

@@ -15,21 +15,21 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// Dispenser serves reservations from leases in memory. A check that finds units in hand does no I/O and takes no lock;
-// one that does not waits for a single call to the ledger, which it shares with all others that wait for the same
+// Dispenser serves reservations from leases in memory. A check for which the node holds enough units does no I/O and takes
+// no lock. Any other check waits for one call to the ledger, which it shares with all that wait for the same
 // bucket.
 //
-// It never hands out more than the ledger granted. What it holds when it dies is stranded until the period ends; what
-// it holds when it is closed is given back.
+// It never hands out more than the ledger granted. What it holds when the process dies is stranded until the period ends;
+// what it holds when it is closed is given back. Its methods may be called concurrently.
 type Dispenser struct {
 	ledger quota.Ledger
 	node   quota.NodeID
 	name   string // of the node
 	now    func() time.Time
-	base   time.Time    // when the dispenser was made
-	spawn  func(func()) // runs a call to the ledger beside everything else; go, but in the simulation
+	base   time.Time    // when the dispenser was made: leases run out by the time since, so steps of the wall clock do not count
+	spawn  func(func()) // runs a call to the ledger in the background: go, except in the simulation
 
-	seq    atomic.Uint64 // of requests to the ledger, one row for all buckets
+	seq    atomic.Uint64 // of requests to the ledger, one series for all buckets
 	rid    atomic.Uint64 // of reservations
 	leases *xsync.Map[bucketKey, *bucketLease]
 
@@ -42,11 +42,16 @@ type Dispenser struct {
 	stopRecalls func()
 }
 
-// callTimeout bounds one call to the ledger. It is longer than any check waits: the call goes on for those who come next.
-const callTimeout = 5 * time.Second
-
-// SweepEvery is how often the server calls Sweep: several times within the term of a lease.
-const SweepEvery = quota.LeaseTerm / 4
+const (
+	// callTimeout bounds one call to the ledger. It is longer than any check waits: later checks use the answer.
+	callTimeout = 5 * time.Second
+	// SweepEvery is how often the server calls Sweep: several times within the term of a lease.
+	SweepEvery = quota.LeaseTerm / 4
+	// atOnce is how many calls a sweep has under way: a store commits what waits at the same time with one fsync.
+	atOnce = 128
+	// maxRefunds bounds how many refunds wait for a ledger that is out of reach. The units of any further ones stay charged.
+	maxRefunds = 100_000
+)
 
 // New makes a dispenser over a ledger. The node's name must never have been used before.
 func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
@@ -59,10 +64,10 @@ func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
 	return d
 }
 
-// giveBack returns what is in hand of a bucket of which another node has nothing left.
-func (d *Dispenser) giveBack(ctx context.Context, b quota.Bucket) {
-	if t, ok := d.leases.Load(keyOfBucket(b)); ok {
-		t.giveBack(ctx)
+// giveBack returns what this node holds of a bucket of which another node has nothing left.
+func (d *Dispenser) giveBack(ctx context.Context, bucket quota.Bucket) {
+	if b, ok := d.leases.Load(keyOfBucket(bucket)); ok {
+		b.giveBack(ctx)
 	}
 }
 
@@ -70,34 +75,26 @@ func (d *Dispenser) giveBack(ctx context.Context, b quota.Bucket) {
 func NewNodeID(host string) quota.NodeID { return quota.NodeID(host + "-" + rand.Text()[:10]) }
 
 // Peek reports the state of the limits in facts, which has one for each. It takes nothing, but may lease units ahead of a
-// reservation: for all limits at once, so that a key that was not seen for long waits as long as one call takes.
+// reservation: for all limits at once, so that a key that was not used for long waits only for one call.
 func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact) {
-	cold, now := false, d.now()
+	allKnown, now := true, d.now()
 	for i := range limits {
-		var known bool
-		if facts[i], known = d.glance(h, &limits[i], now); !known {
-			cold = true
-		}
+		l := &limits[i]
+		facts[i] = d.withLease(h, l, func(b *bucketLease) (authz.QuotaFact, bool) {
+			f, known := b.glance(l, now)
+			if known {
+				return f, true
+			}
+			allKnown = false
+			return f, b.warm(l)
+		})
 	}
-	if !cold {
+	if allKnown {
 		return
 	}
 	for i := range limits {
-		facts[i] = d.withLease(h, &limits[i], func(t *bucketLease) (authz.QuotaFact, bool) { return t.peek(ctx, &limits[i]) })
+		facts[i] = d.withLease(h, &limits[i], func(b *bucketLease) (authz.QuotaFact, bool) { return b.peek(ctx, &limits[i]) })
 	}
-}
-
-// glance reports the state of a limit if it is known without asking the ledger, and else sees to it that the ledger is
-// asked.
-func (d *Dispenser) glance(h authz.Holder, l *authz.Limit, now time.Time) (fact authz.QuotaFact, known bool) {
-	fact = d.withLease(h, l, func(t *bucketLease) (authz.QuotaFact, bool) {
-		var f authz.QuotaFact
-		if f, known = t.glance(l, now); known {
-			return f, true
-		}
-		return f, t.warm(l)
-	})
-	return fact, known
 }
 
 // Reserve takes the charge from the limits, all or none, and reports whether it did. It fills the reservation, and facts,
@@ -107,11 +104,11 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	short := false
 	for i := range limits {
 		units := c[limits[i].Name]
-		facts[i] = d.withLease(h, &limits[i], func(t *bucketLease) (authz.QuotaFact, bool) {
+		facts[i] = d.withLease(h, &limits[i], func(b *bucketLease) (authz.QuotaFact, bool) {
 			if units == 0 || short {
-				return t.peek(ctx, &limits[i])
+				return b.peek(ctx, &limits[i])
 			}
-			from, fact, alive := t.take(ctx, &limits[i], units)
+			from, fact, alive := b.take(ctx, &limits[i], units)
 			if from != nil {
 				r.Add(from, units)
 			}
@@ -125,55 +122,56 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	return !short
 }
 
-// withLease runs f on the tap of the limit's bucket. A tap that the sweep has just retired is replaced.
+// withLease runs f on the lease of the limit's bucket. If f reports that the lease is not alive, because a sweep has just
+// retired it, f runs on a new one.
 func (d *Dispenser) withLease(h authz.Holder, l *authz.Limit, f func(*bucketLease) (authz.QuotaFact, bool)) authz.QuotaFact {
 	key := keyOf(l, h)
 	for {
-		t, ok := d.leases.Load(key)
+		b, ok := d.leases.Load(key)
 		if !ok {
-			t, _ = d.leases.LoadOrStore(key, newBucketLease(d, quota.BucketOf(l, h), l))
+			b, _ = d.leases.LoadOrStore(key, newBucketLease(d, quota.BucketOf(l, h), l))
 		}
-		t.adopt(l)
-		if fact, alive := f(t); alive {
+		b.adopt(l)
+		if fact, alive := f(b); alive {
 			fact.Name = l.Name
 			return fact
 		}
-		d.forget(t)
+		d.forget(b)
 	}
 }
 
-// forget takes a dead tap off the map.
-func (d *Dispenser) forget(t *bucketLease) {
-	d.leases.Compute(keyOfBucket(t.bucket), func(at *bucketLease, there bool) (*bucketLease, xsync.ComputeOp) {
-		if there && at == t {
+// forget deletes a retired lease, unless another one took its place.
+func (d *Dispenser) forget(b *bucketLease) {
+	d.leases.Compute(keyOfBucket(b.bucket), func(at *bucketLease, there bool) (*bucketLease, xsync.ComputeOp) {
+		if there && at == b {
 			return nil, xsync.DeleteOp
 		}
 		return at, xsync.CancelOp
 	})
 }
 
-// Report tells the ledger what was spent of that bucket, so that its balance is up to date, and learns what changed
+// Report tells the ledger what this node spent of a bucket, so that the balance there is up to date. It learns what changed
 // there, such as a credit, and what the limit grants now. It does nothing for a bucket that is not in use here.
-func (d *Dispenser) Report(ctx context.Context, b quota.Bucket, l *authz.Limit) error {
-	t, ok := d.leases.Load(keyOfBucket(b))
+func (d *Dispenser) Report(ctx context.Context, bucket quota.Bucket, l *authz.Limit) error {
+	b, ok := d.leases.Load(keyOfBucket(bucket))
 	if !ok {
 		return nil
 	}
-	return t.report(ctx, l)
+	return b.report(ctx, l)
 }
 
-// Sweep renews the leases in use, gives back those that were not used since the last sweep, and repeats refunds that did
-// not get through. It stops at the first call that does not: leases in hand are served until they run out.
+// Sweep renews the leases in use, returns those that were not used since the last sweep, and repeats refunds that did not get
+// through. It stops at the first call that fails: the leases stay in use until they run out.
 func (d *Dispenser) Sweep(ctx context.Context) {
 	if d.retryRefunds(ctx) == nil {
-		_ = d.each(ctx, func(ctx context.Context, t *bucketLease) error { return t.sweep(ctx) })
+		_ = d.each(ctx, func(ctx context.Context, b *bucketLease) error { return b.sweep(ctx) })
 	}
 }
 
-// Close gives all leases back. The dispenser must not be used afterwards. It returns an error if some could not be
-// given back; those are stranded.
+// Close returns all leases. The dispenser must not be used afterwards. It returns an error if some leases could not be
+// returned; their units are stranded.
 func (d *Dispenser) Close(ctx context.Context) error {
-	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, t *bucketLease) error { return t.retire(ctx) }))
+	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, b *bucketLease) error { return b.retire(ctx) }))
 	d.stopRecalls()
 	d.cancel()
 	d.calls.Wait()
@@ -183,23 +181,20 @@ func (d *Dispenser) Close(ctx context.Context) error {
 	return err
 }
 
-// atOnce is how many calls a sweep has under way: a store commits what waits at the same time with one fsync.
-const atOnce = 128
-
-// each runs f on every tap, several at once, and stops at the first error.
+// each runs f on every lease, several at once, and stops at the first error.
 func (d *Dispenser) each(ctx context.Context, f func(context.Context, *bucketLease) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
-	for _, t := range d.leases.All() {
+	for _, b := range d.leases.All() {
 		if ctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return f(ctx, t) })
+		g.Go(func() error { return f(ctx, b) })
 	}
 	return g.Wait()
 }
 
-// refund gives units back that the ledger already knows as spent. What does not get through is repeated by the sweep.
+// refund returns units that the ledger already knows as spent. A refund that does not get through is repeated by the sweep.
 func (d *Dispenser) refund(r quota.SettleRequest) {
 	d.goCall(func(ctx context.Context) {
 		if _, err := d.ledger.Settle(ctx, r); authz.KindOf(err) == authz.KindUnavailable && err != nil {
@@ -211,9 +206,6 @@ func (d *Dispenser) refund(r quota.SettleRequest) {
 		}
 	})
 }
-
-// maxRefunds bounds how many refunds wait for a ledger that is out of reach; beyond it units stay charged.
-const maxRefunds = 100_000
 
 // retryRefunds repeats the refunds that did not get through, until one fails again.
 func (d *Dispenser) retryRefunds(ctx context.Context) error {

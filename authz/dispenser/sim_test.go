@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser/holding"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
@@ -139,8 +140,8 @@ func (n *simNode) inHand() int64 {
 	if !ok {
 		return 0
 	}
-	if h := t.holding.Load(); h.good(n.d.now()) {
-		return max(0, h.left.Load()-max(0, h.floor(n.w.limit.Units)))
+	if s := t.source.Load(); s.Good(n.d.now()) {
+		return s.Available(n.w.limit.Units)
 	}
 	return 0
 }
@@ -157,11 +158,11 @@ func (w *world) observe() {
 	}
 }
 
-// refuse is what holds when a client is told that nothing is left: see recheck.
+// refuse is what holds when a client is told that nothing is left: see holding.Recheck.
 func (w *world) refuse(n *simNode) {
 	w.refused++
 	w.observe()
-	long := func(since time.Time) bool { return w.now.Sub(since) >= recheck }
+	long := func(since time.Time) bool { return w.now.Sub(since) >= holding.Recheck }
 	if long(w.dryAt) {
 		w.failf("node %s refused at %v, and the ledger had units since %v", n.d.node, w.now, w.dryAt)
 	}
@@ -293,7 +294,7 @@ func (n *simNode) ask() {
 func (w *world) admit(n *simNode) {
 	w.admitted++
 	t, _ := n.d.leases.Load(keyOfBucket(w.bucket))
-	held := t.holding.Load().period
+	held := t.source.Load().Period
 	period := held.Start.Unix()
 	w.perPeriod[period]++
 	// What a crash refunds may have been used: that is what such a limit is asked for.

@@ -26,10 +26,9 @@ func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 		{nodes: 4, counted: 10_000, size: 400, want: leastShared},
 	} {
 		b := newBucketLease(d, quota.BucketOf(&limit, authz.Holder{Key: "k"}), &limit)
-		h := b.holding.Load()
-		h.refill(quota.Lease{Counted: c.counted, Until: quota.LeaseTerm}, time.Now().Add(-5*time.Second), limit.Units)
+		b.source.Load().Refill(quota.Lease{Counted: c.counted, Until: quota.LeaseTerm}, time.Now().Add(-5*time.Second), limit.Units, 0)
 		b.size, b.nodes = c.size, c.nodes
-		if got := b.sizeLocked(h, 0, &limit); got != c.want {
+		if got := b.sizeLocked(&limit); got != c.want {
 			t.Errorf("%d nodes, %d of %d counted: lease of %d, want %d", c.nodes, c.counted, limit.Units, got, c.want)
 		}
 	}

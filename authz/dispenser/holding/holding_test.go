@@ -1,0 +1,162 @@
+package holding
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// TestHolding_DoesAsTheOracle does the same to a Holding and to the one with a lock.
+func TestHolding_DoesAsTheOracle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Date(2026, 3, 29, 0, 59, 0, 0, time.UTC)
+		period := quota.PeriodAt(&authz.Limit{Window: authz.WindowMinute}, now)
+		if rapid.Bool().Draw(t, "prepaid") {
+			period = quota.Period{}
+		}
+		h, o := New(now, period), newLocked(now, period)
+		draw := func(what string) int64 { return rapid.Int64Range(0, 20).Draw(t, what) }
+		same := func(what string, got, want any) {
+			if got != want {
+				t.Fatalf("%s: %v, want %v", what, got, want)
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(*rapid.T) {
+				units, limit := draw("units"), draw("limit")
+				clock := func() time.Time { return now }
+				same("take", h.Take(units, limit, clock), o.Take(units, limit, clock))
+			},
+			"refill": func(*rapid.T) {
+				granted, limit := draw("granted"), draw("limit")
+				l := quota.Lease{Granted: granted, Held: granted + draw("held"), Counted: draw("counted"), Until: time.Duration(draw("until")) * time.Second}
+				h.Refill(l, now, limit, 3)
+				o.Refill(l, now, limit, 3)
+			},
+			"drain":   func(*rapid.T) { same("drain", h.Drain(), o.Drain()) },
+			"give up": func(*rapid.T) { n := draw("units"); same("give up", h.GiveUp(n), o.GiveUp(n)) },
+			"restock": func(*rapid.T) {
+				n := draw("units")
+				h.Restock(n)
+				o.Restock(n)
+			},
+			"report":  func(*rapid.T) { same("report", h.Unreported(), o.Unreported()) },
+			"restore": func(*rapid.T) { n := draw("units"); same("restore", h.Restore(n), o.Restore(n)) },
+			"wait":    func(*rapid.T) { now = now.Add(time.Duration(draw("seconds")) * time.Second / 4) },
+			"": func(*rapid.T) {
+				limit := draw("limit")
+				same("known", h.Known(limit, now), o.Known(limit, now))
+				same("remaining", h.Remaining(limit), o.Remaining(limit))
+				same("left, issued and reported", [3]int64{h.Left(), h.issued, h.reported}, [3]int64{o.left, o.issued, o.reported})
+			},
+		})
+	})
+}
+
+// TestHolding_ConcurrentTakesAreExact has many goroutines take while another one leases, gives back and reports. All units
+// of the limit are taken, and no more.
+func TestHolding_ConcurrentTakesAreExact(t *testing.T) {
+	const limit = 5000
+	h := New(time.Now(), quota.Period{})
+	var (
+		taken atomic.Int64
+		wg    sync.WaitGroup
+		mu    sync.Mutex // as the lock of a bucketLease
+		done  atomic.Bool
+	)
+	for range 4 {
+		wg.Go(func() {
+			for i := 0; !done.Load(); i++ {
+				if !h.Take(1, limit, time.Now) {
+					continue
+				}
+				if taken.Add(1); i%10 == 0 { // the request is cancelled
+					mu.Lock()
+					if h.Restore(1) {
+						taken.Add(-1)
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	var counted, reported int64 // as the ledger has them
+	for end := time.Now().Add(20 * time.Second); taken.Load() < limit && time.Now().Before(end); {
+		mu.Lock()
+		reported += h.Unreported()
+		granted := min(37, limit-counted)
+		counted += granted
+		h.Refill(quota.Lease{Granted: granted, Held: counted - reported, Counted: counted, Until: time.Minute}, time.Now(), limit, 0)
+		counted -= h.GiveUp(5)
+		mu.Unlock()
+	}
+	done.Store(true)
+	wg.Wait()
+	for h.Take(1, limit, time.Now) { // units of the last request that was cancelled
+		taken.Add(1)
+	}
+	if taken.Load() != limit || h.issued != limit || h.Left() != 0 || counted != limit {
+		t.Errorf("%d of %d taken: issued %d, left %d, counted %d", taken.Load(), limit, h.issued, h.Left(), counted)
+	}
+}
+
+// BenchmarkTake takes from a Holding (on) and from the oracle (off). "cost" is what a take costs. "wait" has many goroutines
+// compete for the processors, with 10 µs of other work between two takes as in checks; its p99.9 is how long a take waits
+// when another one is interrupted.
+func BenchmarkTake(b *testing.B) {
+	type takes interface {
+		Take(units, limit int64, now func() time.Time) bool
+		Refill(l quota.Lease, sent time.Time, limit, low int64)
+	}
+	const limit = quota.MaxUnits / 2
+	for _, device := range []struct {
+		name string
+		takes
+	}{
+		{"device=on", New(time.Now(), quota.Period{})},
+		{"device=off", newLocked(time.Now(), quota.Period{})},
+	} {
+		device.Refill(quota.Lease{Granted: limit, Held: limit, Counted: limit, Until: 24 * time.Hour}, time.Now(), limit, 0)
+		b.Run("cost/"+device.name, func(b *testing.B) {
+			for b.Loop() {
+				device.Take(1, limit, time.Now)
+			}
+		})
+		b.Run("wait/"+device.name, func(b *testing.B) {
+			waits := waitsOf(b, func() { device.Take(1, limit, time.Now) })
+			slices.Sort(waits)
+			for per, name := range map[int]string{2: "p50", 1000: "p99.9", 10_000: "p99.99"} {
+				b.ReportMetric(float64(waits[len(waits)-1-len(waits)/per]), fmt.Sprint(name, "-ns"))
+			}
+		})
+	}
+}
+
+// waitsOf returns how long each take took.
+func waitsOf(b *testing.B, take func()) (all []time.Duration) {
+	var mu sync.Mutex
+	b.SetParallelism(16)
+	b.RunParallel(func(pb *testing.PB) {
+		var took []time.Duration
+		for pb.Next() {
+			began := time.Now()
+			for time.Since(began) < 10*time.Microsecond {
+			}
+			began = time.Now()
+			take()
+			took = append(took, time.Since(began))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, took...)
+	})
+	return all
+}
