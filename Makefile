@@ -1,5 +1,5 @@
-# Everything that can be done here. Nothing has to be installed beforehand but Go and Python 3 with pip: what is missing
-# is fetched from the package registries into the Go module cache and the ignored folder .tools.
+# All tasks of this repository. They need Go and Python 3 with pip, and fetch everything else from the package registries into
+# the Go module cache and the ignored folder .tools.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 CRASH_ROUNDS ?= 200
 IMAGE ?= tollkeeper:dev
 
-# Modules of their own, so that what they require stays out of the program's go.mod.
+# Modules of their own, which keep their requirements out of the program's go.mod.
 MODULES := k8s/apitest k8s/image
 
 .PHONY: help
@@ -25,21 +25,21 @@ image: ## build the container image for amd64 and arm64 into bin/image (IMAGE=na
 	@./bin/mkimage -name '$(IMAGE)' -version '$(VERSION)'
 
 .PHONY: demo
-demo: ## run the whole story through a real Envoy, then leave it running (DEMO_ONCE=1: stop at the end)
+demo: ## show requests through a real Envoy, then keep everything running (DEMO_ONCE=1: stop at the end)
 	@echo "building the demo (the first time takes a few minutes)"
 	@$(GO) build -o bin/ ./cmd/tollkeeper ./envoy/demo
 	@exec ./bin/demo -tollkeeper bin/tollkeeper
 
 .PHONY: test
-test: lint policies ## lint, policies, and every test, the ones through Envoy included
+test: lint policies ## lint, policies, and all tests, also through the real Envoy
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
-	@# Alone, for Envoy waits 0.3 s for an answer, which tests beside it would use up.
+	@# One package at a time: Envoy waits 0.3 s for an answer, and parallel tests would delay it.
 	$(GO) test -timeout 10m -p 1 ./envoy/...
-	@# Never from the cache, which does not see that the manifests or the program have changed.
+	@# Not from the test cache, which does not notice changes of the manifests and the program.
 	@for module in $(MODULES); do $(GO) test -C $$module -count 1 -timeout 10m ./... || exit 1; done
 
 .PHONY: test-crash
-test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check that nothing is lost
+test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check the ledger each time
 	TOLLKEEPER_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(GO) test -count 1 -v -timeout 60m -run '^TestCrash$$' ./authz/crashtest
 
 .PHONY: policies
@@ -57,13 +57,13 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 	@for module in $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool staticcheck ./...) || exit 1; done
 
 .PHONY: bench
-bench: ## the rivals beside us, in one run: checks a second, server CPU, latency, memory (BENCH=-quick: a minute instead of ten)
+bench: ## compare with the rivals: checks a second, server CPU, latency, memory (BENCH=-quick: one minute, not ten)
 	@echo "building the bench"
 	@$(GO) build -trimpath -o bin/ ./cmd/tollkeeper ./envoy/bench
 	@exec ./bin/bench -tollkeeper bin/tollkeeper $(BENCH)
 
 .PHONY: stalls
-stalls: build ## how much reloads, key writes and a slow policy hold up the checks of others
+stalls: build ## measure how much reloads, key writes and a slow policy delay other checks
 	@$(GO) build -o bin/ ./envoy/bench
 	@./bin/bench -stalls
 
@@ -72,7 +72,7 @@ microbench: ## run the benchmarks of single functions
 	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...
 
 .PHONY: sim
-sim: ## simulate 100 million reservations over nodes that crash and lines that fail
+sim: ## simulate 100 million reservations with crashing nodes and failing connections
 	$(GO) test -count=1 -timeout 60m -v -run 'Simulation|Utilisation' ./authz/dispenser -sim.n=100000000
 
 .PHONY: fuzz
