@@ -49,11 +49,11 @@ type Part[M proto.Message] struct {
 // still look at the rest: then it returns both the message and the error. The message is nil if that fails too.
 func decode[M proto.Message](at source.Location, into M) (msg M, err error) {
 	var none M
-	at = at.Untyped() // a dump names the type of each message
+	at = source.Untyped(at) // a dump names the type of each message
 	if !at.IsMap() {
 		return none, errors.New("want an object")
 	}
-	plain, err := at.Plain()
+	plain, err := source.Plain(at)
 	if err != nil {
 		return none, err
 	}
@@ -98,7 +98,7 @@ var faultyField = regexp.MustCompile(`unknown field "([^"]+)"|field ([\w.]+):`)
 // unreadable is the fault of a message that decode could not read, at the field if there is only one of its name.
 func unreadable(at source.Location, err error) Fault {
 	if m := faultyField.FindStringSubmatch(err.Error()); m != nil {
-		at = at.Find(m[1] + m[2])
+		at = source.Find(at, m[1]+m[2])
 	}
 	return fault(at, "cannot be read: %v", err)
 }

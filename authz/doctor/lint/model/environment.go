@@ -17,7 +17,7 @@ func (m *Model) addEnvironments() {
 	var covered []string
 	for _, o := range m.Own {
 		variables := make(map[string]source.Location)
-		for _, p := range m.Pods(o) {
+		for _, p := range o.pods(m.Objects) {
 			covered = append(covered, p.ID())
 			maps.Copy(variables, m.Objects.variables(p, o.namespace))
 		}
@@ -43,19 +43,19 @@ func (m *Model) addEnvironments() {
 	}
 }
 
-// Pods are the templates of the pods that a configuration is for: those that mount it, or all of its namespace if none
+// pods are the templates of the pods that a configuration is for: those that mount it, or all of its namespace if none
 // does.
-func (m *Model) Pods(o *Own) []source.Location {
+func (o *Own) pods(all Objects) []source.Location {
 	if o.IsEnvironment() {
 		return []source.Location{o.pod}
 	}
-	var all, mount []source.Location
-	for _, w := range m.Objects {
+	var found, mount []source.Location
+	for _, w := range all {
 		t := w.PodTemplate()
 		if o.namespace == "" || w.Namespace != o.namespace || !t.Exists() {
 			continue
 		}
-		all = append(all, t)
+		found = append(found, t)
 		if t.At("spec.volumes").Any(func(v source.Location) bool { return v.At("configMap.name").Text() == o.configMap }) {
 			mount = append(mount, t)
 		}
@@ -63,7 +63,7 @@ func (m *Model) Pods(o *Own) []source.Location {
 	if len(mount) > 0 {
 		return mount
 	}
-	return all
+	return found
 }
 
 // variables are Tollkeeper's variables of a pod. Those of a container itself count more than those of the ConfigMaps that
@@ -101,8 +101,8 @@ func (all Objects) configMap(ref source.Location, namespace string) source.Locat
 
 // everyPod reports whether something holds for all pods of a configuration. If the pods are not in the files, it has to
 // hold for a pod without labels.
-func (m *Model) everyPod(o *Own, holds func(pod source.Location) bool) bool {
-	pods := m.Pods(o)
+func (o *Own) everyPod(all Objects, holds func(pod source.Location) bool) bool {
+	pods := o.pods(all)
 	if len(pods) == 0 {
 		return o.namespace != "" && holds(o.Nothing())
 	}
@@ -110,19 +110,19 @@ func (m *Model) everyPod(o *Own, holds func(pod source.Location) bool) bool {
 }
 
 // RequiresMTLS reports whether a mesh lets only mTLS through to the gRPC port of the pods of a configuration.
-func (m *Model) RequiresMTLS(o *Own) bool {
-	return m.everyPod(o, func(pod source.Location) bool { return m.requiresMTLS(o, pod) })
+func (o *Own) RequiresMTLS(all Objects) bool {
+	return o.everyPod(all, func(pod source.Location) bool { return o.requiresMTLS(all, pod) })
 }
 
 // requiresMTLS goes by the policies of the workload, then by those of its namespace, then by those of the mesh.
-func (m *Model) requiresMTLS(o *Own, pod source.Location) bool {
+func (o *Own) requiresMTLS(all Objects, pod source.Location) bool {
 	var levels [3][]string
 	add := func(level int, mode string) {
 		if mode != "" && mode != "UNSET" {
 			levels[level] = append(levels[level], mode)
 		}
 	}
-	for _, p := range m.Objects.Of(IstioSecurity, "PeerAuthentication") {
+	for _, p := range all.Of(IstioSecurity, "PeerAuthentication") {
 		selector, mode := p.At("spec.selector"), p.At("spec.mtls.mode").Text()
 		switch narrow := len(selector.Keys()) > 0; {
 		case narrow && p.Namespace == o.namespace && Selects(selector, pod.At("metadata.labels")):
@@ -145,10 +145,10 @@ func (m *Model) requiresMTLS(o *Own, pod source.Location) bool {
 }
 
 // IsFenced reports whether NetworkPolicies say who may reach the gRPC port of the pods of a configuration.
-func (m *Model) IsFenced(o *Own) bool {
-	return m.everyPod(o, func(pod source.Location) bool {
+func (o *Own) IsFenced(all Objects) bool {
+	return o.everyPod(all, func(pod source.Location) bool {
 		fenced := false
-		for _, p := range m.Objects.Of(networking, "NetworkPolicy").In(o.namespace) {
+		for _, p := range all.Of(networking, "NetworkPolicy").In(o.namespace) {
 			types := p.At("spec.policyTypes")
 			ingress := len(types.Items()) == 0 || types.Has("Ingress")
 			if !ingress || !Selects(p.At("spec.podSelector"), pod.At("metadata.labels")) {

@@ -142,7 +142,7 @@ func (e *Envoy) refused(what string, list source.Location) {
 // does not hide the others.
 func (e *Envoy) readBootstrap(at source.Location) {
 	e.Base = at.Called("bootstrap")
-	msg, err := decode(at.Without("static_resources", "listeners", "clusters"), &bootstrapv3.Bootstrap{})
+	msg, err := decode(source.Without(at, "static_resources", "listeners", "clusters"), &bootstrapv3.Bootstrap{})
 	e.decoded(e.Base, err)
 	if e.Bootstrap = msg; msg == nil {
 		return
@@ -177,7 +177,7 @@ func (e *Envoy) validate(at source.Location, msg proto.Message) {
 		if _, last, ok := strings.Cut(field, "."); ok {
 			field = last
 		}
-		e.faults = append(e.faults, fault(at.Find(field), "Envoy does not take this: %s", text))
+		e.faults = append(e.faults, fault(source.Find(at, field), "Envoy does not take this: %s", text))
 	}
 }
 

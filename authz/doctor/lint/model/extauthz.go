@@ -185,7 +185,7 @@ func (m *Model) Limits() []Limits {
 		at := c.Location
 		switch c.Way {
 		case ByProvider:
-			rule := m.DestinationRule(c.Host())
+			rule := m.Objects.DestinationRule(c.Host())
 			if rule == nil {
 				continue
 			}

@@ -149,7 +149,7 @@ func (f *File) addObject(at source.Location, depth int) {
 func (f *File) addConfigMap(o *Object) {
 	data := o.At("data")
 	for _, k := range data.Keys() {
-		inner := data.Key(k).Embedded()
+		inner := source.Embedded(data.Key(k))
 		switch {
 		case inner == nil:
 		case k == "mesh":

@@ -62,21 +62,21 @@ func (m *Model) Backends() []Backend {
 
 // GatewayRefs are references to what a policy of Envoy Gateway is attached to, by name or by labels. A policy may choose
 // Gateways that are not in the files: the reference then has no name, and may mean any Gateway of the namespace.
-func (m *Model) GatewayRefs(o *Object) []source.Location {
+func (o *Object) GatewayRefs(all Objects) []source.Location {
 	out := o.Targets()
 	for _, s := range o.At("spec.targetSelectors").Items() {
 		group, kind := s.At("group").Text(), s.At("kind").Text()
 		if group == "" {
 			group = GatewayAPI
 		}
-		candidates := m.Objects.Of(group, kind).In(o.Namespace)
+		candidates := all.Of(group, kind).In(o.Namespace)
 		for _, x := range candidates {
 			if Selects(s, x.At("metadata.labels")) {
-				out = append(out, s.Reference(kind, x.Name))
+				out = append(out, source.Reference(s, kind, x.Name))
 			}
 		}
 		if len(candidates) == 0 && kind == "Gateway" {
-			out = append(out, s.Reference(kind, ""))
+			out = append(out, source.Reference(s, kind, ""))
 		}
 	}
 	return out
@@ -103,7 +103,7 @@ func (o *Object) parents() []gatewayRef {
 func (m *Model) PolicyAbove(o *Object, ref source.Location) *Object {
 	for _, c := range m.ChecksBy(ByPolicy) {
 		above := c.Object
-		for _, to := range m.GatewayRefs(above) {
+		for _, to := range above.GatewayRefs(m.Objects) {
 			if above == o || to.At("kind").Text() != "Gateway" {
 				continue
 			}
@@ -126,17 +126,17 @@ func (m *Model) PolicyAbove(o *Object, ref source.Location) *Object {
 	return nil
 }
 
-// MayShareGateway reports whether two policies may be for the same Gateway. They are not only if both name all of theirs,
-// and none is the same.
-func (m *Model) MayShareGateway(a, b *Object) bool {
-	ours, sure := m.gatewaysOf(a)
-	theirs, sureToo := m.gatewaysOf(b)
+// MayShareGateway reports whether a policy and another may be for the same Gateway. They are not only if both name all of
+// theirs, and none is the same.
+func (o *Object) MayShareGateway(other *Object, all Objects) bool {
+	ours, sure := o.gateways(all)
+	theirs, sureToo := other.gateways(all)
 	return !sure || !sureToo || slices.ContainsFunc(theirs, func(r gatewayRef) bool { return slices.Contains(ours, r) })
 }
 
-// gatewaysOf are the Gateways of a policy, and whether these are surely all.
-func (m *Model) gatewaysOf(o *Object) (out []gatewayRef, sure bool) {
-	refs := m.GatewayRefs(o)
+// gateways are the Gateways of a policy, and whether these are surely all.
+func (o *Object) gateways(all Objects) (out []gatewayRef, sure bool) {
+	refs := o.GatewayRefs(all)
 	for _, r := range refs {
 		kind, name := r.At("kind").Text(), r.At("name").Text()
 		if name == "" {
@@ -146,7 +146,7 @@ func (m *Model) gatewaysOf(o *Object) (out []gatewayRef, sure bool) {
 			out = append(out, gatewayRef{o.Namespace, name})
 			continue
 		}
-		route := m.Objects.Find(GatewayAPI, kind, o.Namespace, name)
+		route := all.Find(GatewayAPI, kind, o.Namespace, name)
 		if route == nil {
 			return nil, false
 		}

@@ -8,9 +8,9 @@ import (
 )
 
 // Customs are the AuthorizationPolicies that have an authorizer asked.
-func (m *Model) Customs() []*Object {
-	var out []*Object
-	for _, o := range m.Objects.Of(IstioSecurity, "AuthorizationPolicy") {
+func (all Objects) Customs() Objects {
+	var out Objects
+	for _, o := range all.Of(IstioSecurity, "AuthorizationPolicy") {
 		if o.At("spec.action").Text() == "CUSTOM" {
 			out = append(out, o)
 		}
@@ -25,13 +25,13 @@ func (o *Object) IsDryRun() bool { return o.Annotation("istio.io/dry-run").Text(
 func (o *Object) ProviderName() source.Location { return o.At("spec.provider.name") }
 
 // ForWaypoint reports whether a policy is for a waypoint, which EnvoyFilters do not reach.
-func (m *Model) ForWaypoint(o *Object) bool {
+func (o *Object) ForWaypoint(all Objects) bool {
 	return slices.ContainsFunc(o.Targets(), func(ref source.Location) bool {
 		switch ref.At("kind").Text() {
 		case "Service", "ServiceEntry":
 			return true
 		case "Gateway":
-			g := m.Objects.Find(GatewayAPI, "Gateway", o.Namespace, ref.At("name").Text())
+			g := all.Find(GatewayAPI, "Gateway", o.Namespace, ref.At("name").Text())
 			return g != nil && g.At("spec.gatewayClassName").Text() == "istio-waypoint"
 		}
 		return false
@@ -70,9 +70,9 @@ func Covers(wide, o *Object) bool {
 }
 
 // DestinationRule is the rule for a provider's service, nil if it is not in the files.
-func (m *Model) DestinationRule(host string) *Object {
+func (all Objects) DestinationRule(host string) *Object {
 	short := func(h string) string { return strings.TrimSuffix(strings.TrimSuffix(h, ".cluster.local"), ".svc") }
-	for _, o := range m.Objects.Of(IstioNetwork, "DestinationRule") {
+	for _, o := range all.Of(IstioNetwork, "DestinationRule") {
 		h := short(o.At("spec.host").Text())
 		if h == short(host) || h+"."+o.Namespace == short(host) {
 			return o
@@ -82,11 +82,11 @@ func (m *Model) DestinationRule(host string) *Object {
 }
 
 // PortsOf are the ports of a service, of a Service or a ServiceEntry.
-func (m *Model) PortsOf(host string) (ports []source.Location, known bool) {
-	if o := m.Objects.Service(host); o != nil {
+func (all Objects) PortsOf(host string) (ports []source.Location, known bool) {
+	if o := all.Service(host); o != nil {
 		return o.At("spec.ports").Items(), true
 	}
-	for _, o := range m.Objects.Of(IstioNetwork, "ServiceEntry") {
+	for _, o := range all.Of(IstioNetwork, "ServiceEntry") {
 		if o.At("spec.hosts").Has(host) {
 			return o.At("spec.ports").Items(), true
 		}

@@ -28,12 +28,12 @@ type Patch struct {
 // ConfigPatches are the patches of an EnvoyFilter.
 func (o *Object) ConfigPatches() []source.Location { return o.At("spec.configPatches").Items() }
 
-// EnvoyFilters are the EnvoyFilters of all files.
-func (m *Model) EnvoyFilters() []*Object { return m.Objects.Of(IstioNetwork, "EnvoyFilter") }
+// EnvoyFilters are all EnvoyFilters.
+func (all Objects) EnvoyFilters() Objects { return all.Of(IstioNetwork, "EnvoyFilter") }
 
 // addPatches reads what EnvoyFilters and EnvoyPatchPolicies make of generated filters.
 func (m *Model) addPatches() {
-	for _, o := range m.EnvoyFilters() {
+	for _, o := range m.Objects.EnvoyFilters() {
 		for _, p := range o.ConfigPatches() {
 			at := p.At("patch.value.typed_config").Typed()
 			switch at.TypeName() {
@@ -158,7 +158,7 @@ func (j *JSONPatch) field() (at source.Location, ok bool) {
 	for i := range fields.Len() {
 		ok = ok || source.Flatten(string(fields.Get(i).Name())) == source.Flatten(path[0])
 	}
-	return j.Holding(path, value), ok
+	return source.Holding(j.Location, path, value), ok
 }
 
 // ExtAuthzIn finds whole configurations of the ext_authz filter in a value, at any depth.

@@ -195,7 +195,7 @@ var certClients = rule.Rule{
 			found = rule.At(o.At("tls.client_names"), "every client of %s with a certificate of the CA may ask, whatever it was issued for", address).
 				FixedBy("Name the certificates of your Envoys in tls.client_names.")
 		}
-		if in.IsFenced(o) {
+		if o.IsFenced(in.Objects) {
 			found.Wrong += ": only a NetworkPolicy restricts them"
 			found = found.As(rule.Info)
 		}

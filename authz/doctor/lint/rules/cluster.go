@@ -142,7 +142,7 @@ func takesAnyName(m *tlsv3.SubjectAltNameMatcher) bool {
 // openInMesh looks at DestinationRules. Without one the mesh encrypts by itself where both ends can.
 func openInMesh(in *model.Model, report rule.Report) {
 	for _, c := range in.ChecksBy(model.ByProvider) {
-		o := in.DestinationRule(c.Host())
+		o := in.Objects.DestinationRule(c.Host())
 		if o == nil {
 			continue
 		}

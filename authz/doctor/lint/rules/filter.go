@@ -177,7 +177,7 @@ var shadowMode = rule.Rule{
 				report(rule.At(c.At("shadow_mode"), "denials are only noted: every request passes"))
 			}
 		}
-		for _, o := range in.Customs() {
+		for _, o := range in.Objects.Customs() {
 			if o.IsDryRun() {
 				report(rule.At(o.Annotation("istio.io/dry-run"), "the policy is a dry run, which CUSTOM policies do not have: Tollkeeper is not asked").
 					FixedBy("Remove the annotation."))

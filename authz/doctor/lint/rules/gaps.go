@@ -44,7 +44,7 @@ type custom struct {
 func customsInForce(in *model.Model) []custom {
 	var out []custom
 	ours := in.ChecksBy(model.ByProvider)
-	for _, o := range in.Customs() {
+	for _, o := range in.Objects.Customs() {
 		foreign := len(in.Meshes) > 0 && !slices.ContainsFunc(ours, func(c *model.ExtAuthz) bool { return c.Name == o.ProviderName().Text() })
 		if !foreign && len(o.At("spec.rules").Items()) > 0 && !o.IsDryRun() {
 			out = append(out, custom{o, clauses(o)})

@@ -23,7 +23,7 @@ var overriddenPolicy = rule.Rule{
 			if merges && !asks && !drops || in.IsMeant(o.Name) {
 				continue
 			}
-			for _, ref := range in.GatewayRefs(o) {
+			for _, ref := range o.GatewayRefs(in.Objects) {
 				above := in.PolicyAbove(o, ref)
 				if above == nil {
 					continue

@@ -100,7 +100,7 @@ func forgedInIstio(in *model.Model, report rule.Report) {
 		}
 		found := rule.At(p.At("spec"), "no EnvoyFilter removes x-tollkeeper-* of clients: on paths that the policy leaves out your service believes them").
 			FixedBy("Add an EnvoyFilter that inserts a header_mutation filter before ext_authz with remove_on_match for the prefix x-tollkeeper-.")
-		if in.ForWaypoint(p.Object) {
+		if p.ForWaypoint(in.Objects) {
 			if open, judged := holesOf(in, p, policies); len(open) == 0 && judged {
 				continue
 			}
@@ -121,7 +121,7 @@ func takesAll(r source.Location) bool {
 func forgedInGateway(in *model.Model, report rule.Report) {
 	policies := in.Objects.Of(model.EnvoyGateway, "ClientTrafficPolicy")
 	for _, c := range in.ChecksBy(model.ByPolicy) {
-		if slices.ContainsFunc(policies, func(o *model.Object) bool { return stripsIdentity(o) && in.MayShareGateway(c.Object, o) }) {
+		if slices.ContainsFunc(policies, func(o *model.Object) bool { return stripsIdentity(o) && c.Object.MayShareGateway(o, in.Objects) }) {
 			continue
 		}
 		found := rule.At(c.Object.At("spec"), "no ClientTrafficPolicy of the gateway removes x-tollkeeper-* of clients: on routes without a check your service believes them").
@@ -193,8 +193,8 @@ var unhardened = rule.Rule{
 			if slices.ContainsFunc(in.Patches, func(p model.Patch) bool { _, ok := p.Msg.(*extauthzv3.ExtAuthz); return ok }) {
 				return
 			}
-			for _, o := range in.Customs() {
-				if !in.ForWaypoint(o) {
+			for _, o := range in.Objects.Customs() {
+				if !o.ForWaypoint(in.Objects) {
 					report(rule.At(o.At("spec"), "no EnvoyFilter hardens the filter that istiod makes"))
 				}
 			}

@@ -13,6 +13,9 @@ import (
 
 // The rules of this file look at Istio's providers and AuthorizationPolicies.
 
+// customs are the AuthorizationPolicies that have an authorizer asked.
+func customs(in *model.Model) []*model.Object { return in.Objects.Customs() }
+
 var badProvider = rule.Rule{
 	ID: "TK150", Severity: rule.Error, Since: since, Title: "istiod cannot make a check of a CUSTOM policy.",
 	Why:    "It denies everything that the policy covers, with a 403 that has no reason.",
@@ -25,7 +28,7 @@ var badProvider = rule.Rule{
 					names = append(names, p.At("name").Text())
 				}
 			}
-			for _, o := range in.Customs() {
+			for _, o := range in.Objects.Customs() {
 				if name := o.ProviderName(); len(in.Meshes) > 0 && !slices.Contains(names, name.Text()) {
 					report(rule.At(name, "the mesh configuration has no extension provider %q: everything that the policy covers is denied", name.Text()))
 				}
@@ -61,7 +64,7 @@ func deniesAll(f model.HTTPFilter) bool {
 func unresolved(in *model.Model, report rule.Report) {
 	for _, c := range in.ChecksBy(model.ByProvider) {
 		host, port := c.Host(), c.At("port")
-		ports, known := in.PortsOf(host)
+		ports, known := in.Objects.PortsOf(host)
 		switch {
 		case !known:
 			// A service that is missing counts only if the files hold others of its namespace.
@@ -88,7 +91,7 @@ var rivalProviders = rule.Rule{
 	Why:    "istiod denies everything.",
 	Remedy: "Leave one CUSTOM provider for each workload.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		customs := in.Customs()
+		customs := in.Objects.Customs()
 		for i, a := range customs {
 			for _, b := range customs[:i] {
 				if a.ProviderName().Text() != b.ProviderName().Text() && model.Overlap(a, b) {
@@ -104,7 +107,7 @@ var portWithoutGRPC = rule.Rule{
 	Why:    "istiod makes a cluster without HTTP/2, and every check fails.",
 	Remedy: "Set appProtocol: grpc on the port, or let its name begin with grpc.",
 	Checks: each(by(model.ByProvider), func(in *model.Model, c *model.ExtAuthz, report rule.Report) {
-		ports, _ := in.PortsOf(c.Host())
+		ports, _ := in.Objects.PortsOf(c.Host())
 		for _, p := range ports {
 			if number := portNumber(p); number == c.At("port").Text() && !speaksGRPC(p) {
 				report(rule.At(p.Called("service %s", c.Host()), "port %s is not declared to speak gRPC: every check of %q fails", number, c.Name))
@@ -124,7 +127,7 @@ var ambientPolicy = rule.Rule{
 	ID: "TK153", Severity: rule.Error, Since: since, Title: "A CUSTOM policy is attached to workloads without a proxy that can ask.",
 	Why:    "ztunnel does not support it: requests pass unchecked.",
 	Remedy: "Deploy a waypoint, and attach the policy to it, or to the Service, with targetRefs.",
-	Checks: each((*model.Model).Customs, func(in *model.Model, o *model.Object, report rule.Report) {
+	Checks: each(customs, func(in *model.Model, o *model.Object, report rule.Report) {
 		ns := in.Objects.Of(model.Core, "Namespace").Named(o.Namespace)
 		if ns == nil || ns.Label("istio.io/dataplane-mode") != "ambient" || len(o.Targets()) > 0 {
 			return
@@ -159,7 +162,7 @@ var policyWithoutRules = rule.Rule{
 	ID: "TK155", Severity: rule.Error, Since: since, Title: "A CUSTOM policy has no rules.",
 	Why:    "It matches nothing, so that every request passes unchecked.",
 	Remedy: "Write rules: [{}] to check every request.",
-	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+	Checks: each(customs, func(_ *model.Model, o *model.Object, report rule.Report) {
 		if rules := o.At("spec.rules"); len(rules.Items()) == 0 {
 			report(rule.At(rules, "the policy has no rules: it matches no request, and Tollkeeper is not asked"))
 		}
@@ -170,7 +173,7 @@ var anyOptions = rule.Rule{
 	ID: "TK156", Severity: rule.Warning, Since: since, Title: "Any OPTIONS request passes.",
 	Why:    "Not only preflights use the method.",
 	Remedy: "Exempt only preflights: add rules for OPTIONS without the headers origin and access-control-request-method.",
-	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+	Checks: each(customs, func(_ *model.Model, o *model.Object, report rule.Report) {
 		if rules := o.At("spec.rules"); len(rules.Items()) > 0 && !rules.Any(coversOptions) {
 			report(rule.At(rules, "every request with the method OPTIONS passes unchecked, be it a preflight or not"))
 		}
@@ -189,7 +192,7 @@ var unverifiedToken = rule.Rule{
 	ID: "TK157", Severity: rule.Error, Since: since, Title: "A CUSTOM policy depends on a token that is not verified yet.",
 	Why:    "The condition cannot be met.",
 	Remedy: "Leave tokens to Tollkeeper: it verifies them, and policies see the claims.",
-	Checks: each((*model.Model).Customs, func(_ *model.Model, o *model.Object, report rule.Report) {
+	Checks: each(customs, func(_ *model.Model, o *model.Object, report rule.Report) {
 		for _, r := range o.At("spec.rules").Items() {
 			for _, w := range r.At("when").Items() {
 				if key := w.At("key"); strings.HasPrefix(key.Text(), "request.auth.") {

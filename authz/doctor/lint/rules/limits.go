@@ -22,7 +22,7 @@ var slowConnect = rule.Rule{
 			}
 		}
 		for _, c := range in.ChecksBy(model.ByProvider) {
-			if in.DestinationRule(c.Host()) == nil {
+			if in.Objects.DestinationRule(c.Host()) == nil {
 				report(rule.At(c.At("service"), "no DestinationRule is here for %s: connecting may take 10s, and a check only %v", c.Host(), patience(c)).
 					As(rule.Info).FixedBy("Set " + c.Fields.Connect + ": 100ms in a DestinationRule for the service."))
 			}

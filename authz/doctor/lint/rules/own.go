@@ -105,9 +105,9 @@ var ownClear = rule.Rule{
 	Remedy: "Listen on 127.0.0.1 or a socket, or set tls.cert_file, tls.key_file and tls.client_ca_file.",
 	Checks: eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
 		grpc, events := o.Config.Listen.GRPC, o.Config.Listen.Events
-		if isExposed(grpc) && o.TLSFiles() == (model.TLSFiles{}) && !in.RequiresMTLS(o) && o.Fault == nil {
+		if isExposed(grpc) && o.TLSFiles() == (model.TLSFiles{}) && !o.RequiresMTLS(in.Objects) && o.Fault == nil {
 			found := rule.At(o.At("listen.grpc"), "checks come in on %s in the clear, and from any client: it can try out keys and use up quotas", grpc)
-			if in.IsFenced(o) {
+			if o.IsFenced(in.Objects) {
 				found = rule.At(o.At("listen.grpc"), "checks come in on %s in the clear: only a NetworkPolicy restricts the clients", grpc).As(rule.Info)
 			}
 			report(found)

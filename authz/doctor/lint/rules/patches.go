@@ -15,7 +15,7 @@ const removePatch = "Remove the patch."
 
 // removedByEnvoyFilter finds EnvoyFilters that remove the filter that istiod makes.
 func removedByEnvoyFilter(in *model.Model, report rule.Report) {
-	for _, o := range in.EnvoyFilters() {
+	for _, o := range in.Objects.EnvoyFilters() {
 		for _, p := range o.ConfigPatches() {
 			op, value := p.At("patch.operation"), p.At("patch.value")
 			replaced := op.Text() == "REPLACE" && len(model.ExtAuthzIn(value)) == 0
@@ -75,7 +75,7 @@ const (
 
 // openedByEnvoyFilter finds routes that an EnvoyFilter exempts from the check.
 func openedByEnvoyFilter(in *model.Model, report rule.Report) {
-	for _, o := range in.EnvoyFilters() {
+	for _, o := range in.Objects.EnvoyFilters() {
 		for _, p := range o.ConfigPatches() {
 			host := p.At("match.routeConfiguration.vhost")
 			route := host.At("route.name").Text()

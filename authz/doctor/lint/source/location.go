@@ -185,7 +185,7 @@ func (l Location) Has(texts ...string) bool {
 }
 
 // Plain is the value as encoding/json would decode it, with json.Number for numbers.
-func (l Location) Plain() (any, error) {
+func Plain(l Location) (any, error) {
 	budget := maxNodes
 	return l.near.plain(&budget, 0)
 }
@@ -200,7 +200,7 @@ func (l Location) Below() []Location {
 }
 
 // Find goes down to the only field of a name, at any depth. It stays here if there are several or none.
-func (l Location) Find(name string) Location {
+func Find(l Location, name string) Location {
 	budget := maxNodes
 	var found []Location
 	var walk func(Location, int)
@@ -227,7 +227,7 @@ func (l Location) Find(name string) Location {
 }
 
 // Embedded is the document in a text, nil if the text is not exactly one that can be read.
-func (l Location) Embedded() *Document {
+func Embedded(l Location) *Document {
 	if !l.exists {
 		return nil
 	}
@@ -243,7 +243,7 @@ func (l Location) Embedded() *Document {
 }
 
 // Reference is the location as if it held a reference to an object.
-func (l Location) Reference(kind, name string) Location {
+func Reference(l Location, kind, name string) Location {
 	made := &node{isMap: true, line: l.line}
 	made.add("kind", l.line, &node{line: l.line, scalar: kind})
 	made.add("name", l.line, &node{line: l.line, scalar: name})
@@ -252,7 +252,7 @@ func (l Location) Reference(kind, name string) Location {
 }
 
 // Holding is the location as if it held nothing but a value at a path of field names.
-func (l Location) Holding(path []string, value Location) Location {
+func Holding(l Location, path []string, value Location) Location {
 	made := value.near
 	for i := len(path) - 1; i >= 0; i-- {
 		outer := &node{isMap: true, line: value.line}

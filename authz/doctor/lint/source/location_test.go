@@ -38,9 +38,9 @@ func TestLocation_HasLineAndPath(t *testing.T) {
 		{root.At("a.missing.deeper"), false, "", 2, "a.missing.deeper"}, // the line of what would hold it
 		{root.At("list").Index(1), true, "y", 5, "list[1]"},
 		{root.At("typed.failOpen"), true, "true", 8, "typed.failOpen"}, // inside the TypedStruct, in protobuf's other style
-		{root.Find("fail_open"), true, "true", 8, "typed.value.fail_open"},
-		{root.At("block").Embedded().Root().At("inner"), true, "1", 10, "inner"},
-		{root.At("quoted").Embedded().Root().At("inner"), true, "1", 11, "inner"}, // its own lines are not lines of the file
+		{source.Find(root, "fail_open"), true, "true", 8, "typed.value.fail_open"},
+		{source.Embedded(root.At("block")).Root().At("inner"), true, "1", 10, "inner"},
+		{source.Embedded(root.At("quoted")).Root().At("inner"), true, "1", 11, "inner"}, // its own lines are not lines of the file
 	} {
 		if c.at.Exists() != c.exists || c.at.Text() != c.text || c.at.Line() != c.line || c.at.Path() != c.path {
 			t.Errorf("%s: exists %v, %q, line %d, path %s", c.path, c.at.Exists(), c.at.Text(), c.at.Line(), c.at.Path())

@@ -35,7 +35,7 @@ func (l Location) TypeName() string {
 }
 
 // Untyped is a typed configuration without the name of its type: a plain message.
-func (l Location) Untyped() Location {
+func Untyped(l Location) Location {
 	if l.IsMap() {
 		l.near = l.near.filtered(func(k string) bool { return k != TypeKey })
 	}
@@ -43,7 +43,7 @@ func (l Location) Untyped() Location {
 }
 
 // Without is a map with fewer keys in one of its members.
-func (l Location) Without(member string, keys ...string) Location {
+func Without(l Location, member string, keys ...string) Location {
 	n := l.value()
 	inner := n.get(member)
 	if inner == nil || !inner.isMap {
