@@ -50,7 +50,7 @@ func TestText_New(t *testing.T) {
 	}
 }
 
-// TestText_ChecksumOfNPM holds a vector that npm published for its tokens, whose checksum is computed likewise.
+// TestText_ChecksumOfNPM has a vector that npm published for its tokens, which have the same checksum.
 func TestText_ChecksumOfNPM(t *testing.T) {
 	if got := checksum("qkJaB6MffYVzZXWqmcoF49yrUxP3wf"); got != "0LsakP" {
 		t.Errorf("checksum %q", got)
@@ -92,7 +92,7 @@ func TestText_ForeignKeys(t *testing.T) {
 	}
 }
 
-// FuzzText_WellFormed compares with the form as it is documented, put down in other words.
+// FuzzText_WellFormed compares with the documented form, written as regular expressions.
 func FuzzText_WellFormed(f *testing.F) {
 	own := regexp.MustCompile(`\Atk_[a-z0-9]{1,16}_[0-9A-Za-z]{36}\z`)
 	foreign := regexp.MustCompile(`\A[!-+\--~]{1,512}\z`)
@@ -112,7 +112,7 @@ func FuzzText_WellFormed(f *testing.F) {
 		if got := WellFormed(text); got != want {
 			t.Fatalf("%q: %v, want %v", text, got, want)
 		}
-		// A text that names an environment can be made into a key, and no other.
+		// A key can be made for a text that names an environment, and for no other.
 		made, err := NewText(text)
 		if named := regexp.MustCompile(`\A[a-z0-9]{1,16}\z`).MatchString(text); named != (err == nil) {
 			t.Fatalf("environment %q: %v", text, err)

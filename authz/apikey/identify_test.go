@@ -10,10 +10,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// silent is a store that cannot say.
+// silent is a store that cannot answer.
 type silent struct {
 	apikey.Store
-	keys bool // it knows keys, and no accounts
+	keys bool // it can answer for keys, and not for accounts
 }
 
 func (s silent) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {

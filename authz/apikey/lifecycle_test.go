@@ -64,7 +64,7 @@ func TestKey_SuccessorMayNoMore(t *testing.T) {
 	}
 }
 
-// TestKey_Apply changes each field and checks that nothing else changes, and that the key in hand does not.
+// TestKey_Apply changes each field: no other field changes, and the old key does not.
 func TestKey_Apply(t *testing.T) {
 	for name, c := range map[string]struct {
 		change apikey.KeyChange

@@ -21,15 +21,15 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
-// The variables that make it longer, and that repeat the choices of an earlier run. How far the server gets before it
-// is killed is up to the machine all the same.
+// The variables that set the number of rounds, and repeat the random choices of an earlier run. How far the server gets before it is
+// killed still depends on the machine.
 const (
 	roundsVariable = "TOLLKEEPER_TEST_CRASH_ROUNDS"
 	seedVariable   = "TOLLKEEPER_TEST_CRASH_SEED"
 	fewRounds      = 5
 )
 
-// epoch is for how many rounds the same accounts are under load. Then there are new ones, whose limits are not used up.
+// epoch is how many rounds use the same accounts. Then new ones are made, whose limits are not used up.
 const epoch = 5
 
 var binaryDir string // lives as long as the test run; TestMain sets it
@@ -67,7 +67,7 @@ func startServer(t *testing.T) *harness.Tollkeeper {
 	if err := os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // where a server leaves word for the command line
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // where a server leaves its address for the command line
 	tk, err := harness.StartTollkeeper(t.Context(), harness.TollkeeperOptions{
 		Binary: path, Policies: dir, Extra: "request: {timeout: 5s}\nlog: {decisions: \"off\"}\n",
 	})
@@ -83,7 +83,7 @@ func startServer(t *testing.T) *harness.Tollkeeper {
 	return tk
 }
 
-// run is one test: a server that is killed, and what its clients know.
+// run is one test: the server that is killed, and what its clients know.
 type run struct {
 	t   *testing.T
 	w   *world
@@ -95,7 +95,7 @@ type run struct {
 	starts   int
 	kills    map[string]int
 	repeated int // credits that were not acknowledged, and were sent again
-	applied  int // of those, how many had taken place after all
+	applied  int // how many of those had taken place after all
 }
 
 func number(t *testing.T, variable string, otherwise uint64) uint64 {
@@ -111,8 +111,8 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestCrash kills the server at a random moment, starts it again, and checks all that was acknowledged, round after
-// round on the same data.
+// TestCrash kills the server at a random moment, starts it again, and checks all acknowledged writes, round after round on
+// the same data.
 func TestCrash(t *testing.T) {
 	rounds, seed := int(number(t, roundsVariable, fewRounds)), number(t, seedVariable, uint64(time.Now().UnixNano()))
 	t.Logf("%d rounds; repeat the choices with %s=%d", rounds, seedVariable, seed)
@@ -187,12 +187,12 @@ func (r *run) crash() {
 	if how == "starting" {
 		soon, cancel := context.WithTimeout(r.t.Context(), time.Duration(1+r.rng.IntN(120))*time.Millisecond)
 		defer cancel()
-		_ = r.tk.Start(soon) // which kills it when the time is up
+		_ = r.tk.Start(soon) // kills it when the time is up
 		r.tk.Kill()
 	}
 }
 
-// doctor has the file examined that the crash left behind, by the command that an operator would use.
+// doctor checks the file that the crash left, with the command that an operator would use.
 func (r *run) doctor() {
 	r.t.Helper()
 	path, err := binary()
@@ -205,7 +205,7 @@ func (r *run) doctor() {
 	}
 }
 
-// doctorAsked has the server examine the file that it is using.
+// doctorAsked has the server check the file that it uses.
 func (r *run) doctorAsked() {
 	r.t.Helper()
 	if _, err := r.tk.CLI(r.t.Context(), "doctor", "ledger"); err != nil {
@@ -213,7 +213,7 @@ func (r *run) doctorAsked() {
 	}
 }
 
-// verify asks the server for everything that was acknowledged: all of it, or what is new and a few others.
+// verify checks acknowledged writes with the server: all of them, or the new ones and a few others.
 func (r *run) verify(everything bool) {
 	r.t.Helper()
 	ctx := r.t.Context()
@@ -221,7 +221,7 @@ func (r *run) verify(everything bool) {
 		if k.verified && !everything && r.rng.IntN(len(r.w.keys)) > 20 {
 			continue
 		}
-		// What is not acknowledged may be revoked or not: answered allows for that.
+		// A key whose revocation was not acknowledged may be revoked or not: answered allows for that.
 		if !r.c.check(ctx, k, k.revoked) {
 			r.t.Fatalf("round %d: the server does not answer", r.round)
 		}
@@ -238,8 +238,8 @@ func (r *run) verify(everything bool) {
 	}
 }
 
-// verifyCredits checks that every acknowledged credit is in the balance, sends those again that were not acknowledged,
-// and checks that each is then in the balance exactly once.
+// verifyCredits checks that every acknowledged credit is in the balance, sends the others again, and checks that each is then in the
+// balance exactly once.
 func (r *run) verifyCredits(ctx context.Context, a *account) {
 	r.t.Helper()
 	var acked, all int64
@@ -266,7 +266,7 @@ func (r *run) verifyCredits(ctx context.Context, a *account) {
 		r.t.Errorf("round %d: %s has %d credits after all were sent again, want %d", r.round, a.id, after, all)
 	}
 	r.repeated += len(pending)
-	if len(pending) == 1 && before == all { // of several it cannot be told
+	if len(pending) == 1 && before == all { // with several it cannot be told
 		r.applied++
 	}
 }
@@ -287,8 +287,8 @@ func (r *run) quota(ctx context.Context, kind, id, name string) admin.Quota {
 	return admin.Quota{}
 }
 
-// settle checks everything once more, stops the server in good order, so that what is then still out is what the crashes
-// took, and holds what was charged against what was allowed.
+// settle checks everything once more and stops the server in good order, so that only units lost to crashes are still out. Then it
+// compares what was charged with what was allowed.
 func (r *run) settle() {
 	r.t.Helper()
 	if r.t.Failed() {

@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// fill has every write to a file fail from now on, as on a full disk, until the returned function is called.
+// fill makes every write to a file fail, as on a full disk, until the returned function is called.
 func fill(t *testing.T, tk *harness.Tollkeeper) (empty func()) {
 	t.Helper()
 	var before unix.Rlimit
@@ -27,8 +27,8 @@ func fill(t *testing.T, tk *harness.Tollkeeper) (empty func()) {
 	return func() { set(before) }
 }
 
-// TestServer_FullDisk fills the disk under the running server, twice. While it is full everybody is denied, and nothing is
-// acknowledged; when it is not any more, everything works again. The log has one line when it begins and one when it ends.
+// TestServer_FullDisk fills the disk under the running server, twice. While it is full, every caller is denied, and no write is
+// acknowledged; afterwards, all works again. The log has one line for the beginning and one for the end.
 func TestServer_FullDisk(t *testing.T) {
 	r := &run{t: t, tk: startServer(t), w: newWorld()}
 	r.connect()
@@ -44,7 +44,7 @@ func TestServer_FullDisk(t *testing.T) {
 			keys = append(keys, r.w.keys[len(r.w.keys)-1])
 		}
 		empty := fill(t, r.tk)
-		r.c.ending.Store(true) // as when it stops, a denial for want of a store is right
+		r.c.ending.Store(true) // a denial because of the store is right, as it is while the server stops
 		allowed := len(r.w.allows)
 		for range 20 {
 			for _, k := range keys {
@@ -74,7 +74,7 @@ func TestServer_FullDisk(t *testing.T) {
 			t.Errorf("the end of it was reported %d times in %d rounds", n, round+1)
 		}
 	}
-	// The one write by an operator was refused to his face, and stands in the log beside it.
+	// The log also has the write by an operator that was refused in each round.
 	if n := strings.Count(r.tk.Log(), `"level":"ERROR"`); n != 4 {
 		t.Errorf("%d lines of errors:\n%s", n, r.tk.Log())
 	}

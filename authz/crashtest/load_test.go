@@ -45,14 +45,14 @@ func connect(w *world, tk *harness.Tollkeeper, run string) (*clients, error) {
 
 func (c *clients) close() {
 	_ = c.conn.Close()
-	http.DefaultClient.CloseIdleConnections() // for one on which nothing was ever asked a server waits when it stops
+	http.DefaultClient.CloseIdleConnections() // a server that stops waits for a connection that was never used
 }
 
 func (c *clients) name(kind string) string {
 	return fmt.Sprintf("%s-%s-%d", kind, c.run, c.names.Add(1))
 }
 
-// check sends one check and takes down the answer. It returns false if there was none.
+// check sends one check and records the answer. It returns false if there was none.
 func (c *clients) check(ctx context.Context, k *key, wasRevoked bool) bool {
 	resp, err := c.checks.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
@@ -79,8 +79,8 @@ func reasonOf(resp *authv3.CheckResponse) string {
 	return "no reason"
 }
 
-// write makes a call to the admin API and reports whether it was acknowledged. A refusal is a fault, unless the server
-// was told to stop; no answer at all is none, for it was killed.
+// write makes a call to the admin API and reports whether it was acknowledged. A refusal is a fault, unless the server was
+// told to stop. No answer is no fault: the server was killed.
 func (c *clients) write(ctx context.Context, path string, in, out any) bool {
 	err := c.admin.Do(ctx, http.MethodPost, path, in, out)
 	var refused *admin.Refused
@@ -150,7 +150,7 @@ func (c *clients) each(ctx context.Context, seed uint64, pause time.Duration, f 
 	})
 }
 
-// load starts clients of every kind. They end with ctx; wait for wg then.
+// load starts clients of every kind, which end with ctx. Wait for wg then.
 func (c *clients) load(ctx context.Context, seed uint64) {
 	for i := range uint64(4) {
 		c.each(ctx, seed+i, 0, func(rng *rand.Rand) {

@@ -10,14 +10,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
 
-// limit is a limit as the plans of the test have it.
+// limit is a limit of one of the plans.
 type limit struct {
 	name       string
 	perAccount bool
 	units      int64 // 0: prepaid
 }
 
-// plans are small enough to be used up within a few rounds, each in another way.
+// plans are used up within a few rounds, each in another way.
 func plans() map[string][]limit {
 	return map[string][]limit{
 		"daily":   {{name: "daily", units: 100}},
@@ -45,8 +45,8 @@ type key struct {
 	id, text string
 	account  *account
 	verified bool
-	revoking bool // somebody has asked for it: it may be revoked
-	revoked  bool // and was told that it is
+	revoking bool // a client has asked for the revocation: it may be revoked
+	revoked  bool // the revocation was acknowledged
 }
 
 type account struct {
@@ -61,7 +61,7 @@ type credit struct {
 	acked bool
 }
 
-// bucket names one count: a limit and whose it is.
+// bucket names one count: a limit and its holder.
 type bucket struct{ limit, holder string }
 
 // world is what the clients know: what was acknowledged, and what they were allowed. Its methods may be called
@@ -117,8 +117,8 @@ func bucketsOf(k *key) []bucket {
 	return out
 }
 
-// answered takes down the answer to a check. wasRevoked is what was known when it was sent, and ending that the server
-// had been told to stop, from when on it may deny for want of a store.
+// answered records the answer to a check. wasRevoked says that the key was known to be revoked when the check was sent, and ending
+// that the server had been told to stop: it may then deny because of the store.
 func (w *world) answered(k *key, reason string, wasRevoked, ending bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -173,8 +173,7 @@ func (w *world) locked(f func()) {
 	f()
 }
 
-// limitOf is the most that may ever have been allowed of a bucket. Of a limit that is renewed there may have been several
-// periods while the test ran.
+// limitOf is the most that may ever have been allowed of a bucket: the limit for each period that the test ran in, or all credits.
 func (w *world) limitOf(a *account, l limit) int64 {
 	now := time.Now().UTC()
 	days := int64(now.Truncate(24*time.Hour).Sub(w.began.UTC().Truncate(24*time.Hour)) / (24 * time.Hour))
@@ -195,7 +194,7 @@ func (w *world) limitOf(a *account, l limit) int64 {
 	}
 }
 
-// overspent returns the buckets of which more was allowed than the limit.
+// overspent returns the buckets that were allowed more than their limit.
 func (w *world) overspent() (out []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

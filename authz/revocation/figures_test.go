@@ -16,7 +16,7 @@ const issuer = "https://issuer.example/realms/main"
 
 func jti(i int) string { return fmt.Sprintf("1f2e3d4c-0000-4000-8000-%012d", i) }
 
-// feed is a store with a number of records that it makes up when they are read, so that they take no memory.
+// feed is a store that makes up its records when they are read, so that they take no memory.
 type feed struct {
 	revocation.Store
 	size int
@@ -32,7 +32,7 @@ func (f feed) Since(_ context.Context, after uint64, limit int) ([]revocation.Re
 	return out, nil
 }
 
-// fill returns a set with n records, and how many bytes of heap each takes.
+// fill returns a set of n records, and the bytes of heap that each takes.
 func fill(tb testing.TB, n int) (*revocation.Set, float64) {
 	tb.Helper()
 	before := heap()
@@ -52,7 +52,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// fullToken is a token of which everything is known and nothing revoked.
+// fullToken is a token with every field set, and not revoked.
 func fullToken() authz.TokenFact {
 	return authz.TokenFact{
 		Status: authz.TokenValid, Issuer: issuer, ID: "not-revoked", Digest: credential.TokenDigest("text"), Subject: "auth0|5f7c8ec7c33c6c004bbafe82",
@@ -88,12 +88,12 @@ func TestSet_LookupsDoNotAllocate(t *testing.T) {
 	}
 }
 
-// BenchmarkSet looks up in a million records: a token by its jti alone, which is revoked or is not, and a token of which
-// everything is known, which takes eight lookups.
+// BenchmarkSet looks up among a million records: a token that has only a jti, which is revoked or not, and a token with every
+// field set, which takes eight lookups.
 func BenchmarkSet(b *testing.B) {
 	const n = 1_000_000
 	s, size := fill(b, n)
-	there, others := make([]string, n/4), make([]string, n/4) // so many that the processor does not have their records at hand
+	there, others := make([]string, n/4), make([]string, n/4) // so many that the processor's cache does not hold their records
 	for i := range there {
 		there[i], others[i] = jti(i*7919%n), jti(n+i*7919%n)
 	}

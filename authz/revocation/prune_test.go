@@ -20,7 +20,7 @@ func expiring(id string, at time.Time) revocation.Record {
 	return r
 }
 
-// TestSet_PruneOnTwoNodes lets time pass on two nodes that share a store, of which one has the store forget.
+// TestSet_PruneOnTwoNodes lets time pass on two nodes that share a store. One of them prunes it.
 func TestSet_PruneOnTwoNodes(t *testing.T) {
 	c, store := &clock{noon()}, &faulty{Store: memory.NewRevocations()}
 	here, there := revocation.NewSet(store, time.Minute, c.now), revocation.NewSet(store, time.Minute, c.now)
@@ -45,7 +45,7 @@ func TestSet_PruneOnTwoNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.t = noon().Add(time.Minute) // the last instant at which they matter
+	c.t = noon().Add(time.Minute) // the last instant at which the records matter
 	prune(here)
 	prune(there)
 	lens(n + 2)
@@ -83,7 +83,7 @@ func TestSet_PruneOnTwoNodes(t *testing.T) {
 	lens(1)
 }
 
-// TestSet_PruneFreesMemory checks that what has expired does not stay in memory as room for more.
+// TestSet_PruneFreesMemory checks that the room of expired records is given back.
 func TestSet_PruneFreesMemory(t *testing.T) {
 	c := &clock{noon()}
 	before := heap()
@@ -163,8 +163,8 @@ func (s *slow) Add(ctx context.Context, r revocation.Record) (revocation.Record,
 	return stored, err
 }
 
-// TestSet_PruneWaitsForRevoke checks that a record that is stored and not yet applied does not outlive, in memory, the
-// later one that replaced it and has expired.
+// TestSet_PruneWaitsForRevoke has a record that is stored and not yet applied when a later one that replaced it expires: it
+// must not outlive the later one in memory.
 func TestSet_PruneWaitsForRevoke(t *testing.T) {
 	store := &slow{Store: memory.NewRevocations(), added: make(chan struct{}), answer: make(chan struct{})}
 	s := revocation.NewSet(store, time.Minute, noon)
@@ -184,7 +184,7 @@ func TestSet_PruneWaitsForRevoke(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for range 2000 { // time enough to drop it, for a Prune that does not wait
+	for range 2000 { // enough time for a Prune that does not wait to drop it
 		runtime.Gosched()
 	}
 	close(store.answer)

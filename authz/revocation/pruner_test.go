@@ -10,11 +10,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// life is that of the records of a house.
+// life is how long a record lives at the most.
 const life = 25 * time.Hour
 
-// house is a store whose servers come and go, with a clock that the test sets wrong.
-type house struct {
+// clockWorld is a store, the server that uses it now, and a clock that the test sets wrong.
+type clockWorld struct {
 	*testing.T
 	store  *memory.Revocations
 	set    *revocation.Set
@@ -23,16 +23,16 @@ type house struct {
 	wrong  time.Duration // how far the clock is off
 }
 
-func newHouse(t *testing.T) *house {
-	h := &house{T: t, store: memory.NewRevocations()}
+func newClockWorld(t *testing.T) *clockWorld {
+	h := &clockWorld{T: t, store: memory.NewRevocations()}
 	h.start()
 	return h
 }
 
-func (h *house) now() time.Time { return noon().Add(h.real + h.wrong) }
+func (h *clockWorld) now() time.Time { return noon().Add(h.real + h.wrong) }
 
-// start starts a server, which looks at its clock at once.
-func (h *house) start() {
+// start starts a server, which reads its clock at once.
+func (h *clockWorld) start() {
 	h.Helper()
 	since := h.real
 	h.set = revocation.NewSet(h.store, time.Hour, h.now)
@@ -43,8 +43,8 @@ func (h *house) start() {
 	h.run(0)
 }
 
-// run lets time pass, in which the server looks every minute.
-func (h *house) run(d time.Duration) {
+// run lets time pass. The server prunes every minute.
+func (h *clockWorld) run(d time.Duration) {
 	h.Helper()
 	for end := h.real + d; ; {
 		if err := h.pruner.Prune(h.Context()); err != nil {
@@ -57,18 +57,18 @@ func (h *house) run(d time.Duration) {
 	}
 }
 
-func (h *house) want(records int, doubt bool) {
+func (h *clockWorld) want(records int, doubt bool) {
 	h.Helper()
 	if h.set.Len() != records || (h.pruner.Doubt() != "") != doubt {
 		h.Errorf("%d records, doubt %q: want %d, doubt %v", h.set.Len(), h.pruner.Doubt(), records, doubt)
 	}
 }
 
-// tenYears is how far a clock goes wrong.
+// tenYears is an error of the clock.
 const tenYears = 10 * 365 * 24 * time.Hour
 
 func TestPruner_Ordinary(t *testing.T) {
-	h := newHouse(t)
+	h := newClockWorld(t)
 	revoke(t, h.set, expiring("a", h.now().Add(life)))
 	h.run(life)
 	h.want(1, false)
@@ -76,11 +76,11 @@ func TestPruner_Ordinary(t *testing.T) {
 	h.want(0, false)
 }
 
-// TestPruner_ClockJumps has the clock go wrong for a while and come back.
+// TestPruner_ClockJumps sets the clock wrong for a while and then right.
 func TestPruner_ClockJumps(t *testing.T) {
 	for name, jump := range map[string]time.Duration{"ahead": tenYears, "an hour": time.Hour, "back": -tenYears, "very far": 200 * 365 * 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newClockWorld(t)
 			revoke(t, h.set, expiring("a", h.now().Add(time.Hour)))
 			h.run(10 * time.Minute)
 			h.wrong = jump
@@ -89,37 +89,37 @@ func TestPruner_ClockJumps(t *testing.T) {
 			h.wrong = 0
 			h.run(time.Minute)
 			h.want(1, false)
-			h.run(time.Hour) // and what has expired then is forgotten
+			h.run(time.Hour) // what expires in this hour is forgotten
 			h.want(0, false)
 		})
 	}
 }
 
-// TestPruner_ClockStays has a clock that was wrong and is set right, for good. Nothing has to be mended by hand.
+// TestPruner_ClockStays sets the clock to another time for good: after the life of a record it is trusted.
 func TestPruner_ClockStays(t *testing.T) {
-	h := newHouse(t)
+	h := newClockWorld(t)
 	revoke(t, h.set, expiring("a", h.now().Add(life)))
 	h.run(time.Hour)
 	h.wrong = tenYears
 	h.run(life - time.Minute)
 	h.want(1, true)
-	h.wrong += time.Hour // it jumps again: it has to begin anew
+	h.wrong += time.Hour // it jumps again: the wait begins again
 	h.run(life - time.Minute)
 	h.want(1, true)
 	h.run(2 * time.Minute)
 	h.want(0, false)
 }
 
-// TestPruner_Restart has a server start with a wrong clock, which no time that went by can show.
+// TestPruner_Restart starts a server with a wrong clock: no time went by that could show it.
 func TestPruner_Restart(t *testing.T) {
-	h := newHouse(t)
+	h := newClockWorld(t)
 	revoke(t, h.set, expiring("a", h.now().Add(time.Hour)))
 	h.run(10 * time.Minute)
 	h.wrong = tenYears
 	h.start()
 	h.want(1, true)
 	h.run(time.Hour)
-	h.start() // once more
+	h.start()
 	h.want(1, true)
 	h.wrong = 0
 	h.start()
@@ -127,12 +127,11 @@ func TestPruner_Restart(t *testing.T) {
 	h.want(0, false)
 }
 
-// TestPruner_RestartsAddUp has a server that is restarted more often than a record lives: its clock proves itself all the
-// same.
+// TestPruner_RestartsAddUp restarts a server several times within the life of a record: its clock is trusted in the end.
 func TestPruner_RestartsAddUp(t *testing.T) {
-	h := newHouse(t)
+	h := newClockWorld(t)
 	revoke(t, h.set, expiring("a", h.now().Add(time.Hour)))
-	h.real += 3 * 24 * time.Hour // it is stopped for some days, which is nothing to be told of
+	h.real += 3 * 24 * time.Hour // it is stopped for some days: no reason for a warning
 	for range 7 {
 		h.start()
 		h.want(1, false)
@@ -142,9 +141,9 @@ func TestPruner_RestartsAddUp(t *testing.T) {
 	h.want(0, false)
 }
 
-// TestPruner_OlderStore has records of a version that did not write the clock down.
+// TestPruner_OlderStore has records of a version that did not store the clock.
 func TestPruner_OlderStore(t *testing.T) {
-	h := &house{T: t, store: memory.NewRevocations()}
+	h := &clockWorld{T: t, store: memory.NewRevocations()}
 	if _, err := h.store.Add(t.Context(), expiring("a", h.now().Add(-time.Hour))); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +156,7 @@ func TestPruner_OlderStore(t *testing.T) {
 	h.want(0, false)
 }
 
-// TestSet_TokenOfAClockAhead cuts off an account by our clock. Keys are made by it, and tokens are not.
+// TestSet_TokenOfAClockAhead cuts off an account at an instant of our clock. Keys carry instants of that clock, and tokens do not.
 func TestSet_TokenOfAClockAhead(t *testing.T) {
 	s := revocation.NewSet(memory.NewRevocations(), time.Minute, noon)
 	s.AllowSkew(30 * time.Second)

@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// kinds are all kinds of record.
+// kinds are the kinds of record.
 var kinds = []revocation.Kind{
 	revocation.KindKey, revocation.KindAccount, revocation.KindToken, revocation.KindJTI, revocation.KindSession,
 	revocation.KindSubject, revocation.KindClient, revocation.KindSigningKey, revocation.KindSuspension,
@@ -98,7 +98,7 @@ var instants = rapid.Custom(func(t *rapid.T) time.Time {
 
 func reaches(bound, t time.Time) bool { return bound.IsZero() || !t.After(bound) }
 
-// TestRecord_MergeNeverWeakens merges random records and checks that the result cuts off all that either did.
+// TestRecord_MergeNeverWeakens merges random records and checks that the result cuts off everything that either did.
 func TestRecord_MergeNeverWeakens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		kind := rapid.SampledFrom(kinds[:len(kinds)-1]).Draw(t, "kind")
@@ -131,13 +131,12 @@ func TestRecord_MergeNeverWeakens(t *testing.T) {
 	})
 }
 
-// TestRecord_MergeKeepsTheLatestSuspension merges random suspensions in two orders and checks that both leave what happened last,
-// whole.
+// TestRecord_MergeKeepsTheLatestSuspension merges random suspensions in two orders: both leave the one that happened last.
 func TestRecord_MergeKeepsTheLatestSuspension(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		records := make([]revocation.Record, rapid.IntRange(2, 6).Draw(t, "records"))
 		var last time.Time
-		cutOff := false // by one of those that happened last
+		cutOff := false // one of those that happened last suspends
 		for i := range records {
 			r := valid(revocation.KindSuspension)
 			r.At = noon().Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "at")) * time.Hour)

@@ -105,7 +105,7 @@ func TestSet_RevokeTakesEffectAtOnce(t *testing.T) {
 	if !s.Account("acme", time.Time{}) {
 		t.Error("what was issued at an unknown time is trusted")
 	}
-	// A later record reaches further, an earlier one does not take that back.
+	// A later instant reaches further, and an earlier one does not undo that.
 	for _, before := range []time.Duration{time.Hour, -time.Hour} {
 		if _, err := s.Revoke(t.Context(), accountRecord("acme", noon().Add(before))); err != nil {
 			t.Fatal(err)
@@ -175,4 +175,52 @@ func TestSet_ReadersSeeAcknowledgedRecords(t *testing.T) {
 	if s.Len() != 4*50+1 {
 		t.Errorf("%d records", s.Len())
 	}
+}
+
+// TestSet_ReadersWhileItGrowsAndShrinks reads records that stay while others come and go, so that every shard grows and shrinks.
+func TestSet_ReadersWhileItGrowsAndShrinks(t *testing.T) {
+	c := &clock{noon()}
+	s := revocation.NewSet(memory.NewRevocations(), time.Minute, c.now)
+	const stay = 300
+	for i := range stay {
+		revoke(t, s, keyRecord(fmt.Sprint("stays-", i)))
+	}
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if id := fmt.Sprint("stays-", i%stay); !s.Key(id) {
+					t.Errorf("%s is trusted", id)
+					return
+				}
+				if id := fmt.Sprint("never-", i%stay); s.Key(id) {
+					t.Errorf("%s was never revoked", id)
+					return
+				}
+			}
+		})
+	}
+	for round := range 3 {
+		for i := range 10_000 {
+			id := fmt.Sprint(round, "-", i)
+			if revoke(t, s, expiring(id, c.t.Add(time.Minute))); !s.Key(id) {
+				t.Fatalf("%s was acknowledged and is trusted", id)
+			}
+		}
+		if s.Len() != stay+10_000 {
+			t.Fatalf("%d records", s.Len())
+		}
+		c.t = c.t.Add(time.Hour)
+		if err := s.Prune(t.Context()); err != nil || s.Len() != stay {
+			t.Fatalf("%d records are left, %v", s.Len(), err)
+		}
+	}
+	close(done)
+	readers.Wait()
 }

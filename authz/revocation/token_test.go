@@ -22,8 +22,7 @@ func revoke(tb testing.TB, s *revocation.Set, r revocation.Record) revocation.Re
 	return stored
 }
 
-// TestSet_EachKindCutsOffItsTokens revokes one thing at a time and checks that it cuts off the token that has it, and none that
-// has not.
+// TestSet_EachKindCutsOffItsTokens revokes one thing at a time: it cuts off the token that has it, and no other.
 func TestSet_EachKindCutsOffItsTokens(t *testing.T) {
 	token := fullToken()
 	for kind, c := range map[revocation.Kind]struct {
@@ -77,11 +76,11 @@ func TestSet_SuspensionIsLifted(t *testing.T) {
 		record revocation.Record
 		want   bool
 	}{
-		{at(0, true), false}, // what was never suspended
+		{at(0, true), false}, // it was never suspended
 		{at(0, false), true},
-		{at(0, true), true}, // at the same instant, to be cut off wins
+		{at(0, true), true}, // at the same instant, the suspension wins
 		{at(2, true), false},
-		{at(1, false), false}, // comes late
+		{at(1, false), false}, // arrives late
 		{at(3, false), true},
 		{at(2, true), true},
 		{at(4, true), false},
@@ -99,7 +98,7 @@ func TestSet_SuspensionIsLifted(t *testing.T) {
 	}
 }
 
-// TestSet_InstantsFarAway checks what is too early or too late to be counted in nanoseconds.
+// TestSet_InstantsFarAway has instants that nanoseconds cannot express.
 func TestSet_InstantsFarAway(t *testing.T) {
 	year := func(y int) time.Time { return time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for _, c := range []struct {
@@ -149,7 +148,7 @@ var fewRecords = rapid.Custom(func(t *rapid.T) revocation.Record {
 	return r
 })
 
-// matches says what a record means, one record at a time.
+// matches is the meaning of one record.
 func matches(r revocation.Record, t authz.TokenFact) bool {
 	value := map[revocation.Kind]string{
 		revocation.KindToken: t.Digest, revocation.KindJTI: t.ID, revocation.KindSession: t.Session, revocation.KindSubject: t.Subject,
@@ -159,7 +158,7 @@ func matches(r revocation.Record, t authz.TokenFact) bool {
 	return value == r.Value && value != "" && (r.Issuer == "" || r.Issuer == t.Issuer) && reaches(r.Before, t.IssuedAt)
 }
 
-// cutOff says what many records mean: one of them is enough, except that of suspensions only the last counts.
+// cutOff is the meaning of many records: one that matches is enough, but of suspensions only the last counts.
 func cutOff(records []revocation.Record, t authz.TokenFact) bool {
 	var suspended revocation.Record
 	for _, r := range records {
@@ -174,7 +173,7 @@ func cutOff(records []revocation.Record, t authz.TokenFact) bool {
 	return !suspended.At.IsZero() && !suspended.Lifted
 }
 
-// TestSet_MatchesAsTheRecordsSay compares the set, and one that follows it, with a reading of all records one by one.
+// TestSet_MatchesAsTheRecordsSay compares a set, and one that syncs with it, with cutOff.
 func TestSet_MatchesAsTheRecordsSay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store := memory.NewRevocations()

@@ -1,4 +1,3 @@
-// Package apikeytest is the contract of apikey.Store as tests. Every store runs the whole of it; nothing is excused.
 package apikeytest
 
 import (
@@ -12,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
-// Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
-// t.Cleanup; it may also check there that what the store wrote is sound.
+// Run runs the suite. open returns an empty store, whose clock is now, and closes it in t.Cleanup; it may also check there that what
+// the store wrote is sound.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) apikey.Store) {
 	for _, test := range []struct {
 		name string
@@ -66,7 +65,7 @@ type fixture struct {
 	store apikey.Store
 }
 
-// digest is that of the n-th text.
+// digest is the digest of the n-th text.
 func digest(n int) apikey.Digest { return apikey.Hasher{}.Text(fmt.Sprint("text ", n)) }
 
 // account is an account with something in every field.
@@ -186,7 +185,7 @@ func (f *fixture) accountIDs(p apikey.Page) string {
 	return fmt.Sprint(ids)
 }
 
-// everything is a sum of all that the store says, to see that nothing was changed.
+// everything is all that the store holds, or its hash, to see that nothing was changed.
 func (f *fixture) everything() string {
 	f.Helper()
 	accounts, err := f.store.Accounts(f.Ctx(), apikey.Page{Limit: 100_000})

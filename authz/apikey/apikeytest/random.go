@@ -19,7 +19,7 @@ func random(f *fixture) {
 	oracle := memory.NewKeys()
 	round := 0
 	rapid.Check(f.T, func(t *rapid.T) {
-		round++ // every round has ids of its own
+		round++ // every round has its own ids
 		m := &machine{ctx: f.Ctx(), stores: [2]apikey.Store{f.store, oracle}, round: round}
 		t.Repeat(map[string]func(*rapid.T){
 			"create account": m.createAccount, "amend account": m.amendAccount, "create key": m.createKey,
@@ -130,7 +130,7 @@ func (m *machine) list(t *rapid.T) {
 	m.both(t, func(s apikey.Store) (any, error) { return keysOf(s.Accounts(m.ctx, p)) })
 }
 
-// keysOf makes no list and an empty one the same.
+// keysOf makes a nil list an empty one.
 func keysOf[T any](list []*T, err error) ([]*T, error) { return append([]*T{}, list...), err }
 
 func (m *machine) read(t *rapid.T) {
@@ -140,7 +140,7 @@ func (m *machine) read(t *rapid.T) {
 	m.both(t, func(s apikey.Store) (any, error) { return s.Account(m.ctx, account) })
 }
 
-// all compares everything that this round left.
+// all compares all records of this round.
 func (m *machine) all(t *rapid.T) {
 	keys := apikey.Page{After: fmt.Sprintf("key_%06d_", m.round)}
 	accounts := apikey.Page{After: fmt.Sprintf("account_%06d_", m.round)}

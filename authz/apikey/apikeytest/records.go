@@ -65,7 +65,7 @@ func amendAccount(f *fixture) {
 	f.hasAccount(&want)
 }
 
-// amendMeta merges meta as it is in the store at that instant, so that two who change different names both succeed.
+// amendMeta merges into the stored meta, so that two callers who change different names both succeed.
 func amendMeta(f *fixture) {
 	f.createAccount("acme")
 	f.createKey(key("key_1", "acme", 1))
@@ -144,11 +144,11 @@ func createKeyTwice(f *fixture) {
 }
 
 func createKeyWithoutAccount(f *fixture) {
-	k := key("key_1", "nobody", 1)
+	k := key("key_1", "later", 1)
 	_, err := f.store.CreateKey(f.Ctx(), k)
 	f.Refused(err, authz.KindNotFound)
 	f.hasNoKey(k)
-	f.createAccount("nobody")
+	f.createAccount("later")
 	f.createKey(k) // the refusal took neither the id nor the digest
 }
 
@@ -266,7 +266,7 @@ func rotateLineage(f *fixture) {
 	for i := 2; i <= 4; i++ {
 		next := apikey.SuccessorOf(k, fmt.Sprint("key_", i), digest(i), Now())
 		if i == 3 {
-			next.Lineage = "" // a chain that split would get a second balance
+			next.Lineage = "" // a second lineage would get a second balance
 		}
 		_, made, err := f.store.RotateKey(f.Ctx(), k.ID, next, Now())
 		if err != nil || made.Lineage != "key_1" {
@@ -306,7 +306,7 @@ func listKeys(f *fixture) {
 }
 
 func listAccountKeys(f *fixture) {
-	// Ids of which one begins like another, to catch an index that does not keep them apart.
+	// Some ids begin like others, to catch an index that does not keep them apart.
 	n := 0
 	for _, id := range []string{"a", "ab", "abc", "b"} {
 		f.createAccount(id)
@@ -318,7 +318,7 @@ func listAccountKeys(f *fixture) {
 	f.Same("the keys of ab", f.keyIDs(apikey.Page{Account: "ab"}), "[key_0_ab key_1_ab key_2_ab]")
 	f.Same("the first page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2}), "[key_0_a key_1_a]")
 	f.Same("the second page of a", f.keyIDs(apikey.Page{Account: "a", Limit: 2, After: "key_1_a"}), "[key_2_a]")
-	f.Same("the keys of nobody", f.keyIDs(apikey.Page{Account: "bc"}), "[]")
+	f.Same("the keys of an account that does not exist", f.keyIDs(apikey.Page{Account: "bc"}), "[]")
 	f.Same("all keys", fmt.Sprint(len(f.keys(apikey.Page{}))), "12")
 }
 
@@ -345,7 +345,7 @@ func listDefault(f *fixture) {
 	}
 }
 
-// onPlans has more records than a store reads at a time, and a key whose meta says what looks like a plan.
+// onPlans has more records than a store reads at a time, and a key whose name and meta look like a plan.
 func onPlans(f *fixture) {
 	const many = 10_050
 	keys := make([]apikey.Key, many)

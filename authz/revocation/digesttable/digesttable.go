@@ -13,7 +13,7 @@ import (
 // It is spread over shards, each with a lock of its own, so that a read waits for one write to its own shard at most.
 //
 // Two keys with the same digest would be taken for each other. Digests have 128 bits and their seeds are random, of this
-// process alone, and never shown, so nobody can search for such keys: a key that is absent is taken for one of a million with a
+// process alone, and never shown, so they cannot be searched for: a key that is absent is taken for one of a million with a
 // probability of 2^-108, and two of the million for each other with one of 2^-89.
 type Table[K comparable, V any] struct {
 	seeds  [2]maphash.Seed

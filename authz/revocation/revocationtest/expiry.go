@@ -49,7 +49,7 @@ func (f *fixture) gone(id string) {
 	}
 }
 
-// suspend checks that of two suspensions the one that happened last holds, whole, whichever is added first.
+// suspend checks that the suspension that happened last holds, whichever is added first.
 func suspend(f *fixture) {
 	old := suspension(Now(), false)
 	old.Cause = "left"
@@ -146,7 +146,7 @@ func pruneFarAway(f *fixture) {
 	}
 }
 
-// pruneRevisions forgets everything, and so also the record with the latest revision.
+// pruneRevisions forgets all records, the one with the latest revision too.
 func pruneRevisions(f *fixture) {
 	f.add(expiring("key_1", Now().Add(-1)))
 	last := f.add(expiring("key_2", Now().Add(-1)))
@@ -193,7 +193,7 @@ func pruneExtended(f *fixture) {
 	f.has("for good")
 }
 
-// pruneConcurrent extends records that have expired while others prune: what was acknowledged stays.
+// pruneConcurrent extends expired records while others prune: an acknowledged record stays.
 func pruneConcurrent(f *fixture) {
 	var wg sync.WaitGroup
 	for worker := range 4 {

@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
-// twins are the store under test and the one in memory, which is done the same to.
+// twins are the store under test and the one in memory, to which the same is done.
 type twins struct {
 	*fixture
 	oracle *memory.Revocations
@@ -56,7 +56,7 @@ func (w *twins) add(t *rapid.T) {
 	}
 }
 
-// prune goes on until nothing is left to forget: which records a limit spares is the store's to choose.
+// prune goes on until nothing is left to forget: a store may choose which records a limit spares.
 func (w *twins) prune(t *rapid.T) {
 	now := Now().Add(time.Duration(rapid.IntRange(0, 4).Draw(t, "now")) * time.Hour)
 	limit := rapid.IntRange(1, 5).Draw(t, "limit")
@@ -98,7 +98,7 @@ func (w *twins) sameFeed(fail func(string, ...any), after uint64, limit int) {
 	}
 }
 
-// someRecord is one of so few that those of a round meet.
+// someRecord is one of so few that the records of a round merge.
 func someRecord(t *rapid.T, round int) revocation.Record {
 	r := revocation.Record{
 		Kind: rapid.SampledFrom([]revocation.Kind{

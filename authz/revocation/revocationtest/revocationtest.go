@@ -1,5 +1,3 @@
-// Package revocationtest is the contract of revocation.Store as tests. Every store runs the whole of it; nothing is
-// excused.
 package revocationtest
 
 import (
@@ -13,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
-// Run runs the suite. open returns an empty store, which may read the time with now, and has what it needs closed by
-// t.Cleanup; it may also check there that what the store wrote is sound.
+// Run runs the suite. open returns an empty store, whose clock is now, and closes it in t.Cleanup; it may also check there that what
+// the store wrote is sound.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) revocation.Store) {
 	for _, test := range []struct {
 		name string
@@ -118,7 +116,7 @@ func add(f *fixture) {
 func revisions(f *fixture) {
 	for i := range uint64(5) {
 		r := key(fmt.Sprint("key_", i))
-		r.Revision = 77 // is the store's to say
+		r.Revision = 77 // the store decides
 		if got := f.add(r); got.Revision < i+1 || i == 0 && got.Revision != 1 {
 			f.Fatalf("record %d has revision %d", i, got.Revision)
 		}
@@ -165,7 +163,7 @@ func weaker(f *fixture) {
 	less := key("key_1")
 	less.Before, less.ExpiresAt = Now(), Now()
 	f.Same("the record", f.add(less), forGood)
-	// One bound further and the other nearer: the further of each holds.
+	// One bound reaches further and the other less far: the further of each holds.
 	mixed := account("acme", Now().Add(time.Hour))
 	mixed.ExpiresAt = Now()
 	got := f.add(mixed)
@@ -220,7 +218,7 @@ func since(f *fixture) {
 	}
 }
 
-// sinceMerged merges so often that most of what was written is out of date.
+// sinceMerged merges so often that most records that were written are out of date.
 func sinceMerged(f *fixture) {
 	const records, rounds = 7, 60
 	for i := range records * rounds {

@@ -1,12 +1,10 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,7 +29,7 @@ func openFresh(t *testing.T, o Options) *DB {
 	return db
 }
 
-// hold keeps the committer busy until the returned function is called, so that what comes meanwhile makes one group.
+// hold keeps the committer busy until the returned function is called, so that the writes that come meanwhile make one group.
 func hold(t *testing.T, db *DB) (release func()) {
 	t.Helper()
 	started, free := make(chan struct{}), make(chan struct{})
@@ -68,7 +66,7 @@ func putMeta(key string, and func() error) func(*write) error {
 	}
 }
 
-// TestCommitter_AnswersEachWriteOfAGroup sends writes of which some fail half way and checks that each is answered for itself and leaves all or
+// TestCommitter_AnswersEachWriteOfAGroup sends writes, some of which fail half way. Each gets its own answer, and leaves all or
 // nothing.
 func TestCommitter_AnswersEachWriteOfAGroup(t *testing.T) {
 	db := openFresh(t, Options{})
@@ -105,7 +103,7 @@ func TestCommitter_AnswersEachWriteOfAGroup(t *testing.T) {
 	}
 }
 
-// TestCommitter_SeesEarlierWritesOfItsGroup checks that of two writes in one group the second knows the first.
+// TestCommitter_SeesEarlierWritesOfItsGroup creates one account several times in one group: only the first write succeeds.
 func TestCommitter_SeesEarlierWritesOfItsGroup(t *testing.T) {
 	db := openFresh(t, Options{})
 	release := hold(t, db)
@@ -152,7 +150,7 @@ func TestCommitter_ContextEndsWhileQueued(t *testing.T) {
 	}
 }
 
-// TestCommitter_ContextEndsWhileRunning checks that a caller does not wait for a write that hangs.
+// TestCommitter_ContextEndsWhileRunning has a write that hangs: its caller stops waiting.
 func TestCommitter_ContextEndsWhileRunning(t *testing.T) {
 	db := openFresh(t, Options{})
 	free, ctx := make(chan struct{}), context.Background()
@@ -216,7 +214,7 @@ func TestClose_FinishesQueuedWrites(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestCommitter_ResyncsAfterAFailedCommit checks that what turns out to be on disk after a failed write is found in memory as well.
+// TestCommitter_ResyncsAfterAFailedCommit has a commit that failed and is on disk all the same: memory has it after the next write.
 func TestCommitter_ResyncsAfterAFailedCommit(t *testing.T) {
 	db := openFresh(t, Options{})
 	if _, err := db.Keys().CreateAccount(t.Context(), apikey.Account{ID: "acme"}); err != nil {
@@ -246,8 +244,8 @@ func TestCommitter_ResyncsAfterAFailedCommit(t *testing.T) {
 	}
 }
 
-// TestKeyCache_ReadsKeepUpWithWrites amends a key again and again while it is read from the file: who reads after a change was
-// acknowledged never gets what was before.
+// TestKeyCache_ReadsKeepUpWithWrites amends a key again and again while it is read from the file: a read after an
+// acknowledged change never gets the state before it.
 func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
 	db := openFresh(t, Options{})
 	keys, ctx := db.Keys(), t.Context()
@@ -271,7 +269,7 @@ func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
 				default:
 				}
 				least := acknowledged.Load()
-				db.cache.Load().keys.Invalidate(k.Digest) // as if it had not been asked for in a long time
+				db.cache.Load().keys.Invalidate(k.Digest) // as if it had not been used for a long time
 				if got, err := keys.Find(ctx, k.Digest); err != nil || got.Version < least {
 					t.Errorf("read version %d after version %d was acknowledged (%v)", got.Version, least, err)
 					return
@@ -291,106 +289,7 @@ func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
 	wg.Wait()
 }
 
-// TestWrites_TooLarge checks that what bbolt cannot store is the caller's fault and nobody else's.
-func TestWrites_TooLarge(t *testing.T) {
-	db := openFresh(t, Options{})
-	huge := strings.Repeat("x", 40_000)
-	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
-	keys, ledger, ctx := db.Keys(), db.Ledger(), t.Context()
-	for what, err := range map[string]error{
-		"account without id": second(keys.CreateAccount(ctx, apikey.Account{})),
-		"account":            second(keys.CreateAccount(ctx, apikey.Account{ID: huge})),
-		"meta":               second(keys.CreateAccount(ctx, apikey.Account{ID: "a", Meta: map[string]any{"f": func() {}}})),
-		"year":               second(keys.CreateAccount(ctx, apikey.Account{ID: "b", CreatedAt: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)})),
-		"bucket":             second(ledger.Lease(ctx, quota.LeaseRequest{Node: "a", Bucket: quota.Bucket{Holder: huge}, Limit: l, Want: 1})),
-		"credit":             second(ledger.Credit(ctx, quota.CreditRequest{ID: huge, Limit: l, Units: 1})),
-		"credit without id":  second(ledger.Credit(ctx, quota.CreditRequest{Limit: l, Units: 1})),
-		"settle":             second(ledger.Settle(ctx, quota.SettleRequest{ID: huge, Limit: l})),
-		"settle without id":  second(ledger.Settle(ctx, quota.SettleRequest{Limit: l})),
-	} {
-		if err == nil || authz.KindOf(err) != authz.KindInvalid {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if got, err := ledger.Balance(ctx, quota.Bucket{}, l); err != nil || got.Allowance != 10 {
-		t.Errorf("a refused credit left something: %+v, %v", got, err)
-	}
-	if err := db.Check(ctx); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestLedger_ForgetsSettlements checks that what is older than promised does not pile up.
-func TestLedger_ForgetsSettlements(t *testing.T) {
-	now := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC)
-	db := openFresh(t, Options{Now: func() time.Time { return now }})
-	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
-	settle := func(id string) {
-		if _, err := db.Ledger().Settle(t.Context(), quota.SettleRequest{ID: id, Limit: l}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := range 20 {
-		settle(fmt.Sprint(i))
-	}
-	now = now.Add(quota.SettleMemory + 1)
-	settle("3") // is forgotten, and so settled again
-	for i := range 3 {
-		settle(fmt.Sprint("new ", i))
-	}
-	if err := db.Check(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.commits.do(t.Context(), func(w *write) error {
-		if n := w.tx.Bucket([]byte(bucketSettled)).Stats().KeyN; n != 4 {
-			t.Errorf("%d settlements are remembered, want 4", n)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestCheck_FindsDamagedRecords breaks the file's records one by one.
-func TestCheck_FindsDamagedRecords(t *testing.T) {
-	key := apikey.Key{ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("1")}
-	for name, harm := range map[string]func(*write) error{
-		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
-		"key without digest":  func(w *write) error { return w.delete(bucketDigests, key.Digest[:]) },
-		"digest without key":  func(w *write) error { return w.put(bucketDigests, []byte("other"), []byte("key_1")) },
-		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, joinKey("acme", "key_1")) },
-		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, joinKey("acme", "key_2"), nil) },
-		"not JSON":            func(w *write) error { return w.put(bucketKeys, []byte("key_1"), []byte("{")) },
-		"key in another place": func(w *write) error {
-			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
-		},
-		"book that is wrong": func(w *write) error {
-			return w.put(bucketBooks, []byte("b"), []byte(`{"prepaid":{"granted":1,"spent":0}}`))
-		},
-		"unknown journal entry": func(w *write) error { return w.put(bucketJournal, []byte("j"), []byte(`{"verb":"steal"}`)) },
-		"settlement not listed": func(w *write) error { return w.put(bucketSettled, []byte("s"), []byte(`{}`)) },
-		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, numberKey(9), []byte("x")) },
-		"revoked not listed":    func(w *write) error { return w.put(bucketRevoked, []byte("x"), []byte(`{}`)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			db := openFresh(t, Options{})
-			if _, err := db.Keys().Import(t.Context(), []apikey.Key{key}); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.Check(t.Context()); err != nil {
-				t.Fatalf("before: %v", err)
-			}
-			if err := db.commits.do(t.Context(), harm); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.Check(t.Context()); err == nil {
-				t.Fatal("nothing was found")
-			}
-		})
-	}
-}
-
-// TestCommitter_ReadGivesUpWhenItsContextEnds stands for a disk that hangs in the middle of a commit.
+// TestCommitter_ReadGivesUpWhenItsContextEnds reads while the disk hangs in the middle of a commit.
 func TestCommitter_ReadGivesUpWhenItsContextEnds(t *testing.T) {
 	db := openFresh(t, Options{})
 	a := apikey.Account{ID: "acme", Status: authz.AccountActive, Version: 1}

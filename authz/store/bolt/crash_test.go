@@ -21,7 +21,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// crashFile names the variable that makes the test binary a process to be killed.
+// crashFile is the variable that makes the test binary write until it is killed.
 const crashFile = "TOLLKEEPER_TEST_CRASH_FILE"
 
 func TestMain(m *testing.M) {
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// writeUntilKilled makes writes of every kind on several goroutines and says on standard output which were acknowledged.
+// writeUntilKilled makes writes of every kind on several goroutines and prints which were acknowledged.
 func writeUntilKilled(path string) error {
 	db, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
@@ -88,7 +88,7 @@ func acknowledged(db *bolt.DB, id, run string, worker, i int) error {
 	return err
 }
 
-// revokeAndForget adds a record that has expired and has it forgotten.
+// revokeAndForget adds an expired record and prunes it.
 func revokeAndForget(ctx context.Context, db *bolt.DB, id string) error {
 	now := time.Now()
 	if _, err := db.Revocations().Add(ctx, revocation.Record{Kind: revocation.KindKey, Value: id, At: now, ExpiresAt: now.Add(-1)}); err != nil {
@@ -98,7 +98,7 @@ func revokeAndForget(ctx context.Context, db *bolt.DB, id string) error {
 	return err
 }
 
-// TestStore_SurvivesKills kills a process that writes, again and again, and checks that nothing it was told is lost.
+// TestStore_SurvivesKills kills a writing process again and again: no acknowledged write is lost.
 func TestStore_SurvivesKills(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	acks := make(map[string]bool)
@@ -113,7 +113,7 @@ func TestStore_SurvivesKills(t *testing.T) {
 	t.Logf("%d writes were acknowledged", len(acks))
 }
 
-// killOne starts a process and kills it at a random moment after so many lines.
+// killOne starts a process and kills it at a random moment after that many lines.
 func killOne(t *testing.T, path string, lines int, acks map[string]bool) {
 	t.Helper()
 	child := exec.Command(os.Args[0])
@@ -128,7 +128,7 @@ func killOne(t *testing.T, path string, lines int, acks map[string]bool) {
 	}
 	in := bufio.NewReader(out)
 	for n := 0; ; n++ {
-		if n == lines { // what is already on its way is read below
+		if n == lines { // lines that are on their way are read below
 			time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, func() { _ = child.Process.Kill() })
 		}
 		line, err := in.ReadString('\n')

@@ -14,7 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// disk is a file whose descriptor can be pointed elsewhere under bbolt's feet.
+// disk is a file whose descriptor can be pointed elsewhere while bbolt uses it.
 type disk struct {
 	t    *testing.T
 	file *os.File
@@ -31,7 +31,7 @@ func (d *disk) open(name string, flag int, mode os.FileMode) (*os.File, error) {
 	return f, err
 }
 
-// become has every write go to another file until the returned function is called.
+// become sends every write to another file until the returned function is called.
 func (d *disk) become(path string) (repair func()) {
 	d.t.Helper()
 	flag := os.O_RDONLY
@@ -55,8 +55,8 @@ func (d *disk) dup(from int) {
 	}
 }
 
-// TestCommitter_DiskFaults breaks the disk under an open file, and checks that writes say so, that reads go on, that nothing of
-// what was refused is seen, and that everything works once the disk does. The log says when it begins and when it ends.
+// TestCommitter_DiskFaults breaks the disk under an open file: writes say so, reads go on, no refused write is seen, and all
+// works again when the disk does. The log has one line for the beginning and one for the end.
 func TestCommitter_DiskFaults(t *testing.T) {
 	for name, path := range map[string]string{"full": "/dev/full", "read-only": ""} {
 		t.Run(name, func(t *testing.T) {

@@ -118,7 +118,7 @@ func BenchmarkLease(b *testing.B) {
 	}
 }
 
-// addAll adds records with the concurrency that fills a transaction of the committer.
+// addAll adds records with enough concurrency to fill the groups of the committer.
 func addAll(tb testing.TB, s revocation.Store, n int, record func(i int) revocation.Record) {
 	tb.Helper()
 	var next atomic.Int64
@@ -136,7 +136,7 @@ func addAll(tb testing.TB, s revocation.Store, n int, record func(i int) revocat
 	wg.Wait()
 }
 
-// revokedToken is a record as an issuer's events bring them.
+// revokedToken is a record like those that an issuer's events make.
 func revokedToken(i int) revocation.Record {
 	at := time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC).Add(time.Duration(i) * time.Millisecond)
 	return revocation.Record{
@@ -145,7 +145,7 @@ func revokedToken(i int) revocation.Record {
 	}
 }
 
-// BenchmarkRestart opens a file with a million revocations and reads them into a set; then it forgets them all.
+// BenchmarkRestart opens a file with a million revocations, reads them into a set, and then forgets them all.
 func BenchmarkRestart(b *testing.B) {
 	const n = 1_000_000
 	path := filepath.Join(b.TempDir(), "tollkeeper.db")
@@ -173,7 +173,7 @@ func BenchmarkRestart(b *testing.B) {
 			}
 		}
 	})
-	b.Run("prune", func(b *testing.B) { // can be done once: -benchtime 1x
+	b.Run("prune", func(b *testing.B) { // works once: -benchtime 1x
 		if err := s.Prune(b.Context()); err != nil || s.Len() != 0 {
 			b.Fatalf("%d records, %v", s.Len(), err)
 		}

@@ -14,8 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// inspect runs every check on a file, as an operator does who looks for damage, and returns what is wrong. The file stays as
-// it is.
+// inspect runs every check on a file, as an operator would, and returns what is wrong. It must not change the file.
 func inspect(t *testing.T, path string, content []byte) error {
 	t.Helper()
 	f, err := bolt.Inspect(path)

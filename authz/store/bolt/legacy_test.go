@@ -12,8 +12,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// TestLedger_FileOfAnOlderVersion has books that are named by holder and limit alone, as they were before limits of one name
-// that count something else had a book each. Their usage and credits stay.
+// TestLedger_FileOfAnOlderVersion has books that are named by holder and limit alone. Since then, limits of one name that
+// count different things have a book each. Usage and credits stay.
 func TestLedger_FileOfAnOlderVersion(t *testing.T) {
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
@@ -50,7 +50,7 @@ func TestLedger_FileOfAnOlderVersion(t *testing.T) {
 	bothPrepaid, bothPrepaidBucket := limit("both", 0, authz.WindowNone)
 	hourly, hourlyBucket := limit("daily", 50, authz.WindowHour)
 	ledger := db.Ledger()
-	for range 2 { // looking at a book moves it nowhere
+	for range 2 { // a balance changes nothing
 		for _, c := range []struct {
 			l                              authz.Limit
 			b                              quota.Bucket
@@ -74,7 +74,7 @@ func TestLedger_FileOfAnOlderVersion(t *testing.T) {
 		want int64
 	}{{daily, dailyBucket, 984}, {credits, creditsBucket, 80}, {bothPrepaid, bothPrepaidBucket, 7}, {bothMonth, bothMonthBucket, 5}, {hourly, hourlyBucket, 50}} {
 		bad := quota.LeaseRequest{Node: "n", Seq: 1, Bucket: c.b, Limit: c.l, Want: -1}
-		if _, err := ledger.Lease(t.Context(), bad); authz.KindOf(err) != authz.KindInvalid { // leaves the old book where it is
+		if _, err := ledger.Lease(t.Context(), bad); authz.KindOf(err) != authz.KindInvalid { // leaves the old book in place
 			t.Fatalf("a bad lease: %v", err)
 		}
 		if got, err := ledger.Lease(t.Context(), quota.LeaseRequest{Node: "n", Seq: 1, Bucket: c.b, Limit: c.l, Want: 5000}); err != nil || got.Granted != c.want {

@@ -172,7 +172,7 @@ func reset(ctx context.Context, db *bolt.DB) (any, error) {
 	return db.Ledger().Reset(ctx, quota.ResetRequest{ID: "r", Bucket: quota.Bucket{Holder: "acme"}, Limit: l})
 }
 
-// refuses checks that a file is not opened, in time and with an error of that kind that says those words.
+// refuses checks that Open fails in time, with one line of that kind that has those words.
 func refuses(t *testing.T, path string, o bolt.Options, kind authz.Kind, words string) {
 	t.Helper()
 	began := time.Now()
@@ -272,7 +272,7 @@ func TestOpen_ForeignFiles(t *testing.T) {
 	refuses(t, future, bolt.Options{Pepper: "none"}, authz.KindConflict, `"tollkeeper 2"`)
 }
 
-// TestKeys_OneDamagedRecord checks that a key whose record cannot be read is unavailable, not unknown, and harms no other.
+// TestKeys_OneDamagedRecord damages the record of one key: it is unavailable, not unknown, and other keys are found.
 func TestKeys_OneDamagedRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	keys := manyKeys(2)
@@ -301,7 +301,7 @@ func TestKeys_OneDamagedRecord(t *testing.T) {
 	}
 }
 
-// sample is the content of a file with something of everything.
+// sample is the content of a file with records of every kind.
 func sample(t *testing.T) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
@@ -330,8 +330,8 @@ func sample(t *testing.T) []byte {
 	return content
 }
 
-// tryDamaged inspects a file, opens it and, where that succeeds, uses it. Whatever is wrong with it, nothing may panic or
-// hang, and what keeps it from being opened is found by inspecting it.
+// tryDamaged inspects a file, opens it, and uses it if that succeeds. Whatever is wrong with it, nothing may panic or hang, and if
+// it cannot be opened, inspecting it says why.
 func tryDamaged(t *testing.T, path string, content []byte) (opened bool) {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {

@@ -22,7 +22,7 @@ func TestDropPages_FreesMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := resident(t, path)
-	if _, err := db.Revocations().Since(t.Context(), 0, 30_000); err != nil { // not a full page, and so no rest
+	if _, err := db.Revocations().Since(t.Context(), 0, 30_000); err != nil { // fewer than the limit: no more pages are to be read, so none are dropped
 		t.Fatal(err)
 	}
 	if left := resident(t, path); read > left/4 {

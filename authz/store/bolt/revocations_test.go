@@ -17,7 +17,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// change writes to a file behind our back.
+// change writes to a file with bbolt alone.
 func change(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
 	t.Helper()
 	raw, err := bbolt.Open(path, 0o600, nil)
@@ -29,7 +29,7 @@ func change(t *testing.T, path string, fn func(tx *bbolt.Tx) error) {
 	}
 }
 
-// expiring makes a file with revocations of which every second one expires, and closes it.
+// expiring makes a file with revocations, every second of which expires, and closes it.
 func expiring(t *testing.T, n int) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "tollkeeper.db")
@@ -47,7 +47,7 @@ func expiring(t *testing.T, n int) (path string) {
 	return path
 }
 
-// prunes opens a file, checks it, has it forget what expires, and checks it again.
+// prunes opens a file, checks it, prunes what expires, and checks it again.
 func prunes(t *testing.T, path string, forgotten, left int) {
 	t.Helper()
 	db := openIn(t, path)
@@ -64,8 +64,8 @@ func prunes(t *testing.T, path string, forgotten, left int) {
 	}
 }
 
-// TestOpen_OlderVersions opens files as they were before there was a bucket for expiries, and as such a version leaves one
-// that has it already.
+// TestOpen_OlderVersions opens files from before there was a bucket for expiries, and files that have it and were then written
+// to by such a version.
 func TestOpen_OlderVersions(t *testing.T) {
 	older := func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("expiries")) }
 	t.Run("never had it", func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestOpen_OlderVersions(t *testing.T) {
 	})
 }
 
-// addAsBefore writes a record that replaces another one, if there is one, as was done before expiries had a bucket.
+// addAsBefore writes a record as an older version did: it replaces an earlier one, and does not index its expiry.
 func addAsBefore(tx *bbolt.Tx, i int, life time.Duration) error {
 	r := revokedToken(i)
 	r.ExpiresAt = r.At.Add(life)
@@ -137,7 +137,7 @@ func addAsBefore(tx *bbolt.Tx, i int, life time.Duration) error {
 
 func revisionKey(n uint64) []byte { return []byte{0, 0, 0, 0, 0, 0, byte(n >> 8), byte(n)} }
 
-// TestCheck_FindsDamagedExpiries damages the bucket of expiries, and checks that it is noticed and that no record is forgotten for it.
+// TestCheck_FindsDamagedExpiries damages the bucket of expiries: Check notices, and no record is forgotten for it.
 func TestCheck_FindsDamagedExpiries(t *testing.T) {
 	first := func(tx *bbolt.Tx) (*bbolt.Bucket, []byte) {
 		b := tx.Bucket([]byte("expiries"))
@@ -170,7 +170,7 @@ func TestCheck_FindsDamagedExpiries(t *testing.T) {
 		"an entry is for a record that does not expire": {func(tx *bbolt.Tx) error {
 			b, key := first(tx)
 			permanent := append([]byte(nil), key...)
-			permanent[len(permanent)-1]++ // every second one has no end
+			permanent[len(permanent)-1]++ // every second one does not expire
 			return b.Put(permanent, nil)
 		}, "11 entries for 10", 10},
 	} {
@@ -212,7 +212,7 @@ func TestRevocations_LongestRecord(t *testing.T) {
 	}
 }
 
-// TestRevocations_MarkSurvivesARestart holds that a server finds where the clock stood when the one before it looked last.
+// TestRevocations_MarkSurvivesARestart reads the mark that the process before left.
 func TestRevocations_MarkSurvivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	db := openIn(t, path)

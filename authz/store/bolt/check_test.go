@@ -1,0 +1,47 @@
+package bolt
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+)
+
+// TestCheck_FindsDamagedRecords breaks the file's records one by one.
+func TestCheck_FindsDamagedRecords(t *testing.T) {
+	key := apikey.Key{ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("1")}
+	for name, harm := range map[string]func(*write) error{
+		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
+		"key without digest":  func(w *write) error { return w.delete(bucketDigests, key.Digest[:]) },
+		"digest without key":  func(w *write) error { return w.put(bucketDigests, []byte("other"), []byte("key_1")) },
+		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, joinKey("acme", "key_1")) },
+		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, joinKey("acme", "key_2"), nil) },
+		"not JSON":            func(w *write) error { return w.put(bucketKeys, []byte("key_1"), []byte("{")) },
+		"key in another place": func(w *write) error {
+			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
+		},
+		"book that is wrong": func(w *write) error {
+			return w.put(bucketBooks, []byte("b"), []byte(`{"prepaid":{"granted":1,"spent":0}}`))
+		},
+		"unknown journal entry": func(w *write) error { return w.put(bucketJournal, []byte("j"), []byte(`{"verb":"steal"}`)) },
+		"settlement not listed": func(w *write) error { return w.put(bucketSettled, []byte("s"), []byte(`{}`)) },
+		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, numberKey(9), []byte("x")) },
+		"revoked not listed":    func(w *write) error { return w.put(bucketRevoked, []byte("x"), []byte(`{}`)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openFresh(t, Options{})
+			if _, err := db.Keys().Import(t.Context(), []apikey.Key{key}); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Check(t.Context()); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			if err := db.commits.do(t.Context(), harm); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Check(t.Context()); err == nil {
+				t.Fatal("nothing was found")
+			}
+		})
+	}
+}
