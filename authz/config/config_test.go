@@ -99,7 +99,7 @@ func TestLoad_Mistakes(t *testing.T) {
 		"metrics":            {"listen: {metrics: x}\n", `listen.metrics: "x": want host:port`},
 		"connection age":     {"listen: {max_connection_age: -1s}\n", "listen.max_connection_age: "},
 		"delay":              {"shutdown: {delay: 5}\n", `shutdown.delay: "5": want a duration`},
-		"TLS by halves":      {"tls: {cert_file: tls.crt}\n", "tls.key_file: want the file"},
+		"TLS without a key":  {"tls: {cert_file: tls.crt}\n", "tls.key_file: want the file"},
 		"TLS without files":  {"tls: {min_version: '1.3'}\n", "tls.cert_file: want the file"},
 		"names without CA":   {"tls: {cert_file: a, key_file: b, client_names: [c]}\n", ":1:48: tls.client_names: clients have no names"},
 		"old TLS":            {"tls: {cert_file: a, key_file: b, min_version: 1.1}\n", `:1:47: tls.min_version: "1.1": want 1.3 or 1.2`},

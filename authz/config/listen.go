@@ -43,8 +43,8 @@ type TLS struct {
 	// ClientCAFile is a PEM file with the CAs that issue certificates to clients, which then need one. Empty: clients need
 	// no certificate.
 	ClientCAFile string `yaml:"client_ca_file" env:"CLIENT_CA_FILE"`
-	// ClientNames are URIs and DNS names (SANs) of which a client's certificate must have one, compared exactly. Empty: every
-	// certificate of the CAs will do.
+	// ClientNames are URIs and DNS names (SANs). A client's certificate must have one of them, compared exactly. Empty: every
+	// certificate of the CAs is accepted.
 	ClientNames []string `yaml:"client_names" env:"CLIENT_NAMES"`
 	// MinVersion is the oldest version of TLS that is accepted: 1.3 or 1.2. Empty: 1.3.
 	MinVersion string `yaml:"min_version" env:"MIN_VERSION"`

@@ -34,7 +34,7 @@ type Tokens struct {
 type Issuer struct {
 	// Issuer is the iss claim of its tokens, compared exactly.
 	Issuer string `yaml:"issuer" env:"ISSUER"`
-	// Audiences are values of which a token must name one in its audience_claim.
+	// Audiences are the accepted audiences. A token must name one of them in its audience_claim.
 	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
 	// AudienceClaim is the claim that holds the audience. For Amazon Cognito, whose access tokens have no aud, it is
 	// client_id. Empty: aud.
@@ -79,7 +79,7 @@ type Introspection struct {
 	ClientID string `yaml:"client_id" env:"CLIENT_ID"`
 	// ClientSecretFile is a file with our client secret.
 	ClientSecretFile string `yaml:"client_secret_file" env:"CLIENT_SECRET_FILE"`
-	// Audiences are values of which the answer must name one in its audience_claim. Empty: any audience.
+	// Audiences are the accepted audiences. The answer must name one of them in its audience_claim. Empty: any audience.
 	Audiences []string `yaml:"audiences" env:"AUDIENCES"`
 	// AudienceClaim is the member of the answer with the audience. Empty: aud.
 	AudienceClaim string `yaml:"audience_claim" env:"AUDIENCE_CLAIM"`

@@ -141,7 +141,7 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) error {
 	return nil
 }
 
-// merge reads the value of a merge key: one mapping, or a list of them of which the first takes precedence.
+// merge reads the value of a merge key: one mapping, or a list of them. The first of a list takes precedence.
 // https://yaml.org/type/merge.html
 func (d *decoder) merge(n *yaml.Node, v reflect.Value, path string) error {
 	if n.Kind != yaml.SequenceNode {

@@ -21,7 +21,7 @@ type Summary struct {
 	Memo     string   `json:"memo"` // whether verdicts can be cached
 	// StrictErrors reports whether a function that fails denies the request.
 	StrictErrors bool `json:"strict_errors"`
-	// Warnings are what is allowed and probably a mistake.
+	// Warnings are parts that are allowed and probably a mistake.
 	Warnings []bundle.Fault `json:"warnings,omitempty"`
 }
 

@@ -47,7 +47,7 @@ func (b *Book) MissingPlans(ctx context.Context) []string {
 }
 
 // Plans returns every plan in force or in use, with its users, and the codes of the policies' own reasons. A new version
-// must not lack what is used of it.
+// must not lack any of them that is used.
 func (b *Book) Plans(ctx context.Context) (admin.Plans, error) {
 	uses, err := b.o.Uses(ctx)
 	if err != nil {

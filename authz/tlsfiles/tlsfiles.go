@@ -26,7 +26,7 @@ import (
 type Options struct {
 	CertFile, KeyFile string   // PEM; the certificate with the chain above it
 	ClientCAFile      string   // PEM; empty: clients need no certificate
-	ClientNames       []string // SANs (URIs or DNS names) of which a client needs one; empty: every certificate of the CA will do
+	ClientNames       []string // URIs and DNS names (SANs); a client needs one of them; empty: every certificate of the CA is accepted
 	MinVersion        string   // 1.3 or 1.2; empty: 1.3
 	Now               func() time.Time
 	Log               *slog.Logger
