@@ -1,5 +1,5 @@
-// Package archtest holds the law of imports: who may know whom. A part that can be understood, tested and replaced
-// without the others stays so only if something says no.
+// Package archtest tests which package may import which. A part that can be understood, tested and replaced without the others
+// stays so only if a test fails when it is not.
 package archtest
 
 import (
@@ -12,82 +12,82 @@ import (
 
 const module = "github.com/tollkeeper-authz/tollkeeper/"
 
-// law says what of this module each package may import. A package that is not in the table fails the test.
+// law lists the packages of this module that each package may import, and the reason. A package without a row fails the test.
 var law = map[string]struct {
 	may []string
 	why string
 }{
-	"authz":            {nil, "the vocabulary, which everybody imports, imports nobody"},
-	"authz/credential": {nil, "what the text of a credential looks like, and its digest: needed on both sides of the request path"},
-	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares what it needs and is given it"},
-	"authz/apikey":     {[]string{"authz"}, "domain packages do not know each other: the request path brings their facts together"},
-	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "as apikey"},
-	"authz/quota":      {[]string{"authz"}, "as apikey"},
-	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it speaks the ledger's contract, which knows nothing of it"},
+	"authz":            {nil, "the vocabulary: every package may import it, so it imports only the standard library"},
+	"authz/credential": {nil, "the form and the digest of credentials, which both sides of the request path need"},
+	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares the interfaces that it needs, and is given their implementations"},
+	"authz/apikey":     {[]string{"authz"}, "domain packages do not import each other: the request path combines their facts"},
+	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "see apikey"},
+	"authz/quota":      {[]string{"authz"}, "see apikey"},
+	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's contract, and the contract does not depend on it"},
 	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder"},
-		"as apikey; its rooms do not know each other, and it puts them together"},
-	"authz/token": {[]string{"authz", "authz/credential"}, "as apikey"},
+		"see apikey; it alone combines its parts, which do not import each other"},
+	"authz/token": {[]string{"authz", "authz/credential"}, "see apikey"},
 
 	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock, alone with its oracle"},
-	"authz/policy/bundle":          {nil, "reads and compiles files, and knows nothing of requests"},
-	"authz/policy/input":           {[]string{"authz"}, "makes what rules see of a request, and knows nothing of files"},
+	"authz/policy/bundle":          {nil, "reads and compiles files: requests do not concern it"},
+	"authz/policy/input":           {[]string{"authz"}, "makes the input of rules from a request: files do not concern it"},
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
-	"authz/policy/verdictcache":    {[]string{"authz"}, "keeps verdicts by keys, whatever a key is made of"},
-	"authz/policy/yielder":         {nil, "a device that knows only the clock"},
+	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys: the meaning of a key does not concern it"},
+	"authz/policy/yielder":         {nil, "a device that needs only the clock"},
 
-	"authz/tlsfiles/tlstest":          {nil, "a certificate authority, which knows nobody"},
-	"authz/token/tokentest":           {nil, "an issuer at the far edge of the network, which knows nobody"},
-	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory", "authz/store/storetest"}, "a suite knows its contract, and the memory store as the oracle"},
-	"authz/revocation/digesttable":    {nil, "a map, which knows nothing of what is in it"},
-	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory", "authz/store/storetest"}, "as apikeytest"},
-	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory", "authz/store/storetest"}, "as apikeytest"},
+	"authz/tlsfiles/tlstest":          {nil, "a certificate authority for tests"},
+	"authz/token/tokentest":           {nil, "an issuer for tests, which stands for a server elsewhere in the network"},
+	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory", "authz/store/storetest"}, "a conformance suite needs its contract, and the memory store to compare with"},
+	"authz/revocation/digesttable":    {nil, "a map: what is in it does not concern it"},
+	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory", "authz/store/storetest"}, "see apikeytest"},
+	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory", "authz/store/storetest"}, "see apikeytest"},
 
-	"authz/store/storetest": {[]string{"authz"}, "a fixture, which knows no contract"},
-	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and knows no other store"},
+	"authz/store/storetest": {[]string{"authz"}, "a fixture, which needs no contract"},
+	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and shares no code with other stores"},
 	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/digestset", "authz/store/bolt/pagefile"},
-		"as memory; and it says itself how its file is checked"},
-	"authz/store/bolt/digestset": {nil, "a set of bytes"},
-	"authz/store/bolt/pagefile":  {[]string{"authz"}, "a format of files, which knows nothing of what is in them"},
+		"see memory; it also has the checks of its own file"},
+	"authz/store/bolt/digestset": {nil, "a set of byte strings"},
+	"authz/store/bolt/pagefile":  {[]string{"authz"}, "a file format: the content does not concern it"},
 
-	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "the door to Envoy knows only the vocabulary, so that protobuf stops here"},
-	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which can be replaced by protobuf's own"},
-	"authz/signals":                {[]string{"authz", "authz/credential", "authz/revocation"}, "the door through which others revoke: what they say becomes records"},
-	"authz/decisionlog":            {[]string{"authz", "authz/check", "authz/decisionlog/linebuffer"}, "writes down what the request path records"},
+	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "the door to Envoy turns protobuf into the vocabulary, so that protobuf stops here"},
+	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which protobuf's own can replace"},
+	"authz/signals":                {[]string{"authz", "authz/credential", "authz/revocation"}, "the door through which other programs revoke: it turns their messages into records"},
+	"authz/decisionlog":            {[]string{"authz", "authz/check", "authz/decisionlog/linebuffer"}, "writes the entries that the request path records"},
 	"authz/decisionlog/linebuffer": {nil, "the lock-free buffer of decisionlog, which a mutex can replace"},
-	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts what the request path records"},
-	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration, whose TLS section has the rules of the TLS files"},
-	"authz/tlsfiles":               {nil, "files, and what crypto/tls makes of them"},
-	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and knows nothing else"},
-	"authz/doctor":                 {nil, "a check is given what it looks at, so that it runs in the server and without one"},
+	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts the entries that the request path records"},
+	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration; the rules of its TLS section are those of the TLS files"},
+	"authz/tlsfiles":               {nil, "files, and the crypto/tls configuration made of them"},
+	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and needs nothing else"},
+	"authz/doctor":                 {nil, "a check is given what it checks, so that it runs inside a server and without one"},
 
 	"authz/doctor/lint": {[]string{"authz/config", "authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/rules", "authz/doctor/lint/source"},
-		"the door to the rules over files that it is given, and over what others saw of this machine"},
-	"authz/doctor/lint/source": {nil, "documents with positions, which know nothing of their meaning"},
-	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "what documents mean, without judging it"},
-	"authz/doctor/lint/rule":   {[]string{"authz/doctor/lint/model", "authz/doctor/lint/source"}, "what a rule is, whichever rules there are"},
+		"the door to the rules: it is given the files, and what was found on this machine"},
+	"authz/doctor/lint/source": {nil, "documents with positions: their meaning does not concern it"},
+	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "what documents mean: it does not judge them"},
+	"authz/doctor/lint/rule":   {[]string{"authz/doctor/lint/model", "authz/doctor/lint/source"}, "the form of a rule: which rules exist does not concern it"},
 	"authz/doctor/lint/rules":  {[]string{"authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/source"}, "the rules, which judge the model"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
-		"operators work on the domain, through its contracts, and look at recent decisions"},
+		"operators work on the domain through its contracts, and see recent decisions"},
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
 		"turns policy files into the rules of the request path, and is told who is on which plan"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz", "authz/gcpace",
 		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory",
 		"authz/telemetry", "authz/tlsfiles", "authz/token",
-	}, "the only place that connects all parts"},
+	}, "the only package that connects all parts"},
 	"authz/archtest":  {nil, "this test"},
-	"authz/crashtest": {nil, "tests, which know the product only from outside"},
+	"authz/crashtest": {nil, "tests that use the product only from outside"},
 
-	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/rulebook", "authz/server", "policies"}, "the command line: the server, or a client of its admin API"},
-	"policies":       {nil, "files"},
+	"cmd/tollkeeper": {[]string{"authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
+	"policies":       {nil, "embedded files"},
 	"envoy":          {nil, "a configuration and its tests"},
-	"envoy/harness":  {nil, "runs real processes, and knows the product only from outside"},
-	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "as harness, with an issuer to sign in at"},
+	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},
+	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "see harness; it also runs an issuer"},
 	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/harness", "policies"},
-		"as harness, and it is the rivals, one of which asks our policies without us; no command revokes a million tokens at once"},
+		"see harness; it also plays rivals, one of which evaluates our policies without our server, and it fills the store with a million revoked tokens, for which there is no command"},
 }
 
-// doors are the foreign modules that may be imported through one door only.
+// doors lists the packages that may import a foreign module. The types of the module stop there.
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
@@ -99,54 +99,77 @@ var doors = map[string][]string{
 	"go.yaml.in/yaml":                        {"authz/config", "authz/doctor/lint/source"},
 	"github.com/spf13":                       {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx":             {"authz/token", "authz/token/tokentest"},
+	// One YAML library is enough.
+	"github.com/goccy/go-yaml": nil,
 	// k8s/image is a module of its own, so that these stay out of the binary's requirements.
 	"github.com/opencontainers": nil,
 	"github.com/CycloneDX":      nil,
 }
 
-func TestLaw(t *testing.T) {
-	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", module+"...").Output()
+// imports lists the imports of each package of this module. Those of its tests are in the second list.
+func imports(t *testing.T) map[string][2][]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}|{{join .Imports " "}}|{{join .TestImports " "}} {{join .XTestImports " "}}`, module+"...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
+	all := make(map[string][2][]string)
 	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		pkg := strings.TrimPrefix(fields[0], module)
+		parts := strings.Split(line, "|")
+		all[strings.TrimPrefix(parts[0], module)] = [2][]string{strings.Fields(parts[1]), strings.Fields(parts[2])}
+	}
+	return all
+}
+
+func TestImports_FollowTheLaw(t *testing.T) {
+	for pkg, imported := range imports(t) {
 		rule, ok := law[pkg]
 		if !ok {
-			t.Errorf("%s is not in the law: say what it may import, and why", pkg)
+			t.Errorf("%s has no row in the law: say what it may import, and why", pkg)
 			continue
 		}
-		for _, imported := range fields[1:] {
-			if ours, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(rule.may, ours) {
+		for _, path := range imported[0] {
+			if ours, ok := strings.CutPrefix(path, module); ok && !slices.Contains(rule.may, ours) {
 				t.Errorf("%s must not import %s: %s", pkg, ours, rule.why)
 			}
-			for foreign, through := range doors {
-				if strings.HasPrefix(imported, foreign) && !slices.Contains(through, pkg) {
-					t.Errorf("%s must not import %s, which is known only to %v", pkg, imported, through)
-				}
-			}
-			if pkg == "authz" && strings.Contains(imported, ".") {
-				t.Errorf("authz must import only the standard library, not %s", imported)
+			if pkg == "authz" && strings.Contains(path, ".") {
+				t.Errorf("authz must import only the standard library, not %s", path)
 			}
 		}
 	}
 }
 
-// TestExitIsForMain keeps libraries from ending the process.
-func TestExitIsForMain(t *testing.T) {
+// TestImports_ThroughDoors also looks at tests, for modules that no package may import.
+func TestImports_ThroughDoors(t *testing.T) {
+	for pkg, imported := range imports(t) {
+		for foreign, through := range doors {
+			paths := imported[0]
+			if through == nil {
+				paths = slices.Concat(paths, imported[1])
+			}
+			for _, path := range paths {
+				if strings.HasPrefix(path, foreign) && !slices.Contains(through, pkg) {
+					t.Errorf("%s must not import %s: the packages that may are %q", pkg, path, through)
+				}
+			}
+		}
+	}
+}
+
+// TestLibraries_DoNotExit: only cmd may end the process, and nothing may run before main.
+func TestLibraries_DoNotExit(t *testing.T) {
 	out, err := exec.Command("grep", "-rnE", `os\.Exit\(|log\.Fatal|^func init\(`, "--include=*.go", "../../authz", "../../policies").CombinedOutput()
 	if err == nil {
 		for line := range strings.Lines(string(out)) {
 			if !strings.Contains(line, "archtest") && !strings.Contains(line, "_test.go") {
-				t.Errorf("only cmd may end the process, and nothing may run before main: %s", strings.TrimSpace(line))
+				t.Errorf("a library must not end the process or have an init function: %s", strings.TrimSpace(line))
 			}
 		}
 	}
 }
 
-// TestTopLevel holds what lies at the top of the repository: people look for things there, so nothing else may.
-func TestTopLevel(t *testing.T) {
+// TestTopLevel_HasNoStrayFiles: people look for things at the top of the repository, so it stays small.
+func TestTopLevel_HasNoStrayFiles(t *testing.T) {
 	known := strings.Fields("LICENSE Makefile README.md authz bin cmd coverage.out data envoy go.mod go.sum k8s policies tollkeeper")
 	entries, err := os.ReadDir("../..")
 	if err != nil {
