@@ -2,12 +2,14 @@ package policies_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,6 +161,8 @@ func TestReasons_TextsAreComplete(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write the reasons in README.md anew")
+
 // TestManual_ListsTheReasons compares the reference in README.md, which is written out so that people can search it.
 func TestManual_ListsTheReasons(t *testing.T) {
 	tab := readTable(t)
@@ -168,12 +172,16 @@ func TestManual_ListsTheReasons(t *testing.T) {
 		fmt.Fprintf(&want, "\n### %s\n\n%s. %s\n\nStatus %d (strict), %d (article), %d (rfc). Retry: %s.\n",
 			code, r.Title, r.Remedy, r.Status["strict"], r.Status["article"], r.Status["rfc"], r.Retry)
 	}
-	_, got, found := strings.Cut(string(shipped(t, "README.md")), "\n## Reasons\n")
+	before, got, found := strings.Cut(string(shipped(t, "README.md")), "\n## Reasons\n")
 	if !found {
 		t.Fatal("README.md has no section of reasons")
 	}
-	if got != want.String() {
-		t.Errorf("the reasons in README.md are not those of reasons.yaml, which would read\n%s", want.String())
+	if *update {
+		if err := os.WriteFile("README.md", []byte(before+"\n## Reasons\n"+want.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if got != want.String() {
+		t.Error("the reasons in README.md are not those of reasons.yaml: run\n\tgo test ./policies -run TestManual -update")
 	}
 }
 
