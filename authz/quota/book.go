@@ -7,43 +7,16 @@ import (
 )
 
 // Book is everything that a ledger knows about one bucket, and the arithmetic of the ledger's verbs on it. It does no
-// I/O, reads no clock and takes no lock: a store loads a Book, applies one verb, and keeps it if the verb returned no
-// error. A verb that returns an error has changed nothing. The zero Book is a bucket that nobody has used.
+// I/O, reads no clock and takes no lock: a store loads a Book, applies one verb, and saves it if the verb returned no
+// error. A verb that returns an error has changed nothing. The zero Book is a bucket that was never used.
 type Book struct {
-	// Current is the period that is running and Previous the one before, kept for late reports. Prepaid is the page
-	// of WindowNone. They stand apart so that no change of plan can lose a balance that was paid for.
+	// Current is the page of the running period. Previous is the page of the period before, kept for late reports. Prepaid
+	// is the page of WindowNone. It is a page of its own so that no change of plan can lose a balance that was paid for.
 	Current  *Page `json:"current,omitempty"`
 	Previous *Page `json:"previous,omitempty"`
 	Prepaid  *Page `json:"prepaid,omitempty"`
 	// Seen is the last request of each node and its answer.
 	Seen map[NodeID]Seen `json:"seen,omitempty"`
-}
-
-// Page is the count of one period. Always
-//
-//	Granted = Spent + Returned + what is Held
-//	Granted - Returned <= Ceiling + Forgiven
-type Page struct {
-	Period Period `json:"period"`
-	// Was is the period of the page before retime changed it. Nodes report what they hold by that name, and the clock may
-	// come to it again.
-	Was      Period             `json:"was,omitzero"`
-	Credited int64              `json:"credited,omitempty"`
-	Forgiven int64              `json:"forgiven,omitempty"`
-	Granted  int64              `json:"granted"`
-	Spent    int64              `json:"spent"`
-	Returned int64              `json:"returned,omitempty"`
-	Overage  int64              `json:"excess,omitempty"`
-	Held     map[NodeID]Holding `json:"held,omitempty"`
-	// Ceiling is the largest allowance under which units were granted. A plan that is lowered later lowers the
-	// allowance below what is granted, and leaves the ceiling.
-	Ceiling int64 `json:"ceiling,omitempty"`
-}
-
-// Holding is what one node has leased and not reported as spent.
-type Holding struct {
-	Units int64     `json:"units"`
-	Until time.Time `json:"until"` // from then on the units are stranded
 }
 
 // Seen is the last request of one node.
@@ -101,7 +74,7 @@ func (b *Book) Return(r ReturnRequest, now time.Time) error {
 	return nil
 }
 
-// Settle is Ledger.Settle at the instant now of the ledger's clock. That an ID is settled once is the store's business.
+// Settle is Ledger.Settle at the instant now of the ledger's clock. The store makes sure that an ID is settled once.
 func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 	if r.Estimate < 0 || r.Actual < 0 || r.Estimate > MaxUnits || r.Actual > MaxUnits {
 		return Settlement{}, authz.Errorf(authz.KindInvalid, "settlement of %d units for %d reserved: units go from 0 to %d", r.Actual, r.Estimate, MaxUnits)
@@ -115,11 +88,11 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 		return Settlement{}, nil
 	}
 	if r.Actual <= r.Estimate {
-		// What is refunded may not have been reported as spent yet: Spent is below 0 until it is.
+		// The node may not have reported these units as spent yet. Spent can be below 0 until it does.
 		back := min(r.Estimate-r.Actual, p.Granted-p.Returned)
 		p.Spent -= back
 		p.giveBack(back)
-		// It may be what a reset forgave. It would be granted twice if it stayed forgiven as well.
+		// A reset may have forgiven these units. They would be granted twice if they stayed forgiven.
 		p.Forgiven = max(0, p.Forgiven-back)
 		return Settlement{Refunded: back}, nil
 	}
@@ -131,7 +104,7 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 	return Settlement{Charged: charged, Overage: more - charged}, nil
 }
 
-// Credit is Ledger.Credit at the instant now of the ledger's clock. That an ID counts once is the store's business.
+// Credit is Ledger.Credit at the instant now of the ledger's clock. The store makes sure that an ID counts once.
 func (b *Book) Credit(r CreditRequest, now time.Time) error {
 	if r.Units <= 0 || r.Units > MaxUnits {
 		return authz.Errorf(authz.KindInvalid, "credit of %d units: units go from 1 to %d", r.Units, MaxUnits)
@@ -139,7 +112,7 @@ func (b *Book) Credit(r CreditRequest, now time.Time) error {
 	if err := checkLimit(&r.Limit); err != nil {
 		return err
 	}
-	p := b.rollOver(&r.Limit, now) // which says no more than what the clock says, even when the credit is refused
+	p := b.rollOver(&r.Limit, now) // changes nothing that the clock would not, so a refused credit changes nothing
 	if p.Credited+r.Units > MaxUnits {
 		return authz.Errorf(authz.KindInvalid, "credit of %d units: the balance would be above %d", r.Units, MaxUnits)
 	}
@@ -147,7 +120,7 @@ func (b *Book) Credit(r CreditRequest, now time.Time) error {
 	return nil
 }
 
-// Reset is Ledger.Reset at the instant now of the ledger's clock. That an ID counts once is the store's business.
+// Reset is Ledger.Reset at the instant now of the ledger's clock. The store makes sure that an ID counts once.
 func (b *Book) Reset(r ResetRequest, now time.Time) error {
 	if r.Limit.Window == authz.WindowNone {
 		return authz.Errorf(authz.KindInvalid, "%q is prepaid and is not reset: credit it instead", r.Limit.Name)
@@ -157,7 +130,7 @@ func (b *Book) Reset(r ResetRequest, now time.Time) error {
 	}
 	p := b.rollOver(&r.Limit, now)
 	for node, h := range p.Held {
-		if !h.Until.After(now) { // stranded: forgiven as spent, and so not to be had again by a node that comes back
+		if !h.Until.After(now) { // stranded: forgiven as spent, so that a node that comes back cannot use them as well
 			p.Spent += h.Units
 			delete(p.Held, node)
 		}
@@ -185,7 +158,7 @@ func (b *Book) Balance(bucket Bucket, l authz.Limit, now time.Time) Balance {
 	return out
 }
 
-// checkLimit refuses what no plan can say. Without it a limit that was never filled in would count in no period.
+// checkLimit refuses limits that no plan can have. Without it an empty limit would count in no period.
 func checkLimit(l *authz.Limit) error {
 	switch l.Window {
 	case authz.WindowSecond, authz.WindowMinute, authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone:
@@ -198,165 +171,7 @@ func checkLimit(l *authz.Limit) error {
 	return nil
 }
 
-// Forgettable reports whether a new book would say the same as this one: every period of it is over, and with it the time
-// in which something may be settled or asked again, and nothing was ever granted or credited that stays.
-func (b *Book) Forgettable(now time.Time) bool {
-	for _, p := range []*Page{b.Current, b.Previous} {
-		if p != nil && !(p.Period.End.Add(SettleMemory).Before(now) && p.Was.End.Add(SettleMemory).Before(now)) {
-			return false
-		}
-	}
-	for _, seen := range b.Seen {
-		if now.Sub(seen.At) <= seenMemory {
-			return false
-		}
-	}
-	p := b.Prepaid
-	return p == nil || len(p.Held) == 0 && p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Overage == 0
-}
-
-// Split takes that count out of a book in which the counts of all limits of that name stood together, as they did before
-// Bucket told them apart. It returns nil if the book has no such count.
-func (b *Book) Split(bucket Bucket) *Book {
-	if bucket.Window == authz.WindowNone {
-		if b.Prepaid == nil {
-			return nil
-		}
-		out := &Book{Prepaid: b.Prepaid, Seen: b.Seen}
-		b.Prepaid = nil
-		return out
-	}
-	if b.Current == nil {
-		return nil
-	}
-	l := authz.Limit{Window: bucket.Window, Anchor: bucket.Anchor + 1}
-	if bucket.Zone != "" {
-		var err error
-		if l.Zone, err = time.LoadLocation(bucket.Zone); err != nil {
-			return nil
-		}
-	}
-	if p := PeriodAt(&l, b.Current.Period.Start); !p.Same(b.Current.Period) || !p.End.Equal(b.Current.Period.End) {
-		return nil
-	}
-	out := &Book{Current: b.Current, Previous: b.Previous, Seen: b.Seen}
-	b.Current, b.Previous = nil, nil
-	return out
-}
-
-// Empty reports whether the book has no counts.
-func (b *Book) Empty() bool { return b.Current == nil && b.Previous == nil && b.Prepaid == nil }
-
-// Early reports whether the book's period begins later than a clock can be off: the clock was wrong when it was opened. The
-// next verb puts it right.
-func (b *Book) Early(now time.Time) bool {
-	return b.Current != nil && now.Before(b.Current.Period.Start.Add(-ClockJump))
-}
-
-// Check returns an error that names the first broken invariant of the book.
-func (b *Book) Check() error {
-	for _, p := range []*Page{b.Current, b.Previous, b.Prepaid} {
-		if p == nil {
-			continue
-		}
-		var held int64
-		for node, h := range p.Held {
-			if h.Units <= 0 {
-				return authz.Errorf(authz.KindConflict, "period from %v: node %q holds %d", p.Period.Start, node, h.Units)
-			}
-			held += h.Units
-		}
-		if p.Granted != p.Spent+p.Returned+held {
-			return authz.Errorf(authz.KindConflict, "period from %v: granted %d is not spent %d + returned %d + held %d",
-				p.Period.Start, p.Granted, p.Spent, p.Returned, held)
-		}
-		if p.Returned < 0 || p.Returned > p.Granted || p.Forgiven < 0 || p.Forgiven > p.Granted-p.Returned {
-			return authz.Errorf(authz.KindConflict, "period from %v: of %d granted, %d were returned and %d forgiven",
-				p.Period.Start, p.Granted, p.Returned, p.Forgiven)
-		}
-		if p.Granted-p.Returned > p.Ceiling+p.Forgiven {
-			return authz.Errorf(authz.KindConflict, "period from %v: granted %d - returned %d is more than the %d allowed + %d forgiven",
-				p.Period.Start, p.Granted, p.Returned, p.Ceiling, p.Forgiven)
-		}
-	}
-	return nil
-}
-
-// ClockJump is how far a clock may go back before the periods that it opened meanwhile are taken for a mistake.
-const ClockJump = time.Minute
-
-// rollOver makes the page of the period that is running the current one and returns it. A clock that goes back a little does
-// not open a period again. Where the limit's window was changed, the page in hand becomes the page of the new period as
-// long as the two overlap, and so the usage is carried over.
-func (b *Book) rollOver(l *authz.Limit, now time.Time) *Page {
-	p := b.running(l, now)
-	for node, h := range p.Held { // no lease runs longer from now, unless the clock was wrong when it was granted
-		if last := now.Add(LeaseTerm); h.Until.After(last) {
-			p.Held[node] = Holding{Units: h.Units, Until: last}
-		}
-	}
-	return p
-}
-
-func (b *Book) running(l *authz.Limit, now time.Time) *Page {
-	if l.Window == authz.WindowNone {
-		if b.Prepaid == nil {
-			b.Prepaid = &Page{}
-		}
-		return b.Prepaid
-	}
-	switch next := PeriodAt(l, now); {
-	case b.Current == nil:
-		b.Current = &Page{Period: next}
-	case b.Early(now):
-		b.retime(next)
-	case now.Before(b.Current.Period.Start):
-	case next.Start.Before(b.Current.Period.End):
-		b.Current.Period = next
-	case next.overlaps(b.Current.Was): // it was the clock before that was wrong
-		b.Current.Period = next
-	default:
-		b.Previous, b.Current = b.Current, &Page{Period: next}
-	}
-	return b.Current
-}
-
-// retime puts the current page, which a wrong clock opened in the future, into the period that is really running. What was
-// used on it was used now, and so were the units of the page that it replaced. If it is the clock of now that is wrong,
-// running puts the page back.
-func (b *Book) retime(next Period) {
-	p, q := b.Current, b.Previous
-	p.Period, p.Was = next, p.Period
-	if q == nil || !q.Period.overlaps(next) {
-		return
-	}
-	b.Previous = nil
-	p.Credited += q.Credited
-	p.Forgiven += q.Forgiven
-	p.Granted += q.Granted
-	p.Spent += q.Spent
-	p.Returned += q.Returned
-	p.Ceiling += q.Ceiling
-	p.addOverage(q.Overage)
-	for node, h := range q.Held {
-		p.hold(node, h.Units, h.Until)
-	}
-}
-
-// pageOf returns the page on which something that happened in that period is booked, nil if it was dropped already.
-func (b *Book) pageOf(held Period) *Page {
-	if held.Forever() { // what was leased of prepaid credits is theirs, even if the limit has a period now
-		return b.Prepaid
-	}
-	for _, p := range []*Page{b.Current, b.Previous} {
-		if p != nil && (held.overlaps(p.Period) || held.overlaps(p.Was)) {
-			return p
-		}
-	}
-	return nil
-}
-
-// report books what a node spent and returns the page that it stands on, nil if that was dropped already.
+// report books what a node spent and returns the page that counts it, nil if it was dropped.
 func (b *Book) report(node NodeID, held Period, spent int64) *Page {
 	p := b.pageOf(held)
 	if p == nil || spent == 0 {
@@ -365,12 +180,12 @@ func (b *Book) report(node NodeID, held Period, spent int64) *Page {
 	h := p.Held[node]
 	booked := min(spent, h.Units)
 	p.Spent += booked
-	p.addOverage(spent - booked) // was refunded or reset under the node; said, never granted
+	p.addOverage(spent - booked) // was refunded or reset before the node reported it
 	p.hold(node, -booked, h.Until)
 	return p
 }
 
-// seen reports whether the node's request was answered before.
+// seen returns the node's last request if this is a repetition of it. An older request is refused.
 func (b *Book) seen(node NodeID, seq uint64) (Seen, bool, error) {
 	last, ok := b.Seen[node]
 	if !ok || seq > last.Seq {
@@ -385,6 +200,7 @@ func (b *Book) seen(node NodeID, seq uint64) (Seen, bool, error) {
 // seenMemory is how long a node that holds nothing is remembered.
 const seenMemory = time.Hour
 
+// remember keeps the last request of a node, and forgets nodes that are gone.
 func (b *Book) remember(node NodeID, s Seen) {
 	if b.Seen == nil {
 		b.Seen = make(map[NodeID]Seen)
@@ -392,7 +208,7 @@ func (b *Book) remember(node NodeID, s Seen) {
 	b.Seen[node] = s
 	for n, old := range b.Seen {
 		switch {
-		case old.At.After(s.At): // by a clock that was wrong
+		case old.At.After(s.At): // by a wrong clock
 			old.At = s.At
 			b.Seen[n] = old
 		case s.At.Sub(old.At) > seenMemory && !b.holds(n):
@@ -401,7 +217,7 @@ func (b *Book) remember(node NodeID, s Seen) {
 	}
 }
 
-// sharing counts the nodes that hold units or asked for some within LeaseTerm, that one included.
+// sharing counts the nodes that were heard of within LeaseTerm, that one included: no other node has a lease that runs.
 func (b *Book) sharing(node NodeID, now time.Time) int64 {
 	n := int64(1)
 	for other, seen := range b.Seen {
@@ -419,85 +235,4 @@ func (b *Book) holds(node NodeID) bool {
 		}
 	}
 	return false
-}
-
-// grant counts units as handed out. Only the difference of Granted and Returned says anything, so the two are counted
-// down together before years of leasing and returning a very large limit could overflow them.
-func (p *Page) grant(units int64, l *authz.Limit) {
-	if units > 0 {
-		p.Ceiling = max(p.Ceiling, p.allowance(l))
-	}
-	p.Granted += units
-	if p.Granted > MaxUnits {
-		p.Granted, p.Returned = p.Granted-p.Returned, 0
-	}
-}
-
-// giveBack returns units that are neither held nor spent any more. Never more comes back than went out: what a
-// settlement refunded before the node reported it as spent is not given back a second time, and what was refunded is
-// no longer forgiven.
-func (p *Page) giveBack(units int64) {
-	back := min(units, p.Granted-p.Returned)
-	p.Returned += back
-	p.Spent += units - back
-	p.Forgiven = min(p.Forgiven, p.Granted-p.Returned)
-}
-
-// addOverage records what was used beyond everything that was granted.
-func (p *Page) addOverage(units int64) { p.Overage = min(p.Overage+units, MaxUnits) }
-
-func (p *Page) allowance(l *authz.Limit) int64 { return l.Units + p.Credited }
-
-// counted is what counts against the limit's units. It is below 0 where more was credited than granted.
-func (p *Page) counted() int64 { return p.Granted - p.Returned - p.Forgiven - p.Credited }
-
-// free is what can still be granted. It is 0 when a change of plan lowered the allowance below what is granted.
-func (p *Page) free(l *authz.Limit) int64 { return max(0, l.Units-p.counted()) }
-
-// hold adds units to a node's holding, or takes them away, and forgets the node when it holds nothing.
-func (p *Page) hold(node NodeID, units int64, until time.Time) {
-	h := Holding{Units: p.Held[node].Units + units, Until: until}
-	if h.Units == 0 {
-		delete(p.Held, node)
-		return
-	}
-	if p.Held == nil {
-		p.Held = make(map[NodeID]Holding)
-	}
-	p.Held[node] = h
-}
-
-// lapse gives back what is held under leases that ran out, where the limit says so.
-func (p *Page) lapse(l *authz.Limit, now time.Time) {
-	if l.Window != authz.WindowNone || !l.RefundOnCrash {
-		return
-	}
-	for node, h := range p.Held {
-		if !h.Until.After(now) {
-			delete(p.Held, node)
-			p.giveBack(h.Units)
-		}
-	}
-}
-
-// stranded is what is held under leases that ran out.
-func (p *Page) stranded(now time.Time) int64 {
-	var n int64
-	for _, h := range p.Held {
-		if !h.Until.After(now) {
-			n += h.Units
-		}
-	}
-	return n
-}
-
-// elsewhere is what nodes other than that one hold under leases that run.
-func (p *Page) elsewhere(node NodeID, now time.Time) int64 {
-	var n int64
-	for other, h := range p.Held {
-		if other != node && h.Until.After(now) {
-			n += h.Units
-		}
-	}
-	return n
 }

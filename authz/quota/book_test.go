@@ -18,9 +18,9 @@ func prepaidLimit(units int64) authz.Limit {
 	return authz.Limit{Name: "credits", Units: units, Window: authz.WindowNone}
 }
 
-// TestNeverOverGranted plays nodes that tell the truth against a book, with crashes, lost answers and refunds, and
-// counts on its own what they were really able to use.
-func TestNeverOverGranted(t *testing.T) {
+// TestBook_NeverOverGrants has honest nodes use a book, with crashes, lost answers and refunds, and counts by itself
+// what they were really able to use.
+func TestBook_NeverOverGrants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const nodes = 3
 		var (
@@ -28,7 +28,7 @@ func TestNeverOverGranted(t *testing.T) {
 			now      = noon()
 			l        = prepaidLimit(rapid.Int64Range(0, 30).Draw(t, "units"))
 			credited int64
-			used     int64 // by requests that were served, less what was refunded to them
+			used     int64 // by requests that were served, less refunds
 			held     [nodes]int64
 			unsaid   [nodes]int64 // used and not reported
 			seqs     [nodes]uint64
@@ -43,7 +43,7 @@ func TestNeverOverGranted(t *testing.T) {
 				seqs[n]++
 				r := quota.LeaseRequest{Node: id(n), Seq: seqs[n], Limit: l, Spent: unsaid[n], Want: rapid.Int64Range(0, 9).Draw(t, "want")}
 				var lease quota.Lease
-				for range rapid.IntRange(1, 3).Draw(t, "times") { // an answer that is lost is asked for again
+				for range rapid.IntRange(1, 3).Draw(t, "times") { // a request whose answer is lost is repeated
 					var err error
 					if lease, err = book.Lease(r, now); err != nil {
 						t.Fatal(err)
@@ -107,8 +107,8 @@ func TestNeverOverGranted(t *testing.T) {
 	})
 }
 
-// TestRefusalChangesNothing applies verbs that are refused to a book in use.
-func TestRefusalChangesNothing(t *testing.T) {
+// TestBook_RefusalChangesNothing applies verbs that are refused to a book in use.
+func TestBook_RefusalChangesNothing(t *testing.T) {
 	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowHour}
 	held := quota.PeriodAt(&l, noon())
 	var book quota.Book
@@ -173,8 +173,8 @@ func marshal(t *testing.T, v any) string {
 	return string(out)
 }
 
-// TestVeryLargeLimits leases and returns the largest limit until the counts would overflow.
-func TestVeryLargeLimits(t *testing.T) {
+// TestBook_VeryLargeLimits leases and returns the largest limit until the counts would overflow.
+func TestBook_VeryLargeLimits(t *testing.T) {
 	var book quota.Book
 	l := prepaidLimit(quota.MaxUnits)
 	for seq := uint64(1); seq < 10_000; seq += 2 {
@@ -197,8 +197,8 @@ func TestVeryLargeLimits(t *testing.T) {
 	}
 }
 
-// TestNodesAreForgotten checks that a book does not grow with every process that ever leased from it.
-func TestNodesAreForgotten(t *testing.T) {
+// TestBook_ForgetsNodes checks that a book does not grow with every process that ever leased from it.
+func TestBook_ForgetsNodes(t *testing.T) {
 	var book quota.Book
 	l := authz.Limit{Name: "requests", Units: 1000, Window: authz.WindowHour}
 	for i := range 500 {
@@ -212,7 +212,7 @@ func TestNodesAreForgotten(t *testing.T) {
 	}
 }
 
-func TestCheckFinds(t *testing.T) {
+func TestBook_CheckFindsFaults(t *testing.T) {
 	held := map[quota.NodeID]quota.Holding{"a": {Units: 3}}
 	for name, page := range map[string]quota.Page{
 		"sums":              {Granted: 5, Spent: 1, Held: held, Ceiling: 9},
@@ -253,7 +253,7 @@ func FuzzBucketKey(f *testing.F) {
 	})
 }
 
-func TestBucketOf(t *testing.T) {
+func TestBucketOf_Holder(t *testing.T) {
 	h := authz.Holder{Key: "key_1", Account: "acme"}
 	for _, c := range []struct {
 		per  authz.Per

@@ -23,8 +23,8 @@ func (b Bucket) Key() string {
 	return string(append(out, byte(b.Anchor)))
 }
 
-// LegacyKey is what Key was before counts were told apart by unit and period. No bucket has such a key now: what follows
-// the holder was the name alone, and is a length and a name.
+// LegacyKey is the Key of older versions, which did not tell counts apart by unit and period. No bucket has such a key now:
+// after the holder came the name alone, where now comes a length.
 func (b Bucket) LegacyKey() string {
 	out := make([]byte, 0, len(b.Per)+len(b.Holder)+len(b.Limit)+4)
 	for _, part := range []string{string(b.Per), b.Holder} {

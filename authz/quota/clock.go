@@ -7,37 +7,36 @@ import (
 	"time"
 )
 
-// Clock is the time by which periods run. It follows the wall clock, but does not believe a jump at once: a clock that says
-// 2036 for a moment must not open periods of 2036.
+// Clock is the time by which periods run. It follows the wall clock, but does not believe a jump at once: a wall clock that
+// says 2036 for a moment must not open periods of 2036.
 //
-// It compares the wall clock with the time that went by, which does not jump. When the two part by more than ClockJump, it
-// goes on as if nothing had happened, until the wall clock is back or has gone on without another jump for believeAfter.
-// A clock that is wrong from the start, or for longer, is believed; Book puts right what it left behind. Its methods may be
-// called concurrently.
+// It compares the wall clock with the monotonic clock. If the two drift apart by more than ClockJump, it follows the monotonic
+// one, until the wall clock is back or has gone on without another jump for believeAfter. A wall clock that is wrong from the
+// start, or for longer, is believed; Book corrects what that left behind. Its methods may be called concurrently.
 type Clock struct {
 	read   func() (wall time.Time, ran time.Duration)
 	report func(jump time.Duration, believed bool)
-	good   atomic.Pointer[reading] // the last that was believed, or not much older
+	good   atomic.Pointer[reading] // the last that was believed, or a little older
 
 	mu     sync.Mutex
 	jumped *reading // the first after a jump that is not believed yet
 }
 
-// reading is what the two clocks said at one instant.
+// reading is the time on both clocks at one instant.
 type reading struct {
-	wall int64 // in Unix nanoseconds
-	ran  time.Duration
+	wall int64         // in Unix nanoseconds
+	ran  time.Duration // on the monotonic clock
 }
 
 const (
 	believeAfter = 5 * time.Minute
-	// rebase is how often the reading is renewed that others are compared with: clocks that are made to go a little faster
-	// or slower part by more than ClockJump in the end.
+	// rebase is how often Clock.good is renewed. Without it a wall clock that is slewed, a little faster or slower than the
+	// monotonic one, would look like a jump in the end.
 	rebase = time.Minute
 )
 
-// NewClock makes a clock that follows the wall clock. report is called when the clock jumps by that much, when the jump is
-// believed, and with 0 when the wall clock has come back. It must not block.
+// NewClock makes a clock that follows the wall clock. It calls report when the wall clock jumps, when the jump is believed, and
+// with 0 when the wall clock is back. report must not block.
 func NewClock(report func(jump time.Duration, believed bool)) *Clock {
 	began := time.Now()
 	return newClock(func() (time.Time, time.Duration) {
@@ -67,19 +66,19 @@ func (c *Clock) Now() time.Time {
 	return wall
 }
 
-// since is by how much the wall clock gained on the time that went by.
+// since is how far the wall clock has moved against the monotonic one.
 func (r reading) since(good *reading) time.Duration {
 	return time.Duration(r.wall-good.wall) - (r.ran - good.ran)
 }
 
-// disbelieve returns what the time would be without the jump, unless it is time to believe it.
+// disbelieve returns the time as it would be without the jump, until it is time to believe the jump.
 func (c *Clock) disbelieve(wall time.Time, at reading) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	good := c.good.Load()
 	jump := at.since(good)
 	switch {
-	case jump.Abs() <= ClockJump: // is believed by now
+	case jump.Abs() <= ClockJump: // another call has believed it
 		return wall
 	case c.jumped == nil || at.since(c.jumped).Abs() > ClockJump:
 		c.jumped = &at
@@ -93,7 +92,7 @@ func (c *Clock) disbelieve(wall time.Time, at reading) time.Time {
 	return time.Unix(0, good.wall).Add(at.ran - good.ran)
 }
 
-// back notes that the wall clock is where it should be.
+// back notes that the wall clock is right.
 func (c *Clock) back() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,13 +102,13 @@ func (c *Clock) back() {
 	}
 }
 
-// Doubt says why the wall clock is not believed, "" if it is.
+// Doubt says why the wall clock is not believed. It is empty if the wall clock is believed.
 func (c *Clock) Doubt() string {
 	wall, ran := c.read()
 	jump := reading{wall.UnixNano(), ran}.since(c.good.Load())
 	if jump.Abs() <= ClockJump {
 		return ""
 	}
-	return fmt.Sprintf("the clock says %s, and jumped by %s to get there: quotas count as if it had not, until it has gone on for %s",
+	return fmt.Sprintf("the clock jumped by %[2]s to %[1]s: quotas count as if it had not, until it has gone on for %[3]s",
 		wall.UTC().Format(time.RFC3339), jump.Round(time.Second), believeAfter)
 }

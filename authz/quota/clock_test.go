@@ -50,7 +50,7 @@ func TestClock_Jumps(t *testing.T) {
 	}
 }
 
-// TestClock_ReadByMany reads the real clocks from many sides.
+// TestClock_ReadByMany reads the real clocks from many goroutines.
 func TestClock_ReadByMany(t *testing.T) {
 	clock := NewClock(func(jump time.Duration, _ bool) { t.Errorf("a jump of %v", jump) })
 	var wg sync.WaitGroup

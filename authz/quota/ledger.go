@@ -7,9 +7,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Bucket names one count: one limit of one holder. How many units the limit grants is no part of it: whoever is moved to a
-// smaller plan keeps what was used. What is counted and over which periods is: two limits of one name that differ in
-// these have a count each.
+// Bucket names one count: one limit of one holder. The number of units that the limit grants is not part of the name, so a
+// holder who is moved to a smaller plan keeps what was used. The unit and the periods are: two limits of one name that differ
+// in these have a count each.
 type Bucket struct {
 	Per    authz.Per    `json:"per"`
 	Holder string       `json:"holder"` // the key's lineage, or the account
@@ -32,7 +32,7 @@ type LeaseRequest struct {
 	Seq    uint64
 	Bucket Bucket
 	Limit  authz.Limit
-	// Held is the period to which Spent belongs. It is zero when nothing is reported.
+	// Held is the period to which Spent belongs, zero if nothing is reported.
 	Held Period
 	// Spent is what was spent of the lease since the last request that was answered.
 	Spent int64
@@ -42,24 +42,23 @@ type LeaseRequest struct {
 
 // Lease is the answer to a LeaseRequest.
 type Lease struct {
-	// Period is the one that is running by the ledger's clock. If it is not the one that the node held units of,
-	// those units are gone.
+	// Period is the one that is running by the ledger's clock. If the node held units of another period, those are gone.
 	Period Period `json:"period"`
 	// Granted is how many units were added to the lease, 0 to Want.
 	Granted int64 `json:"granted"`
 	// Held is what the node holds now, Granted included.
 	Held int64 `json:"held"`
-	// Counted is what counts against the limit, whoever has it: all that was granted and did not come back, without
-	// what was credited or forgiven. Under a limit of n units the ledger could still grant n - Counted.
+	// Counted is the units that count against the limit, of all nodes: those that were granted and did not come back, less
+	// those that were credited or forgiven. Under a limit of n units the ledger could still grant n - Counted.
 	Counted int64 `json:"counted"`
 	// Credited is what was credited on top of the limit's units.
 	Credited int64 `json:"credited,omitempty"`
-	// Elsewhere is what other nodes hold and could give back, and Nodes how many share the bucket: those that hold
-	// units or asked for some within LeaseTerm, the asking one included.
+	// Elsewhere is the units that other nodes hold and could give back. Nodes is how many nodes share the bucket: those that
+	// the ledger has heard of within LeaseTerm, the asking one included. A node fits the size of its leases to both.
 	Elsewhere int64 `json:"elsewhere,omitempty"`
-	Nodes     int64 `json:"nodes,omitempty"`
-	// Now is the ledger's clock, and Until how long the lease is good: the node MUST NOT serve from it later than
-	// Until after it *sent* the request. From then on the ledger counts what is left of it as stranded.
+	Nodes     int64 `json:"nodes,omitempty"` // at least 1
+	// Now is the ledger's clock. Until is how long the lease is good: the node MUST NOT serve from it later than Until after
+	// it first *sent* the request. From then on the ledger counts what is left of it as stranded.
 	Now   time.Time     `json:"now"`
 	Until time.Duration `json:"until"`
 }
@@ -75,7 +74,7 @@ type ReturnRequest struct {
 	Units  int64 // given back
 }
 
-// SettleRequest corrects what a request was charged when its real cost is known.
+// SettleRequest corrects the charge of a request once its real cost is known.
 type SettleRequest struct {
 	// ID is the reservation's. Settling an id again changes nothing and returns the first answer; ids are
 	// remembered for at least SettleMemory.
@@ -83,17 +82,17 @@ type SettleRequest struct {
 	Bucket Bucket
 	Limit  authz.Limit
 	Period Period
-	// Estimate is what was reserved and Actual what the request really cost.
+	// Estimate is the units that were reserved, and Actual the units that the request really cost.
 	Estimate, Actual int64
 }
 
 // Free is what the ledger could still grant under a limit of that many units.
 func (l *Lease) Free(units int64) int64 { return max(0, units-l.Counted) }
 
-// LeaseTerm is how long a ledger lets a node serve from a lease before it has to hear from it again.
+// LeaseTerm is how long a node may serve from a lease before the ledger has to hear from it again.
 const LeaseTerm = time.Minute
 
-// MaxUnits is the most that any count can be, so that every sum of two fits into 64 bits and every number survives JSON.
+// MaxUnits is the largest count. Every sum of two fits into 64 bits, and every number survives JSON.
 const MaxUnits = int64(1) << 53
 
 // SettleMemory is how long a ledger remembers which reservations were settled.
@@ -103,11 +102,11 @@ const SettleMemory = time.Hour
 type Settlement struct {
 	Charged  int64 `json:"charged,omitempty"`  // units charged on top of the estimate
 	Refunded int64 `json:"refunded,omitempty"` // units given back
-	// Overage is what the request cost beyond everything that was left. It is recorded and never granted.
+	// Overage is the units that the request cost beyond everything that was left. It is recorded and never granted.
 	Overage int64 `json:"excess,omitempty"`
 }
 
-// CreditRequest adds units: to the balance of a prepaid limit, or to the period that is running of any other.
+// CreditRequest adds units to the balance of a prepaid limit, or to the running period of any other limit.
 type CreditRequest struct {
 	// ID is the idempotency key, unique in the whole ledger and remembered for good. The same ID with the same
 	// bucket and units changes nothing; with others it is refused with KindConflict.
@@ -118,9 +117,9 @@ type CreditRequest struct {
 	Note   string
 }
 
-// ResetRequest forgives all that was spent in the period that is running.
+// ResetRequest forgives everything that was spent in the running period.
 type ResetRequest struct {
-	ID     string // as in CreditRequest, and in one name space with it
+	ID     string // as in CreditRequest, from the same name space
 	Bucket Bucket
 	Limit  authz.Limit // WindowNone is refused with KindInvalid: prepaid credits were paid for, and are credited
 }
@@ -130,10 +129,8 @@ type ResetRequest struct {
 //	Granted = Spent + Returned + Stranded + the sum of Outstanding
 //	Granted - Returned <= Allowance + Forgiven
 //
-// Spent may be below 0 for a while, when a refund was booked before the node reported the units as spent.
-//
-// An Allowance that was lowered by a change of plan is the one exception to the second line: what was spent before
-// stays spent.
+// Spent may be below 0 for a while, if a refund was booked before the node reported the units as spent. The second line does
+// not hold after a plan was lowered: units that were spent before stay spent.
 type Balance struct {
 	Bucket      Bucket           `json:"bucket"`
 	Period      Period           `json:"period"`
@@ -143,23 +140,23 @@ type Balance struct {
 	Spent       int64            `json:"spent"`
 	Returned    int64            `json:"returned"`
 	Outstanding map[NodeID]int64 `json:"outstanding,omitempty"`
-	// Stranded is what nodes held whose lease ran out without a word from them. It stays charged.
+	// Stranded is the units of nodes that were not heard of until their lease ran out. They stay charged.
 	Stranded int64 `json:"stranded,omitempty"`
 	Overage  int64 `json:"excess,omitempty"`
-	Free     int64 `json:"free"` // what could be granted now
+	Free     int64 `json:"free"` // could be granted now
 }
 
-// Ledger is the durable truth about quotas. Each method is one atomic verb: it takes place whole or not at all, and is
-// durable when it returns nil. The ledger's clock decides which period is running, so that nodes whose clocks differ
-// never count in two periods at once.
+// Ledger is the durable record of quotas, which several nodes may share. Each verb (Lease to Balance) is atomic: it takes place
+// whole or not at all, and is durable when it returns nil. The ledger's clock decides which period is running, so that nodes
+// whose clocks differ never count in two periods at once. Package quotatest holds every store to this contract.
 //
-// Lease never grants more than Allowance + Forgiven - (Granted - Returned). Requests that are repeated with the same Seq or ID get
-// the first answer again and change nothing; one with a lower Seq than the last is a late duplicate and is refused with
-// KindConflict. Reports for the period before the running one are booked on it; for older ones they are dropped.
+// Lease never grants more than Allowance + Forgiven - (Granted - Returned). A request that is repeated with the same Seq or ID
+// gets the first answer again and changes nothing. A request with a lower Seq than the last is a late duplicate and is refused
+// with KindConflict. Reports for the period before the running one are booked there. Reports for older periods are dropped.
 //
-// A limit without a window, units outside of 0 to MaxUnits, and empty IDs are KindInvalid. Errors of KindInvalid and
-// KindConflict mean that nothing changed. After KindUnavailable it is unspecified whether the
-// verb took place, and the caller repeats it with the same Seq or ID. All methods may be called concurrently.
+// A limit without a window, units outside of 0 to MaxUnits, and empty IDs are KindInvalid. After KindInvalid and KindConflict
+// nothing has changed. After KindUnavailable it is unspecified whether the verb took place: the caller repeats it with the same
+// Seq or ID. All methods may be called concurrently.
 type Ledger interface {
 	Lease(ctx context.Context, r LeaseRequest) (Lease, error)
 	Return(ctx context.Context, r ReturnRequest) error

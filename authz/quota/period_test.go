@@ -21,7 +21,7 @@ func location(tb testing.TB, name string) *time.Location {
 }
 
 // zones are chosen for what their clocks did: midnights that were skipped or came twice, half hours, a date that was
-// left out, offsets of seconds, and clocks that went back over midnight.
+// skipped, offsets of seconds, and clocks that went back over midnight.
 func zones() []string {
 	return []string{
 		"UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Beirut", "Australia/Lord_Howe", "Pacific/Apia", "America/Havana",
@@ -38,8 +38,8 @@ func month(loc *time.Location, anchor int) *authz.Limit {
 	return &authz.Limit{Name: "month", Units: 1, Window: authz.WindowMonth, Zone: loc, Anchor: anchor}
 }
 
-// firstInstant is the slow reference for the beginning of a date: it tries minute after minute, from before any zone
-// can have reached the date, until the zone's calendar shows that date or a later one.
+// firstInstant is the slow reference for the beginning of a date: it starts before any zone can have reached the date, and tries
+// minute after minute until the zone's calendar shows that date or a later one.
 func firstInstant(y int, m time.Month, d int, loc *time.Location) time.Time {
 	wall := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 	for t := wall.Add(-24 * time.Hour); ; t = t.Add(time.Minute) {
@@ -77,9 +77,9 @@ func checkPeriod(tb testing.TB, l *authz.Limit, t time.Time) quota.Period {
 	return p
 }
 
-// TestDaysAgainstReference goes through years in which the clocks did something odd, and compares the beginning of each
-// day with that of the reference.
-func TestDaysAgainstReference(t *testing.T) {
+// TestPeriodAt_DaysMatchReference compares the beginning of each day with the reference, in years in which the
+// clocks did something odd.
+func TestPeriodAt_DaysMatchReference(t *testing.T) {
 	for _, span := range []struct {
 		zone     string
 		from, to time.Time
@@ -88,10 +88,10 @@ func TestDaysAgainstReference(t *testing.T) {
 		{"Europe/Berlin", date(2024, 10, 25), date(2024, 10, 30)},
 		{"America/Sao_Paulo", date(2018, 11, 2), date(2018, 11, 7)}, // midnight is skipped
 		{"America/Sao_Paulo", date(2018, 2, 15), date(2018, 2, 21)}, // 23:00 comes twice
-		{"Asia/Beirut", date(2023, 3, 22), date(2023, 4, 1)},        // announced, and announced otherwise
+		{"Asia/Beirut", date(2023, 3, 22), date(2023, 4, 1)},        // announced twice, differently
 		{"Asia/Beirut", date(2022, 10, 28), date(2022, 11, 2)},
 		{"Australia/Lord_Howe", date(2024, 4, 5), date(2024, 4, 9)}, // by half an hour
-		{"Pacific/Apia", date(2011, 12, 27), date(2012, 1, 3)},      // the 30th is left out
+		{"Pacific/Apia", date(2011, 12, 27), date(2012, 1, 3)},      // the 30th is skipped
 		{"America/Havana", date(2023, 11, 3), date(2023, 11, 8)},    // midnight comes twice
 		{"America/St_Johns", date(2006, 10, 27), date(2006, 11, 1)}, // back over midnight at a minute past
 		{"America/St_Johns", date(2006, 3, 31), date(2006, 4, 4)},
@@ -103,7 +103,7 @@ func TestDaysAgainstReference(t *testing.T) {
 			next := d.AddDate(0, 0, 1)
 			end := firstInstant(next.Year(), next.Month(), next.Day(), loc)
 			if start.Equal(end) {
-				continue // a date that was left out
+				continue // a skipped date
 			}
 			for at := start; at.Before(end); at = at.Add(7 * time.Minute) {
 				if p := quota.PeriodAt(day(loc), at); !p.Start.Equal(start) || !p.End.Equal(end) {
@@ -116,8 +116,8 @@ func TestDaysAgainstReference(t *testing.T) {
 
 func date(y int, m time.Month, d int) time.Time { return time.Date(y, m, d, 0, 0, 0, 0, time.UTC) }
 
-// TestMonthsAgainstReference goes through two years hour by hour, with anchors that some months do not have.
-func TestMonthsAgainstReference(t *testing.T) {
+// TestPeriodAt_MonthsMatchReference goes through two years hour by hour, with anchors that some months do not have.
+func TestPeriodAt_MonthsMatchReference(t *testing.T) {
 	for _, name := range []string{"UTC", "Europe/Berlin", "America/Sao_Paulo", "Pacific/Apia", "Australia/Lord_Howe"} {
 		loc := location(t, name)
 		for _, anchor := range []int{0, 1, 15, 28, 29, 30, 31} {
@@ -138,7 +138,7 @@ func TestMonthsAgainstReference(t *testing.T) {
 	}
 }
 
-func TestMonthStarts(t *testing.T) {
+func TestPeriodAt_MonthStarts(t *testing.T) {
 	for _, c := range []struct{ at, start, end string }{
 		{"2023-01-31T12:00:00Z", "2023-01-31", "2023-02-28"},
 		{"2023-02-28T00:00:00Z", "2023-02-28", "2023-03-31"},
@@ -160,8 +160,8 @@ func TestMonthStarts(t *testing.T) {
 	}
 }
 
-// TestSkippedDate holds what Samoa did: it went from the 29th to the 31st.
-func TestSkippedDate(t *testing.T) {
+// TestPeriodAt_SkippedDate has Samoa go from the 29th to the 31st.
+func TestPeriodAt_SkippedDate(t *testing.T) {
 	loc := location(t, "Pacific/Apia")
 	gap := time.Date(2011, 12, 31, 0, 0, 0, 0, loc)
 	last, next := quota.PeriodAt(day(loc), gap.Add(-1)), quota.PeriodAt(day(loc), gap)
@@ -173,8 +173,8 @@ func TestSkippedDate(t *testing.T) {
 	}
 }
 
-// TestPeriodsTile draws instants, zones and anchors, and checks that each lies in exactly one period.
-func TestPeriodsTile(t *testing.T) {
+// TestPeriodAt_PeriodsTile draws instants, zones and anchors, and checks that each lies in exactly one period.
+func TestPeriodAt_PeriodsTile(t *testing.T) {
 	locs := make(map[string]*time.Location)
 	for _, name := range zones() {
 		locs[name] = location(t, name)
@@ -189,21 +189,21 @@ func TestPeriodsTile(t *testing.T) {
 		}
 		at := time.Unix(rapid.Int64Range(-3_000_000_000, 6_000_000_000).Draw(rt, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(rt, "nanoseconds"))
 		p := checkPeriod(t, l, at)
-		// Wherever the period is asked about, it is the same.
+		// Every instant of the period has the same period.
 		for _, other := range []time.Time{p.Start, p.End.Add(-1), p.Start.Add(p.End.Sub(p.Start) / 3)} {
 			if again := quota.PeriodAt(l, other); !again.Same(p) || !again.End.Equal(p.End) {
 				rt.Fatalf("%v lies in %v, and %v in %v", at, p, other, again)
 			}
 		}
-		// What time zone the instant is told in makes no difference.
+		// The time zone of the instant makes no difference.
 		if told := quota.PeriodAt(l, at.In(locs["Pacific/Kiritimati"])); told != p {
 			rt.Fatalf("%v lies in %v or %v", at, p, told)
 		}
 	})
 }
 
-// TestEveryTransition stands at every change of every zone's clocks from 1970 to 2037.
-func TestEveryTransition(t *testing.T) {
+// TestPeriodAt_EveryTransition stands at every change of every zone's clocks from 1970 to 2037.
+func TestPeriodAt_EveryTransition(t *testing.T) {
 	for _, name := range zones() {
 		loc := location(t, name)
 		for at := date(1970, 1, 2).In(loc); ; {
@@ -226,11 +226,11 @@ func TestEveryTransition(t *testing.T) {
 	}
 }
 
-func TestFixedWindows(t *testing.T) {
+func TestPeriodAt_FixedWindows(t *testing.T) {
 	for window, length := range map[authz.Window]time.Duration{
 		authz.WindowSecond: time.Second, authz.WindowMinute: time.Minute, authz.WindowHour: time.Hour,
 	} {
-		l := &authz.Limit{Window: window, Zone: location(t, "Asia/Kathmandu")} // which is not asked
+		l := &authz.Limit{Window: window, Zone: location(t, "Asia/Kathmandu")} // is not used
 		for _, at := range []time.Time{
 			time.Unix(0, 0), time.Unix(0, -1), time.Unix(-1, 0), time.Unix(1_700_000_000, 5), time.Date(2024, 12, 31, 23, 59, 59, 999_999_999, time.UTC),
 		} {
@@ -245,7 +245,7 @@ func TestFixedWindows(t *testing.T) {
 	}
 }
 
-func TestSame(t *testing.T) {
+func TestPeriod_Same(t *testing.T) {
 	a := quota.Period{Start: date(2024, 1, 1), End: date(2024, 2, 1)}
 	for _, c := range []struct {
 		p, q quota.Period

@@ -25,7 +25,7 @@ type limitSpec struct {
 	OnCrash string       `json:"on_crash"`
 }
 
-// windowOrder is the windows from short to long, which is also the order of a plan's limits.
+// windowOrder is the windows from short to long. A plan's limits have the same order.
 var windowOrder = []authz.Window{
 	authz.WindowSecond, authz.WindowMinute, authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone,
 }
@@ -34,8 +34,8 @@ var windowOrder = []authz.Window{
 //
 //	{<plan>: {limits: {<limit>: {units, window, per, unit, zone, anchor_day, on_crash}}}}
 //
-// It refuses what it does not understand: a misspelt field would be a limit that nobody enforces. A plan may hold other
-// fields beside its limits, for policies to read. Nil is no plans.
+// It refuses limits with unknown fields: a misspelt field would be a limit that is not enforced. A plan may have other fields
+// beside its limits, for policies to read. Nil is no plans.
 func ParsePlans(data any) (map[string][]authz.Limit, error) {
 	if data == nil {
 		return map[string][]authz.Limit{}, nil
@@ -55,9 +55,9 @@ func ParsePlans(data any) (map[string][]authz.Limit, error) {
 	return out, checkShared(out)
 }
 
-// checkShared refuses plans in which one limit of an account has different periods. Keys of one account may be on
-// different plans, and would have a count for each where one was meant. Units may differ: the count is one, and each
-// key is held to the units of its own plan.
+// checkShared refuses plans that give one limit per account different periods. Keys of one account may be on different plans,
+// and would have a count each where one was meant. Units may differ: the keys share the count, and each is held to the units of
+// its own plan.
 func checkShared(plans map[string][]authz.Limit) error {
 	first := make(map[string]string) // limit -> plan
 	for _, plan := range slices.Sorted(maps.Keys(plans)) {

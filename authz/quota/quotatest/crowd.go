@@ -38,7 +38,7 @@ func manyNodes(f *fixture) {
 			if seq%4 != 0 {
 				continue
 			}
-			// Give some back, as if one unit had not been used.
+			// Return one unit, as if it had not been used.
 			back := min(1, mine)
 			spent.Add(-back)
 			if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{

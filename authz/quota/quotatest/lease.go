@@ -108,7 +108,7 @@ func seqsApart(f *fixture) {
 	}
 }
 
-func leaseExcess(f *fixture) {
+func leaseOverage(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
 	f.lease("a", l, 7, 0)

@@ -166,7 +166,7 @@ func settleRemembers(f *fixture) {
 	before := f.balance(l)
 	for range 4 {
 		f.clock.Advance(quota.SettleMemory / 4)
-		f.settle(f.settlement("other", l, 1, 1)) // a write may be what clears away old ones
+		f.settle(f.settlement("other", l, 1, 1)) // a write may delete old ones
 		f.Same("the repeated answer", f.settle(f.settlement("s", l, 5, 2)), first)
 	}
 	f.Same("the balance", f.balance(l), before)

@@ -7,7 +7,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-func periodTurns(f *fixture) {
+func periodEnds(f *fixture) {
 	l := tenAnHour()
 	first := f.lease("a", l, 0, 10)
 	f.clock.Advance(first.Period.End.Sub(f.clock.Now()) - time.Nanosecond)
@@ -46,7 +46,7 @@ func lateReport(f *fixture) {
 	if got := f.balance(l); got.Returned != 0 || got.Outstanding["a"] != 2 {
 		f.Fatalf("the late return was booked on the running period: %+v", got)
 	}
-	// The period before still has 5 spent of 10, of which a settlement can tell.
+	// The period before still has 5 spent of 10, as a settlement shows.
 	s := f.settlement("s", l, 0, 7)
 	s.Period = held
 	if got := f.settle(s); got.Charged != 5 || got.Overage != 2 {
@@ -93,7 +93,7 @@ func forgets(f *fixture) {
 		}
 	}
 	hour, nothing := tenAnHour(), prepaid()
-	nothing.Name = "nothing" // was only looked at
+	nothing.Name = "nothing" // was only leased and returned
 	f.lease("a", hour, 0, 4)
 	f.lease("a", prepaid(), 0, 4)
 	f.giveBack("a", prepaid(), 1, 3)
@@ -103,7 +103,7 @@ func forgets(f *fixture) {
 	credited.Name = "credited"
 	f.credit("c", credited, 5)
 	forget(0)
-	f.clock.Advance(time.Hour) // is over, and may still be settled
+	f.clock.Advance(time.Hour) // the period is over, and may still be settled
 	forget(0)
 	f.clock.Advance(quota.SettleMemory + time.Second)
 	forget(2)
@@ -119,7 +119,7 @@ func forgets(f *fixture) {
 	}
 }
 
-// clockWrong has a lease taken while the clock is ten years ahead. What is used then is used of the real period.
+// clockWrong leases while the clock is ten years ahead. Units that are used then count in the real period.
 func clockWrong(f *fixture) {
 	const years = 10 * 365 * 24 * time.Hour
 	for _, l := range []authz.Limit{tenAnHour(), {Name: "minute", Units: 10, Window: authz.WindowMinute}, {Name: "day", Units: 10, Window: authz.WindowDay}} {
@@ -154,8 +154,7 @@ func clockWrong(f *fixture) {
 	}
 }
 
-// clockWrongReports has a node report what it used and give back the rest after the clock was put right, when it still
-// knows only the wrong period.
+// clockWrongReports has a node report and return units of a wrong period after the clock was corrected.
 func clockWrongReports(f *fixture) {
 	const years = 10 * 365 * 24 * time.Hour
 	l := tenAnHour()
@@ -174,8 +173,8 @@ func clockWrongReports(f *fixture) {
 	}
 }
 
-// clockBehind has a lease taken while the clock is years behind, as that of a machine that has not asked for the time yet.
-// When it is put right, what was used before counts.
+// clockBehind leases while the clock is years behind, as on a machine that has not yet set its clock. When it is corrected, the
+// units that were used before count.
 func clockBehind(f *fixture) {
 	const years = 10 * 365 * 24 * time.Hour
 	for _, window := range []authz.Window{authz.WindowHour, authz.WindowDay, authz.WindowMonth} {
@@ -301,7 +300,7 @@ func windowPrepaid(f *fixture) {
 	monthly := l
 	monthly.Window, monthly.Units = authz.WindowMonth, 5
 	r := f.request("a", monthly, 4, 3)
-	r.Held = quota.Period{} // spent of what was leased while the credits were prepaid
+	r.Held = quota.Period{} // leased while the credits were prepaid
 	if got := f.send(r); got.Granted != 3 || got.Held != 3 {
 		f.Fatalf("lease of the month: %+v", got)
 	}

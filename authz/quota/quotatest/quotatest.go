@@ -1,4 +1,3 @@
-// Package quotatest is the contract of quota.Ledger as tests. Every ledger runs the whole of it; nothing is excused.
 package quotatest
 
 import (
@@ -11,8 +10,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
-// Run runs the suite. open returns an empty ledger with that clock, and has what it needs closed by t.Cleanup; it may
-// also check there that what the ledger wrote is sound.
+// Run runs the suite. open returns an empty ledger with that clock. It closes the ledger in t.Cleanup, and may check
+// there that its books are sound.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledger) {
 	for _, test := range []struct {
 		name string
@@ -24,10 +23,10 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"lease repeated returns the first answer", leaseRepeated},
 		{"lease with a lower seq is refused", leaseLate},
 		{"seqs are counted for each node and bucket", seqsApart},
-		{"more spent than held is excess", leaseExcess},
+		{"more spent than held is overage", leaseOverage},
 		{"return gives back what is held and no more", returns},
 		{"return repeated counts once", returnRepeated},
-		{"period turns", periodTurns},
+		{"period that ends starts a new one", periodEnds},
 		{"period before the running one takes late reports", lateReport},
 		{"period older than that is dropped", droppedReport},
 		{"clock that goes back opens no period again", clockBack},
@@ -38,7 +37,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"lease that runs out is stranded", strands},
 		{"node that comes back has its lease again", comesBack},
 		{"prepaid leases that run out are refunded if the limit says so", refundsOnCrash},
-		{"prepaid balances do not turn", prepaidStays},
+		{"prepaid balances have no period", prepaidStays},
 		{"credit raises the allowance", credits},
 		{"credit replayed counts once", creditReplayed},
 		{"credit with a used id is refused", creditConflicts},
@@ -132,7 +131,7 @@ func (f *fixture) next(node quota.NodeID, b quota.Bucket) uint64 {
 	return f.seqs[seqKey{node, b}]
 }
 
-// request is a lease request with the next seq. What was spent belongs to the running period.
+// request is a lease request with the next seq. The units that it reports were spent in the running period.
 func (f *fixture) request(node quota.NodeID, l authz.Limit, spent, want int64) quota.LeaseRequest {
 	b := bucketFor(l)
 	return quota.LeaseRequest{
@@ -216,7 +215,7 @@ func (f *fixture) balance(l authz.Limit) quota.Balance {
 	return b
 }
 
-// Check returns an error if the sums of a balance do not come out.
+// Check returns an error if the sums of a balance are wrong.
 func Check(b quota.Balance) error {
 	var outstanding int64
 	for node, n := range b.Outstanding {

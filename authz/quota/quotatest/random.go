@@ -62,7 +62,7 @@ func (m *machine) drawLimit(t *rapid.T) authz.Limit {
 	return rapid.SampledFrom(m.limits()).Draw(t, "limit")
 }
 
-// drawPeriod is mostly the running period, and at times another that was answered.
+// drawPeriod is mostly the running period, and sometimes another that was answered.
 func (m *machine) drawPeriod(t *rapid.T, l authz.Limit) quota.Period {
 	if len(m.held) > 0 && rapid.IntRange(0, 3).Draw(t, "late") == 0 {
 		return rapid.SampledFrom(m.held).Draw(t, "period")
@@ -70,7 +70,7 @@ func (m *machine) drawPeriod(t *rapid.T, l authz.Limit) quota.Period {
 	return quota.PeriodAt(&l, m.clock.Now())
 }
 
-// drawSeq is mostly the next of the node, and at times a repetition or one that comes late.
+// drawSeq is mostly the next of the node, and sometimes a repetition or an older one.
 func (m *machine) drawSeq(t *rapid.T, node string, l authz.Limit) uint64 {
 	key := node + "/" + l.Name
 	if back := rapid.IntRange(0, 9).Draw(t, "back"); back >= 8 && m.seqs[key] > 1 {
@@ -82,7 +82,7 @@ func (m *machine) drawSeq(t *rapid.T, node string, l authz.Limit) uint64 {
 
 func drawNode(t *rapid.T) string { return rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node") }
 
-// drawUnits draws valid units: which fault of a request is told first is nowhere said.
+// drawUnits draws valid units: the contract does not say which of two faults is reported.
 func drawUnits(t *rapid.T, what string) int64 { return rapid.Int64Range(0, 12).Draw(t, what) }
 
 func (m *machine) drawID(t *rapid.T) string {

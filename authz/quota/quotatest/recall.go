@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// recallsAll has every node but the one that asks hear of the bucket, until it stops.
+// recallsAll has a recall reach every node except the one that asks, until it stops.
 func recallsAll(f *fixture) {
 	var (
 		mu    sync.Mutex
@@ -44,7 +44,7 @@ func recallsAll(f *fixture) {
 	stop["a"]()
 }
 
-// recallFrees has a node that needs units told how many others hold, and lease them once they came back.
+// recallFrees has a node learn how many units others hold, recall them and lease them.
 func recallFrees(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 7)
@@ -58,7 +58,7 @@ func recallFrees(f *fixture) {
 	}
 }
 
-// recallEnds has a node that does not answer: the recall ends with its context, and the node keeps its units.
+// recallEnds recalls from a node that does not answer: the recall ends with its context, and the node keeps its units.
 func recallEnds(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 7)

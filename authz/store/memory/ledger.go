@@ -22,7 +22,7 @@ type Ledger struct {
 	order   []string           // the ids in settled, oldest first
 }
 
-// entry is what an ID of a credit or a reset was used for.
+// entry is the credit or reset for which an ID was used.
 type entry struct {
 	verb   string
 	bucket quota.Bucket
@@ -155,10 +155,10 @@ func (s *Ledger) Check(context.Context) error {
 	return nil
 }
 
-// clock is the ledger's time, without what would not survive being written down.
+// clock is the ledger's time, in the form in which other stores keep it.
 func (s *Ledger) clock() time.Time { return s.now().UTC().Round(0) }
 
-// bookLocked is a copy of the bucket's book, so that a verb that is refused leaves no trace.
+// bookLocked is a copy of the bucket's book: a verb that is refused changes only the copy.
 func (s *Ledger) bookLocked(b quota.Bucket) *quota.Book {
 	if book := s.books[b]; book != nil {
 		return clone(book)

@@ -1,0 +1,88 @@
+package quota
+
+import (
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// ClockJump is how far a clock may go back before the periods that it opened meanwhile count as a mistake.
+const ClockJump = time.Minute
+
+// Early reports whether the book's period begins so far in the future that the clock must have been wrong when it was opened.
+// The next verb corrects it.
+func (b *Book) Early(now time.Time) bool {
+	return b.Current != nil && now.Before(b.Current.Period.Start.Add(-ClockJump))
+}
+
+// rollOver makes the page of the running period the current one and returns it. A clock that goes back a little does not open
+// a period again. If the limit's window was changed, the current page becomes the page of the new period as long as the two
+// overlap, so that the usage is carried over.
+func (b *Book) rollOver(l *authz.Limit, now time.Time) *Page {
+	p := b.running(l, now)
+	for node, h := range p.Held { // a lease that runs longer from now was granted by a wrong clock
+		if last := now.Add(LeaseTerm); h.Until.After(last) {
+			p.Held[node] = Holding{Units: h.Units, Until: last}
+		}
+	}
+	return p
+}
+
+// running is rollOver without the terms of leases.
+func (b *Book) running(l *authz.Limit, now time.Time) *Page {
+	if l.Window == authz.WindowNone {
+		if b.Prepaid == nil {
+			b.Prepaid = &Page{}
+		}
+		return b.Prepaid
+	}
+	switch next := PeriodAt(l, now); {
+	case b.Current == nil:
+		b.Current = &Page{Period: next}
+	case b.Early(now):
+		b.retime(next)
+	case now.Before(b.Current.Period.Start): // the clock went back a little
+	case next.Start.Before(b.Current.Period.End):
+		b.Current.Period = next
+	case next.overlaps(b.Current.Was): // the clock was wrong when retime moved the page
+		b.Current.Period = next
+	default:
+		b.Previous, b.Current = b.Current, &Page{Period: next}
+	}
+	return b.Current
+}
+
+// retime moves the current page, which a wrong clock opened in the future, to the period that is really running. Its units
+// were used now, and so were those of the page that it replaced. If instead the clock is wrong now, running moves the page
+// back.
+func (b *Book) retime(next Period) {
+	p, q := b.Current, b.Previous
+	p.Period, p.Was = next, p.Period
+	if q == nil || !q.Period.overlaps(next) {
+		return
+	}
+	b.Previous = nil
+	p.Credited += q.Credited
+	p.Forgiven += q.Forgiven
+	p.Granted += q.Granted
+	p.Spent += q.Spent
+	p.Returned += q.Returned
+	p.Ceiling += q.Ceiling
+	p.addOverage(q.Overage)
+	for node, h := range q.Held {
+		p.hold(node, h.Units, h.Until)
+	}
+}
+
+// pageOf returns the page that counts what happened in that period, nil if it was dropped.
+func (b *Book) pageOf(held Period) *Page {
+	if held.Forever() { // leased as prepaid credits, even if the limit has a period now
+		return b.Prepaid
+	}
+	for _, p := range []*Page{b.Current, b.Previous} {
+		if p != nil && (held.overlaps(p.Period) || held.overlaps(p.Was)) {
+			return p
+		}
+	}
+	return nil
+}
