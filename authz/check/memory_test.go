@@ -75,7 +75,7 @@ func TestLazyDeadline_ChildrenEndWithTheCheck(t *testing.T) {
 		}
 		first.Done()
 		waits.whole.stop()
-		if <-first.Done(); first.Err() == nil {
+		if synctest.Wait(); first.Err() == nil {
 			t.Error("a wait goes on after the check")
 		}
 	})

@@ -107,6 +107,26 @@ func TestBuffer_LosesNothing(t *testing.T) {
 	}
 }
 
+// TestBatch_SealWaitsForLinesThatAreBeingCopied has a line with room in the batch that is not copied yet.
+func TestBatch_SealWaitsForLinesThatAreBeingCopied(t *testing.T) {
+	b := &batch{buf: make([]byte, 100)}
+	b.add([]byte("first\n"))
+	line := []byte("second\n")
+	b.reserved.Add(int64(len(line)))
+	sealing := make(chan []byte)
+	go func() { sealing <- b.seal() }()
+	select {
+	case text := <-sealing:
+		t.Fatalf("sealed with %q before the second line was copied", text)
+	case <-time.After(10 * time.Millisecond):
+	}
+	copy(b.buf[len("first\n"):], line)
+	b.copied.Add(int64(len(line)))
+	if text := <-sealing; string(text) != "first\nsecond\n" {
+		t.Errorf("sealed with %q", text)
+	}
+}
+
 // BenchmarkAdd adds lines to a Buffer (on) and to the oracle (off). "cost" is what a line costs. "wait" has many goroutines
 // compete for the processors while the buffer is emptied as by the log; its p99.99 is how long a line waits when another
 // one is interrupted.
