@@ -27,7 +27,7 @@ func snapshotOf(tx *bbolt.Tx, content []byte) pagefile.Snapshot {
 
 // both checks a file with this package and, if it is sound by that, with bbolt, whose check would die of some damage. It returns
 // whether bbolt opened the file at all, and what each of the two found.
-func both(tb testing.TB, path string) (opened bool, ours error, theirs []string) {
+func both(tb testing.TB, path string) (opened bool, theirs []string, ours error) {
 	tb.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -56,7 +56,7 @@ func both(tb testing.TB, path string) (opened bool, ours error, theirs []string)
 	}); err != nil {
 		tb.Fatal(err)
 	}
-	return true, ours, theirs
+	return true, theirs, ours
 }
 
 // open opens a file for reading, nil if bbolt refuses it or dies of it.
@@ -88,7 +88,7 @@ func TestCheck_SoundFiles(t *testing.T) {
 			}
 			return nil
 		})
-		opened, ours, theirs := both(t, path)
+		opened, theirs, ours := both(t, path)
 		if !opened || ours != nil || len(theirs) > 0 {
 			rt.Fatalf("opened %v, ours: %v, theirs: %v", opened, ours, theirs)
 		}
@@ -197,7 +197,7 @@ func FuzzCheck(f *testing.F) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, ours, theirs := both(t, path)
+		_, theirs, ours := both(t, path)
 		if len(theirs) > 0 {
 			t.Fatalf("nothing was found where bbolt finds %v", theirs)
 		}
