@@ -70,7 +70,7 @@ func checkSuspension(r Record) error {
 	return nil
 }
 
-// isDigest reports whether a text can be an credential.TokenDigest. The text of a token, which is a secret, is not one.
+// isDigest reports whether a text can be a credential.TokenDigest. The text of a token, which is a secret, is not one.
 func isDigest(text string) bool {
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	return err == nil && len(sum) == sha256.Size && len(text) == base64.RawURLEncoding.EncodedLen(sha256.Size)
