@@ -14,27 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// takeAll reserves one unit after the other until one is refused, and returns how many were not.
-func takeAll(t *testing.T, d *dispenser.Dispenser, l authz.Limit) (n int64) {
-	t.Helper()
-	for ; ; n++ {
-		if r, _ := reserve(t, d, authz.Charge{l.Name: 1}, l); r == nil {
-			return n
-		}
-	}
-}
-
-// takeSome reserves that many units one after the other and fails the test if one is refused.
-func takeSome(t *testing.T, d *dispenser.Dispenser, l authz.Limit, n int) {
-	t.Helper()
-	for i := range n {
-		if r, facts := reserve(t, d, authz.Charge{l.Name: 1}, l); r == nil {
-			t.Fatalf("refused after %d of %d: %+v", i, n, facts)
-		}
-	}
-}
-
-// TestDispenser_LimitChanged moves a caller who has units in hand to a plan that grants fewer or more, and asks at once.
+// TestDispenser_LimitChanged moves a caller to a plan that grants fewer or more while the node holds units, and asks at once.
 func TestDispenser_LimitChanged(t *testing.T) {
 	for _, c := range []struct {
 		name           string
@@ -54,7 +34,7 @@ func TestDispenser_LimitChanged(t *testing.T) {
 			d := dispenser.New(ledger, "n", time.Now)
 			takeSome(t, d, daily(c.before), int(c.used))
 			if c.used == c.before {
-				takeAll(t, d, daily(c.before)) // which is 0, and is believed for a second
+				takeAll(t, d, daily(c.before)) // none, which is believed for a second
 			}
 			after := daily(c.after)
 			facts := make([]authz.QuotaFact, 1)
@@ -65,7 +45,7 @@ func TestDispenser_LimitChanged(t *testing.T) {
 				t.Errorf("%d more after a change from %d to %d with %d used, want %d", more, c.before, c.after, c.used, c.wantMore)
 			}
 			b := quota.BucketOf(&after, acme)
-			if err := d.Report(t.Context(), b, &after); err != nil { // which waits for what is on its way back
+			if err := d.Report(t.Context(), b, &after); err != nil { // waits for units that are on their way back
 				t.Fatal(err)
 			}
 			got, err := ledger.Balance(t.Context(), b, after)
@@ -85,8 +65,8 @@ func TestDispenser_LimitChanged(t *testing.T) {
 	}
 }
 
-// TestDispenser_LimitLoweredTwice lowers, raises and lowers the limit within a second. A report leaves nothing in hand that
-// the last one does not grant.
+// TestDispenser_LimitLoweredTwice lowers, raises and lowers the limit within a second. After a report
+// the node holds nothing that the last limit does not grant.
 func TestDispenser_LimitLoweredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
@@ -109,7 +89,7 @@ func TestDispenser_LimitLoweredTwice(t *testing.T) {
 	})
 }
 
-// TestDispenser_LimitLoweredOnTwoNodes has the units used on another node than the one that is asked after the change.
+// TestDispenser_LimitLoweredOnTwoNodes has one node use the units, and asks another one after the change.
 func TestDispenser_LimitLoweredOnTwoNodes(t *testing.T) {
 	ledger := memory.NewLedger(time.Now)
 	a, b := dispenser.New(ledger, "a", time.Now), dispenser.New(ledger, "b", time.Now)
@@ -123,7 +103,7 @@ func TestDispenser_LimitLoweredOnTwoNodes(t *testing.T) {
 	}
 }
 
-// TestDispenser_LimitLoweredUnderLoad lowers the limit while many ask.
+// TestDispenser_LimitLoweredUnderLoad lowers the limit while many requests reserve.
 func TestDispenser_LimitLoweredUnderLoad(t *testing.T) {
 	const lowered = 2000
 	ledger := memory.NewLedger(time.Now)
@@ -151,14 +131,14 @@ func TestDispenser_LimitLoweredUnderLoad(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Those who had the first limit in hand when it changed are done with one request each.
+	// Each goroutine may have read the old limit once when it changed.
 	if n := admitted.Load(); n < lowered || n > lowered+8 || late.Load() == 0 {
 		t.Errorf("%d admitted, %d of them under the new limit of %d", n, late.Load(), lowered)
 	}
 }
 
-// TestDispenser_TwoPlansOneLimit has keys of one account on plans that give it more and less. The count is one, and each
-// key is held to the units of its own plan.
+// TestDispenser_TwoPlansOneLimit has keys of one account on a small and a large plan. They share the count, and each key is
+// held to the units of its own plan.
 func TestDispenser_TwoPlansOneLimit(t *testing.T) {
 	small, large := daily(10), daily(5000)
 	for _, c := range []struct {
@@ -205,8 +185,8 @@ func TestDispenser_TwoPlansOneLimit(t *testing.T) {
 	}
 }
 
-// TestDispenser_OneNameTwoCounts has two limits of one name and holder that count something else, or over other periods:
-// neither takes anything from the other, however they alternate.
+// TestDispenser_OneNameTwoCounts has two limits of one name and holder with different units or periods: neither takes from the
+// other.
 func TestDispenser_OneNameTwoCounts(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
@@ -241,95 +221,4 @@ func TestDispenser_OneNameTwoCounts(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestDispenser_AbsurdCharges has callers who want more than can be counted beside one who pays for what he uses.
-func TestDispenser_AbsurdCharges(t *testing.T) {
-	for _, refund := range []bool{false, true} {
-		ledger := memory.NewLedger(time.Now)
-		d := dispenser.New(ledger, "n", time.Now)
-		limit := credits()
-		limit.RefundOnCrash = refund
-		b := quota.BucketOf(&limit, acme)
-		if _, err := ledger.Credit(t.Context(), quota.CreditRequest{ID: "c", Bucket: b, Limit: limit, Units: 1000}); err != nil {
-			t.Fatal(err)
-		}
-		var served atomic.Int64
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				for range 200 {
-					if r, _ := reserve(t, d, authz.Charge{"credits": 1}, limit); r != nil {
-						served.Add(1)
-					}
-					if r, facts := reserve(t, d, authz.Charge{"credits": quota.MaxUnits}, limit); r != nil || facts[0].State == authz.QuotaUnavailable {
-						t.Errorf("a charge of everything: %v, %+v", r, facts)
-					}
-				}
-			})
-		}
-		wg.Wait()
-		if err := d.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := balance(t, ledger, limit); served.Load() != 1000 || got.Spent != 1000 || got.Overage != 0 || got.Stranded != 0 {
-			t.Errorf("refund %v: %d of 1000 served, %+v", refund, served.Load(), got)
-		}
-	}
-}
-
-// refusing refuses every third lease as invalid.
-type refusing struct {
-	quota.Ledger
-	calls atomic.Int64
-}
-
-func (r *refusing) Lease(ctx context.Context, q quota.LeaseRequest) (quota.Lease, error) {
-	if r.calls.Add(1)%3 == 0 {
-		return quota.Lease{}, authz.Errorf(authz.KindInvalid, "for no good reason")
-	}
-	return r.Ledger.Lease(ctx, q)
-}
-
-// TestDispenser_RefusedLease reports again what a lease that was refused would have reported.
-func TestDispenser_RefusedLease(t *testing.T) {
-	ledger := memory.NewLedger(time.Now)
-	d := dispenser.New(&refusing{Ledger: ledger}, "n", time.Now)
-	limit := daily(1000)
-	var served int64
-	for range 2000 {
-		if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r != nil {
-			served++
-		}
-	}
-	if err := d.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := balance(t, ledger, limit); served != 1000 || got.Spent != 1000 || got.Overage != 0 {
-		t.Errorf("%d served, %+v", served, got)
-	}
-}
-
-// leisurely takes its time to grant a lease.
-type leisurely struct{ quota.Ledger }
-
-func (s leisurely) Lease(ctx context.Context, q quota.LeaseRequest) (quota.Lease, error) {
-	time.Sleep(10 * time.Millisecond)
-	return s.Ledger.Lease(ctx, q)
-}
-
-// TestDispenser_ClosedWhileItLeases closes a dispenser while a lease is under way that was asked for ahead of need.
-func TestDispenser_ClosedWhileItLeases(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ledger := leisurely{memory.NewLedger(time.Now)}
-		d := dispenser.New(ledger, "n", time.Now)
-		limit := daily(1000)
-		takeSome(t, d, limit, 14) // of 16
-		if err := d.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if got := balance(t, ledger, limit); got.Spent != 14 || len(got.Outstanding) != 0 {
-			t.Errorf("%+v", got)
-		}
-	})
 }
