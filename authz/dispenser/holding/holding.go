@@ -1,6 +1,3 @@
-// Package holding counts the units of one bucket that a node holds. Many goroutines take from a Holding at once and none
-// waits for another: a lock there would stop every request of a busy caller while the goroutine that has it is interrupted.
-// The version with a lock is in the tests, as the oracle. What the device buys is authz/decisions/010-units-without-a-lock.md.
 package holding
 
 import (
