@@ -1,4 +1,4 @@
-# An operator's own rules: some that refuse, one that contradicts itself and one that takes too long.
+# An operator's own rules: some that deny, one with an error, and one that takes too long.
 package tollkeeper.custom
 
 path := input.parsed_path
