@@ -95,8 +95,9 @@ func TestDispenser_PeriodEndReturnsTheLease(t *testing.T) {
 		spy := &returns{Ledger: ledger}
 		d := dispenser.New(spy, "n", time.Now)
 		limit := authz.Limit{Name: "daily", Units: 100, Window: authz.WindowMinute, Per: authz.PerAccount}
+		time.Sleep(time.Minute / 2)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute / 2)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		synctest.Wait()
 		if n := spy.units.Load(); n == 0 {

@@ -17,7 +17,7 @@ import (
 // TestHolding_DoesAsTheOracle does the same to a Holding and to the one with a lock.
 func TestHolding_DoesAsTheOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := time.Date(2026, 3, 29, 0, 59, 0, 0, time.UTC)
+		now := time.Date(2026, 3, 29, 0, 59, 50, 0, time.UTC) // the end of the period is near
 		period := quota.PeriodAt(&authz.Limit{Window: authz.WindowMinute}, now)
 		if rapid.Bool().Draw(t, "prepaid") {
 			period = quota.Period{}
