@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// The headers that Tollkeeper gives to the upstream. A client's own copies never get there.
+// The headers that Tollkeeper gives to the upstream. Copies that a client sends are removed.
 const (
 	identityPrefix = "x-tollkeeper-"
 	headerKeyID    = identityPrefix + "key-id"
@@ -35,7 +35,8 @@ type Answers struct {
 	KeepCredentials, KeepTokens bool
 }
 
-// copyOf copies a list of the policy's, which may hand out the same list again, with room for some more.
+// copyOf copies a list of the policy, with room for more items. The policy may return the same list again, so it must not be
+// changed.
 func copyOf[S ~[]E, E any](list S, more int) S {
 	if len(list)+more == 0 {
 		return nil
@@ -88,7 +89,7 @@ func notes(reason authz.Reason, f *authz.Facts, plan string, held heldCharge) au
 	return out
 }
 
-// reasonInfo is what the rules say about a reason, with defaults for what they do not say.
+// reasonInfo returns what the rules say about a reason, with defaults for missing parts.
 func reasonInfo(rules *Rules, reason authz.Reason) authz.ReasonInfo {
 	var info authz.ReasonInfo
 	if rules != nil {
@@ -118,8 +119,8 @@ func requestIDOf(h *authz.HTTP) string {
 	return id
 }
 
-// withoutControls replaces characters that would end a header field or the message. Envoy answers 500 to a value with a line
-// break, and a denial must not become that. It changes the headers in place.
+// withoutControls replaces control characters by spaces, in place. Envoy answers 500 if a value has a line break, and a denial
+// must not become a 500.
 func withoutControls(h authz.Headers) authz.Headers {
 	for i := range h {
 		h[i].Value = strings.Map(func(r rune) rune {

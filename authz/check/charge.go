@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// heldCharge is what a check has taken: alone, or together with other checks of the same stream.
+// heldCharge is the reservation of a check, which it may share with other checks of the same stream.
 type heldCharge interface {
 	// ID names the reservation.
 	ID() string
@@ -24,7 +24,8 @@ type soleCharge struct{ *authz.Reservation }
 
 func (soleCharge) Keep() {}
 
-// take takes the charge, once for a stream however often the proxy asks about it. It returns nil if there is too little.
+// take reserves the charge. If the proxy asks about a stream several times, it is reserved once. take returns nil if too few
+// units are left.
 func (e *evaluation) take(ctx context.Context, charge authz.Charge) heldCharge {
 	if s, ok := e.dedup.streamOf(e.request); ok {
 		return e.dedup.chargeOf(s, e.began).reserve(ctx, e, charge)
@@ -48,10 +49,10 @@ func (e *evaluation) refundStream() {
 	}
 }
 
-// maxCharge is the most that one request can cost. Counts go no further.
+// maxCharge is the most that one request can cost: larger numbers are not exact in JSON.
 const maxCharge = 1 << 53
 
-// price is the charge of the verdict, with its default filled in: units above 0, of limits that the plan has.
+// price is the charge of the verdict, or the default charge. It has only limits of the plan, and only units above 0.
 func (e *evaluation) price() (authz.Charge, error) {
 	if e.verdict.Charge == nil {
 		if e.planMissing() {
@@ -88,17 +89,17 @@ func (e *evaluation) price() (authz.Charge, error) {
 	return out, nil
 }
 
-// planMissing reports whether the caller is known but is on a plan that the policy's data does not define.
+// planMissing reports whether the caller is known but the policy's data does not define its plan.
 func (e *evaluation) planMissing() bool {
 	return e.holder != (authz.Holder{}) && len(e.rules.Plans) > 0 && e.rules.Plans[e.plan] == nil
 }
 
-// missingPlan says so for the operator.
+// missingPlan tells the operator about a missing plan.
 func (e *evaluation) missingPlan() string {
 	return fmt.Sprintf("account %q is on plan %q, which is not defined: it would have no limits", e.holder.Account, e.plan)
 }
 
-// shortage is the reason when a policy insists on a charge that cannot be taken.
+// shortage is the reason of the denial if the policy allows the request twice but its charge cannot be reserved.
 func shortage(limits []authz.Limit, quota []authz.QuotaFact, wanted authz.Charge) authz.Reason {
 	reason := authz.ReasonStoreUnavailable
 	for i := range quota {

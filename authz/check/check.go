@@ -10,8 +10,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// run takes the request through the six steps: bound, identify, peek, decide, reserve, seal. What goes wrong on the way is a
-// denial, also a panic.
+// run takes the request through the six steps: bound, identify, peek, decide, reserve, seal. Every error on the way, even a
+// panic, becomes a denial.
 func (e *evaluation) run(ctx context.Context) (d authz.Decision) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -44,10 +44,10 @@ func (e *evaluation) run(ctx context.Context) (d authz.Decision) {
 }
 
 const (
-	// replyMargin is the part of the proxy's deadline that is left for the answer to travel.
+	// replyMargin is the time before the proxy's deadline that is kept for sending the answer.
 	replyMargin = 10 * time.Millisecond
-	// policyShare is the part of the time left that a check keeps for the policy when it waits for a store. A policy that is
-	// told in time that a store does not answer can choose the reason of the denial.
+	// policyShare is the part of the remaining time that a wait for a store leaves for the policy. If a store does not
+	// answer, the policy then still has time to choose the reason of the denial.
 	policyShare = 1.0 / 5
 )
 
@@ -63,7 +63,7 @@ func (e *evaluation) bound(ctx context.Context) (context.Context, *deadlines) {
 	return waits.whole.until(ctx, now.Add(timeout)), waits
 }
 
-// identify finds the credentials and what is known about them. It judges nothing.
+// identify finds the credentials and collects facts about them. It does not judge them.
 func (e *evaluation) identify(ctx context.Context, waits *deadlines) {
 	e.facts.Token.Status = authz.TokenMissing
 	e.facts.Account.Status = authz.AccountUnknown
@@ -109,8 +109,8 @@ func (e *evaluation) decide(ctx context.Context) error {
 	return nil
 }
 
-// reserve takes what the policy wants charged. If there is too little by now, the policy is asked once more with the new
-// facts, so that the policy chooses status and reason. It may then charge something else, once.
+// reserve takes the charge that the policy asks for. If too few units are left by now, it asks the policy once more with the
+// new facts, so that the policy chooses status and reason. The second verdict may have another charge.
 func (e *evaluation) reserve(ctx context.Context, waits *deadlines) error {
 	for try := range waits.reserve {
 		if !e.verdict.Allowed {
@@ -162,7 +162,7 @@ func (e *evaluation) seal() authz.Decision {
 	return authz.Deny(e.denial())
 }
 
-// undecided reports whether a denial comes from something that could not be found out, whatever its reason.
+// undecided reports whether a fact was missing or the request malformed, so that the denial says nothing about the caller.
 func undecided(reason authz.Reason, f *authz.Facts) bool {
 	for i := range f.Quota {
 		if f.Quota[i].State == authz.QuotaUnavailable {
@@ -181,8 +181,8 @@ func (e *evaluation) failed(ctx context.Context, err error) authz.Decision {
 	return e.broken(authz.ReasonPolicyError, err.Error())
 }
 
-// broken is the decision when there is no verdict: a denial that says what kind of fault it was and nothing about its cause.
-// It gives back what is held.
+// broken is the decision when there is no verdict: a denial whose reason names the kind of fault. The cause goes only to the
+// log. broken gives back what the check has reserved.
 func (e *evaluation) broken(reason authz.Reason, cause string) authz.Decision {
 	if e.held != nil {
 		e.held.Cancel()

@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Rules are what can be replaced while requests are served. One check uses the same rules from beginning to end.
+// Rules can be replaced while requests are served. One check uses the same rules from beginning to end.
 type Rules struct {
 	Policy  Policy
 	Plans   map[string][]authz.Limit
@@ -18,7 +18,7 @@ type Rules struct {
 
 // Options are the settings of a Checker.
 type Options struct {
-	// Timeout limits the duration of a check; an earlier deadline of the caller's wins. 0 is DefaultTimeout.
+	// Timeout limits the duration of a check. If the caller's deadline is earlier, it applies. 0 is DefaultTimeout.
 	Timeout     time.Duration
 	Credentials Sources
 	// Tokens verifies bearer tokens. If it is nil, they are left to the upstream.
@@ -67,7 +67,7 @@ func (c *Checker) Use(r *Rules) { c.rules.Store(r) }
 // Rules returns the current rules, nil before the first Use.
 func (c *Checker) Rules() *Rules { return c.rules.Load() }
 
-// Check decides one request. It returns no error: whatever goes wrong is a denial with a reason.
+// Check decides one request. It returns no error: every failure is a denial with a reason.
 func (c *Checker) Check(ctx context.Context, r *authz.Request) authz.Decision {
 	e := newEvaluation()
 	d := c.evaluate(ctx, e, r)

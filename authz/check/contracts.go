@@ -41,7 +41,7 @@ type Meter interface {
 	// Peek reports the state of the limits and takes nothing.
 	Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact)
 	// Reserve takes the charge from all limits or from none, and reports whether it did. If it did not, the facts tell which
-	// limit had too little or could not say. The charge names only limits that are given.
+	// limits had too few units or are unavailable. The charge has only names that are in limits.
 	Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool
 }
 
@@ -64,10 +64,10 @@ type Entry struct {
 	Request  *authz.Request
 	Facts    *authz.Facts
 	Decision *authz.Decision
-	Plan     string       // by which the caller pays, "" if no caller is known
+	Plan     string       // of the caller, "" if no caller is known
 	Charge   authz.Charge // what was taken, nil for nothing
 	Revision string       // of the policy
-	// Cause says what broke, for the operator. It never reaches the caller.
+	// Cause tells the operator why there is no verdict. It never reaches the caller.
 	Cause string
 	// KeyHint names a malformed or unknown key without revealing it: a prefix that many keys share, and a hash under
 	// Options.HintKey. It is "" for all other keys.

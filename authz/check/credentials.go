@@ -14,7 +14,7 @@ type Sources struct {
 	Cookies []string // cookie names
 }
 
-// place is where a key stood.
+// place is where a key was found.
 type place struct {
 	in   string // "header", "query" or "cookie"
 	name string
@@ -30,8 +30,8 @@ type credentials struct {
 	room      [1]place // memory for places
 }
 
-// find reads the key from every source, and the bearer credential. The same key may stand in two places. Two keys that
-// differ, or one source that was sent twice, are ambiguous: the caller may want to be charged as one customer and served as
+// find reads the key from every source, and the bearer credential. The same key may be in two places. Two different
+// keys, or one source that was sent twice, are ambiguous: the caller may want to be charged as one customer and served as
 // another.
 func (s *Sources) find(c *credentials, r *authz.Request, tokens bool) {
 	if r.HTTP == nil {

@@ -12,7 +12,7 @@ import (
 // stream names one request at one proxy. Envoy may ask about it again when the first answer was lost, and then sends the same
 // number, time and connection. No client can choose any of the three.
 //
-// It is a hash of them under two random seeds of this process, so that what is remembered does not keep the request in memory.
+// It is a hash of them under two random seeds of this process, so that a remembered stream does not keep the request in memory.
 // Two streams get the same name by chance once in 2^127 pairs.
 type stream [2]uint64
 
@@ -62,7 +62,7 @@ func newChargeDedup() *chargeDedup {
 
 func (d *chargeDedup) shard(s stream) *dedupShard { return &d.shards[s[0]%dedupShards] }
 
-// chargeOf returns the charge of the stream, a new one if there is none.
+// chargeOf returns the charge of the stream. It makes one for a new stream.
 func (d *chargeDedup) chargeOf(s stream, now time.Time) *streamCharge {
 	sh := d.shard(s)
 	sh.mu.Lock()
@@ -93,7 +93,7 @@ func (sh *dedupShard) findLocked(s stream) *streamCharge {
 	return sh.old[s]
 }
 
-// hashOf is a hash of a charge and its holder. The order of the limits plays no part in it.
+// hashOf is a hash of a charge and its holder. It does not depend on the order of the limits.
 func (d *chargeDedup) hashOf(h authz.Holder, charge authz.Charge) uint64 {
 	sum := maphash.Comparable(d.seeds[0], h)
 	for name, units := range charge {
@@ -111,7 +111,7 @@ type streamCharge struct {
 	hash        uint64     // of the holder and the charge
 	reservation authz.Reservation
 	unanswered  int   // checks that rely on the reservation and have no answer yet
-	keptAt      int64 // when the latest check began that was answered with the reservation, in Unix nanoseconds; 0 for none
+	keptAt      int64 // the latest beginning of a check that was allowed with the reservation, in Unix nanoseconds; 0 for none
 }
 
 // reserve takes the charge for a check, unless another check of the same stream has taken it already. It returns nil if there
@@ -136,8 +136,8 @@ func (c *streamCharge) reserve(ctx context.Context, e *evaluation, charge authz.
 	return &e.shared
 }
 
-// refund gives the charge back when a check is denied, unless a check that began later was allowed. The denial is then the
-// last word on the stream, so earlier answers did not arrive.
+// refund gives the charge back when a check is denied, unless a check that began later was allowed. If Envoy asks again after an
+// allow, it has not received that answer, so the denial counts.
 func (c *streamCharge) refund(began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,7 +146,7 @@ func (c *streamCharge) refund(began time.Time) {
 	}
 }
 
-// sharedCharge is one check's part in the charge of its stream.
+// sharedCharge is the charge of a stream as held by one of its checks.
 type sharedCharge struct {
 	stream *streamCharge
 	began  time.Time // of the check

@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// evaluation is one request on its way from question to answer. It belongs to one goroutine.
+// evaluation is the state of one check. It belongs to one goroutine.
 type evaluation struct {
 	*Checker
 	id      string // of the decision
@@ -18,14 +18,14 @@ type evaluation struct {
 
 	credentials  credentials
 	facts        authz.Facts
-	plan         string // by which the caller pays, "" if no caller is known
+	plan         string // of the caller, "" if no caller is known
 	holder       authz.Holder
 	limits       []authz.Limit
 	verdict      authz.Verdict
 	policyErrors []string // of the latest verdict
 	held         heldCharge
-	charge       authz.Charge // what is held
-	wanted       authz.Charge // what could not be taken
+	charge       authz.Charge // the charge of held
+	wanted       authz.Charge // the latest charge that could not be reserved
 
 	decision     authz.Decision
 	dryRunReason authz.Reason
@@ -34,7 +34,7 @@ type evaluation struct {
 	memory
 }
 
-// record records the decision. A recorder that panics must not take the answer with it.
+// record records the decision. If the recorder panics, the answer is sent all the same.
 func (e *evaluation) record() {
 	defer func() { _ = recover() }()
 	e.entry = Entry{

@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Explanation says why a request was decided as it was.
+// Explanation says why a request got its decision.
 type Explanation struct {
 	Decision authz.Decision
 	Facts    authz.Facts
@@ -22,14 +22,14 @@ type Explanation struct {
 	Trace        authz.Trace
 }
 
-// traceTimeout limits the second question to the policy. A traced policy takes many times as long.
+// traceTimeout limits the traced evaluation, which takes many times as long as an ordinary one.
 const traceTimeout = 5 * time.Second
 
 // Explain decides a request by the same code as Check, with these differences: nothing is charged or recorded, and a denial that
 // a dry run would let through is shown as a denial. Then the policy is asked once more, for the trace alone, because a traced
 // policy also evaluates rules that it skips otherwise, and can fail in them.
 //
-// Keys finds the owners of keys, nil for the keys of Check.
+// Keys finds the owners of keys. If it is nil, Explain uses the same keys as Check.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Explanation {
 	if keys == nil {
 		keys = c.keys
@@ -54,8 +54,8 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 	return out
 }
 
-// Decisive returns the rule that decided, nil if the trace shows none. For a denial it is the last rule that held and names the
-// code: the entry module names all codes in its order of precedence, but it is entered first. If no rule does, and for an allow,
+// Decisive returns the rule that decided, nil if the trace shows none. For a denial it is the last rule that held and contains
+// the reason code. (The entry module contains all codes, but it is entered first.) If there is no such rule, and for an allow,
 // it is the rule that was queried, unless the policy failed.
 func (e *Explanation) Decisive() *authz.TracedRule {
 	code := string(e.Decision.DeniedFor())
@@ -63,7 +63,7 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 		r := &e.Trace.Rules[i]
 		switch {
 		case !r.Held:
-		case code == string(authz.ReasonPolicyDenied) && strings.HasPrefix(r.Name, hookPackage):
+		case code == string(authz.ReasonPolicyDenied) && strings.HasPrefix(r.Name, customRulesPackage):
 			if own := e.ownRule(); own != nil {
 				return own
 			}
@@ -73,7 +73,7 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 		}
 	}
 	if r := e.Decision.DeniedFor(); r == authz.ReasonPolicyError || r == authz.ReasonDecisionTimeout {
-		return nil // the policy did not decide, whatever held
+		return nil // the policy did not decide, even if rules held
 	}
 	for _, name := range []string{e.Trace.Query, e.Trace.Query + ".allowed"} { // a rule, or a package with one
 		for i := range e.Trace.Rules {
@@ -85,10 +85,11 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 	return nil
 }
 
-// The shipped policies give policy_denied for an operator's rule that names no reason.
+// If an operator's own rule names no reason, the shipped policies deny with policy_denied.
 const (
-	hookPackage = "data.tollkeeper.hook."
-	ownDeny     = "data.tollkeeper.custom.deny"
+	// customRulesPackage is the package of custom_rules.rego, which reads the operator's rules.
+	customRulesPackage = "data.tollkeeper.hook."
+	ownDeny            = "data.tollkeeper.custom.deny"
 )
 
 // ownRule returns the operator's rule that held, nil if there is none. It prefers a rule that names no reason.
@@ -106,7 +107,7 @@ func (e *Explanation) ownRule() (found *authz.TracedRule) {
 	return found
 }
 
-// dryMeter answers as the meter would and takes nothing.
+// dryMeter gives the same answers as the meter but reserves nothing.
 type dryMeter struct{ Meter }
 
 func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, _ *authz.Reservation) bool {
@@ -127,7 +128,6 @@ func (m dryMeter) Reserve(ctx context.Context, h authz.Holder, limits []authz.Li
 	return ok
 }
 
-// noRecorder records nothing.
 type noRecorder struct{}
 
 func (noRecorder) Record(*Entry) {}

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// hintBytes is how many bytes of the hash a hint shows: enough to tell callers apart, and useless without the secret.
+	// hintBytes is the number of bytes of the hash in a hint: enough to tell callers apart, useless without the secret.
 	hintBytes = 8
-	// hintPrefix is the longest prefix in a hint, and hintRest how much of a text it must leave out.
+	// hintPrefix is the longest prefix in a hint. hintRest is the number of bytes of the key that a hint leaves out.
 	hintPrefix, hintRest = 16, 16
 )
 
 // keyHint names a malformed or unknown key. With it an operator can tell the callers apart, and a customer's mistyped key from
-// a key of another product. It does not help to use or to guess the key: it is a prefix that many keys share, such as
-// tk_live_, and a hash under a secret that stays with the server.
+// a key of another product. It does not help to use or guess the key: it has a prefix that many keys share, such as
+// tk_live_, and a hash with a secret of the server.
 func keyHint(status authz.KeyStatus, text string, secret []byte) string {
 	switch status {
 	case authz.KeyMalformed, authz.KeyUnknown:
@@ -30,8 +30,8 @@ func keyHint(status authz.KeyStatus, text string, secret []byte) string {
 	return publicPrefix(text) + "~" + hex.EncodeToString(mac.Sum(nil)[:hintBytes])
 }
 
-// publicPrefix is the part of a key that says what it is: lower-case words, each followed by an underscore. A short text has
-// none, because the prefix would show too much of it.
+// publicPrefix is the beginning of a key that says what kind of key it is: lower-case words, each followed by an underscore. It
+// is empty for a short text, because it would show too much of it.
 func publicPrefix(text string) string {
 	if len(text) < hintRest {
 		return ""

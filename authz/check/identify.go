@@ -7,7 +7,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
-// identifyKey finds out what is known about the key, and first whether the bearer credential is a key.
+// identifyKey collects the facts about the key. First it finds out whether the bearer credential is a key.
 func (e *evaluation) identifyKey(ctx context.Context) {
 	known := e.classifyBearer(ctx)
 	switch key := &e.facts.Key; {
@@ -26,9 +26,9 @@ func (e *evaluation) identifyKey(ctx context.Context) {
 	}
 }
 
-// classifyBearer decides whether the bearer credential is a key or a token. It looks for a key first: imported keys have any
-// form, also that of a token, and a text that may be a key must not be shown to a token's server. It reports whether it has
-// set the facts about the request's key.
+// classifyBearer decides whether the bearer credential is a key or a token. It looks for a key first: an imported key may
+// look like a token, and a text that may be a key must not be sent to a token server. It reports whether it has set the facts
+// about the request's key.
 func (e *evaluation) classifyBearer(ctx context.Context) bool {
 	c, tokens := &e.credentials, e.opt.Tokens
 	from := place{"header", "authorization"}
@@ -62,8 +62,8 @@ func (e *evaluation) classifyBearer(ctx context.Context) bool {
 	return only
 }
 
-// identifyToken finds out what is known about the bearer token. It looks up revocations every time, even if the signature was
-// verified long ago.
+// identifyToken collects the facts about the bearer token. It looks up revocations every time, even if the token was verified
+// before.
 func (e *evaluation) identifyToken(ctx context.Context) {
 	token, b := &e.facts.Token, &e.credentials.token
 	if from := e.request.Source; from != nil {
@@ -91,8 +91,8 @@ func (e *evaluation) identifyToken(ctx context.Context) {
 	}
 }
 
-// accountOf is the account that pays for a caller who has only a token: the one that the token's issuer names. If the issuer
-// names the plan too, the account may be unknown here.
+// accountOf is the account of a caller who has only a token: the token names it. If the token names the plan too, the account
+// need not exist here.
 func (e *evaluation) accountOf(ctx context.Context, token *authz.TokenFact) authz.AccountFact {
 	account := e.keys.Account(ctx, token.Account)
 	if token.Plan == "" {

@@ -7,14 +7,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// What callers are told about limits (draft-ietf-httpapi-ratelimit-headers). They are told only about limits that their request
+// These headers tell callers about limits (draft-ietf-httpapi-ratelimit-headers), but only about limits that their request
 // charges: a limit that is used up but not charged is no reason to wait.
 const (
 	headerPolicy = "ratelimit-policy"
 	headerLimit  = "ratelimit"
 )
 
-// nearestLimit is the charged limit of an allowed request with the smallest part left, nil if the request charges none.
+// nearestLimit is the charged limit with the smallest share of its units left, nil if an allowed request charges none.
 // Limits and facts are in the same order.
 func nearestLimit(limits []authz.Limit, quota []authz.QuotaFact, charge authz.Charge) (nearest *authz.QuotaFact) {
 	for i := range quota {
@@ -26,13 +26,13 @@ func nearestLimit(limits []authz.Limit, quota []authz.QuotaFact, charge authz.Ch
 	return nearest
 }
 
-// lessLeft reports whether a smaller part of f is left than of g.
+// lessLeft reports whether f has a smaller share of its units left than g.
 func lessLeft(f, g *authz.QuotaFact) bool {
 	return float64(f.Remaining)*float64(g.Limit) < float64(g.Remaining)*float64(f.Limit)
 }
 
-// violatedLimits are the limits that a denied request violates. A denial for another reason shows none, so that it says nothing
-// about a caller's quota.
+// violatedLimits are the limits that a denied request violates. There are none if the reason is not a quota, so that other
+// denials reveal nothing about a quota.
 func violatedLimits(limits []authz.Limit, quota []authz.QuotaFact, v *authz.Verdict, wanted authz.Charge) (out []*authz.QuotaFact) {
 	switch v.Reason {
 	case authz.ReasonQuotaExceeded, authz.ReasonCreditsExhausted, authz.ReasonCreditsInsufficient, authz.ReasonRateLimited:
@@ -48,8 +48,8 @@ func violatedLimits(limits []authz.Limit, quota []authz.QuotaFact, v *authz.Verd
 	return out
 }
 
-// deniedCost is what a denied request would have charged a limit: what the policy says, else what could not be taken, else 1 if
-// the limit counts requests.
+// deniedCost is what a denied request would have charged a limit: the policy's charge, else the charge that could not be
+// reserved, else 1 if the limit counts requests.
 func deniedCost(l *authz.Limit, v *authz.Verdict, wanted authz.Charge) int64 {
 	switch {
 	case v.Charge != nil:
@@ -62,7 +62,7 @@ func deniedCost(l *authz.Limit, v *authz.Verdict, wanted authz.Charge) int64 {
 	return 0
 }
 
-// roomAgainAt is when all violated limits have room again, zero if waiting does not help.
+// roomAgainAt is when all violated limits have units again, zero if waiting does not help.
 func roomAgainAt(violated []*authz.QuotaFact) (latest time.Time) {
 	for _, q := range violated {
 		if q.ResetsAt.IsZero() {

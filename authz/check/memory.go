@@ -8,12 +8,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// This file holds what exists only to make a check cheap: pooled evaluations with preallocated memory, and deadlines that
-// set no timer. Without it, an evaluation would be a new one every time, and each deadline a context.WithDeadline. What that
-// would cost stands in authz/decisions/009.
+// This file exists only to make checks faster: it has pooled evaluations with preallocated memory, and deadlines without
+// timers. Without it, each check would allocate an evaluation and call context.WithDeadline for each deadline. See
+// authz/decisions/009 for the cost of that.
 
-// evaluations are used again. Nothing that outlives a check may point into one: deadlines, which a store may keep, are
-// allocated apart.
+// evaluations is the pool. Nothing that outlives a check may point into an evaluation. A store may keep a deadline, so
+// deadlines are allocated apart.
 var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
 
 func newEvaluation() *evaluation { return evaluations.Get().(*evaluation) }
@@ -23,7 +23,7 @@ func (e *evaluation) release() {
 	evaluations.Put(e)
 }
 
-// memory is the part of an evaluation that would otherwise be allocated when it is needed.
+// memory is preallocated memory of an evaluation.
 type memory struct {
 	entry  Entry
 	sole   authz.Reservation
@@ -48,13 +48,13 @@ type deadlines struct {
 	reserve [2]lazyDeadline // one for each time that a check may try to reserve
 }
 
-// lazyDeadline is a context with a deadline that costs nothing until a caller waits for its end. Nearly all checks find what
-// they need in memory and never wait. A timer for each of them would cost more than the rest of the check.
+// lazyDeadline is a context with a deadline. It costs nothing until a caller waits for its end. Nearly all checks find
+// everything in memory and never wait. A timer for each of them would cost more than the rest of the check.
 type lazyDeadline struct {
 	parent context.Context
 
 	mu     sync.Mutex
-	at     time.Time       // zero: a part of the time that the parent has left, beginning with the first question about it
+	at     time.Time       // zero: to be computed on first use, see waitContext
 	timer  context.Context // made when a caller asks for Done
 	cancel context.CancelFunc
 }
@@ -70,8 +70,8 @@ func (d *lazyDeadline) until(parent context.Context, at time.Time) context.Conte
 	return d
 }
 
-// waitContext makes the context of a wait for something that is not in memory. It gives the wait all of the time that the
-// parent has left, but for policyShare. The parent must have a deadline.
+// waitContext returns the context for a wait for something that is not in memory. It ends before the parent does: at its first
+// use it leaves policyShare of the parent's remaining time. The parent must have a deadline.
 func (d *lazyDeadline) waitContext(parent context.Context) context.Context {
 	d.parent = parent
 	return d

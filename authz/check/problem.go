@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// problem is what a problem document says.
+// problem is the content of a problem document.
 type problem struct {
 	base     string // of the type's URL
 	instance string
@@ -51,8 +51,8 @@ func problemDocument(p problem) string {
 	return strings.TrimSuffix(buf.String(), "\n")
 }
 
-// instanceOf names a denial by the decision's id. The proxy's id of the request comes along as a component that does not count
-// when names are compared (RFC 8141 section 2.3.2).
+// instanceOf names a denial by the decision's id. The proxy's request id is added as a component that comparisons ignore
+// (RFC 8141 section 2.3.2).
 func instanceOf(decisionID, requestID string) string {
 	out := "urn:uuid:" + decisionID
 	if requestID != "" {

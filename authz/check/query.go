@@ -76,9 +76,10 @@ func keyParameters(out *authz.Answer, c *credentials, f *authz.Facts, opt *Answe
 	return names
 }
 
-// rewriteQuery removes the key from the query and does what the policy wants done to it. Envoy's own way would write the whole
-// query anew: sorted, with "flag=" for "flag", without seeing that "%61pi_key" is "api_key", and with values as they are, even
-// with a "&" in them. So it is used only where it makes no difference. Elsewhere the answer sets the path.
+// rewriteQuery removes the key from the query and applies the changes that the policy asks for. Envoy can change queries too,
+// but it rewrites the whole query: it sorts parameters, writes "flag=" for "flag", does not see that "%61pi_key" is "api_key",
+// and does not escape a "&" in a value. So rewriteQuery leaves the change to Envoy only if the result is the same. Otherwise the
+// answer sets the path.
 func rewriteQuery(out *authz.Answer, path string, key []string) {
 	if len(key)+len(out.SetQueryParameters)+len(out.RemoveQueryParameters) == 0 {
 		return
@@ -100,8 +101,8 @@ func rewriteQuery(out *authz.Answer, path string, key []string) {
 	out.SetQueryParameters, out.RemoveQueryParameters = nil, nil
 }
 
-// rewritten is a path without some parameters and with others in place of any of the same name. It also returns whether Envoy
-// would make the same path, but for the place of what is set.
+// rewritten removes some parameters of a path and sets others, which replace those of the same name. It also returns whether
+// Envoy would make the same path, apart from the position of the parameters that are set.
 func rewritten(path string, set []authz.Header, remove []string) (_ string, plain bool) {
 	base, query, hasQuery := strings.Cut(path, "?")
 	if query == "" && len(set) == 0 {
@@ -143,7 +144,7 @@ func rewritten(path string, set []authz.Header, remove []string) (_ string, plai
 	return base + "?" + strings.Join(parts, "&"), plain
 }
 
-// encoded is a text as it stands in a query. OPA's Envoy plugin sends texts of a policy as they are, so careful policies encode
+// encoded escapes a text for a query. OPA's Envoy plugin sends texts of a policy as they are, so careful policies encode
 // them: an encoded text stays as it is.
 func encoded(s string) string {
 	if isEncoded(s) {
@@ -161,7 +162,7 @@ func encoded(s string) string {
 	return b.String()
 }
 
-// isEncoded reports whether an encoder of query parameters can have made the text.
+// isEncoded reports whether a text looks as if it was encoded for a query.
 func isEncoded(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {

@@ -8,17 +8,17 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Some things must not reach the upstream: the key, in the form in which it came, and client-sent headers with our names, in
-// every spelling that a server may take for ours. Everything else stays byte for byte, because the caller may have signed it.
+// This file removes two things from requests that go to the upstream: the key, and headers of the client that a server may take
+// for ours, in every spelling. Everything else stays byte for byte, because the caller may have signed it.
 
-// keyIsSecret reports whether the text that came as a key is a caller's key, or may be while the store cannot say. Any other
-// text is left to the upstream.
+// keyIsSecret reports whether the text that was sent as a key is one of our keys, or may be one because the store gives no
+// answer. Any other text is forwarded to the upstream.
 func keyIsSecret(f *authz.Facts) bool {
 	return f.Key.Found() || f.Key.Status == authz.KeyUnavailable
 }
 
-// unremovable says why the key cannot be removed from the request without changing what stands beside it, "" if it can. An
-// answer carries only UTF-8, and Envoy accepts no control characters in a path.
+// unremovable says why the key cannot be removed without changing other parts of the request, "" if it can. An answer carries
+// only UTF-8, and Envoy accepts no control characters in a path.
 func (e *evaluation) unremovable() (fault string) {
 	if e.opt.Answers.KeepCredentials || !keyIsSecret(&e.facts) {
 		return ""
@@ -54,8 +54,8 @@ func oddCookies(field string) (fault string) {
 	return ""
 }
 
-// dropCredentials keeps the key and the token from the upstream, even a key that is not valid any more and came on a route that
-// needs none. What the policy sets in their place stays. A key in the query is left to rewriteQuery.
+// dropCredentials removes the key and the token from the forwarded request, even an expired key on a route that needs no key.
+// Headers that the policy sets stay. rewriteQuery removes keys from the query.
 func dropCredentials(out *authz.Answer, in authz.Headers, c *credentials, f *authz.Facts, opt *Answers) {
 	if keyIsSecret(f) && !opt.KeepCredentials {
 		dropKey(out, in, c.places)
@@ -97,8 +97,8 @@ func dropHeader(out *authz.Answer, in authz.Headers, name string) {
 	}
 }
 
-// dropForgeries removes client-sent headers with our names that are not overwritten. If Envoy is configured not to show us all
-// headers, we cannot see all forgeries. So its configuration must remove them too, before it asks.
+// dropForgeries removes headers of the client that have our names and are not overwritten. If Envoy does not send us all
+// headers, we cannot see all forgeries. So Envoy's configuration must remove them too, before the check.
 func dropForgeries(out *authz.Answer, in authz.Headers) {
 	for _, h := range in {
 		if isOurHeader(h.Name) && !out.Headers.Has(h.Name) {
@@ -112,9 +112,8 @@ func isOurHeader(name string) bool {
 		folds(name, HeaderReason) || folds(name, HeaderDecision)
 }
 
-// folds reports whether a server that passes headers on as variables may take a name for another one, which is in lower case.
-// CGI, WSGI, Rack and PHP turn "-" into an underscore, some of them "." too, and some every character that is neither a letter
-// nor a digit.
+// folds reports whether a server may confuse a header name with another, which is in lower case. CGI, WSGI, Rack and PHP make
+// variables of headers: all turn "-" into an underscore, some also ".", and some every character except letters and digits.
 func folds(name, other string) bool {
 	if len(name) != len(other) {
 		return false

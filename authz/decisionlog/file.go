@@ -7,7 +7,7 @@ import (
 )
 
 // File is a log file that other programs, such as logrotate, may move, remove or empty at any time. Lines go to the file that
-// has its name. It belongs to one Log and is not safe for concurrent use.
+// has that name now. It belongs to one Log and is not safe for concurrent use.
 type File struct {
 	path    string
 	file    *os.File
@@ -35,8 +35,8 @@ func (f *File) Write(p []byte) (int, error) { return f.file.Write(p) }
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
 
-// follow opens the file anew if another one has its name, or none. If that fails, lines still go to the old file, wherever it
-// was moved. It returns whether the file ends with half a line.
+// follow opens the file again if it was moved or removed. If that fails, lines still go to the old file. It returns whether the
+// file ends with half a line.
 func (f *File) follow() (torn bool) {
 	was, err := f.file.Stat()
 	if err != nil || !was.Mode().IsRegular() { // pipes and devices are not rotated
@@ -46,14 +46,14 @@ func (f *File) follow() (torn bool) {
 		next, err := appendTo(f.path)
 		if err != nil {
 			if !f.failing {
-				f.log.Error("decision log was moved and cannot be opened anew: decisions still go to the file that was moved", "error", err)
+				f.log.Error("decision log was moved and cannot be opened again: decisions still go to the file that was moved", "error", err)
 			}
 			f.failing = true
 			return false
 		}
 		_ = f.file.Close()
 		f.file, f.fresh, f.failing = next, true, false
-		f.log.Info("decision log opened anew: its file was moved or removed", "path", f.path)
+		f.log.Info("decision log opened again: its file was moved or removed", "path", f.path)
 	}
 	if !f.fresh {
 		return false

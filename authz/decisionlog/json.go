@@ -10,8 +10,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// append appends the line as encoding/json writes it, with a line break. encoding/json would cost several times as much, on
-// every check: see authz/decisions/006.
+// append appends the line as encoding/json writes it, with a line break. encoding/json would take several times as long for
+// each check: see authz/decisions/006.
 func (l *Line) append(b []byte) []byte {
 	b = append(b, `{"decision_id":`...)
 	b = appendText(b, l.DecisionID)

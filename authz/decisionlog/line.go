@@ -57,7 +57,7 @@ func lineOf(e *check.Entry) Line {
 	return line
 }
 
-// peerOf is the address of the client as the proxy saw it, "" if it did not say.
+// peerOf is the address of the client as the proxy reports it, "" if it is unknown.
 func peerOf(r *authz.Request) string {
 	if r.Source == nil || r.Source.Address == nil {
 		return ""

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// pendingMax is how many bytes may wait for the writer. Further lines are dropped.
+	// pendingMax is the number of bytes that may wait for the writer. If more arrive, lines are dropped.
 	pendingMax = 4 << 20
-	// gatherTime is how long lines are gathered before they are written. Waking the writer for each line would cost more than
-	// making it.
+	// gatherTime is how long lines are collected before they are written. Waking the writer for each line would cost more
+	// than making the line.
 	gatherTime = 5 * time.Millisecond
-	// typicalLine is for how long a line there is memory on the stack.
+	// typicalLine is the length up to which a line is made on the stack.
 	typicalLine = 1024
 )
 
@@ -58,7 +58,7 @@ func (l *Log) Record(e *check.Entry) {
 	l.wakeWriter()
 }
 
-// Reopen makes the writer open the log's file anew if it was moved or removed, even if there is no decision to write.
+// Reopen makes the writer open the log's file again if it was moved or removed, even if there is no decision to write.
 func (l *Log) Reopen() { l.wakeWriter() }
 
 func (l *Log) wakeWriter() {

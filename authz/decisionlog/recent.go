@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// keptBytes is how many bytes of lines are kept of denials, and as many of allows: between once and twice this number.
+// keptBytes is the size in bytes of one generation. Denials and allows have two generations each.
 const keptBytes = 4 << 20
 
-// recent keeps the lines of recent decisions in memory. Denials are apart from allows, so that many of the one do not push
-// out the few of the other. The log's writer fills it, so it costs a check nothing.
+// recent keeps the lines of recent decisions in memory. Denials and allows are apart, so that many of one kind do not
+// push out the few of the other. The log's writer fills it, so it costs a check nothing.
 type recent struct {
 	mu              sync.Mutex
 	denied, allowed generations
@@ -55,7 +55,7 @@ func (r *recent) add(lines []byte) {
 	}
 }
 
-// find returns the decision with that id, or else the last one about a request with it.
+// find returns the decision with that id, or else the last one about a request with that id.
 func (r *recent) find(id string) (Line, bool) {
 	// Quotes inside a text are escaped, so this matches only where a member begins.
 	for _, member := range [...]string{`{"decision_id":`, `,"request_id":`} {

@@ -10,10 +10,10 @@ type writer struct {
 	w       io.Writer
 	l       *Log
 	failing bool
-	torn    bool // the last thing written is half a line
+	torn    bool // the last line was written only in part
 }
 
-// flush writes the pending lines. A full disk is reported once, however many lines it costs.
+// flush writes the pending lines. A full disk is reported once, even if many lines are lost.
 func (o *writer) flush() {
 	l := o.l
 	o.follow()

@@ -1,6 +1,6 @@
-// Package doctor runs named checks for an operator and reports what each found and what to do about it. A check changes
-// nothing. Whoever makes a check gives it what it looks at, so that a server checks what it has open, and the command line
-// checks the same on the disk. The rows stand beside the code that they check, such as those of the data file in store/bolt.
+// Package doctor runs named checks for an operator and reports what each found and what to do about it. Checks change nothing.
+// A check is made with the things that it looks at: a server passes its open stores, and the command line opens the files on
+// disk. Checks are defined next to the code that they check, such as those of the data file in store/bolt.
 package doctor
 
 import (
@@ -16,7 +16,7 @@ type Check struct {
 	Remedy string // what to do if it is not true
 	// Run returns nil if all is well, and else what is wrong.
 	Run func(ctx context.Context) error
-	// Guards says that the checks after this one run only if it finds that all is well.
+	// Guards reports that the checks after this one run only if this one succeeds.
 	Guards bool
 }
 

@@ -24,7 +24,7 @@ import (
 )
 
 // readBody decodes a body by its content type, as OPA's Envoy plugin does: JSON, forms, multipart forms, and gRPC if there are
-// descriptors. It does not decode bodies of other types, or truncated ones. A body that is not what its type says is a fault.
+// descriptors. It does not decode bodies of other types, or truncated ones. A body that does not match its type is a fault.
 func readBody(r *authz.Request, opt Options) (body authz.Body, fault string) {
 	if opt.SkipBody {
 		return authz.Body{Skipped: true}, ""
@@ -32,7 +32,7 @@ func readBody(r *authz.Request, opt Options) (body authz.Body, fault string) {
 	if r.HTTP == nil {
 		return authz.Body{}, ""
 	}
-	if r.HTTP.Headers.Get("x-envoy-auth-partial-body") == "true" { // Envoy says so itself
+	if r.HTTP.Headers.Get("x-envoy-auth-partial-body") == "true" { // Envoy sets this header
 		return authz.Body{Truncated: true}, ""
 	}
 	kind := kindOf(r.HTTP.Headers.Get("content-type"))
@@ -56,8 +56,8 @@ func readBody(r *authz.Request, opt Options) (body authz.Body, fault string) {
 	return authz.Body{Parsed: parsed}, ""
 }
 
-// kindOf is the kind of body that a content type names anywhere in it, "" for a kind that is not decoded. An upstream may read
-// the header leniently, so a malformed header does not hide the body from the policy.
+// kindOf returns the kind of body that a content type names, "" for a kind that is not decoded. The name may be anywhere in the
+// header: an upstream may accept a malformed header, so it must not hide the body from the policy.
 func kindOf(contentType string) string {
 	contentType = strings.ToLower(contentType)
 	for _, kind := range []string{kindJSON, "application/x-www-form-urlencoded", "multipart/form-data", "application/grpc"} {
@@ -87,7 +87,7 @@ func parse(kind, contentType string, content []byte) (any, error) {
 	return readMultipart(content, params["boundary"])
 }
 
-// isTruncated reports whether the proxy sent only the beginning of a body, because the client announced more.
+// isTruncated reports whether the proxy sent only the beginning of a body: its content-length is larger than the body.
 func isTruncated(h authz.Headers, have int) (truncated bool, fault string) {
 	length := h.Get("content-length")
 	if length == "" || have == 0 {
@@ -170,8 +170,8 @@ func readMultipart(b []byte, boundary string) (any, error) {
 // grpcHeader is the size of what precedes a message: one byte that says whether it is compressed, and four for its length.
 const grpcHeader = 5
 
-// readGRPC decodes the first message of a gRPC request by the method that its path names. It does not decode compressed
-// messages, nor those of methods that the descriptors do not know or that take a stream.
+// readGRPC decodes the first message of a gRPC request. The path names the method, and so the type. It does not decode
+// compressed messages, messages of methods that are not in the descriptors, or messages of client streams.
 func readGRPC(path string, b []byte, files *protoregistry.Files) (body authz.Body, fault string) {
 	if files == nil || len(b) == 0 {
 		return authz.Body{}, ""

@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz/wire"
 )
 
-// decode reads a CheckRequest. What cannot be understood becomes the request's Fault, never a guess.
+// decode reads a CheckRequest. If it is malformed, decode sets the request's Fault and does not guess.
 func decode(message string, opt Options) *authz.Request {
 	out := wire.Decode(message)
 	if out.Fault == "" {
@@ -21,12 +21,12 @@ func decode(message string, opt Options) *authz.Request {
 	return out
 }
 
-// Texts replace texts of a request in its JSON form. JSON cannot hold them where they are not UTF-8. A nil text replaces
+// Texts replace texts of a request in its JSON form, because JSON cannot hold texts that are not UTF-8. A nil text replaces
 // nothing.
 type Texts struct{ Method, Path, Host []byte }
 
-// DecodeJSON reads a CheckRequest in its JSON form, as it stands in Envoy's logs and in the explain API. It reads it by the
-// same code as one that Envoy sends.
+// DecodeJSON reads a CheckRequest in its JSON form, which Envoy's logs and the explain API use. It uses the same decoder as for
+// requests of Envoy.
 func DecodeJSON(raw []byte, texts Texts, opt Options) (*authz.Request, error) {
 	var req authv3.CheckRequest
 	if err := protojson.Unmarshal(raw, &req); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/extauthz/wire"
 )
 
-// ServiceName and checkMethod are what Envoy calls.
+// ServiceName and checkMethod are the service and the method that Envoy calls.
 const (
 	ServiceName = "envoy.service.auth.v3.Authorization"
 	checkMethod = "/" + ServiceName + "/Check"
@@ -29,7 +29,6 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 	}, s)
 }
 
-// handler is what handle calls.
 type handler interface {
 	check(ctx context.Context, in *checkRequest) *checkResponse
 }
@@ -49,15 +48,15 @@ func handle(srv any, ctx context.Context, dec func(any) error, interceptor grpc.
 	})
 }
 
-// checkRequest is a CheckRequest as it came. It is decoded only after the check has begun, so that a malformed one is denied
-// and recorded. An error of the codec would be left to Envoy's failure mode.
+// checkRequest is an encoded CheckRequest. It is decoded only after the check has begun, so that a malformed one is denied and
+// recorded. If the codec returned an error, Envoy's failure mode would decide.
 type checkRequest struct{ message string }
 
 // checkResponse is an encoded CheckResponse. It can be sent once.
 type checkResponse struct{ message [1]mem.Buffer }
 
-// responseBytes is the size of the buffer in which a response is made. Most are much smaller, but gRPC does not reuse
-// buffers of a kilobyte or less.
+// responseBytes is the size of the buffer for a response. Most responses are much smaller, but gRPC does not reuse buffers of a
+// kilobyte or less.
 const responseBytes = 4 << 10
 
 func newResponse(d *authz.Decision) *checkResponse {
@@ -67,8 +66,8 @@ func newResponse(d *authz.Decision) *checkResponse {
 	return &checkResponse{message: [1]mem.Buffer{mem.NewBuffer(b, pool)}}
 }
 
-// Codec returns the codec for servers that answer checks. It passes their messages on as they are, and leaves all other
-// messages to protobuf.
+// Codec returns the codec for servers that answer checks. It does not decode or encode messages of checks. All other messages go
+// to protobuf's codec.
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2(proto.Name)} }
 
 type codec struct{ encoding.CodecV2 }

@@ -8,8 +8,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// readPath cuts the path into its decoded segments and reads the query's parameters. It uses no URL parser: for //admin,
-// one would take admin for the host. All leading slashes are removed, and escapes are decoded before the cut. A path or a
+// readPath cuts the path into its decoded segments and reads the query's parameters. It uses no URL parser, because
+// that would read the admin of //admin as a host. All leading slashes are removed, and escapes are decoded before the cut. A path or a
 // query that cannot be decoded is a fault, because a policy must not decide on less than the upstream may read.
 func readPath(r *authz.Request) (fault string) {
 	h := r.HTTP

@@ -17,7 +17,7 @@ type Checker interface {
 
 // Options say how requests are read.
 type Options struct {
-	// SkipBody leaves bodies alone: policies see neither parsed_body nor truncated_body.
+	// SkipBody does not decode bodies: policies see neither parsed_body nor truncated_body.
 	SkipBody bool
 	// Descriptors describe the messages of gRPC requests. If they are nil, those bodies are not decoded.
 	Descriptors *protoregistry.Files
@@ -25,8 +25,8 @@ type Options struct {
 
 // Server answers Envoy's checks.
 //
-// It never returns a gRPC error. Envoy treats an error by its failure mode, which may let the request pass. So every answer
-// is a CheckResponse.
+// It never returns a gRPC error, because Envoy's failure mode may let a request pass after an error. So every answer is a
+// CheckResponse.
 type Server struct {
 	checker Checker
 	opt     Options
@@ -38,7 +38,6 @@ func NewServer(c Checker, opt Options, log *slog.Logger) *Server {
 	return &Server{checker: c, opt: opt, log: log}
 }
 
-// check answers one check.
 func (s *Server) check(ctx context.Context, in *checkRequest) (out *checkResponse) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -1,5 +1,5 @@
-// Package linebuffer gathers lines of many goroutines without a lock, so that no check ever waits for another one that was
-// interrupted while it held the lock. The tests hold it to a buffer with a mutex, and authz/decisions/006 says what it buys.
+// Package linebuffer collects lines of many goroutines without a lock. With a lock, checks would wait if the goroutine that
+// holds it was interrupted. The tests compare it with a buffer with a mutex, and authz/decisions/006 says what it gains.
 package linebuffer
 
 import (
@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// Buffer gathers lines until they are taken. Add may be called concurrently, Take by one goroutine at a time.
+// Buffer collects lines until Take removes them. Add may be called concurrently, Take by one goroutine at a time.
 type Buffer struct {
 	active atomic.Pointer[batch] // takes lines
 	spare  *batch                // sealed: Take swaps it with the active one
@@ -21,7 +21,7 @@ func New(size int) *Buffer {
 	return b
 }
 
-// Add adds a line, whole. It returns false if there is no room for it: then none is left for other lines either until Take.
+// Add adds a line, whole. It returns false if there is no room for it. Until the next Take it then refuses all other lines too.
 func (b *Buffer) Add(line []byte) bool {
 	for {
 		if out := b.active.Load().add(line); out != isSealed {
@@ -38,8 +38,8 @@ func (b *Buffer) Take() []byte {
 	return b.spare.seal()
 }
 
-// batch is one half of a Buffer. Whoever adds a line reserves room by adding its length to a number, and then copies the line
-// into that room. Whoever empties the batch seals it first, and waits until all lines are copied.
+// batch is one half of a Buffer. To add a line, a goroutine reserves room by adding its length to reserved, and then copies the
+// line into that room. To empty the batch, Take seals it first, and waits until all lines are copied.
 //
 //	add:   reserved += n   room within the buffer: copy the line, then copied += n
 //	                       room behind its end:    refused += n
@@ -55,7 +55,7 @@ type batch struct {
 // sealed is more than all lines together can reserve.
 const sealed = 1 << 62
 
-// outcome is what became of a line.
+// outcome is the result of adding a line.
 type outcome int
 
 const (
@@ -79,7 +79,7 @@ func (b *batch) add(line []byte) outcome {
 	return added
 }
 
-// seal stops the adding and returns the lines, which may be used until reopen.
+// seal makes the batch refuse further lines, and returns its lines. They may be used until reopen.
 func (b *batch) seal() []byte {
 	reserved := b.reserved.Swap(sealed)
 	for b.copied.Load()+b.refused.Load() != reserved {

@@ -10,7 +10,7 @@ import (
 // FaultMalformed is the fault of a request whose message is not a CheckRequest.
 const FaultMalformed = "the message is not a CheckRequest"
 
-// memory is what most requests need, allocated in one piece because all of it is used and dropped together.
+// memory holds the parts of most requests. It is one allocation, because all parts are used and freed together.
 type memory struct {
 	request authz.Request
 	http    authz.HTTP
@@ -19,8 +19,8 @@ type memory struct {
 
 // decoder reads one CheckRequest.
 //
-// If a field that holds one message comes twice, the second is read over the first. If a number or a text comes twice, the
-// last one counts. These are protobuf's rules.
+// It follows protobuf's rules: if a message field comes twice, the second is merged into the first; if a number or a text comes
+// twice, the last one counts.
 type decoder struct {
 	reader
 	*memory
@@ -32,7 +32,7 @@ type decoder struct {
 // Decode reads a CheckRequest. If the message is malformed, the request has the fault FaultMalformed and nothing else. The
 // path and the body are as the proxy sent them: Segments, Params and the parsed body are not set.
 //
-// Texts of the request share the memory of the message, so a text that is kept keeps the whole message.
+// Texts of the request share the memory of the message, so keeping one text keeps the whole message in memory.
 func Decode(message string) *authz.Request {
 	d := decoder{memory: &memory{}}
 	for s := message; s != ""; {
@@ -47,7 +47,7 @@ func Decode(message string) *authz.Request {
 	return d.finish()
 }
 
-// finish sets what is known only after the whole message was read.
+// finish sets the fields that depend on the whole message.
 func (d *decoder) finish() *authz.Request {
 	out := &d.request
 	if d.timed {
@@ -55,7 +55,7 @@ func (d *decoder) finish() *authz.Request {
 	}
 	if h := out.HTTP; h != nil {
 		h.Headers, h.RawHeaders = d.headers()
-		// A check is remembered by these two texts for a while. They must not keep its message, with the body, for as long.
+		// The check package may keep these two texts for a while. They must not keep the whole message in memory.
 		h.ID = strings.Clone(h.ID)
 		if p := out.Source; p != nil && p.Address != nil && p.Address.Socket != nil {
 			p.Address.Socket.Address = strings.Clone(p.Address.Socket.Address)
@@ -163,8 +163,8 @@ func (d *decoder) httpRequest(s string) {
 	}
 }
 
-// AppendTexts appends a piece of a CheckRequest that holds these texts of the HTTP request, without those that are nil.
-// Behind a whole message, they replace the texts in it. They need not be UTF-8 until they are decoded.
+// AppendTexts appends a partial CheckRequest with these texts of the HTTP request, except nil ones. Appended to a whole message,
+// it replaces the texts in that. The texts need not be UTF-8 until they are decoded.
 func AppendTexts(b, method, path, host []byte) []byte {
 	if method == nil && path == nil && host == nil {
 		return b

@@ -2,11 +2,10 @@ package wire
 
 import "github.com/tollkeeper-authz/tollkeeper/authz"
 
-// AppendResponse appends a decision as a CheckResponse. It is the only place where one is made. Envoy lets a request pass
-// whenever the status code is 0, even if no status is set or a denied_response stands beside it, so the code is 0 only in
-// the branch of an allow.
+// AppendResponse appends a decision as a CheckResponse. No other function makes one. Envoy lets a request pass whenever the
+// status code is 0, even if no status is set or there is a denied_response. So only the branch of an allow sets code 0.
 //
-// Empty fields are left out, which protobuf reads as the same.
+// Empty fields are left out, as protobuf does.
 func AppendResponse(b []byte, d *authz.Decision) []byte {
 	if d.Allowed() {
 		b, start := begin(append(b, statusOK...), checkResponseOK)
@@ -52,7 +51,7 @@ func appendDenial(b []byte, d *authz.Decision) []byte {
 	return appendText(b, deniedBody, d.Body)
 }
 
-// destination is where headers go. Envoy treats further values of one name differently in each.
+// destination is where headers go. Each handles several values of one name differently.
 type destination int
 
 const (
@@ -61,8 +60,8 @@ const (
 	toDenied                      // to the client of a denied request: all values are set and stay apart
 )
 
-// appendHeaders writes headers. Our values replace those that are there. Several values of one name reach each destination
-// whole, in the way that works there.
+// appendHeaders writes headers. They replace headers that the message already has. If a name has several values, all of them
+// reach the destination.
 func appendHeaders(b []byte, t tag, in authz.Headers, to destination) []byte {
 	for i, h := range in {
 		add := to == toUpstream && in[:i].Has(h.Name) || to == toClient && (in[:i].Has(h.Name) || in[i+1:].Has(h.Name))
@@ -79,9 +78,9 @@ func appendHeaders(b []byte, t tag, in authz.Headers, to destination) []byte {
 	return b
 }
 
-// What a header does to one that is there: append (a BoolValue) and append_action. Both are written because each release of
-// Envoy obeys one of them, and with the wrong one alone a client's value survives. The action of appending is 0, so it is
-// not written.
+// These say whether a header is added to headers of the same name or replaces them: append (a BoolValue) and append_action. Each
+// release of Envoy obeys only one of the two, and without that one a client's value would stay, so both are written. The action
+// that appends is 0, so it is not written.
 var (
 	addHeader = []byte{byte(optionAppend), 2, byte(boolValue), 1}
 	setHeader = []byte{byte(optionAppend), 0, byte(optionAppendAction), overwriteIfExistsOrAdd}

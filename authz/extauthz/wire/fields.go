@@ -2,7 +2,7 @@ package wire
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// tag stands before a field in a message: the field's number, shifted above its wire type
+// tag precedes a field in a message. It is the field's number, shifted above its wire type
 // (protobuf.dev/programming-guides/encoding). A known field that comes with another wire type counts as an unknown one, so
 // a switch on tags reads a message as protobuf does.
 type tag uint64

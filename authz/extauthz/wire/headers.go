@@ -7,7 +7,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// typicalHeaders is the number of headers for which there is memory from the beginning.
+// typicalHeaders is the number of headers that memory is first allocated for.
 const typicalHeaders = 24
 
 // headerMap reads the list in which the proxy keeps repeated headers apart and does not change their bytes.
@@ -51,7 +51,7 @@ func (d *decoder) plainHeader(s string) {
 	d.plain = append(d.plain, authz.Header{Name: name, Value: value})
 }
 
-// headers returns the headers of the list, or those of the map if the list is empty, and whether it was the list.
+// headers returns the headers of the list, or of the map if the list is empty. It also returns whether they are from the list.
 func (d *decoder) headers() (authz.Headers, bool) {
 	if len(d.raw) > 0 {
 		return d.raw, true
@@ -63,7 +63,7 @@ func (d *decoder) headers() (authz.Headers, bool) {
 	return out, false
 }
 
-// fewHeaders is the number of headers up to which comparing each with each is faster than sorting.
+// fewHeaders is the number of headers up to which comparing all pairs is faster than sorting.
 const fewHeaders = 64
 
 // lastOfEach returns the last header of each name, as in a map.

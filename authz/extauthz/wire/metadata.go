@@ -14,7 +14,7 @@ import (
 // metadata lies three messages deep in it.
 const metadataDepth = protowire.DefaultRecursionLimit - 3
 
-// metadata reads metadata of other filters or of the route over what came before. It copies the texts: metadata may hold the
+// metadata merges metadata of other filters or of the route into earlier metadata. It copies the texts: metadata may hold the
 // claims of a token, which are kept for longer than the message.
 func (r *reader) metadata(m *authz.Metadata, s string) *authz.Metadata {
 	if m == nil {
@@ -39,8 +39,8 @@ func (r *reader) metadata(m *authz.Metadata, s string) *authz.Metadata {
 	return m
 }
 
-// member reads an entry of a map of messages: its key, and with the function its value. For the depth, an entry counts as
-// one message and its value as another.
+// member reads an entry of a map of messages: its key, and its value with the given function. The entry and its value count as
+// two levels of depth.
 func (r *reader) member(s string, value func(s string)) (key string) {
 	for s != "" {
 		var f field
@@ -54,7 +54,7 @@ func (r *reader) member(s string, value func(s string)) (key string) {
 	return strings.Clone(key)
 }
 
-// object reads a Struct over what is in a map. The depth is how deep messages in it may be nested.
+// object merges a Struct into a map. depth is how deep messages in it may be nested.
 func (r *reader) object(into map[string]any, s string, depth int) {
 	if depth < 0 {
 		r.malformed = true
@@ -75,7 +75,7 @@ func (r *reader) object(into map[string]any, s string, depth int) {
 	}
 }
 
-// value reads a Value over what it was before. An object or a list is extended by one of the same kind; anything else is
+// value merges a Value into an earlier one. An object or a list is extended by another of the same kind; all others are
 // replaced.
 func (r *reader) value(v any, s string, depth int) any {
 	if depth < 0 {
@@ -156,7 +156,7 @@ func (r *reader) packed(p *packed, s string) {
 	}
 }
 
-// shown is the message as OPA's Envoy plugin shows it. The plugin never unpacks one.
+// shown returns the message as OPA's Envoy plugin shows it: not unpacked.
 func (p *packed) shown() any {
 	out := make(map[string]any, 2)
 	if p.typeURL != "" {

@@ -2,7 +2,7 @@ package wire
 
 import "github.com/tollkeeper-authz/tollkeeper/authz"
 
-// peerMemory is what a peer with an IP address needs.
+// peerMemory holds the parts of a peer with an IP address in one allocation.
 type peerMemory struct {
 	peer    authz.Peer
 	address authz.Address
@@ -28,8 +28,7 @@ func (d *decoder) peer(m *peerMemory, s string) {
 	}
 }
 
-// address reads an address, which is of one kind. An address of another kind replaces it, one of the same kind is read over
-// it.
+// address reads an address. If another address of the same kind follows, it is merged; one of another kind replaces it.
 func (d *decoder) address(m *peerMemory, s string) {
 	a := &m.address
 	m.peer.Address = a

@@ -16,7 +16,7 @@ type field struct {
 
 // reader reads messages. Messages are strings, so that the texts in them need no copies.
 type reader struct {
-	// malformed says that something could not be read. The reader stops there, and what it has read must not be used.
+	// malformed reports that the message is malformed. The reader stops there, and its results must not be used.
 	malformed bool
 }
 
@@ -128,7 +128,7 @@ func (r *reader) skipGroup(number uint64, s string, depth int) string {
 	return ""
 }
 
-// utf8 returns a text, which must be UTF-8. Protobuf asks that of texts, but not of bytes, nor of texts in unknown messages.
+// utf8 returns a text, which must be UTF-8. Protobuf requires this of texts, but not of bytes or of texts in unknown messages.
 func (r *reader) utf8(s string) string {
 	if !utf8.ValidString(s) {
 		r.malformed = true

@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// The names of our own metadata. A policy cannot take them.
+// The names of our own metadata. A policy cannot set them.
 const (
 	nameDecision = "decision_id"
 	nameNotes    = "tollkeeper"
@@ -63,7 +63,7 @@ func appendMember(b []byte, k string, v any, level int) []byte {
 }
 
 // maxLevels is how deep values may be nested. Envoy reads at most 100 nested messages and refuses a response with more,
-// even a denial. One level is up to three messages. A policy may have copied the value from a caller.
+// even a denial. One level is up to three messages. The value may come from a caller, if a policy copied it.
 const maxLevels = 30
 
 // appendValue writes the content of a Value, which is a JSON value. Numbers become doubles: protobuf has no others.
@@ -116,7 +116,7 @@ func appendAsText(b []byte, v any) []byte {
 	return appendString(b, valueString, string(raw))
 }
 
-// appendOther writes a value that is not a JSON value, as protobuf would. No policy makes one so far.
+// appendOther writes a value that is not a JSON value, as protobuf would. No policy produces one so far.
 func appendOther(b []byte, v any) []byte {
 	if other, err := structpb.NewValue(v); err == nil {
 		if out, err := (proto.MarshalOptions{}).MarshalAppend(b, other); err == nil {

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// begin begins a message in a field, and end ends it. The length of a message stands before it and is known only at its
-// end. begin leaves one byte for it, which is enough for most messages; a longer one is moved to make room.
+// begin begins a message in a field, and end ends it. The length of a message precedes it, but is known only at the end. begin
+// leaves one byte for it, which is enough for most messages; end moves a longer message to make room.
 func begin(b []byte, t tag) ([]byte, int) {
 	b = protowire.AppendVarint(b, uint64(t))
 	b = append(b, 0)
@@ -43,8 +43,8 @@ func appendString(b []byte, t tag, s string) []byte {
 	return append(appendLength(b, t, len(s)), s...)
 }
 
-// valid makes a text UTF-8, because protobuf refuses a message with a text that is not. A policy may have copied the text
-// from the request, and a denial must not become an error.
+// valid makes a text UTF-8, because protobuf refuses a message with a text that is not. A policy may copy text from a
+// request, and then a denial must not become an error.
 func valid(s string) string {
 	if utf8.ValidString(s) {
 		return s
