@@ -8,6 +8,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,21 +43,40 @@ func parse(raw []byte) (root *yaml.Node, err error) {
 	}
 }
 
-var syntaxText = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+var (
+	syntaxText = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+	// countedFrom0 matches the errors whose lines the library counts from 0: those of its parser, not those of its scanner.
+	countedFrom0 = regexp.MustCompile("^did not find expected (<document start>|node content|'-' indicator|key|',' or)|" +
+		"^found (undefined tag handle|incompatible YAML document)")
+	// unquoted matches lines with a text that YAML 1.2 allows between { } or [ ] and the library does not: {grpc: :9001}, [a?b].
+	unquoted = regexp.MustCompile(`[{[].*\?|[{[](?:.*[,:])?\s*:\S`)
+	noAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+)
 
-// syntaxError puts the place before the text of a parser error. The parser tells the line, unless it is the first, but not
-// the column: the place is the beginning of the line's text.
+// syntaxError puts the place before the text of a library error. The library tells the line, unless it is the first, but not
+// the column: the place is the beginning of the line's text. Of an anchor it tells only the name.
 func syntaxError(err error, raw []byte) error {
-	line, column, text := 1, 1, err.Error()
+	line, text := 1, err.Error()
 	if m := syntaxText.FindStringSubmatch(text); m != nil {
 		text = m[2]
-		if m[1] != "" {
-			line, _ = strconv.Atoi(m[1])
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			line = n
+			if countedFrom0.MatchString(text) {
+				line++
+			}
 		}
 	}
-	if lines := strings.Split(string(raw), "\n"); line <= len(lines) {
+	lines := strings.Split(string(raw), "\n")
+	if m := noAnchor.FindStringSubmatch(text); m != nil {
+		line = 1 + max(0, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "*"+m[1]) }))
+	}
+	column := 1
+	if line <= len(lines) {
 		here := lines[line-1]
 		column += len(here) - len(strings.TrimLeft(here, " \t"))
+		if strings.HasPrefix(text, "did not find expected") && unquoted.MatchString(here) {
+			text += ": put a text with : or ? in quotes"
+		}
 	}
 	return fmt.Errorf("%d:%d: %s", line, column, text)
 }
@@ -117,6 +137,9 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) error {
 	var own []func() error
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			return mistake(key, "want the name of a field")
+		}
 		if before := first[key.Value]; before != nil {
 			return mistake(key, "field %q is already set at %d:%d", key.Value, before.Line, before.Column)
 		}
@@ -168,8 +191,12 @@ func scalar(n *yaml.Node, v reflect.Value, path string) error {
 			return mistake(n, "%s: %q: want true or false", path, n.Value)
 		}
 	default:
-		if i, err := strconv.ParseInt(n.Value, 0, v.Type().Bits()); err == nil {
-			v.SetInt(i) // in quotes, too
+		base := 0
+		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+			base = 10 // "010" is ten, as in a variable
+		}
+		if i, err := strconv.ParseInt(n.Value, base, v.Type().Bits()); err == nil {
+			v.SetInt(i)
 		} else if n.Decode(v.Addr().Interface()) != nil {
 			return mistake(n, "%s: %q: want a number", path, n.Value)
 		}
