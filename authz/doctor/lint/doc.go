@@ -1,9 +1,9 @@
-// Package lint reads configurations and says what is wrong with them: of Envoy, which asks Tollkeeper, of Istio and Envoy
-// Gateway, which configure Envoy, and Tollkeeper's own. Most of the faults pass every validator, and show only when a
-// request passes that should not, or when none passes any more. Nothing is asked of the network or of a cluster.
+// Package lint reads configurations of Envoy, Istio, Envoy Gateway and Tollkeeper and says what is wrong with them. Validators do
+// not find most of these faults: they show only when a request passes unchecked, or when no request passes any more. The package
+// does not use the network.
 //
-// It is the door to four layers, each of which knows only those before it: source (documents with positions), model (what
-// they mean), rule (what a rule and a finding are) and rules (all of them, each beside its row). Read Run in this package
-// first, then model/model.go, then rules/filter.go. A new rule is a row with its check in a file of rules, its name in the
-// list of rules/rules.go, and samples in testdata/rules.
+// It has four layers, and each imports only earlier ones: source (documents with positions), model (what documents mean), rule
+// (what a rule and a finding are) and rules (all rules). Read Run in this package first, then model/model.go, then
+// rules/filter.go. A new rule is a row with its check in a file of rules, an entry in the list of rules/rules.go, and samples in
+// testdata/rules.
 package lint

@@ -13,7 +13,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// What callers need of the layers below.
+// Types of the layers that callers need.
 type (
 	File       = model.File
 	Subject    = model.Subject
@@ -42,7 +42,7 @@ const (
 	MaxBytes = source.MaxBytes
 )
 
-// Parse reads a file, which may be of any kind. See model.Parse.
+// Parse reads a file of any kind. See model.Parse.
 func Parse(name string, raw []byte, about Subject) *File { return model.Parse(name, raw, about) }
 
 // OwnFile is the configuration of this machine. See model.OwnFile.
@@ -71,7 +71,7 @@ type Report struct {
 	Infos    int       `json:"infos"`
 }
 
-// Seen is a file with what was found in it.
+// Seen is a file and the kinds of configuration in it.
 type Seen struct {
 	File string   `json:"file"`
 	Is   []string `json:"is"`
@@ -90,7 +90,7 @@ func (r *Report) Worst() Severity {
 	return ""
 }
 
-// Run applies all rules but those to ignore. The error says what is wrong with the options.
+// Run applies all rules except those in Options.Ignore. The error says what is wrong with the options.
 func Run(files []*File, opt Options) (Report, error) {
 	for _, id := range opt.Ignore {
 		if _, ok := RuleByID(id); !ok {
@@ -114,10 +114,10 @@ func Run(files []*File, opt Options) (Report, error) {
 	return r, nil
 }
 
-// maxFindings bounds what is listed of one rule and severity: files from anywhere may have millions of faults.
+// maxFindings bounds the findings of one rule and severity, because a file may have millions of faults.
 const maxFindings = 500
 
-// apply notes what breaks a rule, each thing once.
+// apply adds the findings of a rule, without duplicates.
 func (r *Report) apply(m *model.Model, rule *Rule) {
 	seen := make(map[Finding]bool)
 	listed := make(map[Severity]int)
@@ -150,7 +150,7 @@ func (r *Report) add(f Finding) {
 	}
 }
 
-// sort puts the findings of a file together, in the order of the files, the worst first.
+// sort sorts findings by file, in the order of the files, and then by severity, the worst first.
 func (r *Report) sort() {
 	order := make(map[string]int)
 	for i, f := range r.Files {

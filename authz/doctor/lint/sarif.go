@@ -45,7 +45,7 @@ func (r *Report) WriteSARIF(w io.Writer, version string) error {
 	})
 }
 
-// level is what SARIF calls a severity.
+// level is the name of a severity in SARIF.
 func level(s Severity) string {
 	if s == Info {
 		return "note"

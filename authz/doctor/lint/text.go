@@ -13,7 +13,7 @@ func (r *Report) WriteText(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	for _, file := range r.Files {
 		if len(file.Is) == 0 && len(r.Files) > 1 && !r.has(file.File) {
-			continue // one of many in a folder
+			continue // one of many files in a directory
 		}
 		fmt.Fprintf(w, "%s: %s\n", clean(file.File), describe(file.Is))
 		r.writeFindings(w, file.File)
@@ -44,7 +44,7 @@ func (r *Report) has(file string) bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.File == file })
 }
 
-// writeFinding writes a finding that occurs in so many places more.
+// writeFinding writes a finding. more is the number of other places with the same finding.
 func writeFinding(w io.Writer, f *Finding, more int) {
 	where := f.Object
 	if f.Field != "" {
@@ -74,7 +74,7 @@ func describe(is []string) string {
 	return clean(strings.Join(is, ", "))
 }
 
-// Summary is the last line.
+// Summary is the last line of the report.
 func (r *Report) Summary() string {
 	if len(r.Findings) == 0 {
 		return "All is well."
@@ -92,7 +92,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// clean keeps text from files on one line, and removes control characters, which could steer the terminal.
+// clean puts text from files on one line and removes control characters, which could control the terminal.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

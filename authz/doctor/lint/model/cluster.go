@@ -16,7 +16,7 @@ import (
 // ProtocolOptions is the key of a cluster's HTTP options.
 const ProtocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// HTTP2 are the options of HTTP/2, and whether the cluster speaks it at all.
+// HTTP2 returns the options of HTTP/2, and whether the cluster speaks it.
 func (t *Target) HTTP2() (*corev3.Http2ProtocolOptions, bool) {
 	msg, _ := Unpack(t.Msg.GetTypedExtensionProtocolOptions()[ProtocolOptions])
 	if p, ok := msg.(*httpv3.HttpProtocolOptions); ok {
@@ -33,7 +33,7 @@ func (t *Target) HTTP2() (*corev3.Http2ProtocolOptions, bool) {
 	return old, old != nil
 }
 
-// addresses are the addresses of the cluster that are in the file.
+// addresses are the addresses of the cluster in the file.
 func (t *Target) addresses() []*corev3.Address {
 	var out []*corev3.Address
 	for _, l := range t.Msg.GetLoadAssignment().GetEndpoints() {
@@ -44,7 +44,7 @@ func (t *Target) addresses() []*corev3.Address {
 	return out
 }
 
-// Hosts are the hosts of the cluster that are in the file.
+// Hosts are the hosts of the cluster in the file.
 func (t *Target) Hosts() []string {
 	var out []string
 	for _, a := range t.addresses() {
@@ -72,14 +72,14 @@ func Loopback(host string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// Protection is what a transport socket does for a connection.
+// Protection is how a transport socket protects a connection.
 type Protection int
 
 // The protections.
 const (
-	Clear     Protection = iota // anyone on the way can read it
-	Encrypted                   // by TLS, or by a socket that encrypts and verifies the server by itself
-	Doubtful                    // of an unknown type
+	Clear     Protection = iota // not encrypted
+	Encrypted                   // by TLS, or by another socket that encrypts and verifies the server
+	Doubtful                    // unknown, because the type of the socket is
 )
 
 // Socket is a transport socket of a cluster, without the wrappers around it.
@@ -90,8 +90,8 @@ type Socket struct {
 	Type string
 }
 
-// Sockets are the sockets that connections of a cluster may get. What matches none of transport_socket_matches gets
-// transport_socket, which is in the clear if it is missing.
+// Sockets are the sockets that connections of a cluster may use. A host that matches none of transport_socket_matches uses
+// transport_socket. If that is missing, the connection is not encrypted.
 func (t *Target) Sockets() []Socket {
 	var out []Socket
 	all := false
@@ -118,7 +118,7 @@ func readSocket(at source.Location, depth int) Socket {
 	}
 	name = name[strings.LastIndex(name, "/")+1:]
 	switch strings.TrimPrefix(name, "envoy.extensions.transport_sockets.") {
-	case "raw_buffer.v3.RawBuffer", "starttls.v3.UpstreamStartTlsConfig": // which begins in the clear
+	case "raw_buffer.v3.RawBuffer", "starttls.v3.UpstreamStartTlsConfig": // not encrypted at first
 		return Socket{Location: at, Protection: Clear}
 	case "internal_upstream.v3.InternalUpstreamTransport", "alts.v3.Alts", "s2a.v3.S2AConfiguration":
 		return Socket{Location: at, Protection: Encrypted}
@@ -150,7 +150,8 @@ func (t *Target) InMesh() bool {
 	return t.At("transport_socket_matches").Any(func(s source.Location) bool { return s.At("match.tlsMode").Text() == "istio" })
 }
 
-// Validation is how the certificate of a server is verified. Secret: part of it is in a secret, or all if it is nil.
+// Validation returns how the certificate of a server is verified. secret reports that a part of it is in a secret, or all of it
+// if it is nil.
 func Validation(at source.Location, tls *tlsv3.UpstreamTlsContext) (v *tlsv3.CertificateValidationContext, where source.Location, secret bool) {
 	common := tls.GetCommonTlsContext()
 	at = at.At("common_tls_context")

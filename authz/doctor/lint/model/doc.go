@@ -1,6 +1,6 @@
-// Package model says what configurations mean: which listeners take requests, which filters ask Tollkeeper, what every
-// route does with them, and what Istio, Envoy Gateway and Kubernetes make of their objects. It judges nothing.
+// Package model finds out what configurations mean: which listeners accept requests, which filters ask Tollkeeper, which routes
+// change that, and what Istio, Envoy Gateway and Kubernetes do with their objects. It does not judge them.
 //
-// Read model.go first: a Model is built from files. extauthz.go holds ExtAuthz, the one form of a check however it is
-// configured, and fields.go the names of its fields in each way. listener.go and route.go say which requests are checked.
+// Read model.go first: Build makes a Model from files. Then read extauthz.go: every way to configure the check becomes an
+// ExtAuthz, and fields.go has the names of its fields for each way. listener.go and route.go find out which requests are checked.
 package model

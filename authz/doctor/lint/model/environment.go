@@ -11,8 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// addEnvironments puts the environment of pods over the configurations that are for them, and adds the configurations of
-// pods that have nothing but an environment.
+// addEnvironments applies the environment of pods to their configurations. A pod without a configuration file gets one from its
+// environment alone.
 func (m *Model) addEnvironments() {
 	var covered []string
 	for _, o := range m.Own {
@@ -29,22 +29,21 @@ func (m *Model) addEnvironments() {
 	for _, w := range m.Objects {
 		t := w.PodTemplate()
 		o := &Own{Location: w.Location, pod: t, namespace: w.Namespace, variables: m.Objects.variables(t, w.Namespace)}
-		isPod := t.At("spec.containers").Any(func(c source.Location) bool { return c.At("image").Exists() }) // else it is a patch
+		isPod := t.At("spec.containers").Any(func(c source.Location) bool { return c.At("image").Exists() }) // otherwise it is a patch
 		if len(o.variables) == 0 || !isPod || slices.Contains(covered, t.ID()) {
 			continue
 		}
 		o.load()
 		switch {
 		case o.Fault != nil && !strings.HasPrefix(o.Fault.Text, config.EnvPrefix) && !strings.HasPrefix(o.Fault.Text, "environment:"):
-			// It is the fault of a file that is not here, if there is one.
+			// The fault may come from a file that we do not have.
 		case o.Fault != nil, !reflect.DeepEqual(o.Config, config.Default()):
 			m.Own = append(m.Own, o)
 		}
 	}
 }
 
-// pods are the templates of the pods that a configuration is for: those that mount it, or all of its namespace if none
-// does.
+// pods are the templates of the pods that use a configuration: pods that mount it, or all pods of its namespace if none does.
 func (o *Own) pods(all Objects) []source.Location {
 	if o.IsEnvironment() {
 		return []source.Location{o.pod}
@@ -66,8 +65,7 @@ func (o *Own) pods(all Objects) []source.Location {
 	return found
 }
 
-// variables are Tollkeeper's variables of a pod. Those of a container itself count more than those of the ConfigMaps that
-// it takes in.
+// variables are Tollkeeper's variables of a pod. A container's own variables override variables from its ConfigMaps.
 func (all Objects) variables(pod source.Location, namespace string) map[string]source.Location {
 	out := make(map[string]source.Location)
 	add := func(name string, value source.Location) {
@@ -91,7 +89,7 @@ func (all Objects) variables(pod source.Location, namespace string) map[string]s
 	return out
 }
 
-// configMap is the data of the ConfigMap that a reference names, if it is in the files.
+// configMap is the data of a referenced ConfigMap, if it is in the files.
 func (all Objects) configMap(ref source.Location, namespace string) source.Location {
 	if o := all.Find(Core, "ConfigMap", namespace, ref.At("name").Text()); ref.Exists() && o != nil {
 		return o.At("data")
@@ -99,8 +97,8 @@ func (all Objects) configMap(ref source.Location, namespace string) source.Locat
 	return ref.Nothing()
 }
 
-// everyPod reports whether something holds for all pods of a configuration. If the pods are not in the files, it has to
-// hold for a pod without labels.
+// everyPod reports whether a condition is true for all pods of a configuration. If the pods are not in the files, it must be true
+// for a pod without labels.
 func (o *Own) everyPod(all Objects, holds func(pod source.Location) bool) bool {
 	pods := o.pods(all)
 	if len(pods) == 0 {
@@ -109,12 +107,12 @@ func (o *Own) everyPod(all Objects, holds func(pod source.Location) bool) bool {
 	return !slices.ContainsFunc(pods, func(p source.Location) bool { return !holds(p) })
 }
 
-// RequiresMTLS reports whether a mesh lets only mTLS through to the gRPC port of the pods of a configuration.
+// RequiresMTLS reports whether the mesh admits only mTLS to the gRPC port of the pods.
 func (o *Own) RequiresMTLS(all Objects) bool {
 	return o.everyPod(all, func(pod source.Location) bool { return o.requiresMTLS(all, pod) })
 }
 
-// requiresMTLS goes by the policies of the workload, then by those of its namespace, then by those of the mesh.
+// requiresMTLS asks the policies of the workload first, then of the namespace, then of the mesh.
 func (o *Own) requiresMTLS(all Objects, pod source.Location) bool {
 	var levels [3][]string
 	add := func(level int, mode string) {
@@ -144,7 +142,7 @@ func (o *Own) requiresMTLS(all Objects, pod source.Location) bool {
 	return false
 }
 
-// IsFenced reports whether NetworkPolicies say who may reach the gRPC port of the pods of a configuration.
+// IsFenced reports whether NetworkPolicies restrict access to the gRPC port of the pods.
 func (o *Own) IsFenced(all Objects) bool {
 	return o.everyPod(all, func(pod source.Location) bool {
 		fenced := false
@@ -163,7 +161,7 @@ func (o *Own) IsFenced(all Objects) bool {
 	})
 }
 
-// fromAnywhere reports whether a rule of a NetworkPolicy lets the whole cluster in.
+// fromAnywhere reports whether a rule of a NetworkPolicy admits the whole cluster.
 func fromAnywhere(rule source.Location) bool {
 	from := rule.At("from")
 	return len(from.Items()) == 0 || from.Any(func(peer source.Location) bool {
@@ -175,7 +173,7 @@ func fromAnywhere(rule source.Location) bool {
 	})
 }
 
-// toPort reports whether a rule of a NetworkPolicy is for a port, which it may call by the name that the pod gives it.
+// toPort reports whether a rule of a NetworkPolicy is for a port. The rule may use the pod's name for the port.
 func toPort(rule, pod source.Location, port string) bool {
 	ports := rule.At("ports")
 	return len(ports.Items()) == 0 || ports.Any(func(s source.Location) bool {
@@ -191,7 +189,7 @@ func toPort(rule, pod source.Location, port string) bool {
 	})
 }
 
-// portNamed is the number of a port of a pod.
+// portNamed returns the number of a named port of a pod.
 func portNamed(pod source.Location, name string) source.Location {
 	for _, c := range pod.At("spec.containers").Items() {
 		for _, p := range c.At("ports").Items() {

@@ -14,10 +14,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Envoy is what one Envoy is told: its bootstrap, or all that it was told so far.
+// Envoy is the configuration of one Envoy: its bootstrap, or its configuration dump.
 type Envoy struct {
 	source.Location
-	Dump      bool // a running Envoy said so
+	Dump      bool // it is the dump of a running Envoy
 	Version   Version
 	Bootstrap *bootstrapv3.Bootstrap // nil if there is none
 	Base      source.Location        // of the bootstrap, the zero Location if there is none
@@ -30,13 +30,13 @@ type Envoy struct {
 	asked     string // the cluster of Tollkeeper, "" for any
 }
 
-// envoySource is a bootstrap, or what /config_dump of a running Envoy says.
+// envoySource is a bootstrap, or the answer of /config_dump.
 type envoySource struct {
 	source.Location
 	dump bool
 }
 
-// readEnvoy reads an Envoy. Its filters that ask another cluster than this one are no checks; "" is any.
+// readEnvoy reads an Envoy. Only filters that ask the given cluster are checks; "" means any cluster.
 func readEnvoy(s envoySource, asked string) *Envoy {
 	e := &Envoy{Location: s.Location, Dump: s.dump, asked: asked}
 	if e.Dump {
@@ -98,7 +98,7 @@ func (e *Envoy) readTables(items []source.Location) {
 	e.routes = append(e.routes, readAll[*routev3.RouteConfiguration](e, "routes", items)...)
 }
 
-// inside are the locations at a path below the items of a list.
+// inside returns the location at a path in each item of a list.
 func inside(list source.Location, path string) []source.Location {
 	items := list.Items()
 	for i := range items {
@@ -107,7 +107,7 @@ func inside(list source.Location, path string) []source.Location {
 	return items
 }
 
-// readAll reads messages, and leaves out those that cannot be read at all.
+// readAll reads messages and skips unreadable ones.
 func readAll[M proto.Message](e *Envoy, what string, items []source.Location) (out []Part[M]) {
 	var empty M
 	for i, at := range items {
@@ -117,7 +117,7 @@ func readAll[M proto.Message](e *Envoy, what string, items []source.Location) (o
 		if err != nil && !isUnknownField(err) {
 			continue
 		}
-		if err == nil { // else constraints would name what is missing once more
+		if err == nil { // otherwise constraints would report the missing field a second time
 			e.validate(at, msg)
 		}
 		out = append(out, Part[M]{at, msg})
@@ -129,7 +129,7 @@ func nameOf(at source.Location, i int) string {
 	return cmp.Or(at.At("name").Text(), at.Index(i).Path())
 }
 
-// refused notes which listeners or clusters of a list a running Envoy did not take.
+// refused adds faults for listeners or clusters that a running Envoy refused.
 func (e *Envoy) refused(what string, list source.Location) {
 	for i, item := range list.Items() {
 		if at := item.At("error_state.details"); at.Exists() {
@@ -155,7 +155,7 @@ func (e *Envoy) readBootstrap(at source.Location) {
 	}
 }
 
-// decoded notes why something could not be read.
+// decoded adds a fault for a message that could not be read.
 func (e *Envoy) decoded(at source.Location, err error) {
 	if err == nil {
 		return
@@ -167,17 +167,17 @@ func (e *Envoy) decoded(at source.Location, err error) {
 	e.faults = append(e.faults, f)
 }
 
-// maxFaults bounds what is said about one listener or cluster.
+// maxFaults bounds the faults of one listener or cluster.
 const maxFaults = 5
 
-// validate notes which of Envoy's constraints a message breaks.
+// validate adds faults for the constraints that a message breaks.
 func (e *Envoy) validate(at source.Location, msg proto.Message) {
 	for _, text := range validate(msg, maxFaults) {
 		field, _, _ := strings.Cut(text, ":")
 		if _, last, ok := strings.Cut(field, "."); ok {
 			field = last
 		}
-		e.faults = append(e.faults, fault(source.Find(at, field), "Envoy does not take this: %s", text))
+		e.faults = append(e.faults, fault(source.Find(at, field), "Envoy does not accept this: %s", text))
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// ExtAuthz is a check, in one form for all ways to configure it. Every field knows where it is written, or where it would
-// be if it is missing.
+// ExtAuthz is the configuration of the check. All ways to configure it are converted to this form. Each field has the location
+// where it is set, or where it would be set.
 type ExtAuthz struct {
 	source.Location
 	Way    Way
@@ -38,7 +38,7 @@ type ExtAuthz struct {
 	Object *Object // of a Policy
 }
 
-// Value is a value with its location. Without a value at the location it is the default of the way.
+// Value is a value with its location. If there is nothing at the location, the value is the default.
 type Value[T any] struct {
 	source.Location
 	Value T
@@ -64,7 +64,7 @@ func isTrue(at source.Location, field string) Value[bool] {
 	return Value[bool]{at.At(field), at.At(field).True()}
 }
 
-// duration is the duration at a location, or what holds without one that can be read.
+// duration is the duration at a location, or the default if there is none or it is malformed.
 func duration(at source.Location, otherwise time.Duration) Value[time.Duration] {
 	if d, err := time.ParseDuration(at.Text()); err == nil {
 		return Value[time.Duration]{at, d}
@@ -91,7 +91,7 @@ func newMessageCheck(way Way, at source.Location, msg *extauthzv3.ExtAuthz) *Ext
 	return c
 }
 
-// newObjectCheck reads a check from the YAML of Istio or Envoy Gateway.
+// newObjectCheck reads a check from an object of Istio or Envoy Gateway.
 func newObjectCheck(way Way, at source.Location, timeout time.Duration) *ExtAuthz {
 	c := newCheck(way, at)
 	c.Timeout = duration(c.Timeout.Location, timeout)
@@ -146,8 +146,8 @@ func (m *Model) addPolicies() {
 	}
 }
 
-// Withholds reports whether Tollkeeper is not shown a header, and where that is said. Unlisted: it is not among those that
-// are to be shown.
+// Withholds reports whether Envoy does not send a header to Tollkeeper, and returns the location of that setting. unlisted reports
+// that the header is missing from a list of allowed headers.
 func (c *ExtAuthz) Withholds(header string) (at source.Location, unlisted, withheld bool) {
 	switch {
 	case c.Way == ByPolicy:
@@ -163,14 +163,14 @@ func (c *ExtAuthz) Withholds(header string) (at source.Location, unlisted, withh
 	return source.Location{}, false, false
 }
 
-// Limits are the limits on connections to Tollkeeper, wherever they are configured.
+// Limits are limits on connections to Tollkeeper.
 type Limits struct {
 	Check    *ExtAuthz
 	Connect  Value[time.Duration]
-	Requests Value[int] // at a time
+	Requests Value[int] // concurrent
 }
 
-// Limits are the limits of all clusters, DestinationRules and policies through which Tollkeeper is asked.
+// Limits are the limits of all clusters, DestinationRules and policies that configure connections to Tollkeeper.
 func (m *Model) Limits() []Limits {
 	var out []Limits
 	for _, t := range m.Targets() {
@@ -207,7 +207,7 @@ func (m *Model) Limits() []Limits {
 
 const unlimited = 1 << 31
 
-// maxRequests is the limit on requests at a time of a cluster, for requests of the usual priority.
+// maxRequests is a cluster's limit on concurrent requests of the default priority.
 func (t *Target) maxRequests() int {
 	most := uint32(0)
 	for _, b := range t.Msg.GetCircuitBreakers().GetThresholds() {

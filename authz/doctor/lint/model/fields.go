@@ -8,18 +8,18 @@ type Way int
 // The ways.
 const (
 	ByFilter   Way = iota // an ext_authz filter of an Envoy
-	ByPatch               // what an EnvoyFilter or EnvoyPatchPolicy merges into a filter that istiod or Envoy Gateway makes
+	ByPatch               // a configuration that an EnvoyFilter or EnvoyPatchPolicy merges into a generated filter
 	ByProvider            // an extension provider of Istio
 	ByPolicy              // a SecurityPolicy of Envoy Gateway
 )
 
-// Fields are the paths of the fields of a check in one way, "" where the way has none. Connect and Breaker are below the
-// cluster, the spec of the DestinationRule and extAuth.
+// Fields are the paths of the fields of a check for one way, "" if it has no such field. Connect and Breaker are relative to the
+// cluster, the spec of the DestinationRule or extAuth.
 type Fields struct {
 	HTTP, Timeout, FailOpen, StatusOnError, Body, ClearRoute, Headers, Retry, Connect, Breaker string
 }
 
-// FieldsOf are the fields in each way. A test in k8s/apitest compares them with the real API types.
+// FieldsOf are the fields for each way. A test in k8s/apitest compares them with the real API types.
 var FieldsOf = map[Way]Fields{
 	ByFilter: envoyFields,
 	ByPatch:  envoyFields,
@@ -41,23 +41,23 @@ var envoyFields = Fields{
 	Retry: "grpc_service.retry_policy.retry_on", Connect: "connect_timeout", Breaker: "circuit_breakers",
 }
 
-// What holds where nothing is configured.
+// Defaults.
 const (
 	envoyTimeout  = 200 * time.Millisecond
 	policyTimeout = 10 * time.Second
-	// IstioTimeout is how long a check may take that has no timeout in Istio.
+	// IstioTimeout is the timeout of a check if a provider of Istio sets none.
 	IstioTimeout = 10 * time.Minute
 
 	envoyConnect   = 5 * time.Second
 	gatewayConnect = 10 * time.Second // istiod's and Envoy Gateway's
 
-	// MaxRequests is Envoy's limit on checks at a time. Istio has none.
+	// MaxRequests is Envoy's limit on concurrent checks. Istio has no limit.
 	MaxRequests = 1024
 )
 
-// KnownFields are the fields of types that are read from YAML as they stand, for the types themselves are heavy
-// dependencies. An API server drops a field that it does not know, so that what was meant has no effect. A test in
-// k8s/apitest compares the lists with the types.
+// KnownFields are the fields of Kubernetes types. They are listed because the Go packages of the types are large dependencies.
+// An API server silently drops an unknown field, so a misspelt field has no effect. A test in k8s/apitest compares the lists
+// with the types.
 var KnownFields = map[string][]string{
 	"ExtAuth": {
 		"grpc", "http", "headersToExtAuth", "bodyToExtAuth", "timeout", "failOpen", "recomputeRoute", "includeRouteMetadata",

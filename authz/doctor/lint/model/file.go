@@ -8,10 +8,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Subject is what a file is about.
+// Subject is the kind of configuration that a file is expected to have.
 type Subject string
 
-// The subjects. With AnySubject the file itself says what it is about.
+// The subjects. With AnySubject the kind is found out from the content.
 const (
 	AnySubject   Subject = ""
 	EnvoySubject Subject = "envoy"
@@ -20,10 +20,10 @@ const (
 	OwnSubject   Subject = "config"
 )
 
-// File is a file that was read, and what was found in it.
+// File is a file and the configurations in it.
 type File struct {
 	Name    string
-	kinds   []string // what people call what was found, but for objects
+	kinds   []string // names, for people, of the kinds of configuration, except objects
 	envoys  []envoySource
 	meshes  []source.Location
 	objects Objects
@@ -32,12 +32,12 @@ type File struct {
 	version Version // of /server_info
 }
 
-// Known reports whether there is anything in the file that rules look at.
+// Known reports whether the file has anything that rules look at.
 func (f *File) Known() bool {
 	return len(f.kinds)+len(f.faults) > 0 || slices.ContainsFunc(f.objects, (*Object).isJudged)
 }
 
-// Is lists what was found in the file.
+// Is lists the kinds of configuration in the file.
 func (f *File) Is() []string {
 	out := append([]string{}, f.kinds...)
 	for _, o := range f.objects {
@@ -56,8 +56,8 @@ const (
 	maxNesting = 3 // of lists of objects, and of documents in ConfigMaps
 )
 
-// Parse reads a file of one or more YAML documents, or of one JSON value. Where a document does not say what it is, the
-// subject does. What cannot be read becomes a fault of the model.
+// Parse reads a file of one or more YAML documents, or of one JSON value. The subject decides if the content does not show its
+// kind. Unreadable parts become faults of the model.
 func Parse(name string, raw []byte, about Subject) *File {
 	f := &File{Name: name}
 	docs, err := source.Parse(name, raw)
@@ -66,7 +66,7 @@ func Parse(name string, raw []byte, about Subject) *File {
 		if syntax := (*source.SyntaxError)(nil); errors.As(err, &syntax) {
 			at = at.OnLine(syntax.Line)
 		}
-		f.faults = append(f.faults, fault(at, "is neither YAML nor JSON: %v", err))
+		f.faults = append(f.faults, fault(at, "is not YAML or JSON: %v", err))
 	}
 	for _, doc := range docs {
 		f.add(doc, about, 0)
@@ -74,7 +74,7 @@ func Parse(name string, raw []byte, about Subject) *File {
 	return f
 }
 
-// add finds out what a document is.
+// add finds out the kind of a document and adds it.
 func (f *File) add(doc *source.Document, about Subject, depth int) {
 	at := doc.Root()
 	has := func(keys ...string) bool {

@@ -9,13 +9,13 @@ import (
 // ExtAuth is where a SecurityPolicy configures the check.
 func (o *Object) ExtAuth() source.Location { return o.At("spec.extAuth") }
 
-// DropsCheck reports whether a SecurityPolicy that is merged into another one removes the check of that.
+// DropsCheck reports whether a SecurityPolicy, merged into another, removes the other's check.
 func (o *Object) DropsCheck() bool {
 	at := o.ExtAuth()
 	return at.Exists() && len(at.Keys()) == 0 || at.Key("$patch").Text() == "delete"
 }
 
-// Backend is what a SecurityPolicy asks.
+// Backend is a backend that a SecurityPolicy asks.
 type Backend struct {
 	source.Location
 	Policy          *Object
@@ -23,7 +23,7 @@ type Backend struct {
 	Namespace, Name string
 }
 
-// Backends are what a SecurityPolicy asks.
+// Backends are the backends that a SecurityPolicy asks.
 func (o *Object) Backends() []Backend {
 	var out []Backend
 	refs := o.ExtAuth().At("grpc.backendRefs").Items()
@@ -51,7 +51,7 @@ func (b *Backend) IsIn(others []Backend) bool {
 	return slices.ContainsFunc(others, func(x Backend) bool { return x.Kind == b.Kind && x.Namespace == b.Namespace && x.Name == b.Name })
 }
 
-// Backends are what all SecurityPolicies ask.
+// Backends are the backends that all SecurityPolicies ask.
 func (m *Model) Backends() []Backend {
 	var out []Backend
 	for _, c := range m.ChecksBy(ByPolicy) {
@@ -60,8 +60,8 @@ func (m *Model) Backends() []Backend {
 	return out
 }
 
-// GatewayRefs are references to what a policy of Envoy Gateway is attached to, by name or by labels. A policy may choose
-// Gateways that are not in the files: the reference then has no name, and may mean any Gateway of the namespace.
+// GatewayRefs are references to the targets of a policy of Envoy Gateway, by name or by labels. If labels select Gateways that are
+// not in the files, the reference has no name, and may mean any Gateway of the namespace.
 func (o *Object) GatewayRefs(all Objects) []source.Location {
 	out := o.Targets()
 	for _, s := range o.At("spec.targetSelectors").Items() {
@@ -98,8 +98,7 @@ func (o *Object) parents() []gatewayRef {
 	return out
 }
 
-// PolicyAbove is a SecurityPolicy that asks and that another one overrides at what it is attached to, nil if none is in
-// the files.
+// PolicyAbove is a SecurityPolicy with a check that another SecurityPolicy overrides for its targets, nil if none is in the files.
 func (m *Model) PolicyAbove(o *Object, ref source.Location) *Object {
 	for _, c := range m.ChecksBy(ByPolicy) {
 		above := c.Object
@@ -126,15 +125,15 @@ func (m *Model) PolicyAbove(o *Object, ref source.Location) *Object {
 	return nil
 }
 
-// MayShareGateway reports whether a policy and another may be for the same Gateway. They are not only if both name all of
-// theirs, and none is the same.
+// MayShareGateway reports whether two policies may be for the same Gateway. It returns false only if both name all their
+// Gateways, and have none in common.
 func (o *Object) MayShareGateway(other *Object, all Objects) bool {
 	ours, sure := o.gateways(all)
 	theirs, sureToo := other.gateways(all)
 	return !sure || !sureToo || slices.ContainsFunc(theirs, func(r gatewayRef) bool { return slices.Contains(ours, r) })
 }
 
-// gateways are the Gateways of a policy, and whether these are surely all.
+// gateways are the Gateways of a policy, and whether the list is certainly complete.
 func (o *Object) gateways(all Objects) (out []gatewayRef, sure bool) {
 	refs := o.GatewayRefs(all)
 	for _, r := range refs {

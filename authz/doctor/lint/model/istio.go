@@ -7,7 +7,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Customs are the AuthorizationPolicies that have an authorizer asked.
+// Customs are the AuthorizationPolicies with the action CUSTOM, which ask an authorizer.
 func (all Objects) Customs() Objects {
 	var out Objects
 	for _, o := range all.Of(IstioSecurity, "AuthorizationPolicy") {
@@ -18,13 +18,13 @@ func (all Objects) Customs() Objects {
 	return out
 }
 
-// IsDryRun reports whether a policy is only to be noted.
+// IsDryRun reports whether a policy is a dry run.
 func (o *Object) IsDryRun() bool { return o.Annotation("istio.io/dry-run").Text() == "true" }
 
-// ProviderName is the extension provider that a CUSTOM policy has asked.
+// ProviderName is the extension provider that a CUSTOM policy names.
 func (o *Object) ProviderName() source.Location { return o.At("spec.provider.name") }
 
-// ForWaypoint reports whether a policy is for a waypoint, which EnvoyFilters do not reach.
+// ForWaypoint reports whether a policy is for a waypoint. EnvoyFilters do not apply to waypoints.
 func (o *Object) ForWaypoint(all Objects) bool {
 	return slices.ContainsFunc(o.Targets(), func(ref source.Location) bool {
 		switch ref.At("kind").Text() {
@@ -38,7 +38,7 @@ func (o *Object) ForWaypoint(all Objects) bool {
 	})
 }
 
-// Overlap reports whether two policies of Istio surely cover a workload together.
+// Overlap reports whether two policies of Istio certainly apply to a common workload.
 func Overlap(a, b *Object) bool {
 	if a.Namespace != b.Namespace && a.Namespace != RootNamespace && b.Namespace != RootNamespace {
 		return false
@@ -58,7 +58,7 @@ func Overlap(a, b *Object) bool {
 	return within(la, lb) || within(lb, la)
 }
 
-// Covers reports whether a CUSTOM policy surely holds wherever another does.
+// Covers reports whether a CUSTOM policy certainly applies to all workloads of another.
 func Covers(wide, o *Object) bool {
 	if wide.Namespace != o.Namespace && wide.Namespace != RootNamespace || wide.ProviderName().Text() != o.ProviderName().Text() {
 		return false
@@ -81,7 +81,7 @@ func (all Objects) DestinationRule(host string) *Object {
 	return nil
 }
 
-// PortsOf are the ports of a service, of a Service or a ServiceEntry.
+// PortsOf are the ports of a Service or a ServiceEntry.
 func (all Objects) PortsOf(host string) (ports []source.Location, known bool) {
 	if o := all.Service(host); o != nil {
 		return o.At("spec.ports").Items(), true

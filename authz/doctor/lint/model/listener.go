@@ -15,7 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Manager is an HTTP connection manager: where HTTP requests come in.
+// Manager is an HTTP connection manager, which accepts HTTP requests.
 type Manager struct {
 	source.Location
 	Envoy    *Envoy
@@ -23,17 +23,17 @@ type Manager struct {
 	Msg      *hcmv3.HttpConnectionManager
 	Chain
 	Upgrades []Upgrade
-	Routes   []Route // as far as the files hold them
-	Hidden   bool    // there are routes that the files do not hold
+	Routes   []Route // in the files
+	Hidden   bool    // there are other routes, which are not in the files
 }
 
-// Chain is the filters that requests go through.
+// Chain is a chain of HTTP filters.
 type Chain struct {
 	Filters []HTTPFilter
-	Checks  []*ExtAuthz // those among the filters that ask Tollkeeper
+	Checks  []*ExtAuthz // filters that ask Tollkeeper
 }
 
-// Upgrade is the chain of requests for another protocol, where it is not the manager's.
+// Upgrade is a chain of its own for requests that upgrade to another protocol.
 type Upgrade struct {
 	source.Location
 	Chain
@@ -49,7 +49,7 @@ type HTTPFilter struct {
 	Msg             proto.Message // nil if the type is opaque
 }
 
-// TCPProxy is where connections come in that are forwarded whatever they carry.
+// TCPProxy forwards connections without reading requests.
 type TCPProxy struct {
 	source.Location
 	Listener *listenerv3.Listener
@@ -80,7 +80,7 @@ func (e *Envoy) readChain(l Part[*listenerv3.Listener], at source.Location, chai
 			e.TCP = append(e.TCP, p)
 		default:
 			if strings.HasSuffix(typeName, "filters.network.ext_authz.v3.ExtAuthz") {
-				return // it asks about every connection
+				return // the chain asks Tollkeeper about every connection
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func (e *Envoy) readManager(at source.Location, listener *listenerv3.Listener, m
 	m := &Manager{Location: at, Envoy: e, Listener: listener, Msg: msg}
 	m.Chain = e.readFilters(m, m.At("http_filters"), msg.GetHttpFilters())
 	for i, u := range msg.GetUpgradeConfigs() {
-		if len(u.GetFilters()) > 0 { // else requests go through the manager's filters
+		if len(u.GetFilters()) > 0 { // otherwise requests go through the manager's filters
 			at := m.At("upgrade_configs").Index(i).At("filters")
 			m.Upgrades = append(m.Upgrades, Upgrade{at, e.readFilters(m, at, u.GetFilters()), u.GetUpgradeType()})
 		}
@@ -155,23 +155,23 @@ func (m *Manager) tables() (out []Part[*routev3.RouteConfiguration]) {
 	return out
 }
 
-// Outbound reports whether this is where requests leave a sidecar's workload.
+// Outbound reports whether the listener is for requests that leave a sidecar's workload.
 func (m *Manager) Outbound() bool {
 	return m.Listener.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND
 }
 
-// IsEdge reports whether clients from outside come in at a listener, as far as one can tell.
+// IsEdge reports whether a listener probably accepts clients from outside.
 func IsEdge(l *listenerv3.Listener) bool {
 	return l.GetTrafficDirection() == corev3.TrafficDirection_UNSPECIFIED
 }
 
-// IsInternal reports whether a listener takes connections only from this machine, or from Envoy itself.
+// IsInternal reports whether a listener accepts connections only from this machine, or from Envoy itself.
 func IsInternal(l *listenerv3.Listener) bool {
 	a := l.GetAddress()
 	return l.GetInternalListener() != nil || a.GetPipe() != nil || a.GetEnvoyInternalAddress() != nil || Loopback(a.GetSocketAddress().GetAddress())
 }
 
-// Speaks reports whether a protocol to upgrade to is enabled here or on any route.
+// Speaks reports whether upgrades to a protocol are enabled for the manager or for any route.
 func (m *Manager) Speaks(kind string) bool {
 	for _, u := range m.Msg.GetUpgradeConfigs() {
 		if u.GetUpgradeType() == kind && (u.GetEnabled() == nil || u.GetEnabled().GetValue()) {

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Matches reports whether a matcher takes a text. A matcher of an unknown kind takes none.
+// Matches reports whether a matcher matches a text. A matcher of an unknown kind matches none.
 func Matches(m *matcherv3.StringMatcher, text string) bool {
 	fold := func(s string) string { return s }
 	if m.GetIgnoreCase() {
@@ -39,7 +39,7 @@ func anyMatches(all []*matcherv3.StringMatcher, text string) bool {
 	return slices.ContainsFunc(all, func(m *matcherv3.StringMatcher) bool { return Matches(m, text) })
 }
 
-// MatchesRegex reports whether a regular expression takes the whole text, as Envoy wants it.
+// MatchesRegex reports whether a regular expression matches the whole text, as Envoy requires.
 func MatchesRegex(regex, text string) bool {
 	re, err := regexp.Compile("^(?:" + regex + ")$")
 	return err == nil && re.MatchString(text)

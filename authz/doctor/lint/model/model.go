@@ -12,56 +12,56 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Options say how files are to be understood and judged.
+// Options say how to read and judge files.
 type Options struct {
-	// Cluster is the Envoy cluster of Tollkeeper: filters that ask another one are left out. "": every ext_authz filter
+	// Cluster is the Envoy cluster of Tollkeeper: filters that ask another cluster are ignored. "": every ext_authz filter
 	// counts.
 	Cluster string
 	// EnvoyVersion is the version of the Envoy that will read a bootstrap, such as 1.40.0. "": what a dump says, or unknown.
 	EnvoyVersion string
-	// Unchecked names what is meant to be open: the path, prefix or name of a route, the name of a virtual host or listener,
-	// a value that a policy of Istio leaves out, or the name of a policy or patch.
+	// Unchecked names things that the operator leaves unchecked on purpose: the path, prefix or name of a route, the name of a
+	// virtual host or listener, a value that a policy of Istio excludes, or the name of a policy or patch.
 	Unchecked []string
 	// Ignore are ids of rules that are not applied.
 	Ignore []string
-	// Usable says why a server would not start with a configuration for another machine, as far as can be known without that
-	// machine's files. nil: the question is left out.
+	// Usable returns faults that keep a server from starting with a configuration for another machine, as far as they show
+	// without that machine's files. nil: this is not tested.
 	Usable func(*config.Config) []StartFault
-	// Now is the time by which certificates are judged; zero is now.
+	// Now is the time at which certificates must be valid; zero is the present time.
 	Now time.Time
 }
 
-// IsMeant reports whether what has a name is meant to be open. What has no name is not.
+// IsMeant reports whether Unchecked has the name.
 func (o *Options) IsMeant(name string) bool { return name != "" && slices.Contains(o.Unchecked, name) }
 
-// Model is what a set of files means.
+// Model is the meaning of a set of files.
 type Model struct {
 	Options
 	Envoys  []*Envoy
 	Meshes  []source.Location // Istio's mesh configurations
 	Objects Objects
 	Own     []*Own
-	Faults  []Fault     // what cannot be read, or breaks a constraint
+	Faults  []Fault     // unreadable parts and broken constraints
 	Checks  []*ExtAuthz // every place that configures the check
-	// HTTPProviders are Istio's providers that ask over HTTP. They count only if there is none that asks over gRPC.
+	// HTTPProviders are Istio's providers that ask over HTTP. They count only if no provider asks over gRPC.
 	HTTPProviders []source.Location
 	Patches       []Patch     // typed configurations in EnvoyFilters
 	JSONPatches   []JSONPatch // operations of EnvoyPatchPolicies
 	version       Version
 }
 
-// Fault is why something cannot be read.
+// Fault says why a part of a file cannot be read.
 type Fault struct {
 	source.Location
 	Text string
-	Note bool // a running Envoy takes it, so that it is no error
+	Note bool // a running Envoy accepts it, so it is not an error
 }
 
 func fault(at source.Location, format string, args ...any) Fault {
 	return Fault{Location: at, Text: fmt.Sprintf(format, args...)}
 }
 
-// Build finds out what files mean together. The error says what is wrong with the options.
+// Build makes the model of files. The error says what is wrong with the options.
 func Build(files []*File, opt Options) (*Model, error) {
 	m := &Model{Options: opt}
 	if m.Now.IsZero() {
@@ -94,7 +94,7 @@ func Build(files []*File, opt Options) (*Model, error) {
 	return m, nil
 }
 
-// addFilters adds the filters of all Envoys that ask Tollkeeper, and what could not be read of the Envoys.
+// addFilters adds the filters of all Envoys that ask Tollkeeper, and the faults of the Envoys.
 func (m *Model) addFilters() {
 	for _, e := range m.Envoys {
 		m.Faults = append(m.Faults, e.faults...)
@@ -121,7 +121,7 @@ func (m *Model) ChecksBy(ways ...Way) []*ExtAuthz {
 	return out
 }
 
-// Protected are the connection managers whose requests Tollkeeper is asked about.
+// Protected are the connection managers that ask Tollkeeper about their requests.
 func (m *Model) Protected() []*Manager {
 	var out []*Manager
 	for _, e := range m.Envoys {
@@ -134,18 +134,18 @@ func (m *Model) Protected() []*Manager {
 	return out
 }
 
-// asksTollkeeper reports whether a cluster is one that a filter asks.
+// asksTollkeeper reports whether a filter asks the cluster.
 func (m *Model) asksTollkeeper(cluster string) bool {
 	return cluster != "" && slices.ContainsFunc(m.Checks, func(c *ExtAuthz) bool { return c.Way == ByFilter && c.Cluster == cluster })
 }
 
-// Target is a cluster that is asked, with the first filter that asks it.
+// Target is a cluster that filters ask, with the first of these filters.
 type Target struct {
 	Part[*clusterv3.Cluster]
 	Check *ExtAuthz
 }
 
-// Targets are the clusters that are asked, each once for every Envoy.
+// Targets are the clusters that filters ask, each once for every Envoy.
 func (m *Model) Targets() []Target {
 	var out []Target
 	seen := make(map[*clusterv3.Cluster]bool)
@@ -159,11 +159,11 @@ func (m *Model) Targets() []Target {
 	return out
 }
 
-// Identity are the headers by which Tollkeeper tells upstreams who calls.
+// Identity are the headers that tell upstreams who calls.
 var Identity = []string{"x-tollkeeper-key-id", "x-tollkeeper-account", "x-tollkeeper-plan", "x-tollkeeper-subject", "x-tollkeeper-issuer"}
 
-// Credentials are the headers that may hold a credential, and whether Tollkeeper removes them from the request. Without a
-// configuration of Tollkeeper among the files, its defaults count.
+// Credentials are the headers that may hold a credential, and whether Tollkeeper removes them from the request. If the
+// files have no configuration of Tollkeeper, its defaults count.
 func (m *Model) Credentials() (headers []string, removed bool) {
 	if len(m.Own) == 0 {
 		return []string{"x-api-key", "authorization"}, true
@@ -195,5 +195,5 @@ func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[
 // Known reports whether the version is known.
 func (v Version) Known() bool { return v != Version{} }
 
-// Before reports whether a version came before another.
+// Before reports whether a version is older than another.
 func (v Version) Before(other Version) bool { return slices.Compare(v[:], other[:]) < 0 }

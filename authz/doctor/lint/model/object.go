@@ -18,7 +18,7 @@ const (
 	autoscaling   = "autoscaling"
 )
 
-// RootNamespace is where Istio's policies for the whole mesh are, unless the mesh says otherwise.
+// RootNamespace is the default namespace of Istio's policies for the whole mesh.
 const RootNamespace = "istio-system"
 
 // Object is a Kubernetes object.
@@ -37,7 +37,7 @@ func readObject(at source.Location) *Object {
 		o.Namespace = "default"
 	}
 	title := o.Kind
-	if o.Name != "" { // else it is a file that only looks like an object
+	if o.Name != "" { // otherwise the file only looks like an object
 		title += " " + o.Namespace + "/" + o.Name
 	}
 	o.Location = at.Called("%s", title)
@@ -61,7 +61,7 @@ func (o *Object) Annotation(name string) source.Location {
 	return o.At("metadata.annotations").Key(name)
 }
 
-// Targets are the references of what a policy is attached to.
+// Targets are references to the targets of a policy.
 func (o *Object) Targets() []source.Location {
 	out := o.At("spec.targetRefs").Items()
 	if one := o.At("spec.targetRef"); one.Exists() {
@@ -118,7 +118,7 @@ func (all Objects) Named(name string) *Object {
 	return nil
 }
 
-// Service finds the Service that a name in the cluster belongs to, nil if it is not in the files.
+// Service finds the Service with a DNS name in the cluster, nil if it is not in the files.
 func (all Objects) Service(host string) *Object {
 	host = strings.TrimSuffix(strings.TrimSuffix(host, "."), ".cluster.local")
 	name, namespace, _ := strings.Cut(strings.TrimSuffix(host, ".svc"), ".")
@@ -130,7 +130,7 @@ func (all Objects) Service(host string) *Object {
 	return nil
 }
 
-// HasOnePod reports whether a Service has a single pod, by its only workload in the files. An autoscaler may make more.
+// HasOnePod reports whether a Service has a single pod: one workload in the files with one replica and no autoscaler.
 func (all Objects) HasOnePod(service *Object) bool {
 	selector := service.At("spec.selector")
 	var found Objects
@@ -151,7 +151,7 @@ func (all Objects) HasOnePod(service *Object) bool {
 	})
 }
 
-// Selects reports whether a label selector takes labels. An empty one takes all.
+// Selects reports whether a label selector matches labels. An empty one matches all.
 func Selects(selector, labels source.Location) bool {
 	return hasLabels(selector.At("matchLabels"), labels) && !selector.At("matchExpressions").Any(func(e source.Location) bool {
 		label := labels.Key(e.At("key").Text())
@@ -170,7 +170,7 @@ func Selects(selector, labels source.Location) bool {
 	})
 }
 
-// hasLabels reports whether labels have all those that are wanted.
+// hasLabels reports whether labels have all wanted labels.
 func hasLabels(want, labels source.Location) bool {
 	return !slices.ContainsFunc(want.Keys(), func(k string) bool {
 		return !labels.Key(k).Exists() || labels.Key(k).Text() != want.Key(k).Text()

@@ -14,7 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Own is a configuration of Tollkeeper.
+// Own is a configuration of Tollkeeper itself.
 type Own struct {
 	source.Location
 	Config config.Config
@@ -22,33 +22,33 @@ type Own struct {
 	State  *State // nil if it is for another machine
 
 	namespace, configMap string                     // of the ConfigMap that holds it, "" for a file
-	pod                  source.Location            // the template of pods that have nothing but an environment
-	variables            map[string]source.Location // of the pods, which count more than the file
+	pod                  source.Location            // the template of pods that are configured only by environment
+	variables            map[string]source.Location // of the pods, which override the file
 }
 
-// State is what was seen on the machine that a configuration is for.
+// State is the state of the machine that a configuration is for.
 type State struct {
-	Faults       []StartFault // but for those of the policies and of the data directory
+	Faults       []StartFault // except faults of the policies and of the data directory
 	PolicyFaults []string     // why the policies cannot be used, one a line
-	PolicyNotes  []string     // what a stricter check than the server's says about them
+	PolicyNotes  []string     // faults that only the strict check finds
 	VerdictCache string       // "on", or "off" and why
 	FailedTests  []string     // of the policies
-	MissingPlans []string     // plans that are used and that the policies do not have, one a line
-	PolicyKept   string       // when the policies were kept that a start falls back to, "" for none
+	MissingPlans []string     // plans that are used but that the policies do not define, one a line
+	PolicyKept   string       // when the policies that a start falls back to were saved, "" if there are none
 	Data         DataDir
-	TLS          TLSFiles // empty: those that the file names
+	TLS          TLSFiles // if empty, the file names them
 }
 
-// DataDir is what was seen of a data directory.
+// DataDir is the state of a data directory.
 type DataDir struct {
 	Fault   string // why it cannot be used, "" if it can
-	Shared  bool   // other users of the machine may read what is in it
+	Shared  bool   // other users of the machine may read its files
 	Running bool   // a server has it open
 	Damage  string // what is wrong with the file in it
 	Free    uint64 // bytes, 0 if unknown
 }
 
-// StartFault is why a server would not start, as the server itself says.
+// StartFault is a fault that keeps the server from starting, in the server's own words.
 type StartFault struct {
 	Field string // of the configuration, such as tokens.issuers[0]
 	Text  string
@@ -58,14 +58,14 @@ type StartFault struct {
 // TLSFiles are the files that protect the gRPC port.
 type TLSFiles struct{ Cert, Key, ClientCA string }
 
-// ownSource is a configuration of Tollkeeper that was found in a file.
+// ownSource is a configuration of Tollkeeper in a file.
 type ownSource struct {
 	doc                  *source.Document
 	namespace, configMap string
-	loaded               *Own // the configuration of this machine, which was loaded already
+	loaded               *Own // the configuration of this machine, if it is already loaded
 }
 
-// OwnFile is the configuration of this machine as it was loaded, with what was seen here. The error is that of loading it.
+// OwnFile returns the loaded configuration of this machine with the state of the machine. err is the error of loading it.
 func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State) *File {
 	f := &File{Name: cmp.Or(name, "(defaults and environment)"), kinds: []string{ownKind}}
 	doc := &source.Document{File: f.Name}
@@ -81,7 +81,7 @@ func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State
 	return f
 }
 
-// read reads a configuration, for whichever machine it is.
+// read reads a configuration for this or another machine.
 func (s ownSource) read() *Own {
 	if s.loaded != nil {
 		o := *s.loaded
@@ -89,14 +89,14 @@ func (s ownSource) read() *Own {
 	}
 	o := &Own{Location: s.doc.Root().Called("configuration"), Config: config.Default(), namespace: s.namespace, configMap: s.configMap}
 	if s.doc.Raw == nil {
-		o.fail(errors.New("it is in a file with other documents, which the server does not take"))
+		o.fail(errors.New("the file has other documents too, which the server does not accept"))
 		return o
 	}
 	o.load()
 	return o
 }
 
-// load reads the file and the variables that are set over it.
+// load reads the file and the variables that override it.
 func (o *Own) load() {
 	environment := make(map[string]string, len(o.variables))
 	for name, value := range o.variables {
@@ -116,10 +116,10 @@ func (o *Own) load() {
 	o.Config = cfg
 }
 
-// IsEnvironment reports whether there is no file, only the environment of pods.
+// IsEnvironment reports whether only the environment of pods is known, and no file.
 func (o *Own) IsEnvironment() bool { return o.pod.Exists() }
 
-// fail notes an error, which begins with its position.
+// fail sets the fault from an error that begins with its position.
 func (o *Own) fail(err error) {
 	at := o.Location
 	text := strings.TrimPrefix(err.Error(), o.Document().File+":")
@@ -135,13 +135,13 @@ func (o *Own) fail(err error) {
 	o.Fault = &Fault{Location: at, Text: strings.TrimSpace(text)}
 }
 
-// variable is where a field is set by a variable of the pods.
+// variable is the location of a pod variable that sets a field.
 func (o *Own) variable(names ...string) (source.Location, bool) {
 	l, ok := o.variables[config.EnvPrefix+strings.ToUpper(strings.Join(names, "_"))]
 	return l, ok
 }
 
-// At is where a field is set: in the file, or by a variable of the pods.
+// At is the location where a field is set: in the file, or in a variable of the pods.
 func (o *Own) At(path string) source.Location {
 	if l, ok := o.variable(strings.Split(path, ".")...); ok {
 		return l
@@ -151,7 +151,7 @@ func (o *Own) At(path string) source.Location {
 
 var indexed = regexp.MustCompile(`^(\w+)\[(\d+)\]$`)
 
-// Field is where a field is set, by a path that may hold indexes, such as tokens.issuers[0].
+// Field is At for a path with indexes, such as tokens.issuers[0].
 func (o *Own) Field(path string) source.Location {
 	if !strings.Contains(path, "[") {
 		return o.At(path)

@@ -19,7 +19,7 @@ const (
 	ManagerType = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 
-// Patch is a typed configuration in an EnvoyFilter, of a type that rules look into.
+// Patch is a typed configuration in an EnvoyFilter, if rules look into its type.
 type Patch struct {
 	source.Location
 	Msg proto.Message // nil if it cannot be read
@@ -31,7 +31,7 @@ func (o *Object) ConfigPatches() []source.Location { return o.At("spec.configPat
 // EnvoyFilters are all EnvoyFilters.
 func (all Objects) EnvoyFilters() Objects { return all.Of(IstioNetwork, "EnvoyFilter") }
 
-// addPatches reads what EnvoyFilters and EnvoyPatchPolicies make of generated filters.
+// addPatches reads the changes that EnvoyFilters and EnvoyPatchPolicies make to generated filters.
 func (m *Model) addPatches() {
 	for _, o := range m.Objects.EnvoyFilters() {
 		for _, p := range o.ConfigPatches() {
@@ -65,7 +65,7 @@ func (m *Model) addPatches() {
 	}
 }
 
-// readPatch reads a message, and notes why it cannot be read.
+// readPatch reads a message. If it cannot be read, readPatch adds a fault.
 func readPatch[M proto.Message](m *Model, at source.Location, into M) (msg M, ok bool) {
 	msg, err := decode(at, into)
 	if err != nil {
@@ -92,7 +92,7 @@ func (m *Model) PatchStripsIdentity() bool {
 	return slices.ContainsFunc(m.Patches, func(p Patch) bool { return stripsIdentity(p.Msg) })
 }
 
-// PatchMergesSlashes reports whether an EnvoyFilter does what path normalization of the mesh would.
+// PatchMergesSlashes reports whether an EnvoyFilter merges slashes, as path normalization of the mesh would.
 func (m *Model) PatchMergesSlashes() bool {
 	return slices.ContainsFunc(m.Patches, func(p Patch) bool {
 		msg, ok := p.Msg.(*hcmv3.HttpConnectionManager)
@@ -106,7 +106,7 @@ type JSONPatch struct {
 	Policy *Object
 	Op     string
 	Path   []string // split at its slashes
-	chosen string   // the JSONPath of what Path begins at
+	chosen string   // the JSONPath of the value that Path starts from
 }
 
 func readJSONPatch(policy *Object, at source.Location) JSONPatch {
@@ -125,19 +125,19 @@ func (j *JSONPatch) NamesExtAuthz() bool {
 	return strings.Contains(j.chosen+j.At("path").Text(), "ext_authz")
 }
 
-// Elsewhere reports whether the operation says that it is for something else.
+// Elsewhere reports whether the operation says that it is for another filter.
 func (j *JSONPatch) Elsewhere() bool { return strings.Contains(j.chosen, "?(") && !j.NamesExtAuthz() }
 
 // Sets reports whether the operation puts a value somewhere.
 func (j *JSONPatch) Sets() bool { return j.Op == "add" || j.Op == "replace" }
 
-// EndsWith reports whether the path has a name so many places before its last one.
+// EndsWith reports whether the path has a name at a position that is counted from its end.
 func (j *JSONPatch) EndsWith(name string, before int) bool {
 	last := len(j.Path) - 1
 	return last >= before && j.Path[last-before] == name
 }
 
-// field is a configuration of the filter that holds only what the patch sets, if it sets a field of it.
+// field is a configuration of the filter with only the field that the patch sets, if it sets one.
 func (j *JSONPatch) field() (at source.Location, ok bool) {
 	from := 0
 	for i, name := range j.Path {
@@ -161,7 +161,7 @@ func (j *JSONPatch) field() (at source.Location, ok bool) {
 	return source.Holding(j.Location, path, value), ok
 }
 
-// ExtAuthzIn finds whole configurations of the ext_authz filter in a value, at any depth.
+// ExtAuthzIn finds complete configurations of the ext_authz filter at any depth of a value.
 func ExtAuthzIn(at source.Location) []source.Location { return extAuthzIn(at, 0) }
 
 func extAuthzIn(at source.Location, depth int) []source.Location {

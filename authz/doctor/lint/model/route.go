@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// Route is a route with the virtual host and the table that it stands in.
+// Route is a route with its virtual host and route table.
 type Route struct {
 	source.Location
 	Msg   *routev3.Route
@@ -36,7 +36,7 @@ func (m *Manager) readRoutes(table Part[*routev3.RouteConfiguration]) {
 	}
 }
 
-// matchedRoutes finds the routes in a matcher, which are its actions.
+// matchedRoutes finds the routes in a matcher: they are its actions.
 func matchedRoutes(at source.Location, add func(source.Location, *routev3.Route)) {
 	var routes []source.Location
 	switch name := at.At(source.TypeKey).Text(); {
@@ -56,12 +56,12 @@ func matchedRoutes(at source.Location, add func(source.Location, *routev3.Route)
 	}
 }
 
-// ToUpstream reports whether a route leads to an upstream, and not to an answer of Envoy's own.
+// ToUpstream reports whether a route leads to an upstream. On other routes Envoy answers itself.
 func (r *Route) ToUpstream() bool {
 	return r.Msg.GetDirectResponse() == nil && r.Msg.GetRedirect() == nil
 }
 
-// Matches says in words what a route matches.
+// Matches describes in words which requests a route matches.
 func (r *Route) Matches() string {
 	switch m := r.Msg.GetMatch(); {
 	case m.GetPath() != "":
@@ -76,7 +76,7 @@ func (r *Route) Matches() string {
 	return "a route"
 }
 
-// IsMeant reports whether a route is meant to be open.
+// IsMeant reports whether a route is open on purpose.
 func (r *Route) IsMeant(opt *Options) bool {
 	m := r.Msg.GetMatch()
 	return slices.ContainsFunc([]string{
@@ -84,7 +84,7 @@ func (r *Route) IsMeant(opt *Options) bool {
 	}, opt.IsMeant)
 }
 
-// Clusters are the clusters that a route may choose. One that the request or a plugin chooses is "".
+// Clusters are the clusters that a route may choose. It is "" for a cluster that the request or a plugin chooses.
 func (r *Route) Clusters() []string {
 	weighted := r.Msg.GetRoute().GetWeightedClusters().GetClusters()
 	if len(weighted) == 0 {
@@ -97,7 +97,7 @@ func (r *Route) Clusters() []string {
 	return out
 }
 
-// Tier is one of the places that may configure a filter for a route.
+// Tier is one of the levels that may configure a filter for a route.
 type Tier struct {
 	source.Location
 	Per map[string]*Any
@@ -112,7 +112,7 @@ func (r *Route) Tiers() []Tier {
 	}
 }
 
-// Branches are the tiers for each weighted cluster of a route, which may have a configuration of its own.
+// Branches are the tiers for each weighted cluster of a route. Each may have its own configuration.
 func (r *Route) Branches() [][]Tier {
 	clusters := r.Msg.GetRoute().GetWeightedClusters().GetClusters()
 	if len(clusters) == 0 {
@@ -126,7 +126,7 @@ func (r *Route) Branches() [][]Tier {
 	return out
 }
 
-// Effect is what the tiers of a route do to a filter.
+// Effect is the effect of the tiers of a route on a filter.
 type Effect int
 
 // The effects.
@@ -134,19 +134,19 @@ const (
 	Unset Effect = iota
 	On
 	Off
-	Elsewhere // another authorizer is asked
+	Elsewhere // the filter asks another authorizer
 )
 
-// Override is such an effect, and where it is written.
+// Override is an effect and its location.
 type Override struct {
 	source.Location
 	Effect Effect
-	Asked  string // Elsewhere: the cluster that is asked
+	Asked  string // for Elsewhere: the cluster that the filter asks
 }
 
-// override is what counts for a filter. The most specific tier that names it says whether it is in the chain. The most
-// specific tier with a configuration says what the filter does there: an empty one turns the filter on, but a tier further
-// up may still disable the check.
+// override finds the effect of the tiers on a filter. The most specific tier that names the filter decides whether it is in the
+// chain. The most specific tier with a configuration decides what the filter does: an empty configuration turns the filter on,
+// but a less specific tier may still disable the check.
 func override(tiers []Tier, filter string) Override {
 	var s Override
 	for _, t := range tiers {
@@ -189,8 +189,8 @@ func perRoute(at source.Location, p *extauthzv3.ExtAuthzPerRoute) Override {
 	return s
 }
 
-// Unprotected returns what leaves a branch of a route unchecked, if none of the filters is on for it. If no tier says
-// anything, it is the fallback.
+// Unprotected returns the override that leaves a branch of a route unchecked, if no filter is on for it. If no tier configures the
+// filters, it returns the fallback.
 func (m *Model) Unprotected(checks []*ExtAuthz, tiers []Tier, fallback source.Location) (blame Override, ok bool) {
 	for _, c := range checks {
 		s := override(tiers, c.Filter.Name)
@@ -206,7 +206,7 @@ func (m *Model) Unprotected(checks []*ExtAuthz, tiers []Tier, fallback source.Lo
 	return blame, true
 }
 
-// IsProtected reports whether any branch of a route is checked by the filters of its manager.
+// IsProtected reports whether the filters of the manager check any branch of a route.
 func (m *Model) IsProtected(l *Manager, r *Route) bool {
 	return slices.ContainsFunc(r.Branches(), func(tiers []Tier) bool {
 		_, open := m.Unprotected(l.Checks, tiers, r.Location)

@@ -16,7 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file look at the certificates of the gRPC port.
+// This file has the rules about the certificates of the gRPC port.
 
 // withCertificates is a check of the TLS files on this machine.
 func withCertificates(check func(*model.Model, *model.Own, model.TLSFiles, rule.Report)) []rule.Check {
@@ -81,7 +81,7 @@ var certExpiry = rule.Rule{
 		for field, path := range map[string]string{"tls.cert_file": files.Cert, "tls.client_ca_file": files.ClientCA} {
 			certs, err := readCertificates(path)
 			if err != nil {
-				continue // the finding of another rule, if there is to be a file
+				continue // another rule reports this
 			}
 			at := o.At(field)
 			for _, c := range certs {
@@ -125,7 +125,7 @@ func ips(c *x509.Certificate) (out []string) {
 }
 
 var certNames = rule.Rule{
-	ID: "TK222", Severity: rule.Error, Since: since, Title: "The certificate is not one for a server with the name that Envoy verifies.",
+	ID: "TK222", Severity: rule.Error, Since: since, Title: "The certificate does not have the name that Envoy verifies, or is not for a server.",
 	Why:    "Envoy refuses the connection, and every check fails.",
 	Remedy: "Issue it with the extended key usage serverAuth, and with the name that Envoy verifies as DNS name or URI.",
 	Checks: withCertificates(func(in *model.Model, o *model.Own, files model.TLSFiles, report rule.Report) {
@@ -135,7 +135,7 @@ var certNames = rule.Rule{
 		}
 		leaf, at := certs[0], o.At("tls.cert_file")
 		if len(sans(leaf)) == 0 {
-			report(rule.At(at, "the certificate has no subject alternative name, and Envoy looks at nothing else"))
+			report(rule.At(at, "the certificate has no subject alternative name, and Envoy verifies no other name"))
 		}
 		server := slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 		if len(leaf.ExtKeyUsage) > 0 && !server {
@@ -145,7 +145,7 @@ var certNames = rule.Rule{
 	}),
 }
 
-// unwantedNames finds clusters that verify another name than the certificate has.
+// unwantedNames finds clusters that verify a name that the certificate does not have.
 func unwantedNames(in *model.Model, leaf *x509.Certificate, report rule.Report) {
 	for _, t := range in.Targets() {
 		msg, _ := model.Unpack(t.Msg.GetTransportSocket().GetTypedConfig())
@@ -158,11 +158,11 @@ func unwantedNames(in *model.Model, leaf *x509.Certificate, report rule.Report) 
 		if len(wanted) == 0 || slices.ContainsFunc(wanted, func(m *tlsv3.SubjectAltNameMatcher) bool { return hasName(leaf, m) }) {
 			continue
 		}
-		report(rule.At(where.At("match_typed_subject_alt_names"), "Envoy verifies another name than Tollkeeper's certificate has, which is for %s", some(sans(leaf))))
+		report(rule.At(where.At("match_typed_subject_alt_names"), "Envoy verifies a name that Tollkeeper's certificate does not have: it is for %s", some(sans(leaf))))
 	}
 }
 
-// hasName reports whether a certificate has a name that a matcher takes. Kinds of names that cannot be judged count.
+// hasName reports whether a certificate has a name that a matcher accepts. It assumes so for kinds of names that it does not know.
 func hasName(c *x509.Certificate, m *tlsv3.SubjectAltNameMatcher) bool {
 	var names []string
 	switch m.GetSanType() {
@@ -192,7 +192,7 @@ var certClients = rule.Rule{
 		}
 		found := rule.At(o.At("tls.client_ca_file"), "clients of %s need no certificate", address)
 		if files.ClientCA != "" {
-			found = rule.At(o.At("tls.client_names"), "every client of %s with a certificate of the CA may ask, whatever it was issued for", address).
+			found = rule.At(o.At("tls.client_names"), "every client of %s may ask with any certificate of the CA", address).
 				FixedBy("Name the certificates of your Envoys in tls.client_names.")
 		}
 		if o.IsFenced(in.Objects) {

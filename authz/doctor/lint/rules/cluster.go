@@ -14,7 +14,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at the cluster through which Tollkeeper is asked.
+// This file has the rules about the cluster of Tollkeeper in Envoy.
 
 var notHTTP2 = rule.Rule{
 	ID: "TK140", Severity: rule.Error, Since: since, Title: "The cluster does not speak HTTP/2.",
@@ -32,7 +32,7 @@ var frequentPings = rule.Rule{
 	Why:    "Tollkeeper closes the connection with too_many_pings, and the checks on it fail.",
 	Remedy: "Set connection_keepalive.interval to 30s.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		const least = 5 * time.Second // which the server enforces
+		const least = 5 * time.Second // the server enforces it
 		for _, t := range in.Targets() {
 			o, _ := t.HTTP2()
 			if every := o.GetConnectionKeepalive().GetInterval(); every != nil && every.AsDuration() < least {
@@ -56,7 +56,7 @@ var oneReplica = rule.Rule{
 			for _, host := range t.Hosts() {
 				s := in.Objects.Service(host)
 				if s != nil && s.At("spec.clusterIP").Text() != "None" && s.At("spec.type").Text() != "ExternalName" && !in.Objects.HasOnePod(s) {
-					report(rule.At(t.At("load_assignment"), "%s is the address of a Service that is not headless: all checks of a worker stay with the replica that it found first", host))
+					report(rule.At(t.At("load_assignment"), "%s is the address of a Service that is not headless: a worker sends all its checks to one replica", host))
 				}
 			}
 		}
@@ -64,8 +64,8 @@ var oneReplica = rule.Rule{
 }
 
 var openConnection = rule.Rule{
-	ID: "TK143", Severity: rule.Error, Since: since, Title: "Any server that answers is believed.",
-	Why:    "Credentials can be read on the way, and a server in Tollkeeper's place can let every request pass.",
+	ID: "TK143", Severity: rule.Error, Since: since, Title: "Envoy trusts any server that answers.",
+	Why:    "An attacker on the network can read credentials, or answer instead of Tollkeeper and let every request pass.",
 	Remedy: "Use a TLS transport socket with a validation context that names Tollkeeper's certificate.",
 	Checks: []rule.Check{openClusters, openGoogleGRPC, openInMesh, openBackends},
 }
@@ -90,7 +90,7 @@ func openClusters(in *model.Model, report rule.Report) {
 	}
 }
 
-// openGoogleGRPC looks at filters that ask through gRPC's own library, which has no cluster.
+// openGoogleGRPC looks at filters that use gRPC's own library, which has no cluster.
 func openGoogleGRPC(in *model.Model, report rule.Report) {
 	for _, c := range in.ChecksBy(model.ByFilter) {
 		g := c.Msg.GetGrpcService().GetGoogleGrpc()
@@ -110,9 +110,9 @@ func isLocal(target string) bool {
 	return err == nil && model.Loopback(host)
 }
 
-// unverified reports how a wrong server could pass for Tollkeeper in spite of TLS.
+// unverified reports how another server could pass for Tollkeeper in spite of TLS.
 func unverified(at source.Location, tls *tlsv3.UpstreamTlsContext, report rule.Report) {
-	const anyName = "any certificate of the CA is accepted, whatever its name"
+	const anyName = "any certificate of the CA is accepted, with any name"
 	v, where, secret := model.Validation(at, tls)
 	names := where.At("match_typed_subject_alt_names")
 	pinned := len(v.GetVerifyCertificateHash()) > 0 || len(v.GetVerifyCertificateSpki()) > 0
@@ -123,9 +123,9 @@ func unverified(at source.Location, tls *tlsv3.UpstreamTlsContext, report rule.R
 	case v.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED:
 		report(rule.At(where.At("trust_chain_verification"), "certificates that cannot be verified are accepted"))
 	case !secret && !verified:
-		report(rule.At(where, "any server is believed: no certificate is verified"))
+		report(rule.At(where, "any server is trusted: no certificate is verified"))
 	case slices.ContainsFunc(v.GetMatchTypedSubjectAltNames(), takesAnyName):
-		report(rule.At(names, "a matcher takes any name: "+anyName).As(rule.Warning))
+		report(rule.At(names, "a matcher accepts any name: "+anyName).As(rule.Warning))
 	case len(v.GetMatchTypedSubjectAltNames()) > 0 || pinned || tls.GetAutoSniSanValidation() || v == nil:
 	case secret:
 		report(rule.At(names, anyName+", unless the secret names one").As(rule.Info))
@@ -134,12 +134,12 @@ func unverified(at source.Location, tls *tlsv3.UpstreamTlsContext, report rule.R
 	}
 }
 
-// takesAnyName reports whether a matcher takes a name that no server has.
+// takesAnyName reports whether a matcher accepts a name that no server has.
 func takesAnyName(m *tlsv3.SubjectAltNameMatcher) bool {
 	return model.Matches(m.GetMatcher(), "any.invalid")
 }
 
-// openInMesh looks at DestinationRules. Without one the mesh encrypts by itself where both ends can.
+// openInMesh looks at DestinationRules. Without one, the mesh encrypts a connection if both ends can.
 func openInMesh(in *model.Model, report rule.Report) {
 	for _, c := range in.ChecksBy(model.ByProvider) {
 		o := in.Objects.DestinationRule(c.Host())
@@ -153,7 +153,7 @@ func openInMesh(in *model.Model, report rule.Report) {
 				FixedBy("Use ISTIO_MUTUAL if Tollkeeper is in the mesh, and MUTUAL or SIMPLE with its own TLS if it is not."))
 		case "SIMPLE", "MUTUAL":
 			if tls.At("insecureSkipVerify").True() || !tls.At("subjectAltNames").Exists() {
-				report(rule.At(tls, "any server with a certificate of the CA is believed").As(rule.Warning).
+				report(rule.At(tls, "any server with a certificate of the CA is trusted").As(rule.Warning).
 					FixedBy("Name Tollkeeper's certificate in subjectAltNames, and do not skip verification."))
 			}
 		}
@@ -189,18 +189,18 @@ func isLocalBackend(o *model.Object) bool {
 
 var deadReplicas = rule.Rule{
 	ID: "TK148", Severity: rule.Warning, Since: since, Title: "Envoy does not learn which replicas are healthy.",
-	Why:    "Checks go to a replica that is gone until a connection to it fails.",
+	Why:    "Until a connection to it fails, checks go to a replica that is gone.",
 	Remedy: "Add a grpc_health_check for envoy.service.auth.v3.Authorization, or outlier_detection.",
 	Checks: each((*model.Model).Targets, func(_ *model.Model, t model.Target, report rule.Report) {
 		eds := t.Msg.GetType() == clusterv3.Cluster_EDS // the control plane removes hosts that are not ready
 		if len(t.Msg.GetHealthChecks()) == 0 && t.Msg.GetOutlierDetection() == nil && !t.Local() && !eds {
-			report(rule.At(t.At("health_checks"), "replicas that are gone are asked until a connection to them fails"))
+			report(rule.At(t.At("health_checks"), "until a connection to it fails, checks go to a replica that is gone"))
 		}
 	}),
 }
 
 var unknownCluster = rule.Rule{
-	ID: "TK149", Severity: rule.Error, Since: since, Title: "The cluster that is to be asked does not exist.",
+	ID: "TK149", Severity: rule.Error, Since: since, Title: "The cluster of the check does not exist.",
 	Why:    "Envoy refuses the configuration, or every check fails.",
 	Remedy: "Add the cluster, or correct its name.",
 	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {

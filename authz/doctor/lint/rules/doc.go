@@ -1,5 +1,5 @@
-// Package rules holds all rules, each row beside its checks, in a file for each family.
+// Package rules holds all rules with their checks, in a file for each family.
 //
-// Read rules.go first: the list of all rules and what the numbers mean. filter.go holds the questions about a check itself,
-// asked once for all ways to configure it; routes.go finds requests that are not checked.
+// Read rules.go first: it lists all rules and explains their numbers. The rules in filter.go are about the check itself, for all
+// ways to configure it. The rules in routes.go find requests that are not checked.
 package rules

@@ -14,7 +14,7 @@ import (
 var unreadable = rule.Rule{
 	ID: "TK001", Severity: rule.Error, Since: since, Title: "The configuration cannot be read, or breaks a constraint.",
 	Why:    "Envoy, istiod or Envoy Gateway refuses it, or drops unknown fields silently.",
-	Remedy: "Correct the field: the reference of the type says what it may hold.",
+	Remedy: "Correct the field: see the reference of its type.",
 	Checks: []rule.Check{
 		func(in *model.Model, report rule.Report) {
 			for _, f := range in.Faults {
@@ -29,7 +29,7 @@ var unreadable = rule.Rule{
 	},
 }
 
-// unknownFields finds misspelt fields in objects that are read as they stand.
+// unknownFields finds misspelt fields in Kubernetes objects.
 func unknownFields(in *model.Model, report rule.Report) {
 	for _, c := range in.Checks {
 		switch c.Way {
@@ -75,7 +75,7 @@ func known(l source.Location, typeName string, report rule.Report) {
 	}
 }
 
-// nearest is a name that differs only in style, or in one or two letters; "" if there is none.
+// nearest returns a known name that differs only in style, or in one or two letters, "" if there is none.
 func nearest(name string, list []string) string {
 	flat := source.Flatten(name)
 	for _, k := range list {
@@ -111,7 +111,7 @@ var newerField = rule.Rule{
 			{"clear_route_cache_headers", len(c.Msg.GetClearRouteCacheHeaders()) > 0, model.Version{1, 41, 0}},
 		} {
 			if f.set && e.Version.Before(f.since) {
-				report(rule.At(c.At(f.field), "Envoy %s does not know this field, which came with %s", e.Version, f.since))
+				report(rule.At(c.At(f.field), "Envoy %s does not know this field: it is new in %s", e.Version, f.since))
 			}
 		}
 	}),

@@ -12,19 +12,19 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file ask how a check is configured, whichever way that is done.
+// This file has the rules about the check itself, for all ways to configure it.
 
-// whole are the ways that configure a whole check. A patch leaves all other fields to the filter that it is merged into.
+// whole are the ways that configure a whole check. A patch sets only some fields of a generated filter.
 var whole = []model.Way{model.ByFilter, model.ByProvider, model.ByPolicy}
 
-// writtenBy are the checks for rules that ask only about what is written. A filter that asks over HTTP has a worse fault.
+// writtenBy are the checks for rules about fields that are set. It skips filters that ask over HTTP, which have a worse fault.
 func writtenBy(ways ...model.Way) func(*model.Model) []*model.ExtAuthz {
 	return func(in *model.Model) []*model.ExtAuthz {
 		return slices.DeleteFunc(in.ChecksBy(ways...), func(c *model.ExtAuthz) bool { return c.Way == model.ByFilter && c.HTTP.Exists() })
 	}
 }
 
-// set is the remedy to set a field, in the words of the way. Rules speak of Envoy's own fields.
+// set is the remedy to set a field. Rules name Envoy's field; set names the field of the way.
 func set(c *model.ExtAuthz, field, value string) string {
 	if c.Msg != nil {
 		return ""
@@ -42,10 +42,10 @@ func remove(c *model.ExtAuthz, field string) string {
 
 var protocol = rule.Rule{
 	ID: "TK003", Severity: rule.Error, Since: since, Title: "The filter does not ask over gRPC in version 3 of the protocol.",
-	Why:    "Tollkeeper answers nothing else, so that every check fails.",
+	Why:    "Tollkeeper answers only these requests, so every check fails.",
 	Remedy: "Use grpc_service, and transport_api_version: V3.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		const overHTTP = "it asks over HTTP, which Tollkeeper does not answer"
+		const overHTTP = "it asks over HTTP, but Tollkeeper answers only gRPC"
 		for _, c := range in.ChecksBy(model.ByFilter, model.ByPolicy) {
 			switch {
 			case c.HTTP.Exists() && c.Way == model.ByPolicy:
@@ -64,7 +64,7 @@ var protocol = rule.Rule{
 
 var failsOpen = rule.Rule{
 	ID: "TK101", Severity: rule.Error, Since: since, Title: "A check that fails lets the request through.",
-	Why:    "Whenever Tollkeeper is down, slow or restarted, every request passes for free, and forged identity headers are believed.",
+	Why:    "Whenever Tollkeeper is down, slow or restarted, every request passes unchecked, and your service trusts forged identity headers.",
 	Remedy: "Set failure_mode_allow: false. If a route has to stay up without checks, exempt that route.",
 	Checks: openOnFailure(model.ByFilter, model.ByPatch, model.ByProvider),
 }
@@ -85,7 +85,7 @@ func openOnFailure(ways ...model.Way) []rule.Check {
 }
 
 var checkTimeout = rule.Rule{
-	ID: "TK102", Severity: rule.Warning, Since: since, Title: "The timeout of the check is missing, or long.",
+	ID: "TK102", Severity: rule.Warning, Since: since, Title: "The timeout of the check is missing or too long.",
 	Why:    "Without one, a check gets 0.2 s, 10 s or no end. With a long one, requests pile up behind a slow authorizer.",
 	Remedy: "Set grpc_service.timeout a little above Tollkeeper's request.timeout, such as 0.3s.",
 	Checks: timeouts(model.ByFilter, model.ByPolicy),
@@ -100,7 +100,7 @@ func timeouts(ways ...model.Way) []rule.Check {
 		case !c.Timeout.Exists():
 			found.Wrong = "the check has no timeout of its own, and gets " + c.Timeout.Value.String()
 		case c.Timeout.Value <= 0:
-			found.Wrong = "a check may take for ever"
+			found.Wrong = "a check may take any time"
 		}
 		report(found.FixedBy(set(c, c.Fields.Timeout, "300ms")))
 	})
@@ -115,10 +115,10 @@ var outageStatus = rule.Rule{
 		for _, c := range in.ChecksBy(whole...) {
 			switch at := c.StatusOnError; {
 			case at.Value < 500:
-				report(rule.At(at.Location, "if a check fails, callers get %d, as if they were to blame", at.Value).
+				report(rule.At(at.Location, "if a check fails, callers get %d, as if it were their fault", at.Value).
 					FixedBy(set(c, c.Fields.StatusOnError, `"503"`)))
 			case c.Way == model.ByFilter && c.Manager.Envoy.Version.Known() && c.Manager.Envoy.Version.Before(fixed):
-				report(rule.At(c.At(c.Fields.StatusOnError), "Envoy %s answers 403 whatever is set here", c.Manager.Envoy.Version).
+				report(rule.At(c.At(c.Fields.StatusOnError), "Envoy %s ignores this field and answers 403", c.Manager.Envoy.Version).
 					FixedBy("Use Envoy 1.37.1 or newer."))
 			}
 		}
@@ -156,7 +156,7 @@ func fraction(p *typev3.FractionalPercent) (numerator, denominator uint32) {
 	}[p.GetDenominator()]
 }
 
-// chosenByIstio reports whether the metadata that choose requests come from the RBAC filter that istiod makes of CUSTOM
+// chosenByIstio reports whether the metadata that choose requests come from the RBAC filter that istiod makes for CUSTOM
 // policies.
 func chosenByIstio(c *model.ExtAuthz) bool {
 	const rbac = "envoy.filters.http.rbac"
@@ -169,17 +169,17 @@ func chosenByIstio(c *model.ExtAuthz) bool {
 
 var shadowMode = rule.Rule{
 	ID: "TK105", Severity: rule.Error, Since: since, Title: "The filter runs in shadow mode.",
-	Why:    "Denials have no effect. That is for trials, not for production.",
+	Why:    "Denials have no effect. Use it for trials, not in production.",
 	Remedy: "Remove shadow_mode.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
 		for _, c := range writtenBy(model.ByFilter, model.ByPatch)(in) {
 			if c.Msg.GetShadowMode() {
-				report(rule.At(c.At("shadow_mode"), "denials are only noted: every request passes"))
+				report(rule.At(c.At("shadow_mode"), "denials are only counted: every request passes"))
 			}
 		}
 		for _, o := range in.Objects.Customs() {
 			if o.IsDryRun() {
-				report(rule.At(o.Annotation("istio.io/dry-run"), "the policy is a dry run, which CUSTOM policies do not have: Tollkeeper is not asked").
+				report(rule.At(o.Annotation("istio.io/dry-run"), "the policy is a dry run, which CUSTOM policies do not support: Tollkeeper is not asked").
 					FixedBy("Remove the annotation."))
 			}
 		}
@@ -192,7 +192,7 @@ var routeChosenAgain = rule.Rule{
 	Remedy: "Set clear_route_cache: false.",
 	Checks: each(writtenBy(model.ByFilter, model.ByPatch, model.ByProvider, model.ByPolicy), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
 		if c.ClearRoute.Value {
-			report(rule.At(c.ClearRoute.Location, "the route is chosen again after the check: the request may go elsewhere than what was checked").
+			report(rule.At(c.ClearRoute.Location, "the route is chosen again after the check: the request may take a route that was not checked").
 				FixedBy(remove(c, c.Fields.ClearRoute)))
 		}
 	}),
@@ -220,30 +220,31 @@ var heldBodies = rule.Rule{
 	}),
 }
 
-// takesGRPC reports whether gRPC comes in, whose streams do not end before the check. Envoy leaves WebSockets alone.
+// takesGRPC reports whether gRPC requests come in: their streams do not end before the check. Envoy does not hold back the
+// bodies of WebSockets.
 func takesGRPC(m *model.Manager) bool {
 	return slices.ContainsFunc(m.Routes, func(r model.Route) bool { return r.Msg.GetMatch().GetGrpc() != nil })
 }
 
 var retries = rule.Rule{
-	ID: "TK144", Severity: rule.Warning, Since: since, Title: "Checks are not sent again when they should be, or are when they should not.",
-	Why:    "Without a retry, a restart of Tollkeeper costs requests. With a wrong one, checks are charged twice.",
+	ID: "TK144", Severity: rule.Warning, Since: since, Title: "Checks are not retried, or are retried when they should not be.",
+	Why:    "Without retries, a restart of Tollkeeper fails requests. With wrong retries, checks are charged twice.",
 	Remedy: "Set retry_policy: {num_retries: 1, retry_on: \"connect-failure,refused-stream,reset-before-request\"}.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		// conditions on which Tollkeeper may have seen the check
+		// conditions under which Tollkeeper may have received the check
 		bad := []string{"5xx", "gateway-error", "deadline-exceeded", "retriable-4xx", "reset", "internal", "unavailable", "resource-exhausted", "cancelled"}
 		for _, c := range in.ChecksBy(model.ByFilter, model.ByPolicy) {
 			switch g := c.Msg.GetGrpcService(); {
 			case g.GetGoogleGrpc() != nil:
-				report(rule.At(c.At("grpc_service.google_grpc"), "google_grpc has no retry policy, and no cluster with TLS, limits and health to judge").
+				report(rule.At(c.At("grpc_service.google_grpc"), "google_grpc has no retries, and no cluster with TLS, limits and health checks").
 					FixedBy("Use envoy_grpc with a cluster."))
 				continue
 			case g != nil && g.GetRetryPolicy() == nil:
-				report(rule.At(c.At("grpc_service.retry_policy"), "a check on a connection that Tollkeeper just closed, as in a restart, is not sent again"))
+				report(rule.At(c.At("grpc_service.retry_policy"), "a check is not retried if Tollkeeper has just closed its connection, as in a restart"))
 			}
 			for _, on := range c.Retries {
 				if slices.Contains(bad, on.Value) {
-					report(rule.At(on.Location, "%q sends checks again that Tollkeeper saw: that charges twice, and doubles the load when it is slow", on.Value))
+					report(rule.At(on.Location, "%q retries checks that Tollkeeper has received: they are charged twice, and a slow server gets twice the load", on.Value))
 				}
 			}
 		}
@@ -252,11 +253,11 @@ var retries = rule.Rule{
 
 var blamedUpstream = rule.Rule{
 	ID: "TK145", Severity: rule.Warning, Since: since, Title: "Denials count as faults of your service.",
-	Why:    "Alerts and autoscaling see 4xx answers that your service never gave.",
+	Why:    "Alerts and autoscaling see 4xx answers that are not from your service.",
 	Remedy: "Set charge_cluster_response_stats: false.",
 	Checks: each(by(model.ByFilter), func(_ *model.Model, c *model.ExtAuthz, report rule.Report) {
 		if stats := c.Msg.GetChargeClusterResponseStats(); stats == nil || stats.GetValue() {
-			report(rule.At(c.At("charge_cluster_response_stats"), "denials count as 4xx answers of your service: alerts and autoscaling see faults that it does not have"))
+			report(rule.At(c.At("charge_cluster_response_stats"), "denials count as 4xx answers of your service, and alerts and autoscaling react to them"))
 		}
 	}),
 }

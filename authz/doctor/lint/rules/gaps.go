@@ -10,28 +10,28 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The check of this file finds what the CUSTOM policies of a mesh leave out. A request is checked if it meets all conditions
-// of any clause. It goes unchecked if it breaks a condition of every clause: such a set of broken conditions is a hole.
+// The check in this file finds requests that no CUSTOM policy of a mesh covers. A request is checked if it meets all conditions of
+// any clause. It is not checked if it breaks a condition of every clause: such a set of broken conditions is a hole.
 
 // condition is a list in a rule of an AuthorizationPolicy.
 type condition struct {
 	source.Location
 	what   string // of the request
-	except bool   // the policy leaves out what is listed
+	except bool   // the policy excludes the listed values
 	values []string
 }
 
-// clause is a rule with one of its sources and one of its operations.
+// clause is a rule with one of its sources and one of its operations: the conditions that one request must meet.
 type clause []condition
 
-// hole is a set of conditions: a request that breaks them all is not checked. Without any condition it is every request.
+// hole is a set of conditions: a request that breaks them all is not checked. An empty hole means every request.
 type hole []condition
 
-// Bounds for the work on one policy, which protect against files made to keep doctor busy.
+// Bounds for the work on one policy, because a file may be made to keep doctor busy.
 const (
 	maxHoles   = 64
 	maxClauses = 500
-	maxOthers  = 200 // policies that are looked at for what one leaves out
+	maxOthers  = 200 // other policies that may cover the holes of one
 )
 
 // custom is a CUSTOM policy.
@@ -40,7 +40,7 @@ type custom struct {
 	clauses []clause
 }
 
-// customsInForce are the CUSTOM policies that ask Tollkeeper, as far as one can tell.
+// customsInForce are the CUSTOM policies that probably ask Tollkeeper.
 func customsInForce(in *model.Model) []custom {
 	var out []custom
 	ours := in.ChecksBy(model.ByProvider)
@@ -53,7 +53,7 @@ func customsInForce(in *model.Model) []custom {
 	return out
 }
 
-// leftOut finds requests that no CUSTOM policy takes.
+// leftOut finds requests that no CUSTOM policy covers.
 func leftOut(in *model.Model, report rule.Report) {
 	policies := customsInForce(in)
 	for _, p := range policies {
@@ -62,7 +62,7 @@ func leftOut(in *model.Model, report rule.Report) {
 		}
 		found, judged := holesOf(in, p, policies)
 		if !judged {
-			report(rule.At(p.At("spec.rules"), "there are too many rules to say what they leave out").As(rule.Info))
+			report(rule.At(p.At("spec.rules"), "there are too many rules to find out which requests they do not cover").As(rule.Info))
 		}
 		for _, h := range found {
 			if !h.known() {
@@ -72,8 +72,8 @@ func leftOut(in *model.Model, report rule.Report) {
 	}
 }
 
-// holesOf are the holes that a policy leaves, and that others for the same workloads leave too. Those that are meant are
-// left out. Judged is false if there are too many.
+// holesOf are the holes of a policy that no other policy for the same workloads covers, without those that are open on purpose.
+// judged is false if there are too many.
 func holesOf(in *model.Model, p custom, policies []custom) (out []hole, judged bool) {
 	all := slices.Clone(p.clauses)
 	for _, other := range policies[:min(len(policies), maxOthers)] {
@@ -132,7 +132,7 @@ func positive(key string) string {
 	return key
 }
 
-// conditions reads the lists of an object that a request can break. About says what each list is about.
+// conditions reads the lists of an object that a request can break. about names the part of a request for each list.
 func conditions(at source.Location, about map[string]string) clause {
 	var out clause
 	for _, k := range at.Keys() {
@@ -147,7 +147,7 @@ func conditions(at source.Location, about map[string]string) clause {
 	return out
 }
 
-// takesAll reports whether the list takes every request.
+// takesAll reports whether every request meets the condition.
 func (c *condition) takesAll() bool {
 	return slices.ContainsFunc(c.values, func(v string) bool {
 		switch c.what {
@@ -164,7 +164,7 @@ func (c *condition) same(d *condition) bool {
 	return c.what == d.what && c.except == d.except && slices.Equal(c.values, d.values)
 }
 
-// opposes reports whether no request can break both: one takes what the other leaves out.
+// opposes reports whether no request can break both conditions, because one includes the values that the other excludes.
 func (c *condition) opposes(d *condition) bool {
 	if c.what != d.what || c.except == d.except {
 		return false
@@ -180,7 +180,7 @@ func (c *condition) opposes(d *condition) bool {
 	})
 }
 
-// excludes reports whether no request can break both: none can have what two lists name.
+// excludes reports whether no request can break both conditions, because no request can have values of two lists.
 func (c *condition) excludes(d *condition) bool {
 	single := slices.Contains([]string{"path", "method", "port"}, c.what) // not addresses: one block may be in another
 	return single && c.what == d.what && c.except && d.except && !slices.ContainsFunc(c.values, func(v string) bool {
@@ -188,13 +188,13 @@ func (c *condition) excludes(d *condition) bool {
 	})
 }
 
-// mayTake reports whether a pattern may take what a value stands for.
+// mayTake reports whether a pattern may match a value, which may be a pattern itself.
 func mayTake(pattern, value string) bool {
 	start, open := strings.CutSuffix(pattern, "*")
 	return value == pattern || open && strings.HasPrefix(value, start) || strings.HasPrefix(pattern, "*") || strings.Contains(pattern, "{")
 }
 
-// holes are the holes that clauses leave. Judged is false if there are too many.
+// holes are the holes of clauses. judged is false if there are too many.
 func holes(all []clause) (out []hole, judged bool) {
 	out = []hole{nil}
 	for _, c := range all {
@@ -214,7 +214,7 @@ func holes(all []clause) (out []hole, judged bool) {
 	return out, len(all) <= maxClauses
 }
 
-// with is a hole with one condition more. It is false if no request is left.
+// with returns a hole with one more condition. It returns false if no request can break all of them.
 func (h hole) with(x condition) (hole, bool) {
 	if x.except && x.takesAll() || slices.ContainsFunc(h, func(c condition) bool { return c.same(&x) }) {
 		return h, true
@@ -225,14 +225,14 @@ func (h hole) with(x condition) (hole, bool) {
 	return append(slices.Clip(h), x), true
 }
 
-// within reports whether a hole has only conditions of another one, which is therefore no larger.
+// within reports whether another hole has all conditions of this one, and so is not larger.
 func (h hole) within(other hole) bool {
 	return !slices.ContainsFunc(h, func(c condition) bool {
 		return !slices.ContainsFunc(other, func(d condition) bool { return c.same(&d) })
 	})
 }
 
-// without removes what is named as meant. It is nil if nothing is left.
+// without removes values that are open on purpose. It returns nil if nothing is left.
 func (h hole) without(meant func(string) bool) hole {
 	out := hole{}
 	for _, c := range h {
@@ -247,8 +247,8 @@ func (h hole) without(meant func(string) bool) hole {
 	return out
 }
 
-// known reports whether other rules look at a hole: at preflights, at any request with the method OPTIONS, and at tokens
-// that are not verified yet.
+// known reports whether other rules report a hole: for preflights, for all OPTIONS requests, and for tokens that are not verified
+// yet.
 func (h hole) known() bool {
 	var options, preflight, token bool
 	for _, c := range h {
@@ -263,7 +263,7 @@ func (h hole) known() bool {
 
 func (h hole) finding(o *model.Object) rule.Finding {
 	if len(h) == 0 {
-		return rule.At(o.At("spec.rules"), "the rules take no request at all, so that Tollkeeper is not asked").
+		return rule.At(o.At("spec.rules"), "the rules match no request, so Tollkeeper is not asked").
 			FixedBy("Write rules: [{}] to check every request.")
 	}
 	var words []string
@@ -278,7 +278,7 @@ func (h hole) finding(o *model.Object) rule.Finding {
 		FixedBy("Remove the exemption, or name it with --unchecked if it is meant: its value, or the name of the policy.")
 }
 
-// words say which requests break a condition.
+// words describe the requests that break a condition.
 func (c *condition) words() string {
 	which, with := "other than "+some(c.values), "without"
 	if c.except {
@@ -294,14 +294,14 @@ func (c *condition) words() string {
 	return fmt.Sprintf("with the %s %s", strings.TrimPrefix(c.what, "request."), which)
 }
 
-// severity is that of a hole with a single condition. It depends on who can use the hole.
+// severity returns the severity of a hole with a single condition. It depends on who can use the hole.
 func (c *condition) severity() rule.Severity {
 	open := func(v string) bool { return strings.ContainsAny(v, "*{") }
 	switch {
 	case strings.HasPrefix(c.what, "request.headers["):
 		return rule.Error // any client can set a header
 	case c.what == "path" && c.except && slices.ContainsFunc(c.values, func(v string) bool { return strings.HasPrefix(v, "*") }):
-		return rule.Error // any client can end a path so
+		return rule.Error // any client can send a path with this end
 	case c.what == "path" && c.except && !slices.ContainsFunc(c.values, open), c.what == "port":
 		return rule.Info
 	case strings.HasPrefix(c.what, "source.") && c.except:

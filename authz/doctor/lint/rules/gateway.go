@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at the objects of Envoy Gateway.
+// This file has the rules about objects of Envoy Gateway.
 
 var overriddenPolicy = rule.Rule{
 	ID: "TK160", Severity: rule.Error, Since: since, Title: "A route's own SecurityPolicy removes the check, or asks another authorizer.",
@@ -31,10 +31,10 @@ var overriddenPolicy = rule.Rule{
 				where := fmt.Sprintf("%s %q", ref.At("kind").Text(), ref.At("name").Text())
 				switch {
 				case merges && drops:
-					report(rule.At(o.ExtAuth(), "it removes the check of %s: %s is open", above.Object(), where).
-						FixedBy("Leave extAuth out, so that the gateway's is kept."))
+					report(rule.At(o.ExtAuth(), "it removes the check of %s: %s is not checked", above.Object(), where).
+						FixedBy("Remove extAuth: then the check of the gateway stays."))
 				case !asks:
-					report(rule.At(ref, "it replaces %s, and does not ask: %s is open", above.Object(), where))
+					report(rule.At(ref, "it replaces %s and does not ask: %s is not checked", above.Object(), where))
 				default:
 					asksAnother(o, above, where, report)
 				}
@@ -43,7 +43,7 @@ var overriddenPolicy = rule.Rule{
 	}},
 }
 
-// asksAnother reports the backends of a route's policy that the policy above it does not ask. A backend with our name is
+// asksAnother reports backends of a route's policy that the overridden policy does not ask. A backend with our name is
 // Tollkeeper.
 func asksAnother(o, above *model.Object, where string, report rule.Report) {
 	there := above.Backends()
@@ -54,7 +54,7 @@ func asksAnother(o, above *model.Object, where string, report rule.Report) {
 		}
 		found := rule.At(b.Location, "it replaces %s, and asks %s %s/%s, for %s", above.Object(), b.Kind, b.Namespace, b.Name, where)
 		if !slices.ContainsFunc(there, ours) {
-			found = found.As(rule.Warning) // either of the two may be Tollkeeper
+			found = found.As(rule.Warning) // it is not known which of the two is Tollkeeper
 		}
 		report(found)
 	}
@@ -88,7 +88,7 @@ var refusedObject = rule.Rule{
 }
 
 var unreachableBackend = rule.Rule{
-	ID: "TK163", Severity: rule.Error, Since: since, Title: "The policy refers to a backend that does not exist, or that it may not use.",
+	ID: "TK163", Severity: rule.Error, Since: since, Title: "The policy refers to a backend that does not exist, or that it must not use.",
 	Why:    "Requests are answered with 500, or pass if the policy fails open.",
 	Remedy: "Correct the name, or add a ReferenceGrant in the namespace of the backend.",
 	Checks: each((*model.Model).Backends, func(in *model.Model, b model.Backend, report rule.Report) {
@@ -98,7 +98,7 @@ var unreachableBackend = rule.Rule{
 			if b.Namespace != b.Policy.Namespace && !isGranted(in, &b) {
 				report(rule.At(b.Location, "no ReferenceGrant in %s lets a SecurityPolicy of %s refer to the %s: requests are answered with 500", b.Namespace, b.Policy.Namespace, b.Kind))
 			}
-		case len(others) > 0: // else the files do not hold that namespace
+		case len(others) > 0: // otherwise that namespace is not in the files
 			report(rule.At(b.Location, "there is no %s %s/%s: requests are answered with 500", b.Kind, b.Namespace, b.Name))
 		}
 	}),
@@ -117,7 +117,7 @@ func isGranted(in *model.Model, b *model.Backend) bool {
 }
 
 var ignoredKind = rule.Rule{
-	ID: "TK164", Severity: rule.Error, Since: since, Title: "Envoy Gateway ignores a kind of object that is used.",
+	ID: "TK164", Severity: rule.Error, Since: since, Title: "A kind of object is used that Envoy Gateway ignores.",
 	Why:    "Patches that harden the filter are missing, or requests are answered with 500.",
 	Remedy: "Set extensionApis: {enableEnvoyPatchPolicy: true, enableBackend: true} in the EnvoyGateway configuration, for the kinds in use.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {

@@ -13,7 +13,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at the headers that Tollkeeper reads, at those that it sets, and at who else may set them.
+// This file has the rules about headers that Tollkeeper reads or sets, and about others who may set them.
 
 var unvalidated = rule.Rule{
 	ID: "TK107", Severity: rule.Warning, Since: since, Title: "Header changes by the authorizer are not validated.",
@@ -38,7 +38,7 @@ var unruled = rule.Rule{
 }
 
 var forbiddenHeaders = rule.Rule{
-	ID: "TK109", Severity: rule.Error, Since: since, Title: "Tollkeeper may not change headers that it sets or removes.",
+	ID: "TK109", Severity: rule.Error, Since: since, Title: "Envoy does not let Tollkeeper change headers that it sets or removes.",
 	Why:    "Allowed requests fail, or reach the upstream with the credential and without the identity of the caller.",
 	Remedy: "Let allow_expression match x-tollkeeper-.*, every header that may hold a credential and, if keys may stand in the query, :path.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -66,7 +66,7 @@ var forbiddenHeaders = rule.Rule{
 	}},
 }
 
-// mayMutate applies the rules in Envoy's order, to a header that is none of Envoy's own.
+// mayMutate applies the rules in Envoy's order to a header that is not one of Envoy's own.
 func mayMutate(r *mutationv3.HeaderMutationRules, header string) bool {
 	switch {
 	case r.GetDisallowExpression() != nil && model.MatchesRegex(r.GetDisallowExpression().GetRegex(), header):
@@ -79,7 +79,7 @@ func mayMutate(r *mutationv3.HeaderMutationRules, header string) bool {
 
 var forgedIdentity = rule.Rule{
 	ID: "TK110", Severity: rule.Error, Since: since, Title: "Clients can send the headers that tell upstreams who calls.",
-	Why:    "On every route that is not checked, and whenever checks fail open, your service believes what a client says about itself.",
+	Why:    "On every route that is not checked, and whenever checks fail open, a client can pass for any account.",
 	Remedy: "Add an early_header_mutation extension with remove_on_match: {key_matcher: {prefix: x-tollkeeper-, ignore_case: true}}.",
 	Checks: []rule.Check{forgedInEnvoy, forgedInIstio, forgedInGateway},
 }
@@ -87,7 +87,7 @@ var forgedIdentity = rule.Rule{
 func forgedInEnvoy(in *model.Model, report rule.Report) {
 	for _, m := range in.Protected() {
 		if !m.StripsIdentity(m.Checks[0].Index) {
-			report(rule.At(m.At("early_header_mutation_extensions"), "clients can send %s themselves, and on routes without a check your service believes it", model.Identity[1]))
+			report(rule.At(m.At("early_header_mutation_extensions"), "clients can send %s themselves, and on routes without a check your service trusts it", model.Identity[1]))
 		}
 	}
 }
@@ -98,13 +98,13 @@ func forgedInIstio(in *model.Model, report rule.Report) {
 		if p.At("spec.rules").Any(takesAll) {
 			continue // Tollkeeper sees every request and removes the headers
 		}
-		found := rule.At(p.At("spec"), "no EnvoyFilter removes x-tollkeeper-* of clients: on paths that the policy leaves out your service believes them").
+		found := rule.At(p.At("spec"), "no EnvoyFilter removes x-tollkeeper-* of clients: on paths that the policy does not cover, your service trusts them").
 			FixedBy("Add an EnvoyFilter that inserts a header_mutation filter before ext_authz with remove_on_match for the prefix x-tollkeeper-.")
 		if p.ForWaypoint(in.Objects) {
 			if open, judged := holesOf(in, p, policies); len(open) == 0 && judged {
 				continue
 			}
-			found = rule.At(p.At("spec"), "no EnvoyFilter can remove x-tollkeeper-* of clients at a waypoint: where the policy leaves requests out your service believes them").
+			found = rule.At(p.At("spec"), "no EnvoyFilter can remove x-tollkeeper-* of clients at a waypoint: on requests that the policy does not cover, your service trusts them").
 				FixedBy("Check every request with rules: [{}], and let Tollkeeper's policies allow what is public.")
 		} else if byPatch {
 			continue
@@ -113,7 +113,7 @@ func forgedInIstio(in *model.Model, report rule.Report) {
 	}
 }
 
-// takesAll reports whether a rule of an AuthorizationPolicy takes every request.
+// takesAll reports whether a rule of an AuthorizationPolicy matches every request.
 func takesAll(r source.Location) bool {
 	return !r.At("from").Exists() && !r.At("to").Exists() && !r.At("when").Exists()
 }
@@ -124,10 +124,10 @@ func forgedInGateway(in *model.Model, report rule.Report) {
 		if slices.ContainsFunc(policies, func(o *model.Object) bool { return stripsIdentity(o) && c.Object.MayShareGateway(o, in.Objects) }) {
 			continue
 		}
-		found := rule.At(c.Object.At("spec"), "no ClientTrafficPolicy of the gateway removes x-tollkeeper-* of clients: on routes without a check your service believes them").
+		found := rule.At(c.Object.At("spec"), "no ClientTrafficPolicy of the gateway removes x-tollkeeper-* of clients: on routes without a check, your service trusts them").
 			FixedBy("Add a ClientTrafficPolicy for the gateway with headers: {earlyRequestHeaders: {removeOnMatch: [{type: Prefix, value: x-tollkeeper-}]}}.")
 		if len(policies) == 0 {
-			found = found.As(rule.Warning) // it may be in files that are not here
+			found = found.As(rule.Warning) // it may be in other files
 		}
 		report(found)
 	}
@@ -159,7 +159,7 @@ var joinedHeaders = rule.Rule{
 }
 
 var withheldHeaders = rule.Rule{
-	ID: "TK112", Severity: rule.Error, Since: since, Title: "Tollkeeper is not shown a header that may hold a credential.",
+	ID: "TK112", Severity: rule.Error, Since: since, Title: "Envoy does not send Tollkeeper a header that may hold a credential.",
 	Why:    "Every credential in it counts as missing.",
 	Remedy: "Remove the header from disallowed_headers, or add it to allowed_headers.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -170,13 +170,13 @@ var withheldHeaders = rule.Rule{
 				if !withheld {
 					continue
 				}
-				wrong := "Tollkeeper is not shown %s: a credential in it counts as missing"
+				wrong := "Envoy does not send %s to Tollkeeper: a credential in it counts as missing"
 				if unlisted {
-					wrong = "%s is not among the headers that Tollkeeper is shown: a credential in it counts as missing"
+					wrong = "%s is not in the list of headers that Envoy sends to Tollkeeper: a credential in it counts as missing"
 				}
 				found := rule.At(at, wrong, h)
 				if c.Way == model.ByPolicy {
-					found = found.FixedBy(fmt.Sprintf("Add it, or remove %s.", c.Fields.Headers))
+					found = found.FixedBy(fmt.Sprintf("Add it to the list, or remove %s.", c.Fields.Headers))
 				}
 				report(found)
 			}

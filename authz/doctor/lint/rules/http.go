@@ -13,24 +13,24 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at the listeners: what a request is when it is checked, and what callers are told.
+// This file has the rules about listeners: how they change requests before the check, and answers after it.
 
 var unnormalizedPaths = rule.Rule{
 	ID: "TK122", Severity: rule.Error, Since: since, Title: "Paths are not normalized.",
-	Why:    "Your service reads a path differently than routes and policies did.",
+	Why:    "Your service may understand a path differently than routes and policies.",
 	Remedy: "Set normalize_path: true, merge_slashes: true and path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT.",
 	Checks: []rule.Check{pathsOfEnvoy, pathsOfIstio, pathsOfGateway},
 }
 
 const (
-	doubleSlash  = "//admin is not /admin to the routes, though it is to many services"
-	escapedSlash = "/a%%2fadmin is not /a/admin to the routes, though it is to many services"
+	doubleSlash  = "for routes //admin is not /admin, but for many services it is"
+	escapedSlash = "for routes /a%%2fadmin is not /a/admin, but for many services it is"
 )
 
 func pathsOfEnvoy(in *model.Model, report rule.Report) {
 	for _, m := range in.Protected() {
 		if !m.Msg.GetNormalizePath().GetValue() {
-			report(rule.At(m.At("normalize_path"), "/a/../admin and /%%61dmin are not /admin to the routes, though they are to many services"))
+			report(rule.At(m.At("normalize_path"), "for routes /a/../admin and /%%61dmin are not /admin, but for many services they are"))
 		}
 		if !m.Msg.GetMergeSlashes() {
 			report(rule.At(m.At("merge_slashes"), doubleSlash).As(rule.Warning))
@@ -52,10 +52,10 @@ func pathsOfIstio(in *model.Model, report rule.Report) {
 		if v := at.Text(); !asks || v == "MERGE_SLASHES" || v == "DECODE_AND_MERGE_SLASHES" {
 			continue
 		}
-		found := rule.At(at, "//admin is not /admin to policies and routes, though it is to many services").
+		found := rule.At(at, "for policies and routes //admin is not /admin, but for many services it is").
 			As(rule.Warning).FixedBy("Set pathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}.")
 		if !at.Exists() {
-			found = found.As(rule.Info) // an EnvoyFilter may do it, or a part of the mesh configuration that is not here
+			found = found.As(rule.Info) // an EnvoyFilter or other parts of the mesh configuration may do it
 		}
 		report(found)
 	}
@@ -77,7 +77,7 @@ var underscoreHeaders = rule.Rule{
 	Why:    "Many services cannot tell x_tollkeeper_account from x-tollkeeper-account.",
 	Remedy: "Set common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
-		const wrong = "x_tollkeeper_account passes, which CGI, WSGI and others cannot tell from x-tollkeeper-account"
+		const wrong = "x_tollkeeper_account passes, and CGI, WSGI and others confuse it with x-tollkeeper-account"
 		for _, m := range in.Protected() {
 			switch m.Msg.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() {
 			case corev3.HttpProtocolOptions_REJECT_REQUEST, corev3.HttpProtocolOptions_DROP_HEADER:
@@ -95,7 +95,7 @@ var underscoreHeaders = rule.Rule{
 
 var clientAddress = rule.Rule{
 	ID: "TK126", Severity: rule.Warning, Since: since, Title: "Clients choose their own address.",
-	Why:    "Policies and logs see what x-forwarded-for says.",
+	Why:    "Policies and logs see the address that the client writes into x-forwarded-for.",
 	Remedy: "Set use_remote_address: true, and xff_num_trusted_hops to the number of your proxies in front.",
 	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
 		if model.IsEdge(m.Listener) && !m.Msg.GetUseRemoteAddress().GetValue() {
@@ -105,9 +105,9 @@ var clientAddress = rule.Rule{
 }
 
 var endlessStreams = rule.Rule{
-	ID: "TK127", Severity: rule.Warning, Since: since, Title: "A WebSocket lasts for ever, or a request is checked twice.",
+	ID: "TK127", Severity: rule.Warning, Since: since, Title: "A WebSocket never ends, or a request is checked twice.",
 	Why:    "A WebSocket outlives the key that opened it. A redirect inside Envoy is charged again.",
-	Remedy: "Set max_stream_duration on routes that take WebSockets, and leave internal_redirect_policy out.",
+	Remedy: "Set max_stream_duration on routes that take WebSockets, and remove internal_redirect_policy.",
 	Checks: []rule.Check{
 		endlessInEnvoy,
 		func(in *model.Model, report rule.Report) {
@@ -156,7 +156,7 @@ func endlessInEnvoy(in *model.Model, report rule.Report) {
 }
 
 var rewrittenDenials = rule.Rule{
-	ID: "TK128", Severity: rule.Warning, Since: since, Title: "The answers to denials are rewritten.",
+	ID: "TK128", Severity: rule.Warning, Since: since, Title: "Denials are rewritten.",
 	Why:    "Callers lose the reason, or the status that tells a payment (402) from a refusal (403).",
 	Remedy: "Leave 402, 403 and the response flag UAEX out of local_reply_config, or keep %LOCAL_REPLY_BODY%.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -179,7 +179,7 @@ var rewrittenDenials = rule.Rule{
 	}},
 }
 
-// takesDenials reports whether an access log filter may take a denial. One that cannot be judged may.
+// takesDenials reports whether an access log filter may match a denial. It assumes so for filters that it does not know.
 func takesDenials(f *accesslogv3.AccessLogFilter) bool {
 	switch {
 	case f.GetResponseFlagFilter() != nil:

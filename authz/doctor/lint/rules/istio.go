@@ -11,13 +11,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at Istio's providers and AuthorizationPolicies.
+// This file has the rules about Istio's providers and AuthorizationPolicies.
 
-// customs are the AuthorizationPolicies that have an authorizer asked.
+// customs are the AuthorizationPolicies that ask an authorizer.
 func customs(in *model.Model) []*model.Object { return in.Objects.Customs() }
 
 var badProvider = rule.Rule{
-	ID: "TK150", Severity: rule.Error, Since: since, Title: "istiod cannot make a check of a CUSTOM policy.",
+	ID: "TK150", Severity: rule.Error, Since: since, Title: "istiod cannot turn a CUSTOM policy into a check.",
 	Why:    "It denies everything that the policy covers, with a 403 that has no reason.",
 	Remedy: "Define the provider under extensionProviders, with the full name of a Service that exists and one of its ports.",
 	Checks: []rule.Check{
@@ -40,7 +40,7 @@ var badProvider = rule.Rule{
 				for _, m := range e.Managers {
 					for _, f := range m.Filters {
 						if deniesAll(f) {
-							report(rule.At(f.Location, "istiod could not make a check of a CUSTOM policy, and denies everything that it covers"))
+							report(rule.At(f.Location, "istiod could not turn a CUSTOM policy into a check, and denies everything that the policy covers"))
 						}
 					}
 				}
@@ -49,7 +49,7 @@ var badProvider = rule.Rule{
 	},
 }
 
-// deniesAll reports whether a filter is what istiod makes of a CUSTOM policy that it cannot use.
+// deniesAll reports whether a filter is one that istiod makes for a CUSTOM policy that it cannot use.
 func deniesAll(f model.HTTPFilter) bool {
 	r, _ := f.Msg.(*rbacv3.RBAC)
 	for name := range r.GetRules().GetPolicies() {
@@ -67,13 +67,13 @@ func unresolved(in *model.Model, report rule.Report) {
 		ports, known := in.Objects.PortsOf(host)
 		switch {
 		case !known:
-			// A service that is missing counts only if the files hold others of its namespace.
+			// A missing service counts only if the files have other services of its namespace.
 			parts := strings.Split(host, ".")
 			if len(parts) > 1 && len(in.Objects.Of(model.Core, "Service").In(parts[1])) > 0 {
-				report(rule.At(c.At("service"), "there is no service %q: everything that asks it is denied", host))
+				report(rule.At(c.At("service"), "there is no service %q: all requests that it must check are denied", host))
 			}
 		case !slices.ContainsFunc(ports, func(p source.Location) bool { return portNumber(p) == port.Text() }):
-			report(rule.At(port, "the service %q has no port %s: everything that asks it is denied", host, port.Text()))
+			report(rule.At(port, "the service %q has no port %s: all requests that it must check are denied", host, port.Text()))
 		}
 	}
 }
@@ -87,7 +87,7 @@ func portNumber(p source.Location) string {
 }
 
 var rivalProviders = rule.Rule{
-	ID: "TK151", Severity: rule.Error, Since: since, Title: "Two providers are to be asked for the same workloads.",
+	ID: "TK151", Severity: rule.Error, Since: since, Title: "Two providers are set for the same workloads.",
 	Why:    "istiod denies everything.",
 	Remedy: "Leave one CUSTOM provider for each workload.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -103,14 +103,14 @@ var rivalProviders = rule.Rule{
 }
 
 var portWithoutGRPC = rule.Rule{
-	ID: "TK152", Severity: rule.Error, Since: since, Title: "The port of the Service is not declared to speak gRPC.",
+	ID: "TK152", Severity: rule.Error, Since: since, Title: "The port of the Service is not declared as gRPC.",
 	Why:    "istiod makes a cluster without HTTP/2, and every check fails.",
 	Remedy: "Set appProtocol: grpc on the port, or let its name begin with grpc.",
 	Checks: each(by(model.ByProvider), func(in *model.Model, c *model.ExtAuthz, report rule.Report) {
 		ports, _ := in.Objects.PortsOf(c.Host())
 		for _, p := range ports {
 			if number := portNumber(p); number == c.At("port").Text() && !speaksGRPC(p) {
-				report(rule.At(p.Called("service %s", c.Host()), "port %s is not declared to speak gRPC: every check of %q fails", number, c.Name))
+				report(rule.At(p.Called("service %s", c.Host()), "port %s is not declared as gRPC: every check of %q fails", number, c.Name))
 			}
 		}
 	}),
@@ -160,11 +160,11 @@ var providerTimeout = rule.Rule{
 
 var policyWithoutRules = rule.Rule{
 	ID: "TK155", Severity: rule.Error, Since: since, Title: "A CUSTOM policy has no rules.",
-	Why:    "It matches nothing, so that every request passes unchecked.",
+	Why:    "It matches no request, so every request passes unchecked.",
 	Remedy: "Write rules: [{}] to check every request.",
 	Checks: each(customs, func(_ *model.Model, o *model.Object, report rule.Report) {
 		if rules := o.At("spec.rules"); len(rules.Items()) == 0 {
-			report(rule.At(rules, "the policy has no rules: it matches no request, and Tollkeeper is not asked"))
+			report(rule.At(rules, "the policy has no rules: it matches no request, so Tollkeeper is not asked"))
 		}
 	}),
 }
@@ -175,7 +175,7 @@ var anyOptions = rule.Rule{
 	Remedy: "Exempt only preflights: add rules for OPTIONS without the headers origin and access-control-request-method.",
 	Checks: each(customs, func(_ *model.Model, o *model.Object, report rule.Report) {
 		if rules := o.At("spec.rules"); len(rules.Items()) > 0 && !rules.Any(coversOptions) {
-			report(rule.At(rules, "every request with the method OPTIONS passes unchecked, be it a preflight or not"))
+			report(rule.At(rules, "every request with the method OPTIONS passes unchecked, even if it is not a preflight"))
 		}
 	}),
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file look at the filters before and behind the check.
+// This file has the rules about filters before and after the check.
 
 var checkedPreflights = rule.Rule{
 	ID: "TK130", Severity: rule.Warning, Since: since, Title: "CORS preflights are checked.",
@@ -21,7 +21,7 @@ var checkedPreflights = rule.Rule{
 	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
 		for _, f := range m.Filters[m.Checks[0].Index+1:] {
 			if _, ok := f.Msg.(*corsv3.Cors); ok && usesCORS(m) {
-				report(rule.At(f.Location, "CORS is answered behind the check: preflights, which never have a credential, are denied"))
+				report(rule.At(f.Location, "the cors filter comes after the check: preflights never have a credential, so they are denied"))
 			}
 		}
 		for _, r := range m.Routes {
@@ -37,14 +37,14 @@ var checkedPreflights = rule.Rule{
 	}),
 }
 
-// corsPolicy is the CORS policy in an Any, nil if it is none.
+// corsPolicy returns the CORS policy in an Any, nil for other types.
 func corsPolicy(packed *model.Any) *corsv3.CorsPolicy {
 	msg, _ := model.Unpack(packed)
 	p, _ := msg.(*corsv3.CorsPolicy)
 	return p
 }
 
-// usesCORS reports whether any route has a CORS policy: Istio puts the filter into every chain.
+// usesCORS reports whether any route has a CORS policy. The filter alone says nothing, because Istio puts it into every chain.
 func usesCORS(m *model.Manager) bool {
 	return m.Hidden || slices.ContainsFunc(m.Routes, func(r model.Route) bool {
 		return slices.ContainsFunc(r.Tiers(), func(t model.Tier) bool {
@@ -61,7 +61,7 @@ func usesCORS(m *model.Manager) bool {
 const jwtName = "envoy.filters.http.jwt_authn"
 
 var lateTokens = rule.Rule{
-	ID: "TK131", Severity: rule.Warning, Since: since, Title: "Tokens are verified behind the check that needs the result.",
+	ID: "TK131", Severity: rule.Warning, Since: since, Title: "Tokens are verified after the check, which needs the result.",
 	Why:    "Policies see no claims.",
 	Remedy: "Put jwt_authn before ext_authz, or let Tollkeeper verify tokens itself.",
 	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
@@ -71,7 +71,7 @@ var lateTokens = rule.Rule{
 			}
 			for _, f := range m.Filters[c.Index+1:] {
 				if _, ok := f.Msg.(*jwtv3.JwtAuthentication); ok {
-					report(rule.At(f.Location, "tokens are verified behind the check, which therefore learns nothing about them"))
+					report(rule.At(f.Location, "tokens are verified after the check, so policies do not see their claims"))
 				}
 			}
 		}
@@ -81,24 +81,24 @@ var lateTokens = rule.Rule{
 var chargedFirst = rule.Rule{
 	ID: "TK132", Severity: rule.Info, Since: since, Title: "A request may be refused after it was charged.",
 	Why:    "Callers pay for requests that an RBAC filter or a rate limit refuses.",
-	Remedy: "Put the filter before ext_authz if it needs nothing from it.",
+	Remedy: "Put the filter before ext_authz, unless it needs results of the check.",
 	Checks: each((*model.Model).Protected, func(_ *model.Model, m *model.Manager, report rule.Report) {
 		for _, f := range m.Filters[m.Checks[len(m.Checks)-1].Index+1:] {
 			what := ""
-			if r, ok := f.Msg.(*rbacv3.RBAC); ok && (r.GetRules() != nil || r.GetMatcher() != nil) { // shadow rules only note
+			if r, ok := f.Msg.(*rbacv3.RBAC); ok && (r.GetRules() != nil || r.GetMatcher() != nil) { // shadow rules deny nothing
 				what = "an RBAC filter"
 			} else if strings.HasSuffix(f.TypeName, "filters.http.ratelimit.v3.RateLimit") || strings.HasSuffix(f.TypeName, "filters.http.local_ratelimit.v3.LocalRateLimit") {
 				what = "a rate limit"
 			}
 			if what != "" {
-				report(rule.At(f.Location, "%s stands behind the check: what it refuses was charged already", what))
+				report(rule.At(f.Location, "%s comes after the check: a request that it refuses was already charged", what))
 			}
 		}
 	}),
 }
 
 var unsentTokens = rule.Rule{
-	ID: "TK133", Severity: rule.Error, Since: since, Title: "Tollkeeper leaves tokens to Envoy, and is not sent the result.",
+	ID: "TK133", Severity: rule.Error, Since: since, Title: "Envoy verifies tokens, but does not send the result to Tollkeeper.",
 	Why:    "No token of that issuer is accepted.",
 	Remedy: "Add envoy.filters.http.jwt_authn to metadata_context_namespaces.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
@@ -109,7 +109,7 @@ var unsentTokens = rule.Rule{
 				}
 				for _, c := range in.ChecksBy(model.ByFilter) {
 					if !slices.Contains(c.Msg.GetMetadataContextNamespaces(), jwtName) {
-						report(rule.At(c.At("metadata_context_namespaces"), "tokens of %q are left to Envoy, and its result is not sent along", i.Issuer))
+						report(rule.At(c.At("metadata_context_namespaces"), "Envoy verifies tokens of %q, but does not send the result to Tollkeeper", i.Issuer))
 					}
 				}
 			}

@@ -11,12 +11,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The rules of this file look at Tollkeeper's own configuration, for whichever machine it is.
+// This file has the rules about Tollkeeper's own configuration, for this or another machine.
 
 var ownUnusable = rule.Rule{
 	ID: "TK201", Severity: rule.Error, Since: since, Title: "Tollkeeper's configuration cannot be used.",
 	Why:    "The server does not start with it.",
-	Remedy: "Correct the field or the variable: the files in authz/config say what each one means.",
+	Remedy: "Correct the field or the variable: authz/config/README.md says what each one means.",
 	Checks: []rule.Check{
 		func(in *model.Model, report rule.Report) {
 			for _, o := range in.Own {
@@ -29,7 +29,7 @@ var ownUnusable = rule.Rule{
 	},
 }
 
-// wouldNotStart reports what the server itself says against a start, as far as no other rule does.
+// wouldNotStart reports faults that keep the server from starting, unless another rule reports them.
 func wouldNotStart(in *model.Model, report rule.Report) {
 	badCertificate := false
 	for _, check := range loadCertificates {
@@ -54,12 +54,12 @@ func wouldNotStart(in *model.Model, report rule.Report) {
 }
 
 var ownDryRun = rule.Rule{
-	ID: "TK205", Severity: rule.Warning, Since: since, Title: "The server only notes denials.",
-	Why:    "Every request that can be understood passes. That is for trials, not for production.",
+	ID: "TK205", Severity: rule.Warning, Since: since, Title: "The server is in dry run: it does not deny.",
+	Why:    "Every well-formed request passes. Use it for trials, not in production.",
 	Remedy: "Remove request.dry_run.",
 	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if o.Config.Request.DryRun {
-			report(rule.At(o.At("request.dry_run"), "denials are only noted: every request that can be understood passes"))
+			report(rule.At(o.At("request.dry_run"), "denials are only logged: every well-formed request passes"))
 		}
 	}),
 }
@@ -90,18 +90,18 @@ func isExposed(address string) bool {
 
 var ownAdmin = rule.Rule{
 	ID: "TK230", Severity: rule.Warning, Since: since, Title: "The admin port can be reached from outside.",
-	Why:    "It has no TLS: the admin token can be read on the way.",
+	Why:    "It has no TLS: an attacker on the network can read the admin token.",
 	Remedy: "Listen on 127.0.0.1.",
 	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		if admin := o.Config.Listen.Admin; isExposed(admin) {
-			report(rule.At(o.At("listen.admin"), "the admin port listens on %s: the token can be read on the way, and with it keys and quotas can be changed", admin))
+			report(rule.At(o.At("listen.admin"), "the admin port listens on %s: an attacker on the network can read the token and change keys and quotas", admin))
 		}
 	}),
 }
 
 var ownClear = rule.Rule{
 	ID: "TK231", Severity: rule.Warning, Since: since, Title: "A port without TLS can be reached from outside.",
-	Why:    "Credentials can be read on the way, and any client can ask.",
+	Why:    "An attacker on the network can read credentials, and any client can ask.",
 	Remedy: "Listen on 127.0.0.1 or a socket, or set tls.cert_file, tls.key_file and tls.client_ca_file.",
 	Checks: eachOwn(func(in *model.Model, o *model.Own, report rule.Report) {
 		grpc, events := o.Config.Listen.GRPC, o.Config.Listen.Events
@@ -121,23 +121,23 @@ var ownClear = rule.Rule{
 
 var ownPepper = rule.Rule{
 	ID: "TK240", Severity: rule.Info, Since: since, Title: "Keys are hashed without a pepper.",
-	Why:    "A copy of the data file is enough to test guesses of keys, though keys that Tollkeeper makes cannot be guessed.",
+	Why:    "With a copy of the data file, an attacker can test guesses of imported keys. Keys that Tollkeeper makes cannot be guessed.",
 	Remedy: "Set keys.pepper_file before the first key is made.",
 	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
-		if o.Fault == nil && o.Config.Keys.PepperFile == "" && !o.IsEnvironment() { // else it may be in a file that is not here
-			report(rule.At(o.At("keys.pepper_file"), "keys are hashed without a pepper: with a copy of the data one can test whether a key is in it"))
+		if o.Fault == nil && o.Config.Keys.PepperFile == "" && !o.IsEnvironment() { // otherwise a file that we do not have may set it
+			report(rule.At(o.At("keys.pepper_file"), "keys are hashed without a pepper: with a copy of the data file, an attacker can test guesses of keys"))
 		}
 	}),
 }
 
 var ownHTTP = rule.Rule{
-	ID: "TK241", Severity: rule.Warning, Since: since, Title: "Keys or states of tokens are fetched without TLS.",
-	Why:    "An attacker on the way can have any token accepted.",
+	ID: "TK241", Severity: rule.Warning, Since: since, Title: "Signing keys or token states are fetched without TLS.",
+	Why:    "An attacker on the network can make Tollkeeper accept any token.",
 	Remedy: "Use an https:// URL.",
 	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
 		check := func(at source.Location, text string) {
 			if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !model.Loopback(u.Hostname()) {
-				report(rule.At(at, "%s is fetched without TLS: an attacker on the way decides which tokens are valid", text))
+				report(rule.At(at, "%s is fetched without TLS: an attacker on the network decides which tokens are valid", text))
 			}
 		}
 		for i, x := range o.Config.Tokens.Issuers {
@@ -153,7 +153,7 @@ var ownHTTP = rule.Rule{
 
 var ownFiles = rule.Rule{
 	ID: "TK206", Severity: rule.Error, Since: since, Title: "A file that the configuration names cannot be read.",
-	Why:    "The server does not start, or, without an issuer's keys, refuses its tokens.",
+	Why:    "The server does not start. If an issuer's keys are missing, it starts but refuses the issuer's tokens.",
 	Remedy: "Correct the path, or let the server's user read the file.",
 	Checks: onThisMachine(func(_ *model.Model, o *model.Own, s *model.State, report rule.Report) {
 		for _, f := range s.Faults {

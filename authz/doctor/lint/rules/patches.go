@@ -9,7 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
 )
 
-// The checks of this file find EnvoyFilters and EnvoyPatchPolicies that remove the check, or exempt routes from it.
+// The checks in this file find EnvoyFilters and EnvoyPatchPolicies that remove the check, or exempt routes from it.
 
 const removePatch = "Remove the patch."
 
@@ -23,7 +23,7 @@ func removedByEnvoyFilter(in *model.Model, report rule.Report) {
 			isExtAuthz := target == "HTTP_FILTER" && strings.Contains(p.At("match.listener.filterChain.filter.subFilter.name").Text(), "ext_authz")
 			switch {
 			case replaced && target == "NETWORK_FILTER" && value.At("typed_config").TypeName() == model.ManagerType:
-				report(rule.At(op, "it replaces the chain of filters that istiod makes by one that does not ask").FixedBy("Merge what you need instead."))
+				report(rule.At(op, "it replaces the filters that istiod makes, and the new ones do not ask").FixedBy("Use a patch that merges only the fields that you need."))
 			case !isExtAuthz:
 			case op.Text() == "REMOVE", replaced:
 				report(rule.At(op, "it removes the filter that asks: requests pass unchecked").FixedBy(removePatch))
@@ -34,7 +34,7 @@ func removedByEnvoyFilter(in *model.Model, report rule.Report) {
 	}
 }
 
-// removedByJSONPatch finds EnvoyPatchPolicies that remove the filter, or what turns it on for routes.
+// removedByJSONPatch finds EnvoyPatchPolicies that remove the filter, or the configuration that turns it on for routes.
 func removedByJSONPatch(in *model.Model, report rule.Report) {
 	for _, j := range in.JSONPatches {
 		if j.Elsewhere() || in.IsMeant(j.Policy.Name) {
@@ -46,7 +46,7 @@ func removedByJSONPatch(in *model.Model, report rule.Report) {
 	}
 }
 
-// removes says what an operation does to the check, "" if it does nothing.
+// removes describes how an operation removes the check, "" if it does not.
 func removes(j *model.JSONPatch) string {
 	named := j.NamesExtAuthz()
 	switch {
@@ -58,7 +58,7 @@ func removes(j *model.JSONPatch) string {
 		if j.Op == "replace" {
 			return ""
 		}
-		return "it removes what turns the check on for a route"
+		return "it removes the configuration that turns the check on for a route"
 	case j.EndsWith("http_filters", 0), j.EndsWith("http_filters", 1), j.EndsWith("http_filters", 2) && j.EndsWith("typed_config", 0):
 		return "it removes a filter by its index, which may be the one that asks"
 	case named && (len(j.Path) == 0 || len(j.Path) == 1 && j.Path[0] == "typed_config"):
@@ -69,7 +69,7 @@ func removes(j *model.JSONPatch) string {
 
 const (
 	perFilter = "typed_per_filter_config"
-	opensPart = "the patch removes the check from what it is merged into: requests go to your service unchecked"
+	opensPart = "the patch disables the check in the filter that it is merged into: requests go to your service unchecked"
 	opens     = "the patch removes the check from routes: requests go to your service unchecked"
 )
 
@@ -118,7 +118,7 @@ func openedByJSONPatch(in *model.Model, report rule.Report) {
 	}
 }
 
-// exemptions are where the filter is disabled for routes, at any depth.
+// exemptions are the locations that disable the filter for routes, at any depth.
 func exemptions(at source.Location, depth int) []source.Location {
 	var out []source.Location
 	if depth > source.MaxDepth {
@@ -137,7 +137,7 @@ func exemptions(at source.Location, depth int) []source.Location {
 	return out
 }
 
-// exemptionsPer are where configurations per filter disable the ext_authz filter.
+// exemptionsPer are the locations in per-filter configurations that disable the ext_authz filter.
 func exemptionsPer(per source.Location) []source.Location {
 	var out []source.Location
 	for _, name := range per.Keys() {
@@ -149,7 +149,7 @@ func exemptionsPer(per source.Location) []source.Location {
 	return out
 }
 
-// disabled is where a configuration of a filter for a route disables it.
+// disabled is the location in a route's configuration of a filter that disables the filter.
 func disabled(at source.Location) []source.Location {
 	return slices.DeleteFunc([]source.Location{at.At("disabled"), at.At("config.disabled")}, func(l source.Location) bool { return !l.True() })
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file look at Envoy itself.
+// This file has the rules about Envoy itself.
 
 var vulnerableEnvoy = rule.Rule{
 	ID: "TK180", Severity: rule.Error, Since: since, Title: "This version of Envoy has known faults in external authorization.",
@@ -29,11 +29,11 @@ var vulnerableEnvoy = rule.Rule{
 			seen[v] = true
 			switch {
 			case v == model.Version{1, 37, 0}:
-				report(rule.At(at, "Envoy 1.37.0 appends headers that an authorizer sets: what a client sent stays in front"))
+				report(rule.At(at, "Envoy 1.37.0 appends headers that an authorizer sets: the client's own header stays in front"))
 			case v.Before(model.Version{1, 39, 0}):
 				report(rule.At(at, "Envoy %s has CVE-2026-47205 (use after free where a route overrides the authorizer), and faults that were fixed since", v))
 			case v.Before(model.Version{1, 40, 0}):
-				report(rule.At(at, "Envoy %s came before the fixes in 1.40.0: CVE-2026-50572, CVE-2026-73547, CVE-2026-73551", v).As(rule.Warning).
+				report(rule.At(at, "Envoy %s lacks fixes of 1.40.0: CVE-2026-50572, CVE-2026-73547, CVE-2026-73551", v).As(rule.Warning).
 					FixedBy("Use 1.40.0 or newer, or check that the release notes of your patch version name these fixes."))
 			}
 		}
@@ -43,7 +43,7 @@ var vulnerableEnvoy = rule.Rule{
 var openAdmin = rule.Rule{
 	ID: "TK181", Severity: rule.Warning, Since: since, Title: "Envoy's admin port can be reached from outside.",
 	Why:    "It shows the configuration and can stop Envoy.",
-	Remedy: "Bind it to 127.0.0.1 or a socket, or set allow_paths to those that read counters.",
+	Remedy: "Bind it to 127.0.0.1 or a socket, or set allow_paths to paths that only read counters.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
 		for _, e := range in.Envoys {
 			admin := e.Bootstrap.GetAdmin()
@@ -57,7 +57,7 @@ var openAdmin = rule.Rule{
 	}},
 }
 
-// reveals reports whether a matcher for paths of the admin port takes one that stops Envoy or shows its configuration.
+// reveals reports whether a matcher for paths of the admin port matches a path that stops Envoy or shows its configuration.
 func reveals(m *matcherv3.StringMatcher) bool {
 	p := m.GetPrefix()
 	return p == "/" || model.Matches(m, "/quitquitquit") || strings.HasPrefix("/config_dump", p) && p != ""

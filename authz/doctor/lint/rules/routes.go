@@ -11,11 +11,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file look at routes that are not checked, and at routes that are checked unexpectedly.
+// This file has the rules about routes that are not checked, or that are checked by mistake.
 
 var unprotectedRoutes = rule.Rule{
 	ID: "TK120", Severity: rule.Error, Since: since, Title: "Routes to an upstream are not checked.",
-	Why:    "Requests reach your service for free.",
+	Why:    "Requests reach your service unchecked.",
 	Remedy: "Remove the exemption, or name it with --unchecked if it is meant.",
 	Checks: []rule.Check{gapsInEnvoy, leftOut, openedByEnvoyFilter, openedByJSONPatch},
 }
@@ -23,14 +23,14 @@ var unprotectedRoutes = rule.Rule{
 // gap is a place that leaves routes unchecked.
 type gap struct {
 	model.Override
-	open    []string     // what the routes match
+	open    []string     // descriptions of what the routes match
 	exempts *model.Route // the route that exempts itself, nil if the gap is for several
 }
 
 func gapsInEnvoy(in *model.Model, report rule.Report) {
 	for _, m := range in.Protected() {
 		if m.Hidden {
-			report(rule.At(m.Location, "routes come from elsewhere and are not here to be judged").As(rule.Info).FixedBy(giveDump))
+			report(rule.At(m.Location, "some routes are not in the files, so they were not checked").As(rule.Info).FixedBy(giveDump))
 		}
 		chains := []model.Chain{m.Chain}
 		for _, u := range m.Upgrades {
@@ -47,7 +47,7 @@ func gapsInEnvoy(in *model.Model, report rule.Report) {
 	}
 }
 
-// finding says what a gap is. Used: the filter is on for some route.
+// finding describes a gap. used reports that the filter is on for some route.
 func (g *gap) finding(used bool) rule.Finding {
 	f := rule.At(g.Location, "%s: requests go to your service unchecked", some(g.open))
 	switch {
@@ -65,7 +65,7 @@ func (g *gap) finding(used bool) rule.Finding {
 	return f
 }
 
-// gapsOf gathers the routes that are not checked by the places that leave them so, and says whether others are checked.
+// gapsOf groups the unchecked routes by the place that leaves them unchecked. It also returns whether other routes are checked.
 func gapsOf(in *model.Model, m *model.Manager, checks []*model.ExtAuthz) (gaps []*gap, used bool) {
 	byPath := make(map[string]*gap)
 	add := func(o model.Override, r *model.Route) {
@@ -82,7 +82,7 @@ func gapsOf(in *model.Model, m *model.Manager, checks []*model.ExtAuthz) (gaps [
 			}
 		}
 		what := r.Matches()
-		if last := len(g.open) - 1; last < 0 || g.open[last] != what { // else it is another cluster of the same route
+		if last := len(g.open) - 1; last < 0 || g.open[last] != what { // otherwise it is another cluster of the same route
 			g.open = append(g.open, what)
 		}
 	}
@@ -101,10 +101,10 @@ func gapsOf(in *model.Model, m *model.Manager, checks []*model.ExtAuthz) (gaps [
 	return gaps, used
 }
 
-// widePrefix matches prefixes that, by their name, hold what is to be protected and not some corner.
+// widePrefix matches prefixes whose name suggests that most of the service is below them.
 var widePrefix = regexp.MustCompile(`^/(.|api|graphql|grpc|rest|rpc|v[0-9]+)(/v[0-9]+)?/?$`)
 
-// graded is a finding about an exempt route with its severity. A single path is exempt on purpose.
+// graded returns a finding about an exempt route with its severity. A single path is usually exempt on purpose.
 func graded(f rule.Finding, r *model.Route) rule.Finding {
 	m := r.Msg.GetMatch()
 	prefix, plain := cmp.Or(m.GetPrefix(), m.GetPathSeparatedPrefix()), false
@@ -120,12 +120,12 @@ func graded(f rule.Finding, r *model.Route) rule.Finding {
 		return f.As(rule.Info)
 	}
 	below := strings.TrimSuffix(prefix, "/")
-	f.Wrong += ", and so does " + below + "/%2e%2e;/other, which many services read as /other"
+	f.Wrong += ", and so does " + below + "/%2e%2e;/other, which many services understand as /other"
 	return f.As(rule.Warning).FixedBy("Exempt single paths, or safe_regex: {regex: '" + regexp.QuoteMeta(below) + "(/[^;%]*)?'}, or name the prefix with --unchecked.")
 }
 
-// judgeRegex returns how all paths begin that a regular expression takes, and whether they are plain: without % and ;, with
-// which a path means one thing to Envoy and another to a service.
+// judgeRegex returns the common prefix of all paths that a regular expression matches, and whether they are plain: without % and
+// ;, because Envoy and services may understand these differently.
 func judgeRegex(text string) (prefix string, plain bool) {
 	text = strings.TrimPrefix(text, "^")
 	re, err := regexp.Compile(text)
@@ -137,7 +137,7 @@ func judgeRegex(text string) (prefix string, plain bool) {
 	return prefix, err == nil && !admits(parsed, '%') && !admits(parsed, ';')
 }
 
-// admits reports whether a regular expression may match a text with a character.
+// admits reports whether a regular expression may match a text that contains a character.
 func admits(re *syntax.Regexp, char rune) bool {
 	switch re.Op {
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
@@ -155,7 +155,7 @@ func admits(re *syntax.Regexp, char rune) bool {
 }
 
 var checkedAnswers = rule.Rule{
-	ID: "TK124", Severity: rule.Info, Since: since, Title: "Envoy's own answers are checked.",
+	ID: "TK124", Severity: rule.Info, Since: since, Title: "Requests that Envoy answers itself are checked.",
 	Why:    "Health checks and redirects to HTTPS get 401 or 403.",
 	Remedy: "Exempt the route with an ExtAuthzPerRoute of disabled: true, if callers without a credential need the answer.",
 	Checks: each((*model.Model).Protected, func(in *model.Model, m *model.Manager, report rule.Report) {
@@ -167,7 +167,7 @@ var checkedAnswers = rule.Rule{
 			if r.Msg.GetDirectResponse() != nil {
 				what, at = "direct response", r.At("direct_response")
 			}
-			report(rule.At(at, "%s is a %s of Envoy, and still needs a credential", r.Matches(), what))
+			report(rule.At(at, "%s is a %s of Envoy, but needs a credential", r.Matches(), what))
 		}
 	}),
 }

@@ -28,16 +28,16 @@ var All = []rule.Rule{
 	ownAdmin, ownClear, ownPepper, ownHTTP, envoyImpatient,
 }
 
-// since is the release that the first rules came with.
+// since is the release with the first rules.
 const since = "1.0.0"
 
 const (
 	maxCheck = time.Second // a longer check holds up requests
 
-	inTheClear = "checks cross the network in the clear with their credentials, and any server that answers is believed"
+	inTheClear = "checks cross the network in the clear with their credentials, and any server that answers is trusted"
 )
 
-// each is a check of every thing of a kind.
+// each applies a check to every item.
 func each[T any](all func(*model.Model) []T, check func(*model.Model, T, rule.Report)) []rule.Check {
 	return []rule.Check{func(in *model.Model, report rule.Report) {
 		for _, x := range all(in) {
@@ -46,12 +46,12 @@ func each[T any](all func(*model.Model) []T, check func(*model.Model, T, rule.Re
 	}}
 }
 
-// by are the checks that are configured in any of these ways.
+// by returns the checks that are configured in one of these ways.
 func by(ways ...model.Way) func(*model.Model) []*model.ExtAuthz {
 	return func(in *model.Model) []*model.ExtAuthz { return in.ChecksBy(ways...) }
 }
 
-// some lists a few of many names.
+// some lists the first few names.
 func some(names []string) string {
 	const most = 3
 	if len(names) <= most {

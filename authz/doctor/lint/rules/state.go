@@ -8,9 +8,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rules of this file report what was seen on this machine: of the policies, and of the data directory.
+// This file has the rules about the state of this machine: the policies and the data directory.
 
-// seen are checks that report texts at a field.
+// seen returns checks that report texts at a field.
 func seen(field string, texts func(*model.Own, *model.State) []string) []rule.Check {
 	return onThisMachine(func(_ *model.Model, o *model.Own, s *model.State, report rule.Report) {
 		for _, text := range texts(o, s) {
@@ -19,7 +19,7 @@ func seen(field string, texts func(*model.Own, *model.State) []string) []rule.Ch
 	})
 }
 
-// textIf is a list with a text if something holds.
+// textIf returns a list with the text if the condition is true.
 func textIf(holds bool, format string, args ...any) []string {
 	if !holds {
 		return nil
@@ -29,7 +29,7 @@ func textIf(holds bool, format string, args ...any) []string {
 
 var ownPolicies = rule.Rule{
 	ID: "TK202", Severity: rule.Error, Since: since, Title: "The policies cannot be used.",
-	Why:    "The server does not start, unless its data directory holds the policies that it had last. A running server keeps those that it has.",
+	Why:    "The server does not start, unless its data directory has the policies that it used last. A running server keeps its policies.",
 	Remedy: "Run tollkeeper policy check on them.",
 	Checks: seen("policy.paths", func(_ *model.Own, s *model.State) (out []string) {
 		for _, fault := range s.PolicyFaults {
@@ -43,17 +43,17 @@ var ownPolicies = rule.Rule{
 }
 
 var ownCache = rule.Rule{
-	ID: "TK203", Severity: rule.Info, Since: since, Title: "Verdicts are not remembered.",
-	Why:    "Each check evaluates the policy, which is what costs most.",
-	Remedy: "Leave functions that ask the clock or the network out of the policies, and policy.memo above 0.",
+	ID: "TK203", Severity: rule.Info, Since: since, Title: "Verdicts are not cached.",
+	Why:    "Each check evaluates the policy, which takes most of the time of a check.",
+	Remedy: "Avoid functions in the policies that ask the clock or the network, and keep policy.memo above 0.",
 	Checks: seen("policy.memo", func(_ *model.Own, s *model.State) []string {
-		return textIf(strings.HasPrefix(s.VerdictCache, "off"), "the memory of verdicts is %s", s.VerdictCache)
+		return textIf(strings.HasPrefix(s.VerdictCache, "off"), "the cache of verdicts is %s", s.VerdictCache)
 	}),
 }
 
 var ownTests = rule.Rule{
 	ID: "TK204", Severity: rule.Warning, Since: since, Title: "Tests of the policies fail.",
-	Why:    "They may not decide as they are meant to.",
+	Why:    "They may not decide as intended.",
 	Remedy: "Run tollkeeper policy test on them.",
 	Checks: seen("policy.paths", func(_ *model.Own, s *model.State) []string {
 		return textIf(len(s.FailedTests) > 0, "tests of the policies fail: %s", some(s.FailedTests))
@@ -62,40 +62,40 @@ var ownTests = rule.Rule{
 
 var ownStrict = rule.Rule{
 	ID: "TK207", Severity: rule.Warning, Since: since, Title: "The policies do not pass the strict check.",
-	Why:    "The server takes them, but something in them is unused, misspelt or never true.",
+	Why:    "The server accepts them, but something in them is unused, misspelt or never true.",
 	Remedy: "Run tollkeeper policy check on them.",
 	Checks: seen("policy.paths", func(_ *model.Own, s *model.State) []string { return s.PolicyNotes }),
 }
 
 var ownPlans = rule.Rule{
 	ID: "TK208", Severity: rule.Error, Since: since, Title: "Accounts or keys are on a plan that does not exist.",
-	Why:    "Their requests are denied with policy_error. A running server keeps the plans that it has, and a start those that it had last.",
-	Remedy: "Bring the plan back, or put them on another: tollkeeper account update ID --plan PLAN.",
+	Why:    "Their requests are denied with policy_error. A running server keeps its plans, and a restarted one uses those that it had last.",
+	Remedy: "Restore the plan, or change their plan: tollkeeper account update ID --plan PLAN.",
 	Checks: seen("policy.paths", func(_ *model.Own, s *model.State) []string { return s.MissingPlans }),
 }
 
 var ownData = rule.Rule{
 	ID: "TK210", Severity: rule.Error, Since: since, Title: "The data directory cannot be used.",
 	Why:    "The server does not start.",
-	Remedy: "Name a folder that the server's user can write to.",
+	Remedy: "Name a directory that the server's user can write to.",
 	Checks: seen("data_dir", func(_ *model.Own, s *model.State) []string {
 		return textIf(s.Data.Fault != "", "the data directory cannot be used: %s", s.Data.Fault)
 	}),
 }
 
 var ownRunning = rule.Rule{
-	ID: "TK211", Severity: rule.Info, Since: since, Title: "A server runs on the data directory.",
-	Why:    "Only that server can look at its file.",
-	Remedy: "Run tollkeeper doctor ledger, which asks it.",
+	ID: "TK211", Severity: rule.Info, Since: since, Title: "A server is using the data directory.",
+	Why:    "Only that server can check its data file.",
+	Remedy: "Run tollkeeper doctor ledger, which asks the server.",
 	Checks: seen("data_dir", func(o *model.Own, s *model.State) []string {
-		return textIf(s.Data.Running, "a server runs on %s, so that the data file was not looked at", o.Config.DataDir)
+		return textIf(s.Data.Running, "a server is using %s, so the data file was not checked", o.Config.DataDir)
 	}),
 }
 
 var ownDisk = rule.Rule{
 	ID: "TK212", Severity: rule.Warning, Since: since, Title: "The disk of the data directory is nearly full.",
 	Why:    "Once it is full, keys cannot be changed and quotas cannot be reserved: requests are denied.",
-	Remedy: "Make room, or use a larger volume.",
+	Remedy: "Delete files, or use a larger volume.",
 	Checks: seen("data_dir", func(o *model.Own, s *model.State) []string {
 		const low = 256 << 20
 		return textIf(s.Data.Free > 0 && s.Data.Free < low, "the disk of %s has %d MiB left", o.Config.DataDir, s.Data.Free>>20)
@@ -103,11 +103,11 @@ var ownDisk = rule.Rule{
 }
 
 var ownShared = rule.Rule{
-	ID: "TK213", Severity: rule.Warning, Since: since, Title: "Other users may read what is in the data directory.",
+	ID: "TK213", Severity: rule.Warning, Since: since, Title: "Other users can read the data directory.",
 	Why:    "It holds the admin token, and the digests of all keys.",
 	Remedy: "chmod 700 the data directory, and chmod 600 the files in it.",
 	Checks: seen("data_dir", func(o *model.Own, s *model.State) []string {
-		return textIf(s.Data.Shared, "other users of this machine may read the admin token or the data file in %s", o.Config.DataDir)
+		return textIf(s.Data.Shared, "other users of this machine can read the admin token or the data file in %s", o.Config.DataDir)
 	}),
 }
 

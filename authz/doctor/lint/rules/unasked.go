@@ -8,10 +8,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/rule"
 )
 
-// The rule of this file looks for listeners at which Tollkeeper is not asked.
+// The rule in this file looks for listeners that do not ask Tollkeeper.
 
 var unasked = rule.Rule{
-	ID: "TK002", Severity: rule.Error, Since: since, Title: "Tollkeeper is not asked: a listener has no ext_authz filter, the filter stands behind the router, or two have the same name.",
+	ID: "TK002", Severity: rule.Error, Since: since, Title: "Tollkeeper is not asked: a listener has no ext_authz filter, the filter comes after the router, or two have the same name.",
 	Why: "Requests reach the upstream unchecked.",
 	Remedy: "Put one envoy.filters.http.ext_authz filter before the router into http_filters of every listener that takes requests, and into the filters of every upgrade. " +
 		"Name routes or a listener that are meant to be open with --unchecked.",
@@ -35,11 +35,11 @@ func unaskedByEnvoys(in *model.Model, report rule.Report) {
 				unaskedByManager(in, m, protected, report)
 			}
 			forwardedAround(in, e, protected, report)
-		case len(e.Listeners) == 0 && !e.Dump: // a control plane gives it everything
-			report(rule.At(e.Location, "there are no listeners here to be judged").As(rule.Info).FixedBy(giveDump))
+		case len(e.Listeners) == 0 && !e.Dump: // a control plane configures it
+			report(rule.At(e.Location, "there are no listeners in the files, so none were checked").As(rule.Info).FixedBy(giveDump))
 		case !anyAsks:
 			report(rule.At(e.Location, "no listener asks %s", authorizer))
-		case slices.ContainsFunc(e.Managers, reachesUpstream): // it may stand behind the other Envoy
+		case slices.ContainsFunc(e.Managers, reachesUpstream): // the other Envoy may be in front of it
 			report(rule.At(e.Location, "no listener of this Envoy asks %s, though another Envoy does", authorizer).As(rule.Info))
 		}
 	}
@@ -55,29 +55,29 @@ func unaskedByManager(in *model.Model, m *model.Manager, protected upstreams, re
 		if len(u.Checks) > 0 {
 			inOrder(u.Chain, report)
 		} else if m.Speaks(u.Kind) {
-			report(rule.At(u.Location, "requests to upgrade to %s go through filters of their own, which do not ask Tollkeeper", u.Kind))
+			report(rule.At(u.Location, "upgrades to %s have their own filters, which do not ask Tollkeeper", u.Kind))
 		}
 	}
 }
 
-// inOrder wants the filters of a chain that ask to have different names, and to stand before the router.
+// inOrder checks that the filters that ask have different names and come before the router.
 func inOrder(c model.Chain, report rule.Report) {
 	names := make(map[string]bool)
 	for _, a := range c.Checks {
 		name := a.Filter.Name
 		if names[name] {
-			report(rule.At(a.Location, "there are several filters called %q: what a route says about one counts for all", name))
+			report(rule.At(a.Location, "there are several filters called %q: a route cannot configure them separately", name))
 		}
 		names[name] = true
 		for _, before := range c.Filters[:a.Index] {
 			if strings.HasSuffix(before.TypeName, "filters.http.router.v3.Router") {
-				report(rule.At(a.Location, "the filter %q stands behind the router, which ends the chain: it never asks", name))
+				report(rule.At(a.Location, "the filter %q comes after the router, which ends the chain: it never asks", name))
 			}
 		}
 	}
 }
 
-// openManager judges a manager that does not ask, in an Envoy that asks elsewhere.
+// openManager reports a manager that does not ask, in an Envoy with another manager that asks.
 func openManager(in *model.Model, m *model.Manager, protected upstreams, report rule.Report) {
 	if m.Outbound() || slices.Contains(in.Unchecked, m.Listener.GetName()) {
 		return
@@ -104,8 +104,8 @@ func openManager(in *model.Model, m *model.Manager, protected upstreams, report 
 	}
 }
 
-// openSeverity is how bad it is that a route of a listener that does not ask leads to an upstream. It may be meant if clients
-// from outside cannot reach the listener, or if the upstream is not behind a check elsewhere.
+// openSeverity is the severity of an unchecked route to an upstream. It may be intended if clients from outside cannot reach the
+// listener, or if no other listener checks requests to the upstream.
 func openSeverity(m *model.Manager, r *model.Route, protected upstreams) rule.Severity {
 	switch {
 	case graded(rule.Finding{}, r).Severity == rule.Info:
@@ -116,10 +116,10 @@ func openSeverity(m *model.Manager, r *model.Route, protected upstreams) rule.Se
 	return rule.Error
 }
 
-// upstreams are names of clusters and addresses of hosts: two clusters may have the same hosts.
+// upstreams is a set of cluster names and host addresses, because two clusters may have the same hosts.
 type upstreams map[string]bool
 
-// protectedUpstreams are the upstreams of an Envoy that routes with a check lead to.
+// protectedUpstreams are the upstreams of an Envoy that checked routes lead to.
 func protectedUpstreams(in *model.Model, e *model.Envoy) upstreams {
 	out := make(upstreams)
 	for _, m := range e.Managers {
@@ -146,7 +146,7 @@ func (u upstreams) has(e *model.Envoy, name string) bool {
 	return slices.ContainsFunc(knownAs(e, name), func(known string) bool { return u[known] })
 }
 
-// knownAs are the name of a cluster and the addresses of its hosts.
+// knownAs returns the name of a cluster and the addresses of its hosts.
 func knownAs(e *model.Envoy, name string) []string {
 	out := []string{name}
 	c, _ := e.Cluster(name)
@@ -160,18 +160,18 @@ func knownAs(e *model.Envoy, name string) []string {
 	return out
 }
 
-// forwardedAround finds listeners that forward bytes to an upstream that is behind a check elsewhere.
+// forwardedAround finds listeners that forward plain connections to an upstream that is protected by a check elsewhere.
 func forwardedAround(in *model.Model, e *model.Envoy, protected upstreams, report rule.Report) {
 	for _, p := range e.TCP {
 		for _, name := range p.Clusters {
 			if name != "" && protected.has(e, name) && model.IsEdge(p.Listener) && !slices.Contains(in.Unchecked, p.Listener.GetName()) {
-				report(rule.At(p.Location, "connections are forwarded to %s unchecked, whatever they carry, though another listener asks Tollkeeper", name).As(rule.Warning))
+				report(rule.At(p.Location, "connections are forwarded to %s unchecked, though another listener asks Tollkeeper", name).As(rule.Warning))
 			}
 		}
 	}
 }
 
-// reachesUpstream reports whether requests get to an upstream.
+// reachesUpstream reports whether a manager sends requests to an upstream.
 func reachesUpstream(m *model.Manager) bool {
 	return m.Hidden || slices.ContainsFunc(m.Routes, func(r model.Route) bool { return r.ToUpstream() })
 }

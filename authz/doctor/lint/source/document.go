@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// Document is one document of a file, or a text in another document that is one itself, as in a ConfigMap.
+// Document is one document of a file, or a document that is embedded as text in another, as in a ConfigMap.
 type Document struct {
 	File string
 	Raw  []byte // its text; nil if the file holds several documents
 	root *node
 	base int // lines of the file before its first one
-	// quoted: the document is a text whose lines are not lines of the file, so that only base is known.
+	// quoted reports that the document's lines are not lines of the file, so that only base is known.
 	quoted bool
 }
 
@@ -23,7 +23,7 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return e.Text }
 
-// Parse reads all documents of a YAML or JSON text. The error is a *SyntaxError, but for faults of encoding/json.
+// Parse reads all documents of a YAML or JSON text. The error is a *SyntaxError or an error of encoding/json.
 func Parse(file string, raw []byte) ([]*Document, error) {
 	roots, err := parse(raw)
 	if err != nil {

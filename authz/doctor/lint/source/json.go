@@ -16,7 +16,7 @@ func parseJSON(raw []byte) (*node, error) {
 		return nil, err
 	}
 	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, &SyntaxError{p.line, "there is text behind the end"}
+		return nil, &SyntaxError{p.line, "there is text after the end"}
 	}
 	return n, nil
 }

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Location is a place in a document. The value may be missing: then the location has the line of what would hold it. The
-// zero Location is in no document.
+// Location is a place in a document. If the value is missing, the line is the line of the nearest parent. The zero Location is in
+// no document.
 type Location struct {
 	doc    *Document
-	near   *node  // the value, or what comes closest to it
+	near   *node  // the value, or its nearest parent
 	exists bool   // the value is there
-	line   int    // of what comes closest, in the document
+	line   int    // of near, in the document
 	path   string // from the root of the document
-	object string // what people call the thing that this is part of
-	start  int    // the length of the path at the object
+	object string // the name, for people, of the object that this is part of
+	start  int    // the length of the object's own path
 }
 
 // Exists reports whether there is a value.
@@ -24,13 +24,13 @@ func (l Location) Exists() bool { return l.exists }
 // Document is the document that the location is in, nil for the zero Location.
 func (l Location) Document() *Document { return l.doc }
 
-// Path leads from the root of the document to the location.
+// Path is the path from the root of the document.
 func (l Location) Path() string { return l.path }
 
-// Object is what people call the thing that the location is part of.
+// Object is the name, for people, of the object that the location is part of.
 func (l Location) Object() string { return l.object }
 
-// Field leads from the object to the location.
+// Field is the path from the object.
 func (l Location) Field() string { return strings.TrimLeft(l.path[l.start:], ".") }
 
 // Line is the line of the file.
@@ -41,25 +41,25 @@ func (l Location) Line() int {
 	return l.doc.base + l.line
 }
 
-// ID tells locations apart, over all files.
+// ID is unique to the location among all files.
 func (l Location) ID() string { return l.doc.File + l.path + l.object }
 
-// OnLine is the same location on another line of its document.
+// OnLine returns the location with another line of its document.
 func (l Location) OnLine(line int) Location {
 	l.line = line
 	return l
 }
 
-// Nothing is a location without a value.
+// Nothing returns the location without a value.
 func (l Location) Nothing() Location { return Location{doc: l.doc} }
 
-// Called names the thing that begins here.
+// Called returns the location as the beginning of an object with that name.
 func (l Location) Called(format string, args ...any) Location {
 	l.object, l.start = fmt.Sprintf(format, args...), len(l.path)
 	return l
 }
 
-// At goes down by field names, each of which may be several with dots between them.
+// At returns the location of a field. A path has dots between field names.
 func (l Location) At(paths ...string) Location {
 	for _, path := range paths {
 		for name := range strings.SplitSeq(path, ".") {
@@ -69,7 +69,7 @@ func (l Location) At(paths ...string) Location {
 	return l
 }
 
-// Child goes down by one field name, which may hold dots.
+// Child returns the location of a field whose name may have dots.
 func (l Location) Child(name string) Location {
 	if l.path != "" {
 		l.path += "."
@@ -79,14 +79,14 @@ func (l Location) Child(name string) Location {
 	return l
 }
 
-// Key goes down by a key that may hold dots.
+// Key returns the location of a key of a map. The key may have dots.
 func (l Location) Key(name string) Location {
 	l.path += "[" + strconv.Quote(name) + "]"
 	l.step(l.field(name))
 	return l
 }
 
-// Index goes down into a list.
+// Index returns the location of an item of a list.
 func (l Location) Index(i int) Location {
 	l.path += "[" + strconv.Itoa(i) + "]"
 	if n := l.value(); n != nil && n.isList && i < len(n.items) {
@@ -118,7 +118,7 @@ func (l Location) field(name string) (found *node, line int) {
 	return nil, 0
 }
 
-// value is the node here, nil if there is none.
+// value is the node at the location, nil if there is none.
 func (l Location) value() *node {
 	if !l.exists {
 		return nil
@@ -132,7 +132,7 @@ func (l Location) Text() string { return l.value().text() }
 // True reports whether the value is true.
 func (l Location) True() bool { return l.Text() == "true" }
 
-// Number is a whole number, 0 if the value is none.
+// Number is the value as a whole number, 0 if it is not one.
 func (l Location) Number() int {
 	n, _ := strconv.Atoi(l.Text())
 	return n
@@ -172,7 +172,7 @@ func (l Location) Any(holds func(Location) bool) bool {
 	return false
 }
 
-// Has reports whether a list holds any of these texts.
+// Has reports whether a list contains any of these texts.
 func (l Location) Has(texts ...string) bool {
 	return l.Any(func(item Location) bool {
 		for _, t := range texts {
@@ -190,7 +190,7 @@ func Plain(l Location) (any, error) {
 	return l.near.plain(&budget, 0)
 }
 
-// Below are the locations one level down, of a map or a list.
+// Below are the locations of the values in a map or the items of a list.
 func (l Location) Below() []Location {
 	out := l.Items()
 	for _, k := range l.Keys() {
@@ -199,7 +199,7 @@ func (l Location) Below() []Location {
 	return out
 }
 
-// Find goes down to the only field of a name, at any depth. It stays here if there are several or none.
+// Find returns the only field of a name at any depth, or the location itself if there are several or none.
 func Find(l Location, name string) Location {
 	budget := maxNodes
 	var found []Location
@@ -226,7 +226,7 @@ func Find(l Location, name string) Location {
 	return found[0]
 }
 
-// Embedded is the document in a text, nil if the text is not exactly one that can be read.
+// Embedded returns the document in a text, nil if the text is not exactly one valid document.
 func Embedded(l Location) *Document {
 	if !l.exists {
 		return nil
@@ -242,7 +242,7 @@ func Embedded(l Location) *Document {
 	return &Document{File: l.doc.File, Raw: []byte(text), root: roots[0], base: l.Line(), quoted: !l.near.block || l.doc.quoted}
 }
 
-// Reference is the location as if it held a reference to an object.
+// Reference returns the location with a reference to an object as its value.
 func Reference(l Location, kind, name string) Location {
 	made := &node{isMap: true, line: l.line}
 	made.add("kind", l.line, &node{line: l.line, scalar: kind})
@@ -251,7 +251,7 @@ func Reference(l Location, kind, name string) Location {
 	return l
 }
 
-// Holding is the location as if it held nothing but a value at a path of field names.
+// Holding returns the location with a map as its value that has only one value, at a path of field names.
 func Holding(l Location, path []string, value Location) Location {
 	made := value.near
 	for i := len(path) - 1; i >= 0; i-- {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Limits on what is read: files may come from anywhere.
+// Limits on files, which may be made to exhaust memory.
 const (
 	MaxBytes = 64 << 20 // the configuration dump of a large mesh has some ten megabytes
 	MaxDepth = 200
@@ -19,7 +19,7 @@ var errTooLarge = errors.New("too large or nested too deeply")
 
 // node is a value of a document with its position. YAML aliases share nodes.
 type node struct {
-	scalar any      // nil, bool, string or json.Number; only if there are neither keys nor items
+	scalar any      // nil, bool, string or json.Number; unset for a map or a list
 	keys   []string // of a map, in order
 	at     []int    // the lines of the keys
 	items  []*node  // values of a map, or of a list
@@ -77,7 +77,7 @@ func camelCase(key string) string {
 	return strings.Join(words, "")
 }
 
-// Flatten makes names equal that differ only in style: snake_case, camelCase or upper case.
+// Flatten removes the style of a name, so that snake_case, camelCase and upper case are equal.
 func Flatten(key string) string { return strings.ToLower(strings.ReplaceAll(key, "_", "")) }
 
 // text is a scalar as text, "" for null, maps and lists.
@@ -96,8 +96,8 @@ func (n *node) text() string {
 	return ""
 }
 
-// plain returns the value as encoding/json would. The budget counts a shared value each time, so that a small file with
-// nested aliases cannot fill the memory.
+// plain returns the value as encoding/json would. It counts a shared value against the budget each time, so that nested aliases
+// of a small file cannot exhaust memory.
 func (n *node) plain(budget *int, depth int) (any, error) {
 	if *budget--; *budget < 0 || depth > MaxDepth {
 		return nil, errTooLarge

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// TypeKey is the key by which a protobuf message in JSON names its type.
+// TypeKey is the key that names the type of a protobuf message in JSON.
 const TypeKey = "@type"
 
-// typedStruct is how the two types end that hold a message of another type: udpa.type.v1 and xds.type.v3.
+// typedStruct is the suffix of two types that contain a message of another type: in udpa.type.v1 and xds.type.v3.
 const typedStruct = ".TypedStruct"
 
-// Typed is a typed configuration. One that is written as a TypedStruct becomes the message that it holds.
+// Typed returns a typed configuration. If it is a TypedStruct, Typed returns the message in it.
 func (l Location) Typed() Location {
 	inner := l.At("value")
 	if !strings.HasSuffix(l.At(TypeKey).Text(), typedStruct) || !inner.exists {
@@ -28,13 +28,13 @@ func (l Location) Typed() Location {
 	return inner
 }
 
-// TypeName is the name of the type of a typed configuration.
+// TypeName returns the name of the type of a typed configuration.
 func (l Location) TypeName() string {
 	url := l.Typed().At(TypeKey).Text()
 	return url[strings.LastIndex(url, "/")+1:]
 }
 
-// Untyped is a typed configuration without the name of its type: a plain message.
+// Untyped returns a typed configuration without its type key: a plain message.
 func Untyped(l Location) Location {
 	if l.IsMap() {
 		l.near = l.near.filtered(func(k string) bool { return k != TypeKey })
@@ -42,7 +42,7 @@ func Untyped(l Location) Location {
 	return l
 }
 
-// Without is a map with fewer keys in one of its members.
+// Without returns a map with fewer keys in one of its members.
 func Without(l Location, member string, keys ...string) Location {
 	n := l.value()
 	inner := n.get(member)

@@ -33,7 +33,7 @@ func parseYAML(raw []byte) (docs []*node, err error) {
 	}
 }
 
-// yamlError takes the line out of the parser's message.
+// yamlError moves the line from the parser's message to the SyntaxError.
 func yamlError(err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
