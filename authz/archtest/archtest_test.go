@@ -1,5 +1,5 @@
-// Package archtest tests which package may import which. A part that can be understood, tested and replaced without the others
-// stays so only if a test fails when it is not.
+// Package archtest tests which package may import which, so that each part can be understood, tested and replaced without the
+// others.
 package archtest
 
 import (
@@ -18,58 +18,58 @@ var law = map[string]struct {
 	why string
 }{
 	"authz":            {nil, "the vocabulary: every package may import it, so it imports only the standard library"},
-	"authz/credential": {nil, "the form and the digest of credentials, which both sides of the request path need"},
-	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares the interfaces that it needs, and is given their implementations"},
+	"authz/credential": {nil, "the form and the digest of credentials, for the request path and for the admin API"},
+	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares the interfaces that it needs; server passes the implementations"},
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not import each other: the request path combines their facts"},
 	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "see apikey"},
 	"authz/quota":      {[]string{"authz"}, "see apikey"},
-	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's contract, and the contract does not depend on it"},
+	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's interface"},
 	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder"},
-		"see apikey; it alone combines its parts, which do not import each other"},
+		"see apikey; its parts do not import each other"},
 	"authz/token": {[]string{"authz", "authz/credential"}, "see apikey"},
 
-	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock, alone with its oracle"},
-	"authz/policy/bundle":          {nil, "reads and compiles files: requests do not concern it"},
-	"authz/policy/input":           {[]string{"authz"}, "makes the input of rules from a request: files do not concern it"},
+	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock"},
+	"authz/policy/bundle":          {nil, "reads and compiles files, and does not know requests"},
+	"authz/policy/input":           {[]string{"authz"}, "makes the input of rules from a request, and does not know files"},
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
-	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys: the meaning of a key does not concern it"},
-	"authz/policy/yielder":         {nil, "a device that needs only the clock"},
+	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys, and does not know what a key means"},
+	"authz/policy/yielder":         {nil, "interrupts long evaluations, and needs only the clock"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority for tests"},
-	"authz/token/tokentest":           {nil, "an issuer for tests, which stands for a server elsewhere in the network"},
-	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory", "authz/store/storetest"}, "a conformance suite needs its contract, and the memory store to compare with"},
-	"authz/revocation/digesttable":    {nil, "a map: what is in it does not concern it"},
+	"authz/token/tokentest":           {nil, "an issuer for tests"},
+	"authz/apikey/apikeytest":         {[]string{"authz", "authz/apikey", "authz/store/memory", "authz/store/storetest"}, "a conformance suite needs its interface, and the memory store to compare with"},
+	"authz/revocation/digesttable":    {nil, "a map, which does not know what its values mean"},
 	"authz/revocation/revocationtest": {[]string{"authz", "authz/revocation", "authz/store/memory", "authz/store/storetest"}, "see apikeytest"},
 	"authz/quota/quotatest":           {[]string{"authz", "authz/quota", "authz/store/memory", "authz/store/storetest"}, "see apikeytest"},
 
-	"authz/store/storetest": {[]string{"authz"}, "a fixture, which needs no contract"},
-	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three contracts, and shares no code with other stores"},
+	"authz/store/storetest": {[]string{"authz"}, "a fixture for the suites"},
+	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three interfaces, and shares no code with other stores"},
 	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/digestset", "authz/store/bolt/pagefile"},
 		"see memory; it also has the checks of its own file"},
 	"authz/store/bolt/digestset": {nil, "a set of byte strings"},
-	"authz/store/bolt/pagefile":  {[]string{"authz"}, "a file format: the content does not concern it"},
+	"authz/store/bolt/pagefile":  {[]string{"authz"}, "a file format, without the meaning of the content"},
 
-	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "the door to Envoy turns protobuf into the vocabulary, so that protobuf stops here"},
+	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "serves Envoy: it turns protobuf into the vocabulary, so that other packages need no protobuf"},
 	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which protobuf's own can replace"},
-	"authz/signals":                {[]string{"authz", "authz/credential", "authz/revocation"}, "the door through which other programs revoke: it turns their messages into records"},
+	"authz/signals":                {[]string{"authz", "authz/credential", "authz/revocation"}, "serves other programs that revoke: it turns their messages into records"},
 	"authz/decisionlog":            {[]string{"authz", "authz/check", "authz/decisionlog/linebuffer"}, "writes the entries that the request path records"},
 	"authz/decisionlog/linebuffer": {nil, "the lock-free buffer of decisionlog, which a mutex can replace"},
 	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts the entries that the request path records"},
-	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration; the rules of its TLS section are those of the TLS files"},
+	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration; tlsfiles validates its TLS section"},
 	"authz/tlsfiles":               {nil, "files, and the crypto/tls configuration made of them"},
-	"authz/gcpace":                 {nil, "sets the garbage collector of the process, and needs nothing else"},
-	"authz/doctor":                 {nil, "a check is given what it checks, so that it runs inside a server and without one"},
+	"authz/gcpace":                 {nil, "sets the garbage collector of the process"},
+	"authz/doctor":                 {nil, "callers pass the things to check, so it runs inside a server and without one"},
 
 	"authz/doctor/lint": {[]string{"authz/config", "authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/rules", "authz/doctor/lint/source"},
-		"the door to the rules: it is given the files, and what was found on this machine"},
-	"authz/doctor/lint/source": {nil, "documents with positions: their meaning does not concern it"},
-	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "what documents mean: it does not judge them"},
-	"authz/doctor/lint/rule":   {[]string{"authz/doctor/lint/model", "authz/doctor/lint/source"}, "the form of a rule: which rules exist does not concern it"},
+		"applies the rules; callers pass the files and the state of the machine"},
+	"authz/doctor/lint/source": {nil, "documents with positions, without their meaning"},
+	"authz/doctor/lint/model":  {[]string{"authz/config", "authz/doctor/lint/source"}, "the meaning of documents, without judging them"},
+	"authz/doctor/lint/rule":   {[]string{"authz/doctor/lint/model", "authz/doctor/lint/source"}, "the form of a rule, without the rules"},
 	"authz/doctor/lint/rules":  {[]string{"authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/source"}, "the rules, which judge the model"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
-		"operators work on the domain through its contracts, and see recent decisions"},
+		"operators use the domain through its interfaces, and see recent decisions"},
 	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/telemetry", "policies"},
-		"turns policy files into the rules of the request path, and is told who is on which plan"},
+		"turns policy files into the rules of the request path, and checks the plans in use"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz", "authz/gcpace",
 		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory",
@@ -84,10 +84,10 @@ var law = map[string]struct {
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "see harness; it also runs an issuer"},
 	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/harness", "policies"},
-		"see harness; it also plays rivals, one of which evaluates our policies without our server, and it fills the store with a million revoked tokens, for which there is no command"},
+		"see harness; it also runs other authorizers for comparison, one with our policies, and fills the store with a million revoked tokens, for which there is no command"},
 }
 
-// doors lists the packages that may import a foreign module. The types of the module stop there.
+// doors lists the packages that may import a foreign module.
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
@@ -106,7 +106,7 @@ var doors = map[string][]string{
 	"github.com/CycloneDX":      nil,
 }
 
-// imports lists the imports of each package of this module. Those of its tests are in the second list.
+// imports lists the imports of each package of this module: of the package, and of its tests.
 func imports(t *testing.T) map[string][2][]string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}|{{join .Imports " "}}|{{join .TestImports " "}} {{join .XTestImports " "}}`, module+"...").Output()
@@ -139,7 +139,7 @@ func TestImports_FollowTheLaw(t *testing.T) {
 	}
 }
 
-// TestImports_ThroughDoors also looks at tests, for modules that no package may import.
+// TestImports_ThroughDoors also checks imports of tests, for modules that no package may import.
 func TestImports_ThroughDoors(t *testing.T) {
 	for pkg, imported := range imports(t) {
 		for foreign, through := range doors {
@@ -168,7 +168,7 @@ func TestLibraries_DoNotExit(t *testing.T) {
 	}
 }
 
-// TestTopLevel_HasNoStrayFiles: people look for things at the top of the repository, so it stays small.
+// TestTopLevel_HasNoStrayFiles keeps the top of the repository small, because people look for files there first.
 func TestTopLevel_HasNoStrayFiles(t *testing.T) {
 	known := strings.Fields("LICENSE Makefile README.md authz bin cmd coverage.out data envoy go.mod go.sum k8s policies tollkeeper")
 	entries, err := os.ReadDir("../..")

@@ -67,7 +67,7 @@ func TestVerdictCache_Nondeterminism(t *testing.T) {
 	clock := mustLoad(t, module(`default allow := false
 allow if not input.key.expires_at
 allow if time.parse_rfc3339_ns(input.key.expires_at) > time.now_ns()`), Options{CachedVerdicts: 100})
-	if want := "on, but for decisions that ask time.now_ns (p.rego:"; !strings.HasPrefix(clock.Caching(), want) {
+	if want := "on, except for decisions that call time.now_ns (p.rego:"; !strings.HasPrefix(clock.Caching(), want) {
 		t.Errorf("caching: %q, want %q...", clock.Caching(), want)
 	}
 	soon := goodFacts()

@@ -16,11 +16,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/yielder"
 )
 
-// Decide asks the policy about a request. With tr it fills tr with what the policy did, whatever comes out. That takes
-// many times as long as a plain decision, and enters rules that a plain one skips.
+// Decide evaluates the policy for a request. If tr is not nil, it records the evaluation in tr, even if it fails. Tracing takes
+// many times as long, and enters rules that an ordinary evaluation skips.
 //
 // The error is an *EvalError if the policy gave no usable verdict, or wraps ctx's error if ctx ended first. With an
-// error the verdict denies, and holds at most the functions that failed. Decide does not keep r or f.
+// error, the verdict denies and has no fields except Errors. Decide does not keep r or f.
 func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (v authz.Verdict, err error) {
 	defer func() {
 		if x := recover(); x != nil {
@@ -39,10 +39,10 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 
 // decideCached evaluates the policy unless the verdict is cached.
 //
-// A cached verdict is the one that the policy would give again, for two reasons. The evaluator sees only what the key is
-// made of, and one walk makes both: see package input. And the cache keeps a verdict only if no function was called on
-// the way to it whose answer may change. OPA notes the calls of functions that it knows to be nondeterministic; a policy
-// that names one which OPA does not know has no cache. Such calls cannot appear later: the same input takes the same way.
+// An evaluation would give the cached verdict again, for two reasons. First, the input and the key have the same content,
+// because one walk makes both: see package input. Second, a verdict is cached only if the evaluation called no function whose
+// result may change. OPA records calls of functions that it knows to be nondeterministic. If a policy uses such a function that
+// OPA does not know, it has no cache. The same input always makes the same calls.
 func (p *Policy) decideCached(ctx context.Context, r *authz.Request, f *authz.Facts) (authz.Verdict, error) {
 	key := p.keys.Get().(*input.Key)
 	defer p.keys.Put(key)
@@ -72,7 +72,7 @@ func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts,
 	}
 	refs := p.refs
 	if tr != nil {
-		refs = input.Everything() // people who ask why want to see what the policy could have read
+		refs = input.Everything() // an explanation shows everything that the policy could read
 	}
 	document, err := input.Value(refs, r, f)
 	if err != nil {
@@ -94,22 +94,22 @@ func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts,
 	return v, e.steady(), err
 }
 
-// evaluation is one run of the query.
+// evaluation is one evaluation of the query.
 type evaluation struct {
 	*Policy
 	trace            *authz.Trace
-	failed           []topdown.Error   // functions that failed and only made their expressions undefined
-	nondeterministic builtins.NDBCache // calls whose answer may change
+	failed           []topdown.Error   // functions that failed; their expressions are undefined
+	nondeterministic builtins.NDBCache // calls whose result may change
 	printed          bool
 }
 
-// steady reports whether the same input gives the same verdict again, and has no other effect, such as a print. A verdict
-// after a failed function is not cached, so that the record of each decision has the failure.
+// steady reports whether the verdict may be cached: the same input gives it again, and the evaluation printed nothing. A verdict
+// after a failed function is not steady, so that each decision is recorded with the failure.
 func (e *evaluation) steady() bool {
 	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && !e.printed
 }
 
-// Print passes on what a rule prints.
+// Print passes on the output of print.
 func (e *evaluation) Print(at print.Context, text string) error {
 	e.printed = true
 	file, line := "", 0
@@ -138,14 +138,14 @@ func (e *evaluation) run(ctx context.Context, document ast.Value) (ast.Value, er
 	if e.trace != nil {
 		t := newTracer(document)
 		defer t.fill(e.trace)
-		// Without the index the evaluator enters rules that cannot hold. People who ask why want to see those.
+		// Without the index the evaluator also enters rules that cannot be true. An explanation shows those too.
 		options = append(options, rego.EvalQueryTracer(t), rego.EvalRuleIndexing(false))
 	} else if e.print != nil {
 		options = append(options, rego.EvalPrintHook(e))
 	}
 	results, err := e.prepared.Eval(ctx, options...)
 	if ctxErr := ended(ctx); ctxErr != nil {
-		// Even if there is a result: a function that was cut short is undefined, and "not blocked" would hold.
+		// This applies even if there is a result: an interrupted function is undefined, and then "not blocked" is true.
 		return nil, ctxErr
 	}
 	switch {
@@ -163,7 +163,7 @@ func (e *evaluation) run(ctx context.Context, document ast.Value) (ast.Value, er
 	return v, nil
 }
 
-// ended puts ctx's error into words, and is nil while there is none.
+// ended returns an error that wraps ctx's error, nil if ctx has not ended.
 func ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("policy: evaluation cut short: %w", err)

@@ -17,7 +17,7 @@ const (
 	codePanic     = "panic"
 )
 
-// Bounds of what is kept of errors and of what rules print: either may quote a request.
+// Bounds for errors and for the output of print, because both may quote a request.
 const (
 	maxErrors    = 8
 	maxErrorText = 400     // bytes
@@ -28,7 +28,7 @@ const (
 // request, so callers must not see it.
 type EvalError struct {
 	Code string // for machines, such as eval_conflict_error, undefined or invalid_decision
-	File string // where in the policy, empty if unknown
+	File string // the policy's file, empty if unknown
 	Line int    // from 1; 0 if unknown
 	Text string
 
@@ -49,7 +49,7 @@ func invalidDecision(format string, args ...any) error {
 	return &EvalError{Code: codeDecision, Text: fmt.Sprintf(format, args...)}
 }
 
-// undefined says that the query has no value, and names the first function that failed: it may be why.
+// undefined is the error of a query without a value. It names the first function that failed, which may be the cause.
 func undefined(query string, failed []topdown.Error) error {
 	e := &EvalError{Code: codeUndefined, Text: query + " is undefined"}
 	if len(failed) > 0 {
@@ -97,7 +97,7 @@ func errorsOf(failed []topdown.Error) []string {
 	return out
 }
 
-// cutText returns at most the first n bytes of a text, as UTF-8 and in memory of its own.
+// cutText returns a copy of at most the first n bytes of a text, as UTF-8.
 func cutText(s string, n int) string {
 	if len(s) > n {
 		s = s[:n] + "…"

@@ -8,17 +8,17 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// looksAtClock are functions whose answer may change though OPA does not say so.
+// looksAtClock are functions whose result may change, but OPA does not mark them as nondeterministic.
 var looksAtClock = map[string]bool{
 	"io.jwt.decode_verify":                                   true,
 	"crypto.x509.parse_and_verify_certificates":              true,
 	"crypto.x509.parse_and_verify_certificates_with_options": true,
 }
 
-// nondeterminism names the calls in the rules that keep verdicts out of the cache, with their places.
+// nondeterminism lists calls in the rules that prevent caching, with their places.
 type nondeterminism struct {
-	always    []string // the evaluator does not notice these, so one of them turns the cache off
-	sometimes []string // the evaluator notices these, so only decisions that make such a call are not cached
+	always    []string // the evaluator does not record these, so one of them turns the cache off
+	sometimes []string // the evaluator records these, so only decisions with such a call are not cached
 }
 
 func nondeterminismOf(modules []*ast.Module) nondeterminism {
@@ -52,7 +52,7 @@ func placeOf(call string, t *ast.Term) string {
 	return fmt.Sprintf("%s (%s:%d)", call, t.Location.File, t.Location.Row)
 }
 
-// Caching says in words whether verdicts are cached.
+// Caching describes whether verdicts are cached.
 func (p *Policy) Caching() string {
 	switch {
 	case p.cache == nil && len(p.nondeterminism.always) > 0:
@@ -60,7 +60,7 @@ func (p *Policy) Caching() string {
 	case p.cache == nil:
 		return "off"
 	case len(p.nondeterminism.sometimes) > 0:
-		return "on, but for decisions that ask " + strings.Join(slices.Compact(p.nondeterminism.sometimes), ", ")
+		return "on, except for decisions that call " + strings.Join(slices.Compact(p.nondeterminism.sometimes), ", ")
 	}
 	return "on"
 }

@@ -15,23 +15,23 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/verdictcache"
 )
 
-// Options say how a policy is loaded. The zero value is good.
+// Options say how a policy is loaded. The zero value is valid.
 type Options struct {
-	// Query names the rule or the package that decides, as envoy/authz/allow or as data.envoy.authz.allow.
+	// Query names the rule or the package that decides, in the form envoy/authz/allow or data.envoy.authz.allow.
 	// Empty means bundle.DefaultQuery.
 	Query string
 	// Profile replaces data.tollkeeper.profile unless it is empty.
 	Profile string
-	// Schema is a JSON schema of the input. Check type-checks the rules against it; Load ignores it.
+	// Schema is a JSON schema of the input. Check uses it to type-check the rules; Load ignores it.
 	Schema []byte
-	// CachedVerdicts is how many verdicts are cached, 0 for none. They never take more than verdictcache.MaxBytes.
+	// CachedVerdicts is the number of verdicts to cache, 0 for none. The cache never takes more than verdictcache.MaxBytes.
 	CachedVerdicts int
 	// RegoVersion is the version of the language: v1, which is the default, or v0.
 	RegoVersion string
 	// StrictErrors denies when a function of Rego fails, instead of leaving its expression undefined. Nil means: only if
 	// the shipped rules decide.
 	StrictErrors *bool
-	// Print receives what rules print. It runs while a request waits. Nil turns printing off.
+	// Print receives the output of print in rules. It runs while a request waits. Nil turns printing off.
 	Print func(file string, line int, text string)
 
 	builtins []builtin
@@ -47,7 +47,7 @@ type builtin struct {
 // Policy is one revision of the rules and their data. It is safe for concurrent use.
 type Policy struct {
 	bundle         *bundle.Bundle
-	refs           *input.Refs         // what the rules read of the input
+	refs           *input.Refs         // the parts of the input that rules read
 	cache          *verdictcache.Cache // nil: every request is evaluated
 	keys           sync.Pool           // of *input.Key
 	nondeterminism nondeterminism
@@ -102,7 +102,7 @@ func (p *Policy) Fingerprint() string { return p.bundle.Fingerprint }
 // Query is the rule or package that decides, such as data.envoy.authz.allow.
 func (p *Policy) Query() string { return p.bundle.Query.String() }
 
-// Warnings name rules, packages and data that no decision uses, though they look as if one should.
+// Warnings name rules, packages and data that no decision uses, probably by mistake.
 func (p *Policy) Warnings() []bundle.Fault { return p.bundle.Warnings }
 
 // StrictErrors reports whether a failed function denies.
@@ -112,7 +112,7 @@ func (p *Policy) StrictErrors() bool { return p.strict }
 // It reports whether there is any. The caller must not change what it returns.
 func (p *Policy) Data(path ...string) (any, bool) { return p.bundle.Data(path...) }
 
-// CacheStats reports how the cache of verdicts does, and false if there is none.
+// CacheStats returns counters of the cache of verdicts, and false if there is no cache.
 func (p *Policy) CacheStats() (verdictcache.Stats, bool) {
 	if p.cache == nil {
 		return verdictcache.Stats{}, false
@@ -123,7 +123,7 @@ func (p *Policy) CacheStats() (verdictcache.Stats, bool) {
 // String names the policy in logs.
 func (p *Policy) String() string { return fmt.Sprintf("%s at revision %s", p.Query(), p.Revision()) }
 
-// prepare compiles the query and sets up what all evaluations share.
+// prepare compiles the query and sets up the state that all evaluations share.
 func (p *Policy) prepare(ctx context.Context, more []builtin) error {
 	options := p.queryOptions(p.bundle.Query)
 	for _, b := range more {
@@ -143,7 +143,7 @@ func (p *Policy) prepare(ctx context.Context, more []builtin) error {
 	}
 	p.fixed = []rego.EvalOption{
 		rego.EvalTransaction(transaction),
-		// Answers of http.send and verified tokens stay for as long as their cache headers allow, but not over a reload.
+		// Responses of http.send and verified tokens are cached as long as their headers allow, but not across a reload.
 		rego.EvalInterQueryBuiltinCache(cache.NewInterQueryCache(config)),
 		rego.EvalInterQueryBuiltinValueCache(cache.NewInterQueryValueCache(ctx, config)),
 	}
@@ -163,7 +163,7 @@ func (p *Policy) queryOptions(ref ast.Ref) []func(*rego.Rego) {
 // asValue returns a result as it is, instead of as JSON.
 func asValue(t *ast.Term, _ *rego.EvalContext) (any, error) {
 	if t == nil {
-		return nil, errors.New("the query gave no value")
+		return nil, errors.New("the query has no value")
 	}
 	return t.Value, nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 )
 
-// Mentions finds a string in the rules, such as the code of a reason, and returns its place as file:line.
+// Mentions finds a string in the rules, such as a reason code, and returns its place as file:line.
 func (p *Policy) Mentions(text string) (place string, ok bool) {
 	for _, m := range p.bundle.Modules() {
 		ast.WalkTerms(m, func(t *ast.Term) bool {

@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// tracer records which rules the evaluator enters, and which of them hold.
+// tracer records which rules the evaluator enters, and which of them are true.
 type tracer struct {
 	input ast.Value
 	index map[*ast.Rule]int
@@ -21,13 +21,13 @@ var _ topdown.QueryTracer = (*tracer)(nil)
 
 func newTracer(input ast.Value) *tracer { return &tracer{input: input, index: make(map[*ast.Rule]int)} }
 
-// Enabled is always true: without a trace there is no tracer.
+// Enabled is always true: a tracer exists only if a trace is wanted.
 func (t *tracer) Enabled() bool { return true }
 
 // Config asks for no local variables.
 func (t *tracer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
 
-// TraceEvent is what the evaluator calls at every step.
+// TraceEvent records a step. The evaluator calls it at every step.
 func (t *tracer) TraceEvent(e topdown.Event) {
 	rule, ok := e.Node.(*ast.Rule)
 	if !ok {
@@ -57,7 +57,7 @@ func (t *tracer) describe(rule *ast.Rule) authz.TracedRule {
 		out.File, out.Line, out.Text = l.File, l.Row, strings.TrimSpace(first)
 	}
 	s := scanner{}
-	// The branches of an else are rules of their own. They get a description when the evaluator enters them.
+	// Each else branch is a rule of its own. It is described when the evaluator enters it.
 	ast.WalkTerms(rule.Head, s.visit)
 	ast.WalkTerms(rule.Body, s.visit)
 	out.Strings = s.strings
@@ -102,7 +102,7 @@ func (s *scanner) visit(t *ast.Term) bool {
 	return false
 }
 
-// ref adds a part of the input, as far as its path is constant. It skips the whole input, which the trace has already.
+// ref adds a part of the input, up to the first variable in its path. It skips the whole input, which the trace already has.
 func (s *scanner) ref(r ast.Ref) {
 	if !r.HasPrefix(ast.InputRootRef) {
 		return

@@ -158,8 +158,8 @@ func (r *reader) list(name string, v ast.Value) []string {
 	return out
 }
 
-// names reads a list of headers to remove. It leaves out the host and pseudo headers: Envoy never removes them, and under
-// mutation rules it answers 500 if it should.
+// names reads a list of headers to remove. It skips host and pseudo headers: Envoy never removes them, and with mutation rules
+// it answers 500 to the attempt.
 func (r *reader) names(name string) []string {
 	list := r.texts(name)
 	for i := range list {
@@ -231,7 +231,7 @@ func (r *reader) headers(name string, toClient bool) authz.Headers {
 		r.fail("%s has %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
 	}
 	if n := fields(out, toClient); n > maxFields {
-		r.fail("%s has %d headers: Envoy would refuse more than %d besides the ones of the request", name, n, maxFields)
+		r.fail("%s has %d headers: Envoy would refuse more than %d in addition to those of the request", name, n, maxFields)
 	}
 	return out
 }
@@ -280,7 +280,7 @@ func (r *reader) checkHeader(h *authz.Header, toClient bool) {
 	}
 }
 
-// joinCookies joins several cookie headers by semicolons. Envoy would join them by commas.
+// joinCookies joins several cookie headers with semicolons. Envoy would join them with commas.
 func joinCookies(in authz.Headers) authz.Headers {
 	if in.Count("cookie") < 2 {
 		return in
@@ -325,8 +325,8 @@ func (r *reader) metadata(name string) map[string]any {
 	return m
 }
 
-// charge reads units by the name of the limit. Without the field the charge is nil, which means the ordinary charge; an
-// empty object means no charge.
+// charge reads the charge: units by the name of the limit. If the field is missing, the charge is nil, which means the default
+// charge. An empty object means no charge.
 func (r *reader) charge(name string) authz.Charge {
 	v := r.get(name)
 	if v == nil {

@@ -110,7 +110,7 @@ func TestVerdict_Errors(t *testing.T) {
 		{`{"allowed": true, "response_headers_to_add": {":status": "200"}}`, `":status" is not a header`},
 		{`{"allowed": true, "headers": {"x": "` + strings.Repeat("x", maxHeaders) + `"}}`, "headers has 49153 bytes: Envoy would refuse more than 49152"},
 		{`{"allowed": true, "response_headers_to_add": {"x": [` + strings.Repeat(`"1",`, maxFields) + `"1"]}}`,
-			"response_headers_to_add has 65 headers: Envoy would refuse more than 64 besides the ones of the request"},
+			"response_headers_to_add has 65 headers: Envoy would refuse more than 64 in addition to those of the request"},
 		{`{"allowed": true, "response_headers_to_add": 1}`, "response_headers_to_add must be an object or an array of objects, not number"},
 		{`{"allowed": true, "request_headers_to_remove": "x"}`, "request_headers_to_remove must be an array of strings, not string"},
 		{`{"allowed": true, "request_headers_to_remove": ["x y"]}`, `"x y" is not a header name`},

@@ -8,8 +8,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 )
 
-// baseData is the data of one revision, as OPA's evaluator reads it. It never changes, so it needs no locks and no real
-// transactions: a check never waits for a reload, nor a reload for a check.
+// baseData is the data of one revision, for OPA's evaluator. It never changes, so it needs no locks and no real transactions:
+// checks and reloads never wait for each other.
 type baseData struct {
 	storage.TriggersNotSupported
 	storage.PolicyNotSupported
@@ -53,7 +53,7 @@ func (d *baseData) Read(_ context.Context, _ storage.Transaction, path storage.P
 	return v, nil
 }
 
-// NewTransaction returns the same transaction for all.
+// NewTransaction always returns the same transaction.
 func (d *baseData) NewTransaction(context.Context, ...storage.TransactionParams) (storage.Transaction, error) {
 	return snapshot{}, nil
 }

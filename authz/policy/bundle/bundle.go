@@ -13,9 +13,9 @@ import (
 // DefaultQuery is the rule that decides unless Options name another one.
 const DefaultQuery = "envoy/authz/allow"
 
-// Options say how files are compiled. The zero value is good.
+// Options say how files are compiled. The zero value is valid.
 type Options struct {
-	// Query names the rule or the package that decides, as envoy/authz/allow or as data.envoy.authz.allow.
+	// Query names the rule or the package that decides, in the form envoy/authz/allow or data.envoy.authz.allow.
 	// Empty means DefaultQuery.
 	Query string
 	// Profile replaces data.tollkeeper.profile unless it is empty.
@@ -38,16 +38,16 @@ type Bundle struct {
 	Fingerprint string  // the source's fingerprint when it was read
 	Revision    string  // the same on every node that compiled the same files with the same query and profile
 	Compiler    *ast.Compiler
-	Store       storage.Store // the base data, as OPA's evaluator reads it
-	Shipped     bool          // the shipped rules decide, changed or not
-	Warnings    []Fault       // rules, packages and data that no decision uses, though they look as if one should
+	Store       storage.Store // the base data, for OPA's evaluator
+	Shipped     bool          // the shipped rules decide, perhaps with changes
+	Warnings    []Fault       // rules, packages and data that no decision uses, probably by mistake
 
 	data map[string]any
 }
 
 // Compile reads and compiles the files of src. It returns a *LoadError if a path is missing, if a file does not parse or
-// compile, if two data files or a rule and the data define the same thing, or if there is no rule where the query
-// points; or ctx's error.
+// compile, if two data files or a rule and the data define the same thing, or if the query names no rule. Otherwise the error
+// is ctx's error.
 func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
 	query, err := queryRef(o.Query)
 	if err != nil {
@@ -154,7 +154,7 @@ func newCompiler(base map[string]any, o Options) (*ast.Compiler, error) {
 		if err != nil {
 			return nil, err
 		}
-		// No hosts: a schema that refers to the network must not make the compiler fetch from it.
+		// No hosts are allowed, so that a schema cannot make the compiler fetch from the network.
 		caps := ast.CapabilitiesForThisVersion()
 		caps.AllowNet = []string{}
 		c = c.WithCapabilities(caps).WithSchemas(schemas).WithUseTypeCheckAnnotations(true)

@@ -55,7 +55,7 @@ func TestCompile_Faults(t *testing.T) {
 		{"nowhere", Source{}, Options{}, "no policy path is given"},
 		{"missing", FS(fstest.MapFS{}, "policies"), Options{}, "policies: file does not exist"},
 		{"not a policy", FS(fstest.MapFS{"a.txt": {}}, "a.txt"), Options{},
-			"a.txt: neither a policy (.rego) nor data (.json, .yaml, .yml)"},
+			"a.txt: want a policy (.rego) or data (.json, .yaml, .yml)"},
 		{"several at once", files("p.rego", "package p\nallow if {", "d.json", "{"), Options{},
 			"p.rego:2:10: unexpected eof token\nd.json:1:1: unexpected EOF"},
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// customDeny is the rule by which operators' own rules object. custom_rules.rego reads it.
+// customDeny is the rule with which operators' own rules deny. custom_rules.rego reads it.
 var customDeny = ast.MustParseRef("data.tollkeeper.custom.deny")
 
 // The server and the shipped rules read these names in data.tollkeeper as data.
@@ -15,11 +15,11 @@ var (
 	dataOnly    = map[string]bool{"plans": true, "routes": true, "reasons": true, "precedence": true, "profile": true}
 )
 
-// customRulesPackage is the package of custom_rules.rego. The metadata there says why it has another name.
+// customRulesPackage is the package of custom_rules.rego. That file says why the names differ.
 var customRulesPackage = ast.MustParseRef("data.tollkeeper.hook")
 
-// customFaults finds rules of operators in a form that cannot work. The compiler would blame the shipped rule that reads
-// them, or name only one of two files.
+// customFaults finds operators' rules whose form cannot work. The compiler would report the shipped rule that reads them, or
+// name only one of two files.
 func customFaults(modules map[string]*ast.Module) []Fault {
 	var first *ast.Rule
 	var faults []Fault
@@ -64,7 +64,7 @@ func formFault(r *ast.Rule, text string) Fault {
 	return Fault{File: r.Location.File, Line: r.Location.Row, Column: r.Location.Col, Code: ast.TypeErr, Text: text}
 }
 
-// isShipped reports whether the shipped rules decide, changed or not: they are the ones that ask operators' own rules.
+// isShipped reports whether the shipped rules decide, perhaps with changes: only those ask operators' own rules.
 func isShipped(reached map[*ast.Rule]bool) bool {
 	for r := range reached {
 		if r.Module.Package.Path.Equal(customRulesPackage) {

@@ -27,7 +27,7 @@ type Fault struct {
 	Text   string // for people, on one line
 }
 
-// String returns the fault in the form that editors understand: file:line:column: text.
+// String returns the fault in the form file:line:column: text, which editors understand.
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.File != "" {
@@ -64,7 +64,7 @@ func loadError(code, file, format string, args ...any) *LoadError {
 
 // fileError returns a LoadError about a file that cannot be read.
 func fileError(name string, err error) *LoadError {
-	// The fault names the file already.
+	// The fault already names the file.
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err

@@ -15,14 +15,14 @@ import (
 	"strings"
 )
 
-// maxDepth bounds how deep directories nest, so that a symbolic link to a parent is an error.
+// maxDepth is how deep directories may be nested. A symbolic link to a parent exceeds it.
 const maxDepth = 32
 
 // Source is where a policy's files are. The zero value has no files.
 //
-// A source reads directories with everything below them. Files named *.rego hold rules; *.json, *.yaml and *.yml hold
-// data. It skips other files, and every name that begins with a dot: under such names Kubernetes keeps the previous and
-// the next version of a mounted volume. It follows symbolic links.
+// A source reads directories recursively. Rules are in *.rego files; data is in *.json, *.yaml and *.yml files. It skips other
+// files, and names that begin with a dot, because Kubernetes keeps other versions of a mounted volume under such names. It
+// follows symbolic links.
 type Source struct {
 	fsys  fs.FS // nil for the disk
 	paths []string
@@ -32,7 +32,7 @@ type Source struct {
 // Disk is a source of files and directories on disk.
 func Disk(paths ...string) Source { return Source{paths: slices.Clone(paths)} }
 
-// FS is a source of files in fsys: those below the given paths, or all of them if there are no paths.
+// FS is a source of files in fsys: files below the given paths, or all files if there are no paths.
 func FS(fsys fs.FS, paths ...string) Source {
 	if len(paths) == 0 {
 		paths = []string{"."}
@@ -41,7 +41,7 @@ func FS(fsys fs.FS, paths ...string) Source {
 }
 
 // Fingerprint identifies the content of all files that Compile would read. It changes whenever a file is added, removed,
-// renamed or edited, whatever its time stamp says. It fails if a file cannot be read.
+// renamed or edited, even if its time stamp does not change. It fails if a file cannot be read.
 func (s Source) Fingerprint() (string, error) {
 	files, err := s.read(false)
 	if err != nil {
@@ -50,8 +50,7 @@ func (s Source) Fingerprint() (string, error) {
 	return fingerprint(files), nil
 }
 
-// Hold reads the source now. The source that it returns keeps the content, whatever happens to the files. It has no
-// tests.
+// Hold reads the source now, without tests, and returns a source that keeps this content even if the files change.
 func (s Source) Hold() (Source, error) {
 	files, err := s.read(false)
 	if err != nil {
@@ -95,8 +94,8 @@ func Unpack(raw []byte) (Source, error) {
 
 // file is one file of a source, with its content.
 type file struct {
-	name  string   // as people see it
-	dir   []string // the directories between the path of the source and the file; its data goes below these names
+	name  string   // for people
+	dir   []string // the directories from the path of the source to the file; data of the file goes below these names
 	bytes []byte
 }
 
@@ -137,7 +136,7 @@ func (w *walker) root(name string) error {
 		return w.directory(name, nil)
 	}
 	if !known(name) {
-		return loadError(faultFile, name, "neither a policy (.rego) nor data (.json, .yaml, .yml)")
+		return loadError(faultFile, name, "want a policy (.rego) or data (.json, .yaml, .yml)")
 	}
 	return w.file(name, nil)
 }
@@ -214,7 +213,7 @@ func (w *walker) join(dir, name string) string {
 	return filepath.Join(dir, name)
 }
 
-// known reports whether a source reads files of that name.
+// known reports whether a source reads files with this name.
 func known(name string) bool {
 	switch path.Ext(name) {
 	case ".rego", ".json", ".yaml", ".yml":
@@ -235,5 +234,5 @@ func fingerprint(files []file) string {
 // writeField hashes s with its length, so that no two lists of fields have the same bytes.
 func writeField(h hash.Hash, s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
 
-// shortSum is enough of a hash to tell revisions apart, and short enough for people to read out.
+// shortSum is the beginning of a hash: enough to tell revisions apart, and short enough to read aloud.
 func shortSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:8]) }

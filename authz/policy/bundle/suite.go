@@ -30,18 +30,18 @@ type TestResult struct {
 	// Err says why the rule could not be evaluated.
 	Err      error
 	Duration time.Duration
-	// Cases are the failed cases of a test with several cases, each as the path of names that leads to it.
+	// Cases are the failed cases of a test with several cases. Each is a path of names.
 	Cases []string
 	// Trace shows the expressions that failed, for a test that did not pass.
 	Trace string
-	// Output holds what the rule printed.
+	// Output is the rule's output of print.
 	Output string
 }
 
 // Passed reports whether the test ran and passed.
 func (r *TestResult) Passed() bool { return !r.Failed && !r.Skipped && r.Err == nil }
 
-// Test runs the rules whose names begin with test_ in all files of src, *_test.rego too, as opa test does. The results are
+// Test runs the rules whose names begin with test_ in all files of src, including *_test.rego, as opa test does. The results are
 // sorted by file and line. The error is a *LoadError or ctx's error; a failed test is not an error. regoVersion is as in
 // Options.
 func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, error) {
@@ -101,8 +101,8 @@ func (s *suite) run(ctx context.Context, filter string, trace bool) ([]*tester.R
 	return out, ctx.Err()
 }
 
-// addTraces runs the tests that did not pass once more, with a trace. A trace makes a test many times slower, and most
-// tests pass.
+// addTraces runs the tests that did not pass once more, with a trace. The first run has none, because a trace makes a test many
+// times slower and most tests pass.
 func (s *suite) addTraces(ctx context.Context, results []*tester.Result) error {
 	broken := make(map[string]*tester.Result)
 	var patterns []string

@@ -16,18 +16,17 @@ const (
 	warnData    = "unasked_data"
 )
 
-// usage finds rules that no decision uses, though they look as if one should: a misspelt package, a package beside the
-// query, a rule beside those in use. It says nothing about libraries that are used in part, about tests, and about
-// packages of constants.
+// usage finds rules that no decision uses, probably by mistake: rules in a misspelt package, in a package next to the query, or
+// next to rules that are used. It does not report partly used libraries, tests, or packages of constants.
 type usage struct {
 	query   ast.Ref
 	reached map[*ast.Rule]bool
-	refs    map[string]ast.Ref // references of the reached rules into data, as far as they are constant
+	refs    map[string]ast.Ref // references of the reached rules into data, up to the first variable
 	defined map[string]bool    // the names of all rules
 	data    map[string]any
 }
 
-// reachedFrom returns the rules that the query may use, and the branches of their else.
+// reachedFrom returns the rules that the query may use, and their else branches.
 func reachedFrom(c *ast.Compiler, query ast.Ref) map[*ast.Rule]bool {
 	reached := make(map[*ast.Rule]bool)
 	var visit func(r *ast.Rule)
@@ -113,7 +112,7 @@ func (u *usage) inPackage(rules []*ast.Rule) []Fault {
 	return out
 }
 
-// rule warns about a rule that is not used. It returns nil if the rule may belong to a library.
+// rule warns about an unused rule. It returns nil if the rule may belong to a library.
 func (u *usage) rule(r *ast.Rule, path, name ast.Ref) *Fault {
 	last := strings.Trim(name[len(name)-1].Value.String(), `"`)
 	if strings.HasPrefix(last, "test_") || strings.HasPrefix(last, "todo_test_") {
@@ -146,8 +145,8 @@ func (u *usage) uses(path ast.Ref) bool {
 	return u.query.HasPrefix(path)
 }
 
-// near finds a name that a reached rule refers to, that is not defined, and that differs from this one by a letter or two.
-// It returns "" if there is none.
+// near finds an undefined name that a reached rule refers to and that differs from this one by one or two letters. It returns ""
+// if there is none.
 func (u *usage) near(name ast.Ref) string {
 	for _, key := range sortedKeys(u.refs) {
 		ref := u.refs[key]
@@ -161,7 +160,7 @@ func (u *usage) near(name ast.Ref) string {
 	return ""
 }
 
-// isDefined reports whether there are rules or data where a reference points.
+// isDefined reports whether a reference points to rules or data.
 func (u *usage) isDefined(ref ast.Ref) bool {
 	path := make([]string, 0, len(ref))
 	for i := 1; i < len(ref); i++ {
@@ -175,7 +174,7 @@ func (u *usage) isDefined(ref ast.Ref) bool {
 	return ok
 }
 
-// inData warns about data whose name is nearly one that a rule refers to.
+// inData warns about data whose name is similar to one that a rule refers to.
 func (u *usage) inData() []Fault {
 	var out []Fault
 	for _, key := range sortedKeys(u.refs) {
@@ -186,8 +185,8 @@ func (u *usage) inData() []Fault {
 	return slices.Compact(out)
 }
 
-// nearData follows a reference into the data as far as it leads, and warns about the names there that are nearly the
-// next part of it.
+// nearData follows a reference into the data as far as it exists, and warns about names there that are similar to the next part
+// of the reference.
 func (u *usage) nearData(ref ast.Ref) []Fault {
 	var out []Fault
 	here := ast.Ref{ast.DefaultRootDocument}
@@ -210,7 +209,7 @@ func (u *usage) nearData(ref ast.Ref) []Fault {
 	return out
 }
 
-// alike reports whether two names of equal length differ in one part, by a letter or two.
+// alike reports whether two paths of equal length differ only in one part, by one or two letters.
 func alike(a, b ast.Ref) bool {
 	different := 0
 	for i := range a {

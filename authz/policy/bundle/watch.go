@@ -9,7 +9,7 @@ import (
 const DefaultPollInterval = 2 * time.Second
 
 // Watcher notices changes of a source's files. It compares their content at intervals, which works on every file system,
-// on network mounts and Kubernetes volumes too. Create one with NewWatcher.
+// including network mounts and Kubernetes volumes. Create one with NewWatcher.
 type Watcher struct {
 	source   Source
 	interval time.Duration
@@ -18,7 +18,7 @@ type Watcher struct {
 
 	// Only Run uses these:
 	loaded  string // the fingerprint of the last call of changed
-	pending string // the fingerprint of the last poll, if it was another one
+	pending string // the fingerprint of the last poll, if it differs from loaded
 }
 
 // NewWatcher returns a watcher that compares src with the fingerprint of the loaded files (see Bundle.Fingerprint; empty
@@ -26,7 +26,7 @@ type Watcher struct {
 //
 // It calls changed once a new fingerprint is the same in two polls in a row, so that it does not read files that are
 // still being written. It also calls changed for files that became unreadable. It does not call again for the same
-// content: files that did not load will not load two seconds later.
+// content: files that could not be loaded still cannot be loaded two seconds later.
 func NewWatcher(src Source, interval time.Duration, loaded string, changed func(context.Context, Source)) *Watcher {
 	if interval <= 0 {
 		interval = DefaultPollInterval
@@ -76,7 +76,7 @@ func (w *Watcher) reload(ctx context.Context, now string) {
 	w.changed(ctx, w.source)
 }
 
-// look returns the fingerprint now. For files that cannot be read it is made from the error.
+// look returns the present fingerprint. If the files cannot be read, it is made from the error.
 func (w *Watcher) look() string {
 	f, err := w.source.Fingerprint()
 	if err != nil {

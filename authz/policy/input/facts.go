@@ -6,8 +6,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// putFacts adds what is known about the caller. A state that is not set becomes the one that says "nothing is known", so
-// that a policy which compares states never meets an undefined one.
+// putFacts adds the facts about the caller. A state that is not set becomes the state for "nothing is known", so that states are
+// never undefined in policies.
 func (o object) putFacts(f *authz.Facts) error {
 	if f == nil {
 		f = &authz.Facts{}
@@ -29,7 +29,7 @@ func (o object) putFacts(f *authz.Facts) error {
 	return nil
 }
 
-// putKey adds the key. One that was found always has scopes, if only an empty list.
+// putKey adds the key. A key that was found always has scopes, perhaps an empty list.
 func (o object) putKey(k *authz.KeyFact) error {
 	key, ok := o.begin("key", 10)
 	if !ok {

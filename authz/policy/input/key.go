@@ -8,18 +8,18 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// MaxKey is the longest key in bytes. A request with a longer one, which a policy that reads bodies may see, has none.
+// MaxKey is the longest key in bytes. If the key would be longer, for example because the policy reads a large body, there is no
+// key.
 const MaxKey = 4096
 
-// Key is the document as bytes: two documents with one key are equal. The zero value is empty, and a key may be filled
-// again. It is for one goroutine at a time.
+// Key is the document as bytes: documents with equal keys are equal. The zero value is empty, and a Key may be filled again. It
+// may be used by one goroutine at a time.
 type Key struct {
 	buf     []byte
 	tooLong bool
 }
 
-// Fill makes the key of a request and its facts. It returns false if there is none: the document is too long, or is not
-// JSON.
+// Fill makes the key of a request and its facts. It returns false if the document is too long or not JSON.
 func (k *Key) Fill(refs *Refs, r *authz.Request, f *authz.Facts) bool {
 	k.buf, k.tooLong = k.buf[:0], false
 	return walk(k, refs, r, f) == nil && !k.tooLong
@@ -30,8 +30,8 @@ func (k *Key) Bytes() []byte { return k.buf }
 
 var _ sink = (*Key)(nil)
 
-// Every part begins with a byte for its kind, and one whose length varies with its length. The name of a field follows
-// its value. So no part of a text can pass for another field.
+// Every part begins with a byte for its kind. If its length varies, the length follows. The name of a field follows its value. So
+// part of a text cannot be confused with another field.
 
 func (k *Key) object(int) { k.buf = append(k.buf, '{') }
 func (k *Key) array(int)  { k.buf = append(k.buf, '(') }

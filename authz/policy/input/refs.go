@@ -7,14 +7,14 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Refs are the references of some rules into the input, as a tree of field names. What no rule refers to, no rule can
-// see. A tree never changes once RefsOf has returned it. A nil *Refs refers to nothing.
+// Refs are the references of some rules into the input, as a tree of field names. Rules can see only these parts. A tree never
+// changes after RefsOf has returned it. A nil *Refs refers to nothing.
 type Refs struct {
 	all    bool // the whole value
 	fields map[string]*Refs
-	any    *Refs // what is read of fields that no rule names, as in input.quota[name].state
+	any    *Refs // the references into fields that a variable names, as in input.quota[name].state
 
-	// The fields once more, sorted by name:
+	// The same fields, sorted by name:
 	order []string
 	parts []*Refs
 }
@@ -24,14 +24,13 @@ var everything = &Refs{all: true}
 // Everything refers to the whole input.
 func Everything() *Refs { return everything }
 
-// RefsOf finds the references in the compiled modules. It errs on the side of more: rules that take no part in a
-// decision count.
+// RefsOf finds the references in the compiled modules. It may find too many: rules that no decision uses count too.
 func RefsOf(modules []*ast.Module) *Refs {
 	root := &Refs{}
 	var visit func(t *ast.Term) bool
 	visit = func(t *ast.Term) bool {
 		switch v := t.Value.(type) {
-		case ast.Var: // the compiler turns a bare input into a reference today; if it stops, everything is read
+		case ast.Var: // today the compiler turns a bare input into a reference; if that changes, everything is read
 			if v.Equal(ast.InputRootDocument.Value) {
 				root.all = true
 			}
@@ -84,7 +83,7 @@ func (r *Refs) makeAny() *Refs {
 	return r.any
 }
 
-// settle adds to every named field what is read of any field.
+// settle adds the references into any field to every named field.
 func (r *Refs) settle() {
 	if r == nil {
 		return
@@ -120,16 +119,16 @@ func (r *Refs) field(name string) *Refs {
 	if r == nil || r.all {
 		return r
 	}
-	if i, ok := slices.BinarySearch(r.order, name); ok { // most nodes have few names, so this beats the map
+	if i, ok := slices.BinarySearch(r.order, name); ok { // most nodes have few names, so this is faster than a map
 		return r.parts[i]
 	}
 	return r.any
 }
 
-// open reports whether fields are read that no rule names.
+// open reports whether rules read fields whose names are variables.
 func (r *Refs) open() bool { return r.all || r.any != nil }
 
-// size is how many of n fields are read at most.
+// size returns how many of n fields are read at most.
 func (r *Refs) size(n int) int {
 	switch {
 	case r == nil:

@@ -6,8 +6,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// putRequest adds the request, under the names and in the shapes of OPA's Envoy plugin. What the proxy did not send is
-// left out.
+// putRequest adds the request with the names and shapes of OPA's Envoy plugin. Fields that the proxy did not send are left out.
 func (o object) putRequest(r *authz.Request) error {
 	if attributes, ok := o.begin("attributes", 8); ok {
 		if err := attributes.putAttributes(r); err != nil {
@@ -30,7 +29,7 @@ func (o object) putRequest(r *authz.Request) error {
 	return nil
 }
 
-// putPath adds the path in segments, and the query. Like the plugin's, every path has at least one segment.
+// putPath adds the path in segments, and the query. As in the plugin, every path has at least one segment.
 func (o object) putPath(h *authz.HTTP) {
 	segments := noSegments
 	var params map[string][]string
@@ -220,7 +219,7 @@ func (o object) putHeaders(h *authz.HTTP) {
 }
 
 func (o object) putJoined(h *authz.HTTP) {
-	if !o.refs.open() { // a policy that names headers names few
+	if !o.refs.open() { // most policies name few headers
 		for _, name := range o.refs.order {
 			if h.Headers.Has(name) {
 				o.out.text(name, joined(h, name))
@@ -249,7 +248,7 @@ func joined(h *authz.HTTP, name string) string {
 	return strings.Join(values, ",")
 }
 
-// putHeaderList adds every header as an object of its own, whole, whichever parts rules refer to.
+// putHeaderList adds every header as an object of its own. The objects are complete even if rules read only parts of them.
 func (o object) putHeaderList(headers authz.Headers) {
 	o.out.array(len(headers))
 	for _, h := range headers {

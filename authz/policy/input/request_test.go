@@ -136,7 +136,7 @@ func TestValue_Facts(t *testing.T) {
 	wantJSON(t, "revocation", m["revocation"], `{"stale":true}`)
 }
 
-// TestValue_TokenBesideAKey has a key of the account "a", and tokens of that account, of another, and of none.
+// TestValue_TokenBesideAKey sends a key of the account "a", and tokens of that account, of another, and of none.
 func TestValue_TokenBesideAKey(t *testing.T) {
 	for name, c := range map[string]struct {
 		token authz.TokenFact

@@ -12,12 +12,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// sink receives the document, depth first. Every method but object and array adds one value to the object or array that
-// was begun last and has not ended. In an array the name is empty.
+// sink receives the document, depth first. Every method except object and array adds one value to the innermost open object or
+// array. In an array the name is empty.
 type sink interface {
 	object(size int)   // begins an object of about size fields
 	array(size int)    // begins an array of size values
-	end(field string)  // ends the object or array that was begun last, and adds it to the one around it
+	end(field string)  // ends the innermost object or array, and adds it to its parent
 	null(field string) //
 	text(field, s string)
 	base64(field, s string) // the bytes of s in base64
@@ -26,10 +26,10 @@ type sink interface {
 	number(field string, n json.Number)
 	boolean(field string, b bool)
 	texts(field string, list []string)
-	sorted() bool // whether the fields of an object have to arrive in the order of their names
+	sorted() bool // whether the fields of an object must arrive in the order of their names
 }
 
-// walk gives out the fields of the whole document that refs names.
+// walk passes the fields that refs names to the sink.
 func walk(out sink, refs *Refs, r *authz.Request, f *authz.Facts) error {
 	o := object{refs, out}
 	if err := o.putRequest(r); err != nil {
@@ -38,8 +38,8 @@ func walk(out sink, refs *Refs, r *authz.Request, f *authz.Facts) error {
 	return o.putFacts(f)
 }
 
-// object gives the fields of one object to a sink, as far as rules refer to them. A field that is not set is left out,
-// so that rules find it undefined.
+// object passes fields of one object to a sink, if rules refer to them. It leaves out fields that are not set, so that they are
+// undefined for rules.
 type object struct {
 	refs *Refs
 	out  sink
@@ -68,7 +68,7 @@ func (o object) text(name, s string) {
 	}
 }
 
-// anyText adds s, also when it is empty.
+// anyText adds s, even if it is empty.
 func (o object) anyText(name, s string) {
 	if o.wants(name) {
 		o.out.text(name, s)
@@ -82,7 +82,7 @@ func (o object) integer(name string, n int64) {
 	}
 }
 
-// anyInteger adds n, also when it is 0.
+// anyInteger adds n, even if it is 0.
 func (o object) anyInteger(name string, n int64) {
 	if o.wants(name) {
 		o.out.integer(name, n)
@@ -121,7 +121,7 @@ func (o object) textMap(name string, m map[string]string) {
 		for k, v := range inOrder(m, c.out) {
 			c.out.text(k, v)
 		}
-	} else { // a policy that names fields names few
+	} else { // most policies name few fields
 		for _, k := range c.refs.order {
 			if v, found := m[k]; found {
 				c.out.text(k, v)
@@ -142,8 +142,8 @@ func (o object) jsonMap(name string, m map[string]any) error {
 	return nil
 }
 
-// json adds a JSON value, objects as far as rules refer to them. Other types, and numbers that JSON does not know, are
-// errors.
+// json adds a JSON value. Of objects it adds only the fields that rules refer to. Other types, and numbers that JSON does not
+// have, are errors.
 func (o object) json(name string, v any) error {
 	refs := o.refs.field(name)
 	if refs == nil {
@@ -203,7 +203,7 @@ func (o object) jsonObject(name string, m map[string]any, refs *Refs) error {
 	return nil
 }
 
-// inOrder goes through a map, in the order of its names if the sink needs one.
+// inOrder iterates over a map, in the order of its names if the sink needs that.
 func inOrder[V any](m map[string]V, out sink) iter.Seq2[string, V] {
 	if len(m) < 2 || !out.sorted() {
 		return maps.All(m)

@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Value makes the document for OPA's evaluator. It fails if the request or the facts hold a value that is not JSON.
+// Value makes the document for OPA's evaluator. It fails if the request or the facts have a value that is not JSON.
 func Value(refs *Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
 	s := new(values)
 	s.open = s.memory[:0]
@@ -21,10 +21,10 @@ func Value(refs *Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
 	return s.open[0].value(), nil
 }
 
-// values is the sink that makes values of OPA's. It builds them directly: see authz/decisions/011.
+// values is the sink that makes values for OPA's evaluator. It builds them directly: see authz/decisions/011.
 type values struct {
-	open   []container  // begun and not ended, outermost first
-	memory [8]container // of open, for ordinary depth
+	open   []container  // open objects and arrays, outermost first
+	memory [8]container // the memory of open, up to the usual depth
 }
 
 var _ sink = (*values)(nil)

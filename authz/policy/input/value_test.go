@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
-// plain is the sink that anybody would write first: maps and slices of JSON. It is the oracle of the other sinks.
+// plain is the simplest sink: it makes maps and slices. It is the oracle of the other sinks.
 type plain struct{ open []any }
 
 func (s *plain) put(field string, v any) {
@@ -35,7 +35,7 @@ func (s *plain) end(field string) {
 
 func (s *plain) null(field string)                  { s.put(field, nil) }
 func (s *plain) text(field, t string)               { s.put(field, t) }
-func (s *plain) base64(field, t string)             { s.put(field, []byte(t)) } // as encoding/json has it
+func (s *plain) base64(field, t string)             { s.put(field, []byte(t)) } // as in encoding/json
 func (s *plain) integer(field string, n int64)      { s.put(field, n) }
 func (s *plain) float(field string, n float64)      { s.put(field, n) }
 func (s *plain) number(field string, n json.Number) { s.put(field, n) }
@@ -46,7 +46,7 @@ func (s *plain) texts(field string, list []string) {
 	s.put(field, append([]string{}, list...))
 }
 
-// plainValue makes the document by way of maps.
+// plainValue makes the document from maps.
 func plainValue(t testing.TB, refs *Refs, r *authz.Request, f *authz.Facts) ast.Value {
 	t.Helper()
 	s := plain{open: []any{map[string]any{}}}
@@ -80,8 +80,8 @@ func TestValue_EqualsThePlainDocument(t *testing.T) {
 	}
 }
 
-// BenchmarkInput makes the document of an ordinary request, directly and by way of maps, whole and as far as the shipped
-// policies read it.
+// BenchmarkInput makes the document of an ordinary request, directly and from maps, complete and with only the parts
+// that the shipped policies read.
 func BenchmarkInput(b *testing.B) {
 	r, f := inputtest.Browser(), inputtest.ActiveKey()
 	shipped, err := bundle.Compile(b.Context(), bundle.FS(policies.Files), bundle.Options{})

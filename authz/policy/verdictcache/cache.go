@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// MaxBytes bounds the memory that cached verdicts take, by the sizes of what they hold.
+	// MaxBytes is the most memory that cached verdicts take, by estimate.
 	MaxBytes = 64 << 20
 	// MaxVerdict is the size in bytes of the largest verdict that is cached, with its key.
 	MaxVerdict = 64 << 10
@@ -22,8 +22,8 @@ const (
 // Cache keeps verdicts by a key: see package input. The caller ensures that an equal key gets an equal verdict. The cache
 // ends with the revision of the policy. It is safe for concurrent use.
 //
-// It is bounded in bytes, because callers choose what verdicts hold. It keeps the verdicts that are asked for often: a
-// stream of requests that all differ does not evict them.
+// It is bounded in bytes, because callers influence the size of verdicts. It keeps verdicts that are used often: many different
+// requests do not evict them.
 type Cache struct {
 	seeds    [2]maphash.Seed
 	verdicts *otter.Cache[digest, *entry]
@@ -45,9 +45,9 @@ func New(size int) *Cache {
 	return &Cache{
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		verdicts: otter.Must(&otter.Options[digest, *entry]{
-			// In weights and not in bytes: otter keeps a counter for every unit of its maximum.
+			// Entries are counted in weights and not in bytes, because otter keeps a counter for every unit of its maximum.
 			MaximumWeight: MaxBytes / weightBytes,
-			// The least weight is the share of one entry in size, so that there are never more than size.
+			// The smallest weight is such that there are never more than size entries.
 			Weigher: func(_ digest, e *entry) uint32 {
 				return uint32(max((e.size+weightBytes-1)/weightBytes, MaxBytes/weightBytes/size))
 			},
@@ -85,8 +85,8 @@ func (c *Cache) Put(key []byte, v authz.Verdict) {
 // Bypass counts a decision that is not cached.
 func (c *Cache) Bypass() { c.bypasses.Inc() }
 
-// Stats counts what a cache did since it was made, and the verdicts that it holds. Bypasses are decisions that were not
-// cached: something was asked whose answer may change, or the policy read too much.
+// Stats has counters since the cache was made, and the number of its verdicts. Bypasses are decisions that were not cached: the
+// policy called a function whose result may change, or its input was too large for a key.
 type Stats struct {
 	Hits, Misses, Bypasses int64
 	Size                   int

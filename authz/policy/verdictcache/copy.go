@@ -7,13 +7,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// copier copies verdicts, and adds up what the copies take. Cached verdicts must be copies: a text that is part of a
-// request would keep the whole message in memory.
+// copier copies verdicts and adds up the size of the copies. Cached verdicts must be copies: a text that is part of a request
+// would keep the whole message in memory.
 type copier struct{ size int } // bytes
 
-// About what things take besides their texts, in bytes.
+// Estimated sizes in bytes, without texts.
 const (
-	verdictSize  = 512 // a verdict, with what the cache itself needs for it
+	verdictSize  = 512 // a verdict, and an entry of the cache
 	itemSize     = 32  // a string or an interface in a list
 	mapEntrySize = 64
 )

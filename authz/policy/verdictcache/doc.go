@@ -1,4 +1,4 @@
-// Package verdictcache keeps the verdicts of one policy revision by the input that they were given for.
+// Package verdictcache caches the verdicts of one policy revision. The key of a verdict is made from the policy's input.
 //
-// Read cache.go, then copy.go (why a cached verdict keeps no request in memory). What it buys is in authz/decisions/008.
+// Read cache.go, then copy.go (why a cached verdict does not keep a request in memory). authz/decisions/008 says what it gains.
 package verdictcache

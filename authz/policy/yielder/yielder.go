@@ -1,8 +1,8 @@
-// Package yielder lets a long evaluation of Rego give other requests a turn on the processor.
+// Package yielder interrupts a long evaluation of Rego, so that other requests can use the processor.
 //
-// Go takes a processor from a busy goroutine only after 10 ms, and while all of them are busy it looks at the network no
-// sooner. So a long evaluation sleeps now and then. Yielding (runtime.Gosched) is not enough: if nothing else is known
-// to wait, the evaluation runs on at once and requests wait unread. What it buys is in authz/decisions/007.
+// Go interrupts a busy goroutine only after 10 ms. While all processors are busy, it does not read from the network earlier. So a
+// long evaluation sleeps now and then. Yielding (runtime.Gosched) is not enough: if no goroutine is ready to run, the evaluation
+// continues at once, and new requests are not read. authz/decisions/007 says what this gains.
 package yielder
 
 import (
@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	stepsPerLook = 256  // some 0.2 ms
-	freeSteps    = 1024 // an evaluation of ordinary length never sleeps: the shipped policies take fewer than 200
+	stepsPerLook = 256  // about 0.2 ms
+	freeSteps    = 1024 // ordinary evaluations never sleep: the shipped policies take fewer than 200 steps
 	nap          = 20 * time.Microsecond
 )
 
-// Yielder ends one evaluation with its context, and makes a long one sleep now and then. It is a topdown.Cancel: OPA's
+// Yielder ends an evaluation when its context ends, and makes a long evaluation sleep now and then. It is a topdown.Cancel: OPA's
 // evaluator asks it between steps, on one goroutine.
 type Yielder struct {
 	ctx   context.Context
@@ -27,10 +27,10 @@ type Yielder struct {
 // New returns the yielder of an evaluation under ctx.
 func New(ctx context.Context) *Yielder { return &Yielder{ctx: ctx} }
 
-// Cancel does nothing: an evaluation ends with its context.
+// Cancel does nothing: only the context ends an evaluation.
 func (y *Yielder) Cancel() {}
 
-// Cancelled reports whether the evaluation has to end.
+// Cancelled reports whether the evaluation must end.
 func (y *Yielder) Cancelled() bool {
 	y.steps++
 	if y.steps%stepsPerLook == 0 {
