@@ -1,6 +1,6 @@
 package main
 
-// These are embedded so that the binary runs in an empty container. What the machine has of its own comes first.
+// These are embedded so that the binary runs in an empty container. The machine's own files take precedence.
 import (
 	_ "time/tzdata" // the time zones that plans name
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// curl is those parts of a curl command that decide what is sent.
+// curl is the parts of a curl command that shape the request.
 type curl struct {
 	*question
 	stdin           io.Reader
@@ -20,7 +20,7 @@ type curl struct {
 	withoutDefault  []string    // headers that -H 'name:' removes
 }
 
-// curlFlags are the flags with a value that change what is sent, by their long names.
+// curlFlags are the flags with a value that change the request, by their long names.
 var curlFlags = map[string]func(*curl, string) error{
 	"request": func(c *curl, v string) error { c.method, c.hasMethod = v, true; return nil }, "header": (*curl).header,
 	"url":  (*curl).target,
@@ -35,7 +35,7 @@ var curlFlags = map[string]func(*curl, string) error{
 	"cookie":        (*curl).cookie,
 }
 
-// curlSwitches are the flags without a value that change what is sent.
+// curlSwitches are the flags without a value that change the request.
 var curlSwitches = map[string]func(*curl){
 	"head": func(c *curl) { c.head = true }, "get": func(c *curl) { c.get = true }, "path-as-is": func(c *curl) { c.asIs = true },
 	"compressed": func(c *curl) { c.headers = append(c.headers, "accept-encoding: deflate, gzip, br, zstd") },
@@ -49,7 +49,7 @@ var curlShort = map[byte]string{
 	'0': "http1.0", 'o': "output", 'w': "write-out", 'm': "max-time", 'x': "proxy", 'E': "cert", 'c': "cookie-jar", 'D': "dump-header",
 }
 
-// Flags that change nothing about what is sent: with a value, and without.
+// Flags that do not change the request: with a value, and without.
 var (
 	curlValues = strings.Fields("output write-out max-time connect-timeout retry retry-delay retry-max-time proxy cacert capath cert key " +
 		"resolve connect-to cookie-jar dump-header limit-rate interface unix-socket ciphers tls-max")
@@ -172,7 +172,7 @@ func (c *curl) binary(s string) error {
 	return err
 }
 
-// form reads -d, which drops the line breaks of a file.
+// form reads -d. As in curl, line breaks of a file are removed.
 func (c *curl) form(s string) error {
 	b, err := readBody(s, c.stdin)
 	text := string(b)

@@ -2,5 +2,5 @@
 
 package main
 
-// freeBytes returns 0, which is unknown: there is no call for it here.
+// freeBytes returns 0, which means unknown, because this system has no call for it.
 func freeBytes(string) uint64 { return 0 }

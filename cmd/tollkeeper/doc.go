@@ -1,5 +1,5 @@
-// Command tollkeeper is the external authorizer that Envoy asks, and the tool with which operators run it.
+// Command tollkeeper is an external authorizer for Envoy, and the tool of its operators.
 //
-// Read root.go first (all commands, and what they share), then voice.go (how the tool speaks, and the functions that print),
+// Read root.go first (all commands, and their shared flags), then voice.go (the rules for texts, and the functions that print),
 // then find.go (which server a command talks to), then the file of a command.
 package main

@@ -18,7 +18,7 @@ func (c *cli) doctorCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor [FILE...]", Short: "Find faults in configurations and data, with the remedy for each",
 		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper. The kind of each file
-is recognised. Of a directory all YAML and JSON files are read; - is standard input.
+is recognised. In a directory, all YAML and JSON files are read; - is standard input.
 
 ` + exitCodes,
 		Example: `  # A bootstrap file of Envoy, a running Envoy, objects for a cluster.
@@ -55,7 +55,7 @@ func (c *cli) doctorLedgerCmd() *cobra.Command {
 		Use: "ledger", Short: "Check every sum, index and page of the data file",
 		Long: `Check the data file: in every book granted = spent + outstanding + stranded + returned, no
 grant exceeds its limit, every key has an account and is found by its digest, no page is
-damaged. Nothing is changed.
+damaged. The check changes nothing.
 
 If a server runs on the data directory, it makes the check. Otherwise the file is read
 here, and no server can start on it meanwhile. The exit code is 1 if anything is wrong.`,
@@ -77,7 +77,7 @@ here, and no server can start on it meanwhile. The exit code is 1 if anything is
 	}
 }
 
-// checkLedger has the server check the file if one has it open, and checks it here otherwise.
+// checkLedger asks the server that has the file open to check it. If there is none, it checks the file itself.
 func (c *cli) checkLedger(cmd *cobra.Command) (report doctor.Report, err error) {
 	if c.address == "" {
 		if c.dataDir == "" {
@@ -85,7 +85,7 @@ func (c *cli) checkLedger(cmd *cobra.Command) (report doctor.Report, err error) 
 				return report, errors.New("no data directory found: give one with --data-dir")
 			}
 		}
-		// A server that runs without a file keeps everything in memory. It is asked, and says so.
+		// A server without a file keeps everything in memory. It is asked all the same, and says so.
 		if !runs(c.dataDir) || server.HasLedger(c.dataDir) {
 			if report, err = server.CheckLedger(cmd.Context(), c.dataDir); !errors.Is(err, server.ErrRunning) {
 				return report, err
@@ -104,7 +104,7 @@ func findings(t *table, r doctor.Report) {
 			t.row(string(f.State), f.Check, f.Wrong)
 		}
 	}
-	var remedies []string // several findings may have the same
+	var remedies []string // without duplicates
 	for _, f := range r.Findings {
 		if f.Remedy != "" && !strings.Contains(strings.Join(remedies, "\n"), f.Remedy) {
 			remedies = append(remedies, f.Remedy)

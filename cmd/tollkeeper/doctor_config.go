@@ -26,10 +26,11 @@ func (c *cli) doctorConfigCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Annotations: map[string]string{judgesEnvironment: ""},
 		Use:         "config [FILE...]", Short: "Check this machine's configuration, policies, data directory and certificates",
-		Long: `Check the configuration that tollkeeper serve would use, environment included, and what it
-names on this machine: policies and their tests, the data directory, certificates and
-other files. The server's own code says whether it would start. Nothing is changed. Files
-of Envoy, Istio or Envoy Gateway, if given, are checked against the configuration.
+		Long: `Check the configuration that tollkeeper serve would use, including the environment, and
+the things on this machine that it names: policies and their tests, the data directory,
+certificates and other files. The server's own code tests whether it would start. The
+check changes nothing. If files of Envoy, Istio or Envoy Gateway are given, they are
+checked against the configuration.
 
 ` + exitCodes,
 		Example: "  tollkeeper doctor config -c tollkeeper.yaml\n  tollkeeper doctor config -c tollkeeper.yaml envoy.yaml",
@@ -46,7 +47,7 @@ of Envoy, Istio or Envoy Gateway, if given, are checked against the configuratio
 	return cmd
 }
 
-// ownFile loads the configuration as serve does, and checks what it names. The error is that the file cannot be read.
+// ownFile loads the configuration as serve does, and checks the files that it names. The error is about reading the configuration.
 func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 	var raw []byte
 	if path != "" {
@@ -126,7 +127,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	}
 }
 
-// planState finds plans in use that the policies lack. The data file says which are in use, or the server that has it open.
+// planState finds plans in use that the policies do not define. It reads the data file, or asks the server that has it open.
 func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 	if at, err := rulebook.LastKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
 		s.PolicyKept = at.Format(time.RFC3339)
@@ -157,7 +158,7 @@ func faultLines(err error) []string {
 	return out
 }
 
-// dataState inspects a data directory without a change to it. Whether the directory can be used is checked by server.Check.
+// dataState inspects a data directory and does not change it. server.Check finds out whether the directory can be used.
 func dataState(ctx context.Context, cfg config.Config) lint.DataDir {
 	dir := cfg.DataDir
 	var d lint.DataDir

@@ -22,7 +22,7 @@ import (
 const exitCodes = `The exit code is 0 if no finding is above a note, 1 for warnings, and 2 for errors and
 unreadable files.`
 
-// judgeOptions are the flags of commands that judge files.
+// judgeOptions are the flags of commands that check files.
 type judgeOptions struct {
 	lint.Options
 	format string
@@ -31,10 +31,10 @@ type judgeOptions struct {
 func (o *judgeOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "text", "form of the report: text, json or sarif")
-	f.StringSliceVar(&o.Ignore, "ignore", nil, "rules to leave out, such as TK111,TK124")
+	f.StringSliceVar(&o.Ignore, "ignore", nil, "rules to skip, such as TK111,TK124")
 	f.StringVar(&o.Cluster, "cluster", "", "cluster (Envoy) or provider (Istio) of Tollkeeper, if there are other authorizers")
 	f.StringVar(&o.EnvoyVersion, "envoy-version", "", "version of the Envoy that will read the configuration, such as 1.40.0")
-	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "routes (path, prefix or name), listeners or policies that are meant to be open")
+	f.StringSliceVar(&o.Unchecked, "unchecked", nil, "routes (path, prefix or name), listeners or policies that are open on purpose")
 }
 
 func (c *cli) doctorIstioCmd() *cobra.Command {
@@ -52,7 +52,7 @@ func (c *cli) doctorFilesCmd(about lint.Subject, name, kinds, resources string) 
 	cmd := &cobra.Command{
 		Use: string(about) + " FILE...", Short: "Check configurations of " + name,
 		Long: "Check configurations of " + name + ": " + kinds + ".\n" +
-			"Of a directory all YAML and JSON files are read; - is standard input.\n\n" + exitCodes,
+			"In a directory, all YAML and JSON files are read; - is standard input.\n\n" + exitCodes,
 		Example: "  tollkeeper doctor " + string(about) + " config.yaml\n  kubectl get -A -o yaml " + resources + " | tollkeeper doctor " + string(about) + " -",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			if len(paths) == 0 {
@@ -95,7 +95,7 @@ the dump and the version are fetched from a running Envoy.
 	return cmd
 }
 
-// judge reads files, applies the rules, and prints and judges what it found.
+// judge reads files, applies the rules, prints the report, and sets the exit code.
 func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, paths []string, more ...*lint.File) error {
 	if !cmd.Flags().Changed("format") && c.output == "json" {
 		o.format = "json"
@@ -139,7 +139,7 @@ func (c *cli) showReport(cmd *cobra.Command, format string, r *lint.Report) erro
 	return r.WriteText(cmd.OutOrStdout())
 }
 
-// readInTime is readFiles, but ends with the context: reading a pipe may block for ever.
+// readInTime is readFiles, but also returns when the context ends, because reading a pipe may block forever.
 func readInTime(ctx context.Context, stdin io.Reader, about lint.Subject, paths []string) ([]*lint.File, error) {
 	type result struct {
 		files []*lint.File
@@ -206,8 +206,8 @@ func readAll(r io.Reader) ([]byte, error) {
 	return raw, err
 }
 
-// filesIn returns a file itself, or all YAML and JSON files in a directory. It leaves out names that begin with a dot, and
-// anything but regular files: reading a pipe may block for ever.
+// filesIn returns a file itself, or all YAML and JSON files in a directory. In a directory it skips names that begin with a dot,
+// and files that are not regular, because reading a pipe may block forever.
 func filesIn(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
@@ -226,7 +226,7 @@ func filesIn(path string) ([]string, error) {
 		case d.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)):
 			return nil
 		}
-		info, err := os.Stat(name) // follows links, as a mounted ConfigMap has them
+		info, err := os.Stat(name) // follows links, because a mounted ConfigMap has links
 		if err == nil && info.Mode().IsRegular() {
 			out = append(out, name)
 		}

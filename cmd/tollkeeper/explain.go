@@ -18,7 +18,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
 )
 
-// question is the request that the command line describes. It reaches the checker byte for byte: nothing here parses a path.
+// question is the request that the command line describes. It reaches the checker byte for byte: this code does not parse paths.
 type question struct {
 	method, path, host, scheme, url string
 	key, account, token, body, file string
@@ -28,7 +28,7 @@ type question struct {
 	rules                           bool
 }
 
-// described are the flags that a curl command or a file with a request replaces.
+// described are the flags that must not be combined with a curl command or a request file.
 var described = []string{"method", "path", "host", "url", "header", "body"}
 
 func (c *cli) explainCmd() *cobra.Command {
@@ -37,11 +37,11 @@ func (c *cli) explainCmd() *cobra.Command {
 		Use:   "explain [-- curl ...]",
 		Short: "Explain why a request is allowed or denied",
 		Long: `Ask the running server how it would decide a request. The server runs the same code as
-for a real request, and charges nothing. The answer has the fact, the route, the rule that
-decided, and the remedy for the caller.
+for a real request, and charges nothing. The answer has the facts, the route, the rule
+that decided, and the remedy for the caller.
 
-Describe the request with flags, or give the curl command that sends it. For a request of
-the past, give the id of its decision.`,
+Describe the request with flags, or give the curl command that sends it. For a past
+request, give the id of its decision.`,
 		Example: `  # A request with a key, with a key by its id, with the first active key of an account.
   tollkeeper explain --path /v1/reports/7 --key tk_live_…
   tollkeeper explain --path /v1/reports/7 --key key_…
@@ -52,7 +52,7 @@ the past, give the id of its decision.`,
   tollkeeper explain -- curl -H 'x-api-key: tk_live_…' https://api.example.com/v1/reports/7
   tollkeeper explain --request check.json
 
-  # A decision of the past, by x-authz-decision-id or x-request-id.
+  # A past decision, by x-authz-decision-id or x-request-id.
   tollkeeper explain --decision 0192d3a0-0000-7000-8000-000000000000`,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if err := notEmpty(cmd, "decision", "key", "account", "token", "url", "request"); err != nil {
@@ -85,7 +85,7 @@ func (q *question) flags(f *pflag.FlagSet) {
 	f.StringVar(&q.path, "path", "/", "path with its query, exactly as it is sent")
 	f.StringVar(&q.host, "host", "localhost", "host of the request")
 	f.StringVar(&q.url, "url", "", "URL, in place of --path and --host")
-	f.StringVar(&q.key, "key", "", "text or id of a key, sent where the server looks for keys first")
+	f.StringVar(&q.key, "key", "", "text or id of a key, sent in the first place where the server looks for keys")
 	f.StringVar(&q.account, "account", "", "account whose first active key is sent")
 	f.StringVar(&q.token, "token", "", "bearer token, sent as Authorization")
 	f.StringArrayVarP(&q.headers, "header", "H", nil, "header as 'name: value' (repeatable)")
@@ -104,7 +104,7 @@ func (q *question) take(cmd *cobra.Command, words []string) error {
 	case len(words) > 0 || q.file != "":
 		for _, name := range described {
 			if cmd.Flags().Changed(name) {
-				return usagef("--%s: the curl command or the file describes the request already: leave the flag out", name)
+				return usagef("--%s: the curl command or the file describes the request already: remove the flag", name)
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func (q *question) take(cmd *cobra.Command, words []string) error {
 	}
 	var err error
 	if strings.Contains(q.path, "://") && !strings.HasPrefix(q.path, "/") {
-		note(cmd, "--path is sent as it stands: for a URL, use --url")
+		note(cmd, "--path is sent unchanged: for a URL, use --url")
 	}
 	if q.content, err = readBody(q.body, cmd.InOrStdin()); err != nil || q.url == "" {
 		return err
@@ -129,10 +129,10 @@ func (q *question) take(cmd *cobra.Command, words []string) error {
 	return nil
 }
 
-// location is a URL in unchanged parts.
+// location is the unchanged parts of a URL.
 type location struct{ scheme, user, host, target string }
 
-// cutURL cuts a URL like a client that sends a request. It does not look into the path, and drops the fragment.
+// cutURL cuts a URL as clients do. It does not change the path, and drops the fragment.
 func cutURL(s string) (location, bool) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || scheme == "" {
@@ -241,7 +241,7 @@ func readBody(s string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// showDecision prints the record of a decision. Its id may have the form of the instance in the body of a denial.
+// showDecision prints the record of a decision. The id may be copied from the instance in the body of a denial.
 func (c *cli) showDecision(cmd *cobra.Command, id string) error {
 	if urn, ok := strings.CutPrefix(id, "urn:uuid:"); ok {
 		id, _, _ = strings.Cut(urn, "?=")
@@ -328,7 +328,7 @@ func explain(t *table, e *admin.Explanation, all bool) {
 	}
 }
 
-// routeText names the route that applied.
+// routeText describes the route that applied.
 func routeText(r *admin.Route) string {
 	switch {
 	case r == nil:

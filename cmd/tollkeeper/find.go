@@ -15,8 +15,8 @@ import (
 
 // Annotations of commands.
 const (
-	// readsOnly marks a command, with its subcommands, that changes nothing on a server. Any other command may write, and
-	// needs a server that the user named, or whose data directory is here.
+	// readsOnly marks a command, with its subcommands, that changes nothing on a server. Other commands work only with a server
+	// that the user names, or whose data directory is here.
 	readsOnly = "reads-only"
 	// judgesEnvironment marks a command that reports unknown environment variables itself.
 	judgesEnvironment = "judges-environment"
@@ -37,8 +37,8 @@ func onlyReads(cmd *cobra.Command) bool {
 	return false
 }
 
-// preferFlags drops environment variables that name another server than a flag does. It refuses empty flags: one that is
-// empty by mistake, as in --data-dir "$DIR", would mean another server.
+// preferFlags ignores environment variables that name another server than a flag does. It refuses empty flags: if a flag is
+// empty by mistake, as in --data-dir "$DIR", the command would use another server.
 func (c *cli) preferFlags(cmd *cobra.Command) error {
 	f := cmd.Flags()
 	if err := notEmpty(cmd, "data-dir", "admin", "token-file"); err != nil {
@@ -53,7 +53,7 @@ func (c *cli) preferFlags(cmd *cobra.Command) error {
 	return nil
 }
 
-// notEmpty refuses flags that are given and empty. An unset variable in quotes would otherwise count as no flag.
+// notEmpty refuses empty flags. Otherwise an unset variable in quotes would count as no flag.
 func notEmpty(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
@@ -63,7 +63,7 @@ func notEmpty(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-// client returns a client for the server that the user means.
+// client returns a client for the server of the command.
 func (c *cli) client(cmd *cobra.Command) (*admin.Client, error) {
 	address, tokenFile := c.address, c.tokenFile
 	if address == "" {
@@ -102,8 +102,8 @@ func withScheme(address string) string {
 	return "http://" + address
 }
 
-// runningDir finds the data directory and the address of the server that the user means: the one named, else one that runs
-// here, else, for commands that only read, the last one that the user started.
+// runningDir finds the data directory and the address of the server of the command: the server that the user names, else a
+// server that runs here, else, for commands that only read, the last server that the user started.
 func (c *cli) runningDir(cmd *cobra.Command) (dir, address string, err error) {
 	if c.dataDir != "" {
 		address, err := admin.Running(c.dataDir)
@@ -133,7 +133,7 @@ func runs(dir string) bool {
 	return err == nil
 }
 
-// hereDirs returns the data directories that are tried if none is named: the default one, and the working directory.
+// hereDirs returns the data directories to try if the user names none: the default one, and the working directory.
 func hereDirs() []string { return []string{"data", "."} }
 
 // lastDir returns the data directory of the last server that this user started, "" if unknown.
@@ -149,7 +149,7 @@ func lastDir() string {
 	return strings.TrimSpace(string(raw))
 }
 
-// firstDir returns the first data directory, of those here and the last one, that is good; "" if none is.
+// firstDir returns the first good data directory: it tries the ones here, then the last one. It returns "" if none is good.
 func firstDir(good func(dir string) bool) string {
 	dirs := hereDirs()
 	if last := lastDir(); last != "" {
@@ -167,7 +167,7 @@ func firstOf(dirs []string, good func(dir string) bool) string {
 	return ""
 }
 
-// ledgerDir returns the data directory to check if none is named; "" if there is none.
+// ledgerDir returns the data directory to check if the user names none, "" if there is none.
 func (c *cli) ledgerDir(cmd *cobra.Command) string {
 	dir := firstDir(func(dir string) bool { return runs(dir) || server.HasLedger(dir) })
 	if dir != "" && dir == lastDir() {

@@ -39,7 +39,7 @@ type lineFault struct {
 	Text string `json:"text"`
 }
 
-// numbered is a key with the number of its line.
+// numbered is a key with its line number.
 type numbered struct {
 	line int
 	key  admin.ImportKey
@@ -56,14 +56,14 @@ func (c *cli) importCmd() *cobra.Command {
   {"key": "…", "account": "acme", "plan": "pro", "name": "ci", "scopes": ["a"],
    "environment": "live", "not_before": "2026-01-01T00:00:00Z", "expires_at": "…", "meta": {}}
 
-In place of "key" a line may have "sha256", the SHA-256 of the key in hexadecimal. Keys
+Instead of "key", a line may have "sha256", the SHA-256 of the key in hexadecimal. Keys
 are hashed here: their text never leaves this machine. Missing accounts are created.
 
-The whole file is read first; if a line is malformed, nothing is imported. A batch is
-imported as a whole or not at all. Importing a file again changes nothing. - is standard
+The whole file is read first; if a line is malformed, nothing is imported. Each batch is
+imported completely or not at all. Importing a file again changes nothing. - is standard
 input.
 
-Keys of less than 16 characters can be guessed, and expired keys are of no use: both are
+Keys of fewer than 16 characters can be guessed, and expired keys are useless: both are
 refused without --force.`,
 		Example: "  tollkeeper key import keys.jsonl\n  tollkeeper key import - < keys.jsonl",
 		Args:    args("the file to import, or - for standard input"),

@@ -61,7 +61,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 				return err
 			}
 			if f := cmd.Flags(); in.ExpiresAt.IsZero() && (f.Changed("expires-at") || f.Changed("expires-in")) {
-				return usagef("--expires-at and --expires-in must not be empty: for a key that never expires, leave them out")
+				return usagef("--expires-at and --expires-in must not be empty: for a key that never expires, remove them")
 			}
 			var k admin.Key
 			if err := c.do(cmd, "POST", admin.Path("keys"), in, &k); err != nil {
@@ -73,7 +73,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&in.Account, "account", "", "account that the key belongs to")
 	f.StringVar(&in.Name, "name", "", "name for people")
-	f.StringVar(&in.Plan, "plan", "", "plan, if not that of the account")
+	f.StringVar(&in.Plan, "plan", "", "plan, if it differs from the plan of the account")
 	f.StringVar(&in.Environment, "env", "", "environment; live if not given")
 	f.StringSliceVar(&in.Scopes, "scopes", nil, "permissions of the key, such as read,write")
 	f.StringVar(&notBefore, "not-before", "", "when the key becomes valid: a time, or a date for its start")
@@ -173,7 +173,7 @@ func (c *cli) keyListCmd() *cobra.Command {
 	return cmd
 }
 
-// statusText returns the status of a key, with that of its account if the account is refused.
+// statusText returns the status of a key, and the status of its account if that is refused.
 func statusText(k *admin.Key) string {
 	if k.AccountStatus == "" {
 		return k.Status
@@ -220,8 +220,8 @@ func (c *cli) keyUpdateCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&k.name, "name", "", "name for people")
-	f.StringVar(&k.plan, "plan", "", "plan, if not that of the account")
-	f.StringSliceVar(&k.scopes, "scopes", nil, "permissions of the key, in place of the present ones")
+	f.StringVar(&k.plan, "plan", "", "plan, if it differs from the plan of the account")
+	f.StringSliceVar(&k.scopes, "scopes", nil, "new permissions of the key")
 	expiryFlags(f, &k.expiresAt, &k.expiresIn)
 	f.BoolVar(&k.noExpiry, "no-expiry", false, "remove the expiry of the key")
 	metaFlags(f, &k.set, &k.unset)
@@ -285,8 +285,8 @@ func (c *cli) keyRotateCmd() *cobra.Command {
 	var quiet bool
 	cmd := &cobra.Command{
 		Use: "rotate KEY", Short: "Replace a key with a successor",
-		Long: `Replace a key with a successor that has the same rights, expiry and balance. Both work
-until the overlap ends, and then only the successor.`,
+		Long: `Replace a key with a successor that has the same rights, expiry and balance. Both keys
+work until the overlap ends; then only the successor works.`,
 		Example: "  tollkeeper key rotate " + exampleID + " --overlap 7d",
 		Args:    args(keyArg),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -340,7 +340,7 @@ func (c *cli) keyRevokeCmd() *cobra.Command {
 // keyIDForm is the form of ids. It is strict, because an imported key may begin like an id and must not be sent as one.
 var keyIDForm = regexp.MustCompile(`^key_[0-9A-Za-z]{20}$`)
 
-// keyID returns the id of a key. The argument is an id, or the text of a key, whose hash alone is sent.
+// keyID returns the id of a key. The argument is an id, or the text of a key, of which only the hash is sent.
 func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
 	arg = strings.TrimSpace(arg)
 	if arg == "" {

@@ -30,11 +30,11 @@ func (c *cli) policyCheckCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [PATH...]", Short: "Compile policies in strict mode, with their plans and reasons",
 		Long: `Compile policies in strict mode and read their plans and reasons. No server is needed.
-Without paths, the shipped policies are checked. A package that takes part in no decision,
-perhaps because its name is misspelt, is a warning.
+Without paths, the shipped policies are checked. A package that no decision uses, perhaps
+because its name is misspelt, is a warning.
 
-With --server, the running server is asked which plans, limits and reasons are in use. It
-is a fault if the policies lack one of them, as it is when a server loads them.`,
+With --server, the running server is asked which plans, limits and reasons are in use. If
+the policies lack one of them, the check fails, as it does when a server loads them.`,
 		Example: "  tollkeeper policy check\n  tollkeeper policy check --server policies/",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
@@ -67,7 +67,7 @@ is a fault if the policies lack one of them, as it is when a server loads them.`
 		},
 	}
 	cmd.Flags().StringVar(&cfg.Query, "query", bundle.DefaultQuery, "rule that decides")
-	cmd.Flags().BoolVar(&onServer, "server", false, "check also that the running server would miss nothing")
+	cmd.Flags().BoolVar(&onServer, "server", false, "also check that the policies have all that is in use on the running server")
 	regoVersion(cmd, &cfg)
 	return cmd
 }
@@ -83,7 +83,7 @@ func regoVersion(cmd *cobra.Command, cfg *config.Policy) {
 	}
 }
 
-// policyFaults prints one fault a line, in a form that editors understand.
+// policyFaults prints one fault a line in the form file:line:column: text, which editors understand.
 func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
 	var load *bundle.LoadError
 	if !errors.As(err, &load) {
@@ -156,7 +156,7 @@ func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 		}
 	}
 	if len(results) == 0 {
-		t.sentence("There are no tests: a rule named test_… is one.")
+		t.sentence("There are no tests: name a rule test_… to make it a test.")
 		return
 	}
 	t.sentence("%d of %d tests passed.", len(results)-bad, len(results))
@@ -191,7 +191,7 @@ func writePolicies(dir string) (int, error) {
 		}
 		target := filepath.Join(dir, path)
 		if path == policies.ShippedTest {
-			return nil // it tests the shipped plans and routes, which the user will change
+			return nil // these tests depend on the shipped plans and routes, which the user will change
 		}
 		if d.IsDir() {
 			return os.MkdirAll(target, 0o755)

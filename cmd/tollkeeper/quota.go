@@ -12,7 +12,7 @@ import (
 )
 
 func (c *cli) quotaCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "quota", Short: "Show and change what keys and accounts may still use"}
+	cmd := &cobra.Command{Use: "quota", Short: "Show and change the quotas of keys and accounts"}
 	cmd.AddCommand(reading(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
 	return group(cmd)
 }
@@ -21,12 +21,12 @@ func (c *cli) quotaCmd() *cobra.Command {
 type holder struct{ admin.QuotaHolder }
 
 func (h *holder) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.Key, "key", "", "key whose quotas are meant: its id, or the key itself")
-	cmd.Flags().StringVar(&h.Account, "account", "", "account whose shared quotas are meant")
+	cmd.Flags().StringVar(&h.Key, "key", "", "holder of the quotas: the id of a key, or the key itself")
+	cmd.Flags().StringVar(&h.Account, "account", "", "account with the shared quotas")
 	cmd.Flags().StringVar(&h.Plan, "plan", "", "with --account: plan that its tokens name")
 	cmd.Flags().StringVar(&h.Issuer, "issuer", "", "with --account: issuer of the subject or client")
-	cmd.Flags().StringVar(&h.Subject, "subject", "", "with --account and --issuer: subject whose quotas are meant")
-	cmd.Flags().StringVar(&h.Client, "client", "", "with --account and --issuer: client whose quotas are meant, for tokens without a subject")
+	cmd.Flags().StringVar(&h.Subject, "subject", "", "with --account and --issuer: subject with the quotas")
+	cmd.Flags().StringVar(&h.Client, "client", "", "with --account and --issuer: client with the quotas, for tokens without a subject")
 }
 
 func (h *holder) resolve(c *cli, cmd *cobra.Command) (err error) {
@@ -54,7 +54,7 @@ func (h *holder) query() url.Values {
 func (c *cli) quotaShowCmd() *cobra.Command {
 	var h holder
 	cmd := &cobra.Command{
-		Use: "show", Short: "Show every limit, what is spent and what remains", Args: args(),
+		Use: "show", Short: "Show every limit with its spent and remaining units", Args: args(),
 		Example: "  tollkeeper quota show --account acme\n  tollkeeper quota show --key key_00000000000000000000",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := h.resolve(c, cmd); err != nil {
@@ -108,7 +108,7 @@ func (c *cli) quotaResetCmd() *cobra.Command {
 	var h holder
 	var in admin.QuotaChange
 	cmd := &cobra.Command{
-		Use: "reset", Short: "Forgive what was spent in the current period", Args: args(),
+		Use: "reset", Short: "Forgive the units spent in the current period", Args: args(),
 		Example: "  tollkeeper quota reset --account acme --limit daily",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.changeQuota(cmd, "reset", &h, in) },
 	}
@@ -119,7 +119,7 @@ func (c *cli) quotaResetCmd() *cobra.Command {
 
 func changeFlags(cmd *cobra.Command, in *admin.QuotaChange) {
 	cmd.Flags().StringVar(&in.Limit, "limit", "", "name of the limit")
-	cmd.Flags().StringVar(&in.ID, "id", "", "idempotency key: the change is made once for each")
+	cmd.Flags().StringVar(&in.ID, "id", "", "idempotency key: a repeated command with the same id changes nothing")
 	cmd.Flags().StringVar(&in.Note, "note", "", "why, for the record")
 }
 

@@ -35,7 +35,7 @@ type cli struct {
 	address   string
 	tokenFile string
 	dataDir   string
-	noLast    bool // do not ask the last server started in place of the one that is meant
+	noLast    bool // do not fall back to the last server started
 }
 
 func newRoot() *cobra.Command {
@@ -43,7 +43,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tollkeeper",
 		Short: "External authorizer for Envoy: keys, revocation, quota and Rego in one call",
-		Long: `Tollkeeper answers Envoy's external authorization checks: is this key good, has it
+		Long: `Tollkeeper answers Envoy's external authorization checks: is this key valid, has it
 been revoked, is there quota left? Rego policies decide.`,
 		Example: `  # Run the server.
   tollkeeper serve
@@ -83,7 +83,7 @@ been revoked, is there quota left? Rego policies decide.`,
 	return group(root)
 }
 
-// group makes a command that only holds others refuse unknown words, and name the one that was probably meant.
+// group makes a command that has only subcommands refuse unknown words and suggest a similar subcommand.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -99,7 +99,7 @@ func group(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// flagError names the flag that was probably meant.
+// flagError suggests a similar flag.
 func flagError(cmd *cobra.Command, err error) error {
 	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
 	if !ok {
@@ -121,7 +121,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usagef("there is no flag --%s: see %s --help", name, cmd.CommandPath())
 }
 
-// args wants exactly the named arguments, and none of them empty.
+// args requires exactly the named arguments, and none of them empty.
 func args(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
 		if len(given) < len(names) {

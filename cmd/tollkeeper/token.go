@@ -48,9 +48,9 @@ func (c *cli) tokenRevokeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke [TOKEN]", Short: "Revoke a token, or all tokens that match a flag",
 		Long: `Revoke a token (- reads it from standard input), or all tokens that match a flag. The
-revocation is in force, and on disk, when the command returns. Clocks of issuers may be
-ahead by tokens.skew (30s): after --sub or --client, a user who signs in again within that
-time may have to do so once more.`,
+revocation has taken effect, and is on disk, when the command returns. Clocks of issuers
+may be ahead by tokens.skew (30s): after --sub or --client, a user who signs in again
+within that time may have to sign in once more.`,
 		Example: `  tollkeeper token revoke - < token.txt
   tollkeeper token revoke --sub alice --issuer https://id.example.com --cause "laptop stolen"
   tollkeeper token revoke --suspend alice`,

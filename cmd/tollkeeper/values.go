@@ -37,12 +37,12 @@ func parseDuration(flag, s string) (time.Duration, error) {
 	return d, nil
 }
 
-// partOfDay says which instant of a day a date stands for.
+// partOfDay says which end of a day a date means.
 type partOfDay bool
 
 const (
-	startOfDay partOfDay = false // of a date from which on something holds
-	endOfDay   partOfDay = true  // of a date up to which something holds
+	startOfDay partOfDay = false // for a time at which a range begins
+	endOfDay   partOfDay = true  // for a time at which a range ends
 )
 
 // parseTime reads an instant (RFC 3339) or a date, which stands for the start or the end of that day in the local zone.
@@ -90,7 +90,7 @@ func pairs(flag string, list []string) (map[string]any, error) {
 	return out, nil
 }
 
-// metaPatch makes a merge patch of the flags --meta and --unset; nil if nothing changes.
+// metaPatch makes a merge patch from the flags --meta and --unset, nil if nothing changes.
 func metaPatch(set, unset []string) (map[string]any, error) {
 	patch, err := pairs("meta", set)
 	if err != nil {

@@ -12,33 +12,32 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The voice of the command line. Every text that a person reads keeps these rules; voice_test.go holds those that a program
-// can check.
+// Rules for all texts of the command line that people read. voice_test.go tests the rules that a program can check.
 //
-//   - Standard output has the answer, and standard error everything else: errors, notes, faults of files. With -o json the
-//     answer is JSON; its members are part of the interface, and the texts for people are not.
+//   - Standard output has the answer. Standard error has everything else: errors, notes, faults of files. With -o json the
+//     answer is JSON. Its members are a stable interface; the texts for people are not.
 //   - An error is one line: "tollkeeper: what happened: what to do". It begins in lower case and ends without a full stop. It
 //     says what is wanted ("want a date such as 2027-01-31") or missing ("give --key or --account"), not that something is
 //     invalid. It never says "failed to", "unable to", "please" or "sorry".
 //   - The exit code is 2 for a command line that cannot be understood (usagef) and 1 for any other error. Commands that judge
-//     files have codes of their own, which their help tells.
-//   - Text from outside stands in %q. Paths, addresses and our own ids stand bare, for copying. A command to run comes last,
-//     after a colon or "see".
+//     files have codes of their own: see their help.
+//   - Text from outside is in quotes (%q). Paths, addresses and our own ids have no quotes, so that they are easy to copy. A
+//     command to run comes last, after a colon or "see".
 //   - A secret is printed once, by the command that makes it, and never in an error.
-//   - A note is one line on standard error with the form of an error. The command goes on (note).
-//   - A result that is done is a sentence with a full stop: "The token is revoked." One thing is shown as fields with names in
-//     lower case, and without the empty ones. A list is a table with a head in capitals, and "-" for an empty cell. Times are
+//   - A note has the form of an error, and the command continues (note).
+//   - A change is confirmed by a sentence with a full stop: "The token is revoked." One object is shown as fields with names in
+//     lower case; empty fields are left out. A list is a table with a header in capitals and "-" for an empty cell. Times are
 //     local and name their zone.
 //   - Help: Short is an imperative without a full stop ("List keys"). Long has full sentences. Every command that runs has an
-//     Example that works as it stands. The usage of a flag begins in lower case, ends without a full stop, and gives an
-//     example of any form ("such as 30d"). No line is longer than 100 columns.
+//     Example that works unchanged. The usage of a flag begins in lower case and ends without a full stop. If the value has a
+//     special form, it gives an example ("such as 30d"). No line is longer than 100 columns.
 //   - One word for one thing: key, account, plan, limit, token, issuer, subject, decision, policy, rule, directory; server is
 //     a running tollkeeper. Create, not make; remedy, not mend.
 
 // helpWidth is the widest line of a help text, in columns.
 const helpWidth = 100
 
-// errSaid ends a command whose faults were printed already.
+// errSaid ends a command that has already printed its faults.
 var errSaid = errors.New("said")
 
 // usageError is a command line that cannot be understood.
@@ -48,12 +47,12 @@ func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// exitError ends a command with a code of its own. What there is to say was printed already.
+// exitError ends a command with a code of its own. The command has already printed its messages.
 type exitError struct{ code int }
 
 func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
-// exitCode prints the error that a command ended with, unless it was printed already, and returns the code to exit with.
+// exitCode prints the error of a command, unless it is already printed, and returns the exit code.
 func exitCode(stderr io.Writer, err error) int {
 	if err == nil {
 		return 0
@@ -72,7 +71,7 @@ func exitCode(stderr io.Writer, err error) int {
 	return 1
 }
 
-// note tells the user something beside the answer.
+// note prints a note: see the rules above.
 func note(cmd *cobra.Command, format string, args ...any) {
 	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "tollkeeper: "+format+"\n", args...)
 }
@@ -106,7 +105,7 @@ func (t *table) row(cells ...string) {
 	_, _ = fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
-// field prints one named value, and nothing if it is empty.
+// field prints one named value, unless it is empty.
 func (t *table) field(name, value string) {
 	if value != "" {
 		_, _ = fmt.Fprintf(t.w, "%s\t%s\n", name, printable(value))
@@ -115,10 +114,10 @@ func (t *table) field(name, value string) {
 
 func (t *table) line(text string) { _, _ = fmt.Fprintln(t.w, text) }
 
-// sentence prints the result of something that was done.
+// sentence prints the confirmation of a change.
 func (t *table) sentence(format string, args ...any) { t.line(fmt.Sprintf(format, args...)) }
 
-// printable replaces control characters, with which a name from outside could steer the terminal.
+// printable replaces control characters, because a name from outside could control the terminal with them.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -128,7 +127,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// short cuts a text that a user chose, for a table. JSON, and the view of one thing, have all of it.
+// short shortens a user's text for a table. JSON and the view of one object have the whole text.
 func short(s string) string {
 	const most = 40
 	if r := []rune(s); len(r) > most {
@@ -137,7 +136,7 @@ func short(s string) string {
 	return s
 }
 
-// when formats a time for people; "" for none.
+// when formats a time for people, "" for the zero time.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
