@@ -6,7 +6,7 @@ type Decision struct {
 	Answer
 }
 
-// Answer is what goes back with a decision.
+// Answer is the content of a decision.
 type Answer struct {
 	// ID names the decision in logs, in metadata and in the body of a denial. It is random.
 	ID string
@@ -21,8 +21,8 @@ type Answer struct {
 	RemoveRequestHeaders  []string
 	SetQueryParameters    []Header
 	RemoveQueryParameters []string
-	// Metadata is the policy's, for the proxy's access logs: JSON values, which must not be changed. Notes describe the caller
-	// and the outcome. They go there too, under "tollkeeper", and ID as "decision_id".
+	// Metadata comes from the policy and goes to the proxy's access logs: JSON values, which must not be changed. Notes describe
+	// the caller and the outcome. They go there too, under "tollkeeper", and ID goes there as "decision_id".
 	Metadata map[string]any
 	Notes    Headers
 }

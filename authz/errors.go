@@ -37,7 +37,7 @@ func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.cause }
 
 // KindOf returns the kind of the outermost Error in err's chain. If there is none, it returns KindUnavailable: an error without
-// a kind is our fault and not the caller's.
+// a kind is not the caller's fault.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {

@@ -2,8 +2,8 @@ package authz
 
 import "time"
 
-// Facts are what is known about the caller when the policy is asked. They never say what to do: that a key has expired is a
-// fact, and the policy decides whether to refuse it. In the zero value nothing is known, and every shipped policy denies on it.
+// Facts are what is known about the caller when the policy is asked. They are not decisions: for example, a fact says that a key
+// has expired, and the policy decides whether to refuse it. In the zero value nothing is known, and the shipped policies deny.
 type Facts struct {
 	Key        KeyFact
 	Account    AccountFact
@@ -15,16 +15,16 @@ type Facts struct {
 // KeyStatus is the state of the API key in the request.
 type KeyStatus string
 
-// The states of a key. Only KeyActive is good.
+// The states of a key. Only KeyActive is accepted.
 const (
 	KeyMissing     KeyStatus = "missing"   // no key was sent
-	KeyAmbiguous   KeyStatus = "ambiguous" // two keys that differ, or one source that was sent twice
+	KeyAmbiguous   KeyStatus = "ambiguous" // two different keys, or one source that was sent twice
 	KeyMalformed   KeyStatus = "malformed" // it cannot be a key, so it was not looked up
 	KeyUnknown     KeyStatus = "unknown"   // it has the form of a key, but there is no such key
 	KeyNotYetValid KeyStatus = "not_yet_valid"
 	KeyExpired     KeyStatus = "expired"
-	KeyDisabled    KeyStatus = "disabled" // switched off; it can be switched on again
-	KeyRevoked     KeyStatus = "revoked"  // switched off for good
+	KeyDisabled    KeyStatus = "disabled" // an operator can enable it again
+	KeyRevoked     KeyStatus = "revoked"  // refused forever
 	KeyRotated     KeyStatus = "rotated"  // replaced by a successor, and the overlap is over
 	KeyActive      KeyStatus = "active"
 	KeyUnavailable KeyStatus = "unavailable" // the key store gave no answer
@@ -57,9 +57,9 @@ type AccountStatus string
 // The states of an account.
 const (
 	AccountActive      AccountStatus = "active"
-	AccountSuspended   AccountStatus = "suspended"   // cut off by the operator
+	AccountSuspended   AccountStatus = "suspended"   // refused by the operator
 	AccountOverdue     AccountStatus = "overdue"     // it has not paid
-	AccountUnknown     AccountStatus = "unknown"     // there is no such account, or no credential that leads to one
+	AccountUnknown     AccountStatus = "unknown"     // there is no such account, or no credential names one
 	AccountUnavailable AccountStatus = "unavailable" // the key store gave no answer
 )
 
@@ -74,7 +74,7 @@ type AccountFact struct {
 // TokenStatus is the state of the bearer token in the request.
 type TokenStatus string
 
-// The states of a token. Only TokenValid is good.
+// The states of a token. Only TokenValid is accepted.
 const (
 	TokenMissing         TokenStatus = "missing"
 	TokenMalformed       TokenStatus = "malformed"
@@ -84,7 +84,7 @@ const (
 	TokenExpired         TokenStatus = "expired"
 	TokenNotYetValid     TokenStatus = "not_yet_valid"
 	TokenRevoked         TokenStatus = "revoked"
-	// TokenInactive: its server says that it is not active. It was never issued, or has expired, or was revoked there.
+	// TokenInactive: its server says that it is not active. It was never issued, has expired, or was revoked there.
 	TokenInactive TokenStatus = "inactive"
 	// TokenUnbound: the token is bound to a key of its client, but the request does not prove that the client has it.
 	TokenUnbound     TokenStatus = "unbound"
@@ -92,13 +92,13 @@ const (
 	TokenUnavailable TokenStatus = "unavailable"
 )
 
-// TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer certainly made it: a
-// token that has expired is described, one with a bad signature is not.
+// TokenFact is what is known about the bearer token. The fields after Status are empty unless its issuer is proven: they
+// describe an expired token, but not one with a bad signature.
 type TokenFact struct {
 	Status TokenStatus
 	Issuer string
 	ID     string // its jti
-	// Account and Plan are the account that pays and its plan, from the claims that the issuer's configuration names.
+	// Account is the account that pays, and Plan its plan. The issuer's configuration names their claims.
 	Account string
 	Plan    string
 	// Accountless says that tokens of the issuer never name an account, so the account of this one is unknown.
@@ -106,7 +106,8 @@ type TokenFact struct {
 	Scopes      []string
 	Claims      map[string]any // JSON values with numbers as json.Number; never changed
 
-	// The rest is not shown to policies. Fault tells the operator why a token is not good. Revocations are matched by the others.
+	// Policies do not see the fields below. Fault tells the operator why the token is refused. The others are compared with
+	// revocations.
 	Fault      string
 	Digest     string // of its text: see credential.TokenDigest
 	ByClaims   string // of its claims: see credential.ClaimsDigest; "" if the text is always known
@@ -115,7 +116,7 @@ type TokenFact struct {
 	Client     string
 	SigningKey string // the kid of the key that signed it
 	IssuedAt   time.Time
-	ExpiresAt  time.Time // it is refused from then on; the allowed difference of clocks is included
+	ExpiresAt  time.Time // the token is refused from then on; it includes the allowed clock skew
 }
 
 // Known reports whether a trusted issuer made the token, whatever its state.
@@ -126,11 +127,11 @@ type Bearer struct {
 	Text string
 	// Peer is the address of the sender, "" if it is unknown.
 	Peer string
-	// Certificate is the one of the client's TLS connection as Envoy sends it: in PEM, URL-encoded. It is "" if Envoy sent none.
+	// Certificate is the client certificate as Envoy sends it: in PEM, URL-encoded, "" if Envoy sent none.
 	Certificate string
 }
 
-// Statement is something that an issuer has signed and that is not an access token: a logout token or a security event.
+// Statement is a signed message of an issuer that is not an access token: a logout token or a security event.
 type Statement struct {
 	Issuer    string
 	ID        string // its jti, "" if it has none
@@ -139,8 +140,8 @@ type Statement struct {
 	Claims    map[string]any // JSON values with numbers as json.Number
 }
 
-// TokenError says why a token or a statement is not accepted. Its text is for the operator or the issuer, and not for the caller
-// who sent the token.
+// TokenError says why a token or a statement is refused. Its text is for the operator or the issuer, and not for the caller who
+// sent the token.
 type TokenError struct {
 	Status TokenStatus
 	Text   string
@@ -170,8 +171,8 @@ type QuotaFact struct {
 	Window time.Duration
 }
 
-// RevocationFact is what is known about the revocation list itself.
+// RevocationFact is the state of the revocation list.
 type RevocationFact struct {
-	// Stale reports that the list may lack revocations that were acknowledged elsewhere, so that no credential can be trusted.
+	// Stale reports that the list may lack acknowledged revocations, so no credential can be trusted.
 	Stale bool
 }

@@ -18,7 +18,7 @@ const (
 	WindowNone   Window = "none" // prepaid: credits that are used once
 )
 
-// Per says which callers share one count of a limit.
+// Per says which callers share the count of a limit.
 type Per string
 
 // The scopes of a limit.
@@ -27,13 +27,13 @@ const (
 	PerAccount Per = "account" // all keys of an account
 )
 
-// UnitRequests is the unit of limits that are charged one unit a request unless the policy says otherwise.
+// UnitRequests is the unit of limits that count requests. Unless the policy sets a charge, each request costs one unit of them.
 const UnitRequests = "requests"
 
 // Limit is one limit of a plan.
 type Limit struct {
 	Name   string
-	Units  int64 // granted for each period; for WindowNone, what every holder gets once before any credit
+	Units  int64 // granted for each period; for WindowNone, granted once to every holder, in addition to credits
 	Unit   string
 	Window Window
 	Per    Per
@@ -44,12 +44,12 @@ type Limit struct {
 	Anchor int
 	// RefundOnCrash gives back prepaid credits that a crashed node held and had not reported as spent.
 	RefundOnCrash bool
-	// Count names the count. Limits that share one have the same name, whatever their units, and others do not. quota.ParsePlans
-	// sets it; if it is "", it is computed when it is needed.
+	// Count names the count of the limit. Limits of two plans share a count if Count is equal, even if their units differ.
+	// quota.ParsePlans sets it; if it is "", it is computed when it is needed.
 	Count string
 }
 
-// Holder is who is charged.
+// Holder is the key and the account that are charged.
 type Holder struct {
 	Key     string // the key's lineage
 	Account string

@@ -1,6 +1,6 @@
 package authz
 
-// Reason is a machine-readable code that says why a request was denied, and so what the caller can do.
+// Reason is a code, for programs, that says why a request was denied.
 // Codes match ^[a-z][a-z0-9_]{2,63}$ and never change their meaning. A policy may use codes of its own.
 type Reason string
 
@@ -51,7 +51,7 @@ const (
 	ReasonDecisionTimeout  Reason = "decision_timeout"
 )
 
-// Undecided reports whether the reason says that we could not decide. That is our fault and no judgement of the caller.
+// Undecided reports whether the reason means that Tollkeeper could not decide. The reason then says nothing about the caller.
 func (r Reason) Undecided() bool {
 	switch r {
 	case ReasonPolicyError, ReasonStoreUnavailable, ReasonStateStale, ReasonDecisionTimeout, ReasonTokenStatusUnknown:
@@ -77,14 +77,14 @@ func ValidReason(s string) bool {
 // Retry says whether waiting helps a denied caller.
 type Retry string
 
-// The kinds of waiting.
+// The values of Retry.
 const (
 	RetryNever Retry = "never" // the caller or the operator has to act
 	RetryReset Retry = "reset" // when the quota's period ends, or when the key becomes valid
-	RetrySoon  Retry = "soon"  // in a moment: we could not decide
+	RetrySoon  Retry = "soon"  // in a moment: Tollkeeper could not decide
 )
 
-// ReasonInfo is what callers are told about a reason beside its code.
+// ReasonInfo is what callers are told about a reason in addition to its code.
 type ReasonInfo struct {
 	Status int // the HTTP status in the current profile
 	Title  string

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// Request is one check request: what a proxy knows about a request that it holds back until it gets an answer.
+// Request is one check request: the description of a request that a proxy holds back until it gets an answer.
 //
 // Its fields mirror Envoy's AttributeContext (envoy.service.auth.v3). A nil pointer or an empty string means that the
 // proxy did not send the field, which a policy sees as undefined.
 //
-// Its texts may share the memory of the whole message. A text that is kept for long must be cloned.
+// Its texts may share the memory of the whole message. Clone a text before keeping it for long.
 type Request struct {
 	Source      *Peer
 	Destination *Peer
 	// Time is when the proxy saw the first byte of the request, by the proxy's clock. Zero if it was not sent.
 	// It identifies a retried check and is never used to decide whether something has expired.
 	Time time.Time
-	// Described reports that the proxy described the request at all, even without Time and HTTP.
+	// Described reports that the message has a description of the request, even one without Time and HTTP.
 	Described         bool
 	HTTP              *HTTP
 	ContextExtensions map[string]string
@@ -34,7 +34,7 @@ type Request struct {
 
 // HTTP is the HTTP part of a request.
 type HTTP struct {
-	// ID is the proxy's own number for the stream. It never comes from a header.
+	// ID is the proxy's number for the stream. It never comes from a header.
 	ID       string
 	Method   string
 	Scheme   string
@@ -45,8 +45,8 @@ type HTTP struct {
 	Protocol string
 	Size     int64
 	Headers  Headers
-	// RawHeaders reports that the headers came as a list in which repeated headers are apart (Envoy's encode_raw_headers),
-	// and not as a map in which the proxy has joined them.
+	// RawHeaders reports that the headers came as a list (Envoy's encode_raw_headers), which keeps repeated headers apart, and
+	// not as a map, in which the proxy has joined them.
 	RawHeaders bool
 	Body       string
 	RawBody    []byte
@@ -59,7 +59,7 @@ type HTTP struct {
 
 // Body is the request's body, as far as the proxy sent it and it could be read.
 type Body struct {
-	// Skipped reports that the configuration leaves bodies alone. A policy then sees no body fields at all.
+	// Skipped reports that bodies are not decoded, by configuration. Policies then see no body fields.
 	Skipped bool
 	// Truncated reports that the proxy sent only the beginning.
 	Truncated bool
@@ -76,7 +76,7 @@ type Peer struct {
 	Certificate string
 }
 
-// Address is where a peer is. One of Socket, Pipe and Internal is set, or none if the proxy sent an empty address.
+// Address is the address of a peer. One of Socket, Pipe and Internal is set, or none if the proxy sent an empty address.
 type Address struct {
 	Socket   *SocketAddress
 	Pipe     *PipeAddress
@@ -108,7 +108,7 @@ type InternalAddress struct {
 	EndpointID         string
 }
 
-// Metadata is what other filters or the route have set: by the name of the filter, JSON values
+// Metadata has the values that other filters or the route set, by the name of the filter. They are JSON values
 // (nil, bool, json.Number or float64, string, []any, map[string]any).
 type Metadata struct {
 	Filter map[string]any

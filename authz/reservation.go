@@ -10,33 +10,32 @@ type Reservation struct {
 	parts  []part
 }
 
-// part is what was taken from one source.
+// part is the units from one source.
 type part struct {
 	from  Source
 	units int64
 }
 
-// Source is where units come from.
+// Source is a source of units.
 type Source interface {
 	// PutBack takes back units of a reservation that was cancelled. The id is unique to the reservation's part.
 	PutBack(id string, units int64)
 }
 
-// Begin names the reservation by the node that takes the units and a number that the node gives only once. The reservation
-// forgets what it held before.
+// Begin empties the reservation and gives it a name: the node that takes the units, and a number that the node uses only once.
 func (r *Reservation) Begin(node string, number uint64) {
 	*r = Reservation{node: node, number: number, parts: r.parts[:0]}
 }
 
-// Add notes that units were taken.
+// Add records units that were taken from a source.
 func (r *Reservation) Add(from Source, units int64) {
 	if r.parts == nil {
-		r.parts = make([]part, 0, 2) // most requests charge no more limits
+		r.parts = make([]part, 0, 2) // most requests charge at most two limits
 	}
 	r.parts = append(r.parts, part{from, units})
 }
 
-// Holds reports whether anything is taken.
+// Holds reports whether the reservation has units.
 func (r *Reservation) Holds() bool { return len(r.parts) > 0 }
 
 // ID names the reservation in logs and when it is settled. It is unique over all nodes and times, and empty before Begin.

@@ -1,6 +1,6 @@
 package authz
 
-// Trace collects what a policy did, for an explanation. A nil Trace collects nothing.
+// Trace records an evaluation of a policy, for an explanation. A nil Trace records nothing.
 type Trace struct {
 	// Rules are the rules that were entered, in the order in which each was entered first.
 	Rules []TracedRule
@@ -8,7 +8,7 @@ type Trace struct {
 	Input []byte
 	// Query is the full name of the rule, or of the package, that was queried.
 	Query string
-	// Route is the entry of the routes that applies, as JSON: an object without fields if none does, nil if the policy has no
+	// Route is the matching entry of the routes as JSON: an object without fields if none matches, nil if the policy has no
 	// routes.
 	Route []byte
 }

@@ -1,9 +1,9 @@
 package authz
 
-// Verdict is what a policy says about a request. The zero value denies. Its lists and maps must not be changed, because the
-// policy may hand out the same ones again.
+// Verdict is the result of a policy for a request. The zero value denies. Its lists and maps must not be changed, because the
+// policy may return the same ones again.
 //
-// The fields other than Reason and Charge are those of the decision object of OPA's Envoy plugin.
+// The decision object of OPA's Envoy plugin has the same fields, except Reason, Detail, Charge and Errors.
 type Verdict struct {
 	Allowed bool
 	// Status is the HTTP status of a denial, 0 if the policy gave none.
@@ -23,7 +23,7 @@ type Verdict struct {
 	// Metadata holds JSON values (nil, bool, json.Number, string, []any, map[string]any).
 	Metadata map[string]any
 	Charge   Charge
-	// Errors tell the operator which functions of the policy failed, as file:line: text. Their expressions were undefined, and
-	// the verdict stands.
+	// Errors tell the operator which functions of the policy failed, as file:line: text. Their expressions were undefined. The
+	// verdict is valid all the same.
 	Errors []string
 }

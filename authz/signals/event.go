@@ -12,12 +12,12 @@ import (
 const (
 	caep = "https://schemas.openid.net/secevent/caep/event-type/"
 	risc = "https://schemas.openid.net/secevent/risc/event-type/"
-	// verificationEvent tests a stream and asks for nothing (SSF 1.0 section 8.1.4).
+	// verificationEvent tests a stream and has no other effect (SSF 1.0 section 8.1.4).
 	verificationEvent = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 )
 
-// handlers are the events that have an effect here. Each returns the records to keep. An event whose subject cannot be
-// matched to tokens is refused, so that its transmitter does not believe that it took effect.
+// handlers are the events that have an effect. Each returns the records to keep. An event whose subject matches no tokens is
+// refused, so that its transmitter does not believe that it took effect.
 var handlers = map[string]func(*event) ([]revocation.Record, error){
 	caep + "session-revoked":       (*event).sessionRevoked,
 	caep + "credential-change":     (*event).credentialChange,
@@ -38,7 +38,7 @@ type event struct {
 	claims  map[string]any
 	subject subject
 	at      time.Time // when it happened
-	expires time.Time // when the tokens that it revokes have expired by themselves
+	expires time.Time // when the tokens that it revokes have expired anyway
 }
 
 // read reads the subject and the time of the event. Drafts had the subject inside the event.
@@ -57,8 +57,8 @@ func (e *event) read(token map[string]any) (err error) {
 	return err
 }
 
-// milliseconds is the number from which event_timestamp is taken for milliseconds, as drafts of CAEP wrote it. As seconds it
-// would be the year 5138.
+// milliseconds is the smallest event_timestamp that is read as milliseconds, which drafts of CAEP used. As seconds it would be
+// the year 5138.
 const milliseconds = 1e11
 
 // happened returns when the event took place: event_timestamp in seconds (CAEP 1.0 section 2), or else the iat of the token.
@@ -93,10 +93,10 @@ func (e *event) record(kind revocation.Kind, value string) revocation.Record {
 
 // unmatched refuses an event whose subject matches no tokens.
 func (e *event) unmatched(wanted string) error {
-	return invalid("%s: the subject names no %s by which tokens could be found", e.name, wanted)
+	return invalid("%s: the subject names no %s that could match tokens", e.name, wanted)
 }
 
-// recordBefore makes a record for what was issued before the event.
+// recordBefore makes a record for tokens that were issued before the event.
 func (e *event) recordBefore(kind revocation.Kind, value string) revocation.Record {
 	r := e.record(kind, value)
 	r.Before = e.at
@@ -111,9 +111,9 @@ func (e *event) cutOffUser() ([]revocation.Record, error) {
 	return []revocation.Record{e.recordBefore(revocation.KindSubject, e.subject.user)}, nil
 }
 
-// sessionRevoked ends the session that is named, with those tokens of its user that name no session. If only a user is named
-// it ends all sessions that the user has now. An opaque id may be either, so it is recorded as both; one of the two records
-// matches no token.
+// sessionRevoked ends the named session, and the user's tokens that name no session. If the event names only a user, it ends all
+// present sessions of the user. An opaque id may be a session or a user, so it is recorded as both; one of the two records matches
+// no token.
 func (e *event) sessionRevoked() ([]revocation.Record, error) {
 	switch s := e.subject; {
 	case s.session != "" && s.user != "":
@@ -140,8 +140,8 @@ func (e *event) credentialChange() ([]revocation.Record, error) {
 	return nil, invalid("%s: change_type must be create, revoke, update or delete", e.name)
 }
 
-// claimsChange revokes the tokens that carry old claims: the token that is named, or those that the session or the user had
-// when the claims changed.
+// claimsChange revokes tokens with old claims: the named token, or the tokens that the session or the user had when the claims
+// changed.
 func (e *event) claimsChange() ([]revocation.Record, error) {
 	switch s := e.subject; {
 	case s.token != "":
@@ -154,7 +154,7 @@ func (e *event) claimsChange() ([]revocation.Record, error) {
 	return nil, e.unmatched("token, session or user")
 }
 
-// suspend refuses the user until an event enables the account again. The tokens of now stay revoked after that.
+// suspend refuses the user until an event enables the account again. The present tokens stay revoked after that.
 func (e *event) suspend() ([]revocation.Record, error) {
 	records, err := e.cutOffUser()
 	if err != nil {
@@ -172,7 +172,7 @@ func (e *event) enable() ([]revocation.Record, error) {
 }
 
 // suspension makes a record that begins or lifts a suspension. Its At is when the event happened, so that the later event
-// wins in whichever order two arrive. A suspension has no expiry. A lifted one may be forgotten once every earlier token has
+// wins even if it arrives first. A suspension has no expiry. A lifted one may be forgotten once every earlier token has
 // expired.
 func (e *event) suspension(lifted bool) revocation.Record {
 	r := e.record(revocation.KindSuspension, e.subject.user)

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// maxBody is the most bytes of a request body. The largest thing that is sent here is a token.
+	// maxBody is the largest request body in bytes. The largest parameter is a token.
 	maxBody = 64 << 10
-	// maxID is the most bytes of the id of a subject, a session or a token. OpenID Connect Core allows 255 for a subject.
+	// maxID is the longest id, in bytes, of a subject, a session or a token. OpenID Connect Core allows 255 for a subject.
 	maxID = 1024
-	// retryAfter is when the sender should try again after a record could not be made durable, in seconds.
+	// retryAfter is the number of seconds after which the sender should try again if a record could not be made durable.
 	retryAfter = "5"
 )
 
-// endpoint is one of the three. handle returns who sent the request, as far as that is proven, and an error if the request
-// is not acknowledged.
+// endpoint is one of the three endpoints. handle returns the sender, if it is proven, and an error if the request is not
+// acknowledged.
 type endpoint struct {
 	handle  func(r *http.Request) (by string, err error)
 	success int
@@ -41,7 +41,7 @@ var (
 	eventError = dialect{"err", "description"}         // RFC 8935 section 2.3
 )
 
-// refusal is why a request is not acknowledged. The sender gets its text, which therefore never quotes anything.
+// refusal is the error of a request that is not acknowledged. The sender gets its text, so the text never quotes anything.
 type refusal struct {
 	status int
 	code   string
@@ -61,8 +61,8 @@ func unavailable(text string, cause error) error {
 	return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", text: text, cause: cause}
 }
 
-// asRefusal maps every error that is not a refusal yet, which comes from the store. A record that the store calls invalid
-// stays invalid, so the sender is not asked to repeat it.
+// asRefusal turns other errors, which come from the store, into refusals. If the store calls a record invalid, repeating the
+// request does not help, so the sender is not asked to.
 func asRefusal(err error) *refusal {
 	var r *refusal
 	if !errors.As(err, &r) {
@@ -80,7 +80,7 @@ type routes struct {
 	log     *slog.Logger
 	now     func() time.Time
 	refused func(endpoint string)
-	// Refusals of authenticated senders have a throttle of their own, so that a flood of anonymous ones does not hide them.
+	// Refusals of authenticated senders have a throttle of their own, so that many anonymous refusals do not hide them.
 	anonymous, authenticated *throttle
 }
 
@@ -125,7 +125,7 @@ func (rs routes) guard(e endpoint, r *http.Request) (by string, err error) {
 	return e.handle(r)
 }
 
-// logRefusal counts a refusal, and logs it unless there were too many of late.
+// logRefusal counts a refusal, and logs it unless there were too many recently.
 func (rs routes) logRefusal(r *http.Request, by string, why *refusal) {
 	rs.refused(r.URL.Path)
 	t := rs.anonymous

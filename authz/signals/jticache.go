@@ -13,9 +13,9 @@ import (
 const jtiCacheSize = 50_000
 
 // jtiCache remembers which statements were acknowledged. It has two generations: when the current one is full or old it
-// becomes the previous one, and the previous one is forgotten. The latest statements are therefore always remembered, which
-// a cache that weighs how often an entry is used does not promise. Forgetting one early does no harm: its records change
-// nothing when they are made again.
+// becomes the previous one, and the previous one is forgotten. So the latest statements are always remembered. A cache that
+// prefers frequently used entries does not guarantee that. Forgetting a statement early does no harm: making its records again
+// changes nothing.
 type jtiCache struct {
 	age time.Duration // of a generation
 
@@ -28,7 +28,7 @@ func newJTICache(age time.Duration) *jtiCache {
 	return &jtiCache{age: age, current: make(map[[sha256.Size]byte]struct{})}
 }
 
-// statementKey identifies a statement by issuer and jti. The length of the issuer keeps the two from running together.
+// statementKey identifies a statement by issuer and jti. The length of the issuer separates the two.
 func statementKey(st *authz.Statement) [sha256.Size]byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(len(st.Issuer)))
 	return sha256.Sum256(append(append(b, st.Issuer...), st.ID...))

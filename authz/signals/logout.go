@@ -13,8 +13,8 @@ const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
 // logout handles a back-channel logout of OpenID Connect: an issuer ends a session, or all sessions of a user.
 //
-// A logout token enters the cache once its records are durable. An issuer that was told to try again is therefore not taken
-// for a replay. Of two copies that arrive at once, both do the same work, and one is refused as a replay.
+// A logout token enters the cache once its records are durable. So an issuer that was told to try again is not refused as
+// a replay. If two copies arrive at the same time, both do the same work, and one is refused as a replay.
 func (es *endpoints) logout(r *http.Request) (string, error) {
 	form, err := readForm(r)
 	if err != nil {
@@ -51,7 +51,7 @@ func replayed() error { return invalid("the logout token was acknowledged before
 // logoutRecords validates the claims of a logout token (section 2.6) and returns the records that it asks for.
 //
 //   - With a session, that session ends for good.
-//   - Without one, every session of the user ends that began before the logout token was issued. A logout token that is
+//   - Without a session, every session of the user ends that began before the logout token was issued. A logout token that is
 //     delivered late or twice must not end later sessions.
 //   - With a session and a user, the user's other sessions continue (section 2.4). Access tokens that name no session are
 //     revoked as well, because they may belong to the session that ends.
@@ -75,7 +75,7 @@ func (es *endpoints) logoutRecords(st *authz.Statement) ([]revocation.Record, er
 		return nil, err
 	}
 	if sid == "" && sub == "" {
-		return nil, invalid("neither sub nor sid is present")
+		return nil, invalid("sub and sid are missing")
 	}
 	session := revocation.Record{
 		Kind: revocation.KindSession, Issuer: st.Issuer, Value: sid, At: es.opt.Now(), Cause: "back-channel logout", ExpiresAt: es.expiry(st.IssuedAt),
@@ -105,8 +105,8 @@ func identifier(members map[string]any, name string) (string, error) {
 	return s, nil
 }
 
-// statementTexts tell the sender why a statement is refused. The verifier's own words go to the log only, because the sender
-// has not proven to be the issuer.
+// statementTexts tell the sender why a statement is refused. The verifier's own text goes only to the log, because the sender
+// has not proven that it is the issuer.
 var statementTexts = map[authz.TokenStatus]string{
 	authz.TokenMalformed:       "the token is malformed",
 	authz.TokenBadSignature:    "the signature of the token is not valid",
@@ -116,7 +116,7 @@ var statementTexts = map[authz.TokenStatus]string{
 	authz.TokenNotYetValid:     "the token is not valid yet",
 }
 
-// statementError turns an error of the verifier into a refusal. The code is the one for its status, or invalid_request.
+// statementError turns an error of the verifier into a refusal. Each status has a code; the default is invalid_request.
 func statementError(err error, codes map[authz.TokenStatus]string) error {
 	var te *authz.TokenError
 	if !errors.As(err, &te) || te.Status == authz.TokenUnavailable {

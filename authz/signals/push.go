@@ -61,7 +61,7 @@ func (es *endpoints) push(r *http.Request) (string, error) {
 	return st.Issuer, nil
 }
 
-// admit checks the Authorization header that was agreed with the transmitter.
+// admit checks the Authorization header that operator and transmitter have agreed on.
 func (es *endpoints) admit(r *http.Request) error {
 	if es.opt.EventAuthorization == "" {
 		return nil
@@ -75,7 +75,7 @@ func (es *endpoints) admit(r *http.Request) error {
 }
 
 // readEvents validates the claims that every security event token has (RFC 8417 section 2.2, SSF 1.0 section 4.1) and
-// returns its events by type. It wants no sub and no exp, so that no other kind of token passes for a security event.
+// returns its events by type. It refuses sub and exp, so that another kind of token cannot pass for a security event.
 func readEvents(st *authz.Statement) (map[string]map[string]any, error) {
 	for _, name := range []string{"sub", "exp"} {
 		if st.Claims[name] != nil {
@@ -100,14 +100,14 @@ func readEvents(st *authz.Statement) (map[string]map[string]any, error) {
 	return events, nil
 }
 
-// plan is what a security event token asks for.
+// plan is the effect of a security event token.
 type plan struct {
 	records []revocation.Record
 	ignored []string // types of events that have no effect here
-	state   any      // the state of a verification event, which the operator looks for in the log
+	state   any      // the state of a verification event, which is logged for the operator
 }
 
-// plan works out the records of all events before any is kept: a token with one bad event has no effect at all.
+// plan makes the records of all events before any is kept: a token with one bad event has no effect.
 func (es *endpoints) plan(st *authz.Statement, events map[string]map[string]any) (*plan, error) {
 	p := &plan{}
 	for _, name := range slices.Sorted(maps.Keys(events)) {

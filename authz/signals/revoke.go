@@ -15,7 +15,7 @@ import (
 
 // revoke handles a client's request to revoke a token that it holds (RFC 7009).
 //
-// An unknown token counts as revoked (section 2.2). It is not recorded, or made-up tokens would fill the store.
+// An unknown token counts as revoked (section 2.2). It is not recorded, because invented tokens would fill the store.
 func (es *endpoints) revoke(r *http.Request) (string, error) {
 	form, err := readForm(r)
 	if err != nil {
@@ -42,8 +42,8 @@ func (es *endpoints) revoke(r *http.Request) (string, error) {
 	return client, nil
 }
 
-// tokenRecords returns the records that revoke a token. A token whose state cannot be found out is recorded by its digest:
-// the record matches that token only, and can only deny.
+// tokenRecords returns the records that revoke a token. A token whose state is unavailable is recorded by its digest: the record
+// matches only that token, and can only deny.
 func (es *endpoints) tokenRecords(text string, fact *authz.TokenFact, client string) []revocation.Record {
 	switch {
 	case fact.Status == authz.TokenExpired:
@@ -86,7 +86,7 @@ func (es *endpoints) authenticate(r *http.Request, form map[string]string) (stri
 
 const unknownClient = "the client is unknown, or its secret is wrong or missing"
 
-// login is the credentials that a client sent.
+// login is the credentials of a client.
 type login struct{ id, secret string }
 
 func (es *endpoints) knows(l login) bool {
@@ -100,7 +100,7 @@ func unauthenticated(text string) error {
 }
 
 // basic reads HTTP Basic in both ways that clients write it: form-urlencoded, as OAuth wants (RFC 6749 section 2.3.1), and
-// plain, as RFC 7617 and curl do. A reading takes id and secret in the same way; they are never mixed.
+// plain, as RFC 7617 and curl do. Id and secret are always read in the same way.
 func basic(r *http.Request) []login {
 	id, secret, ok := r.BasicAuth()
 	if !ok {

@@ -18,8 +18,7 @@ const (
 	EventsPath = "/ssf/events"              // RFC 8935
 )
 
-// Revoker makes a record durable and applies it. A record that it was given before MUST change nothing. revocation.Set is
-// one.
+// Revoker makes a record durable and applies it. A repeated record MUST change nothing. revocation.Set is a Revoker.
 type Revoker interface {
 	Revoke(ctx context.Context, r revocation.Record) (revocation.Record, error)
 }
@@ -29,25 +28,25 @@ type Revoker interface {
 // Its errors are *authz.TokenError and MUST NOT quote the token; any other error counts as unavailable. A statement that it
 // returns has a configured issuer, and an iat that is not in the future by more than clocks may differ.
 type Verifier interface {
-	// Inspect says what is known of an access token. It ignores revocations.
+	// Inspect returns the facts about an access token. It ignores revocations.
 	Inspect(ctx context.Context, text string) authz.TokenFact
 	// Logout verifies the signature, issuer, audience, typ, iat and exp of a logout token, and no other claim.
 	Logout(ctx context.Context, text string) (authz.Statement, error)
-	// Event verifies the same of a security event token, except exp, which such a token does not have.
+	// Event verifies the same claims of a security event token, except exp, which such a token does not have.
 	Event(ctx context.Context, text string) (authz.Statement, error)
 }
 
 // Options are the operator's settings.
 type Options struct {
 	// Clients are the secrets of the clients that may revoke tokens, by client id. Each may revoke any token, because only
-	// the issuer knows which client a token was issued to. A client without a secret is refused. Without any client, every
+	// the issuer knows which client a token was issued to. A client without a secret is refused. If there are no clients, every
 	// revocation is refused.
 	Clients map[string]string
 	// EventAuthorization is the value that the Authorization header of a push must have, such as "Bearer ...". It is
 	// agreed with the transmitter as authorization_header (SSF 1.0 section 6.1.1). Empty: the signature is enough.
 	EventAuthorization string
-	// MaxLifetime is the longest that any token can live. Records for a user or a session are kept that long. Zero: for
-	// good.
+	// MaxLifetime is the longest that any token can live. Records for a user or a session are kept that long. Zero:
+	// forever.
 	MaxLifetime time.Duration
 	Now         func() time.Time // nil: time.Now
 	// Refused is called for every request that an endpoint refuses; nil: they are not counted. The log has only some of
@@ -63,10 +62,10 @@ type endpoints struct {
 	clients  map[string][sha256.Size]byte // hashes of the secrets
 	log      *slog.Logger
 
-	logouts, events *jtiCache // what was acknowledged
+	logouts, events *jtiCache // acknowledged statements
 }
 
-// Handler serves the three endpoints. Each authenticates its own callers, so nothing in front of it has to.
+// Handler serves the three endpoints. Each authenticates its own callers, so a proxy in front need not.
 func Handler(v Verifier, r Revoker, opt Options, log *slog.Logger) http.Handler {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -96,8 +95,8 @@ func Handler(v Verifier, r Revoker, opt Options, log *slog.Logger) http.Handler 
 	})
 }
 
-// keep makes records durable and applies them, in their order. After an error some of them may be kept; keeping all of them
-// again is safe.
+// keep makes records durable and applies them, in their order. After an error some of them may be kept. Repeating the call is
+// safe.
 func (es *endpoints) keep(ctx context.Context, records []revocation.Record) error {
 	for _, r := range records {
 		if _, err := es.revoker.Revoke(ctx, r); err != nil {
@@ -107,7 +106,7 @@ func (es *endpoints) keep(ctx context.Context, records []revocation.Record) erro
 	return nil
 }
 
-// expiry returns when every token issued at that instant, or before now, has expired by itself. Zero: never.
+// expiry returns when every token issued at that instant, or before now, has expired. Zero: never.
 func (es *endpoints) expiry(issued time.Time) time.Time {
 	if es.opt.MaxLifetime <= 0 {
 		return time.Time{}

@@ -2,9 +2,9 @@ package signals
 
 import "strings"
 
-// subject is the ids in a subject identifier by which tokens can be found; those that are absent are empty. Formats without
-// an id of the issuer (email, phone_number, account) yield none: tokens need not carry an address or a number, and it may
-// pass to another person.
+// subject is the ids in a subject identifier that can match tokens; absent ids are empty. Formats without an id of the issuer
+// (email, phone_number, account) give no ids: tokens need not have an address or a number, and these may pass to another
+// person.
 type subject struct {
 	user    string // a sub of the issuer
 	session string // a sid of the issuer
@@ -14,8 +14,8 @@ type subject struct {
 	opaque bool
 }
 
-// readSubject reads a subject identifier (RFC 9493 section 3, SSF 1.0 section 3). An issuer may speak for its own subjects
-// only; another issuer's subject is refused, whatever its format.
+// readSubject reads a subject identifier (RFC 9493 section 3, SSF 1.0 section 3). An issuer may name only its own subjects;
+// another issuer's subject is refused in every format.
 func readSubject(v any, issuer string) (subject, error) {
 	id, ok := v.(map[string]any)
 	if !ok {
@@ -37,8 +37,8 @@ func isComplex(id map[string]any) bool {
 	return user || session
 }
 
-// readComplex reads an identifier with parts. Only user and session count. The other parts, such as a device, narrow the
-// subject down, but tokens do not carry them; so the event revokes more than it names, and never less.
+// readComplex reads an identifier with parts. Only user and session count. The other parts, such as a device, narrow
+// the subject down, but tokens do not have them. So the event revokes more than it names, never less.
 func readComplex(id map[string]any, issuer string) (subject, error) {
 	var out subject
 	for _, v := range id {

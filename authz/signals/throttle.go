@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// throttle bounds how many refusals are logged, because anyone can cause any number of them.
+// throttle bounds how many refusals are logged, because any client can cause any number of them.
 type throttle struct {
 	mu     sync.Mutex
 	began  time.Time // when the window began
@@ -18,7 +18,7 @@ const (
 	throttleLines  = 20
 )
 
-// allow reports whether to log a refusal, and how many were not logged since the last that was.
+// allow reports whether to log a refusal, and how many were not logged since the last logged one.
 func (t *throttle) allow(now time.Time) (ok bool, silent int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 // binding is the key that the client of a token must prove to have (RFC 7800). The zero value needs no proof.
 type binding struct {
 	certificate string // x5t#S256 of the client's certificate (RFC 8705 section 3.1)
-	other       bool   // a proof that is not checked here, such as DPoP (RFC 9449 section 6)
+	other       bool   // it needs a proof that this package cannot check, such as DPoP (RFC 9449 section 6)
 }
 
 // bindingOf reads the confirmation claim.
@@ -52,8 +52,8 @@ func bindingOf(claims map[string]any) (binding, error) {
 
 func isProof(kind string) bool { return kind == "dpop" || kind == "pop" || kind == "mac" }
 
-// proven returns the status of a token that came with that certificate, and why it is not valid. "" is no certificate. A
-// certificate that came must be the right one, also where tokens are accepted without proof.
+// proven returns the status of a token that was sent with a certificate, and why it is not valid. "" means no certificate. A wrong
+// certificate is refused even if the configuration accepts tokens without proof.
 func (b *binding) proven(certificate string, accept bool) (authz.TokenStatus, string) {
 	switch {
 	case b.certificate != "" && certificate != "":
@@ -77,7 +77,7 @@ func (b *binding) proven(certificate string, accept bool) (authz.TokenStatus, st
 
 // matches reports whether a certificate is the one that the token is bound to.
 func (b *binding) matches(certificate string) bool {
-	text, err := url.PathUnescape(certificate) // unlike QueryUnescape it keeps a plus sign
+	text, err := url.PathUnescape(certificate) // QueryUnescape would replace a plus sign
 	if err != nil {
 		return false
 	}

@@ -21,8 +21,8 @@ const (
 	maxRedirects = 3
 )
 
-// CheckURL returns an error unless a URL is https or points to this machine. Documents from any other URL could be changed
-// on the way.
+// CheckURL returns an error unless a URL is https or points to this machine. An attacker on the network
+// could change documents from other URLs.
 func CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
@@ -51,7 +51,7 @@ func NewClient() *http.Client {
 	}}
 }
 
-// fetch gets a document. Its error is worded for operators.
+// fetch gets a document. Its errors are for operators.
 func fetch(ctx context.Context, c *http.Client, from, accept string) ([]byte, http.Header, error) {
 	if err := CheckURL(from); err != nil {
 		return nil, nil, err
@@ -77,7 +77,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("%s answered %d", e.from, e.code) }
 
-// errDocument marks an answer that came whole and is not the document that was asked for.
+// errDocument marks a complete answer that is not the expected document.
 var errDocument = errors.New("is that the right address?")
 
 // read reads and closes an answer, which must be a 200.
@@ -101,7 +101,7 @@ func read(resp *http.Response, from string) ([]byte, error) {
 // discoveryPath is where an OpenID provider describes itself (OpenID Connect Discovery 1.0 section 4).
 const discoveryPath = "/.well-known/openid-configuration"
 
-// discover asks an issuer where its keys are.
+// discover asks an issuer for the URL of its keys.
 func discover(ctx context.Context, c *http.Client, issuer string) (string, error) {
 	from := strings.TrimSuffix(issuer, "/") + discoveryPath
 	raw, _, err := fetch(ctx, c, from, "application/json")

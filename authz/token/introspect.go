@@ -36,11 +36,11 @@ type Introspection struct {
 	// TTL is how long "active" is trusted, though never past the token's end. NegativeTTL is how long "not active" is.
 	TTL, NegativeTTL time.Duration
 	Timeout          time.Duration // of one call; a check may wait for less
-	// MaxRefusals is about how many bad tokens of one peer the server is asked about in a minute. 0: any number.
+	// MaxRefusals is roughly the most bad tokens of one peer that are sent to the server in a minute. 0: any number.
 	MaxRefusals int
 }
 
-// Check returns an error if the configuration cannot be honoured.
+// Check returns an error if the configuration cannot be used.
 func (i *Introspection) Check() error {
 	if i.Issuer == "" {
 		return authz.Errorf(authz.KindInvalid, "introspection needs the issuer of its tokens")
@@ -55,12 +55,12 @@ func (i *Introspection) Check() error {
 }
 
 const (
-	// maxCalls bounds the calls under way, and so the cost of a flood of made-up tokens. Tokens that were good before have
-	// as many slots of their own.
+	// maxCalls bounds the concurrent calls, and so the cost of a flood of invented tokens. Known good tokens have as many calls
+	// of their own.
 	maxCalls = 64
 	// maxOpaque is the length of the longest opaque token.
 	maxOpaque = 4096
-	// After tripAfter failures in a row the server is not asked for breakFor.
+	// After tripAfter failures in a row, no calls are made for breakFor.
 	tripAfter = 5
 	breakFor  = 2 * time.Second
 	// maxKnown is how many good tokens are remembered, and maxRefused how many bad ones.
@@ -70,9 +70,8 @@ const (
 // introspector asks the server that issued a token. Requests with the same token share one call. After several failures of
 // the server no calls are made for a while, and tokens are unavailable at once.
 //
-// A caller who makes tokens up must not take the server away from callers with good tokens. Therefore an answer about a
-// token never counts as a failure of the server, known tokens have slots of their own, and each peer has a limit of
-// refusals.
+// A caller who invents tokens must not block the server for callers with good tokens. Therefore an answer about a token never
+// counts as a failure of the server, known tokens have slots of their own, and each peer has a limit of refusals.
 type introspector struct {
 	Introspection
 	client   *http.Client
@@ -132,12 +131,12 @@ func reportBreaker(log *slog.Logger, url string, to gobreaker.State) {
 	}
 }
 
-// introspect asks the server about a token, or joins the call that is under way, and waits as long as the context allows.
-// The call goes on when the context ends, so that the next request finds its answer in the cache.
+// introspect asks the server about a token, or joins a running call for it, and waits until the context ends. The call continues
+// after that, so that the next request finds its answer in the cache.
 func (v *Verifier) introspect(ctx context.Context, b *authz.Bearer, k cacheKey, now time.Time) (*verified, error) {
 	in := v.introspector
 	if in == nil || !isB64Token(b.Text) {
-		return nil, malformed("it is neither a JSON Web Token nor an opaque bearer token")
+		return nil, malformed("it is not a JSON Web Token or an opaque bearer token")
 	}
 	if t, ok := in.refused.GetIfPresent(k.sum); ok && now.Before(t.recheck) {
 		return t, nil
@@ -158,7 +157,7 @@ func (v *Verifier) introspect(ctx context.Context, b *authz.Bearer, k cacheKey, 
 		err error
 	}
 	done := make(chan outcome, 1)
-	mine := *b // the call may outlive the request
+	mine := *b // the call may last longer than the request
 	in.spawn(func(work context.Context) {
 		t, err, _ := in.flights.Do(mine.Text, func() (any, error) { return v.askOnce(work, &mine, k, known, now) })
 		o := outcome{err: err}
@@ -241,7 +240,7 @@ func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified
 	if t.fact.IssuedAt.IsZero() {
 		// iat is optional. Without it, the end of the token must be known and near: revocations are not kept longer.
 		if last := now.Add(v.opt.Timing.MaxLifetime + v.opt.Timing.Skew); t.until.IsZero() || t.until.After(last) {
-			return nil, malformed("the answer says neither exp nor iat, or the token lives longer than max_lifetime")
+			return nil, malformed("the answer has no exp and no iat, or the token lives longer than max_lifetime")
 		}
 		t.fact.ExpiresAt = time.Time{} // the server may move the end while the token is in use, so its revocation is kept for good
 	}
@@ -262,8 +261,8 @@ func (v *Verifier) introspected(answer map[string]any, now time.Time) (*verified
 // answerError is an answer that says nothing about the token. The server works.
 type answerError struct {
 	text       string
-	ourFault   bool          // the server refuses our credentials: not the fault of the peer
-	retryAfter time.Duration // with 429: how long the server wants no calls
+	ourFault   bool          // the server refuses our credentials, which is not the peer's fault
+	retryAfter time.Duration // with 429: how long the server wants no further calls
 }
 
 func (e *answerError) Error() string { return e.text }
@@ -278,14 +277,14 @@ func (in *introspector) warnUnusable(err error) {
 	}
 }
 
-// isDown reports whether an error means that the server is down: it is unreachable, too slow, or answers 5xx. Any other
-// answer may be due to the token.
+// isDown reports whether an error means that the server is down: it is unreachable, too slow, or answers 5xx. Other answers may
+// depend on the token.
 func isDown(err error) bool {
 	var said *answerError
 	return err != nil && !errors.As(err, &said)
 }
 
-// ask makes a call, unless too many are under way or the last ones failed.
+// ask makes a call, unless too many are running or the last ones failed.
 func (in *introspector) ask(ctx context.Context, text string, known bool) (map[string]any, error) {
 	room := in.slots[0]
 	if known {
@@ -337,7 +336,7 @@ func (in *introspector) call(ctx context.Context, text string) (map[string]any, 
 	return answer, nil
 }
 
-// retryAfter returns how long a server that answered 429 wants no calls, at most a minute (RFC 6585 section 4).
+// retryAfter returns how long a server that answered 429 wants no further calls, at most a minute (RFC 6585 section 4).
 func retryAfter(resp *http.Response, code int) time.Duration {
 	secs, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 	if code != http.StatusTooManyRequests || err != nil || secs < 0 {

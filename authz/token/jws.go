@@ -79,7 +79,7 @@ func refuse(s authz.TokenStatus, format string, args ...any) *authz.TokenError {
 	return &authz.TokenError{Status: s, Text: authz.Errorf(authz.KindInvalid, format, args...).Error()}
 }
 
-// maxName is the most bytes of a claim that names something, such as jti or sub. A longer one could not be revoked.
+// maxName is the longest claim, in bytes, that names something, such as jti or sub. Longer names could not be revoked.
 const maxName = 1024
 
 // Everywhere in this package a claim that is null counts as absent, because many libraries write null for a value that they
@@ -123,7 +123,7 @@ func audiences(claims map[string]any, name string) ([]string, error) {
 	case []any:
 		return textList(aud, name)
 	}
-	return nil, malformed("%s is neither a text nor a list", name)
+	return nil, malformed("%s is not a text or a list", name)
 }
 
 // addressed reports whether a claim names one of those audiences.

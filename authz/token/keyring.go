@@ -20,10 +20,10 @@ type keyring struct {
 	changed func()                          // called after the keys changed
 	spawn   func(func(ctx context.Context)) // runs a fetch in the background
 	set     atomic.Pointer[keySet]
-	fault   atomic.Pointer[string] // of the last fetch; nil: it went well
+	fault   atomic.Pointer[string] // of the last fetch; nil: it succeeded
 
 	mu       sync.Mutex
-	flight   chan struct{} // closed when the fetch under way ends; nil: no fetch is under way
+	flight   chan struct{} // closed when the running fetch ends; nil: no fetch is running
 	missedAt time.Time     // when an unknown key last caused a fetch
 }
 
@@ -35,7 +35,7 @@ func (r *keyring) current() *keySet {
 	return nil
 }
 
-// start starts a fetch unless one is under way, and returns a channel that is closed when it ends.
+// start starts a fetch unless one is running, and returns a channel that is closed when it ends.
 func (r *keyring) start() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,8 +57,8 @@ func (r *keyring) startLocked() <-chan struct{} {
 	return r.flight
 }
 
-// fetchMissing fetches the keys because one is unknown, at most once in a MissInterval, and waits for the fetch. It reports
-// whether the set was replaced.
+// fetchMissing fetches the keys after a token named an unknown one, at most once in a MissInterval, and waits for the fetch. It
+// reports whether the set was replaced.
 func (r *keyring) fetchMissing(ctx context.Context, had *keySet) bool {
 	r.mu.Lock()
 	var done <-chan struct{}

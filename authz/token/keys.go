@@ -17,8 +17,8 @@ import (
 	"github.com/lestrrat-go/jwx/v3/jwk"
 )
 
-// algorithms are the accepted signature algorithms, each with a test whether a key fits it. None is symmetric, so that no
-// public key can be used as a shared secret (RFC 8725 section 2.1).
+// algorithms are the accepted signature algorithms, each with a test whether a key fits. None is symmetric, so that a public key
+// cannot be used as a shared secret (RFC 8725 section 2.1).
 var algorithms = map[string]struct {
 	alg  jwa.SignatureAlgorithm
 	fits func(k any) bool
@@ -29,8 +29,8 @@ var algorithms = map[string]struct {
 	"EdDSA": {jwa.EdDSA(), isEd25519}, "Ed25519": {jwa.EdDSAEd25519(), isEd25519},
 }
 
-// canonical returns one name for an algorithm that has two. RFC 9864 calls Ed25519 what RFC 8037 calls EdDSA with a key on
-// that curve. No other curve is supported, so the names are equal here and an issuer may switch between them.
+// canonical returns one name for an algorithm with two names: EdDSA with a key on the curve Ed25519 (RFC 8037) is also called
+// Ed25519 (RFC 9864). No other curve is supported, so an issuer may use either name.
 func canonical(alg string) string {
 	if alg == "EdDSA" {
 		return "Ed25519"
@@ -65,7 +65,7 @@ type key struct {
 	raw any
 }
 
-// keySet is the keys of an issuer at one time. It is immutable.
+// keySet is one version of an issuer's keys. It is immutable.
 type keySet struct {
 	keys   []key
 	faulty []string  // the signature keys that cannot be used, each with the reason
@@ -76,8 +76,8 @@ type keySet struct {
 const maxKeys = 100
 
 // parseKeys reads a JWK Set (RFC 7517 section 5). It leaves out keys for other purposes, and keys that are unreadable or too
-// weak; the latter are reported in faulty. If no key is left, the set is refused. A set that is empty from the start is
-// accepted: the issuer withdraws all of its keys.
+// weak; the latter are reported in faulty. If no key is left, the set is refused. An empty set is accepted: the issuer
+// withdraws all of its keys.
 func parseKeys(raw []byte) (keys []key, faulty []string, err error) {
 	doc, err := decodeObject(raw)
 	if err != nil {
@@ -127,7 +127,7 @@ func nameKey(i int, v any) string {
 	return fmt.Sprintf("key %d, which has no kid", i+1)
 }
 
-// otherPurpose is why a key is not for verifying signatures. Such a key is not faulty.
+// otherPurpose is the error for a key that is not for verifying signatures. Such a key is not faulty.
 type otherPurpose string
 
 func (o otherPurpose) Error() string { return string(o) }

@@ -16,7 +16,7 @@ const (
 	maxPeers = 20_000
 )
 
-// peers counts bad tokens by peer, so that a peer that makes tokens up cannot flood the introspection server.
+// peers counts bad tokens by peer, so that a peer cannot flood the introspection server with invented tokens.
 type peers struct {
 	limit int // refusals in a window; 0: any number
 	seen  *otter.Cache[netip.Prefix, *peer]
@@ -26,7 +26,7 @@ type peer struct {
 	mu     sync.Mutex
 	began  time.Time // when the window began
 	count  int
-	paused time.Time // until when the server wants no calls for it
+	paused time.Time // until this time the server wants no calls for it
 }
 
 func newPeers(most int) *peers {
@@ -37,7 +37,8 @@ func newPeers(most int) *peers {
 
 func (p *peers) close() { p.seen.StopAllGoroutines() }
 
-// networkOf returns what counts as one peer: an IPv4 address, or the /64 of an IPv6 address, which one customer usually has.
+// networkOf returns the network that counts as one peer: an IPv4 address, or the /64 of an IPv6 address, because one customer
+// usually has a whole /64.
 func networkOf(address string) (netip.Prefix, bool) {
 	a, err := netip.ParseAddr(address)
 	if err != nil {

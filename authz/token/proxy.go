@@ -15,7 +15,7 @@ const envoyFilter = "envoy.filters.http.jwt_authn"
 
 // FromProxy returns the fact about a token that the proxy verified, from the metadata that it sent. It returns false if the
 // metadata has no token of an issuer whose tokens the proxy verifies. If the request has a token as well, it must be the
-// same one. Two tokens in the metadata are malformed: it would be open who pays.
+// same one. Two tokens in the metadata are malformed, because it would not be clear who pays.
 func (v *Verifier) FromProxy(ctx context.Context, filters map[string]any, b *authz.Bearer, now time.Time) (authz.TokenFact, bool) {
 	payloads, _ := filters[envoyFilter].(map[string]any)
 	if payloads == nil {
@@ -112,7 +112,7 @@ func normalize(claims map[string]any) (map[string]any, error) {
 	return decodeObject(raw)
 }
 
-// leftToProxy describes a token that names an issuer whose tokens the proxy verifies. It returns false for any other.
+// leftToProxy describes a token of an issuer whose tokens the proxy verifies. It returns false for other tokens.
 func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, bool) {
 	p, err := parse(text, v.opt.MaxBytes)
 	if err != nil {
@@ -125,7 +125,7 @@ func (v *Verifier) leftToProxy(text string, now time.Time) (authz.TokenFact, boo
 	fact := authz.TokenFact{
 		Status: authz.TokenUnavailable, Fault: "only the proxy can verify tokens of its issuer", Issuer: is.Name,
 		Digest:    credential.TokenDigest(text),
-		ExpiresAt: now.Add(v.opt.Timing.RevocationTTL()), // if it is good now, it ends by then
+		ExpiresAt: now.Add(v.opt.Timing.RevocationTTL()), // if it is valid now, it expires before then
 	}
 	fact.ID, _ = p.claims["jti"].(string)
 	if claims, err := normalize(p.claims); err == nil {

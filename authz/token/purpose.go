@@ -6,7 +6,7 @@ import "strings"
 // logout token may have the issuer and the audience of an access token.
 //
 // In an introspection response token_type has the values of RFC 7662 section 2.2; in a signed token it is a claim like any
-// other, so the caller says which values are good. Claims that applications use for purposes of their own (typ, type,
+// other, so the caller says which values are accepted. Claims that applications use for purposes of their own (typ, type,
 // purpose) refuse a token only if their value names another kind of token.
 func forAccess(claims map[string]any, tokenType func(kind string) bool) error {
 	for _, c := range []struct {
@@ -50,7 +50,7 @@ func otherType(p *parsed) error {
 	return malformed("the typ is %.64q: it is not an access token", p.typ)
 }
 
-// kindOf reduces the ways to write a kind of token to one: "Refresh", "refresh_token", "refresh+jwt" and
+// kindOf returns one name for each kind of token: "Refresh", "refresh_token", "refresh+jwt" and
 // "urn:ietf:params:oauth:token-type:refresh_token" are all "refresh".
 func kindOf(v string) string {
 	v = strings.ToLower(strings.TrimSpace(v))

@@ -38,8 +38,8 @@ type statusRef struct {
 	index  int64
 }
 
-// statusOf reads the status claim of a token (section 6); nil if it has none. A status_list that cannot be followed is an
-// error, because the token may be revoked.
+// statusOf reads the status claim of a token (section 6); nil if it has none. A status_list that cannot be used is an error,
+// because the token may be revoked.
 func statusOf(is *issuer, claims map[string]any) (*statusRef, error) {
 	status, _ := claims["status"].(map[string]any)
 	member := status["status_list"]
@@ -79,12 +79,12 @@ func (is *issuer) mayKeepListAt(uri string) bool {
 	return false
 }
 
-// statusList is one list as it was fetched. It is immutable.
+// statusList is a fetched list. It is immutable.
 type statusList struct {
 	bits   int // of one status: 1, 2, 4 or 8
 	values []byte
 	until  time.Time // when it expires
-	renew  time.Time // when it is fetched again, while it is still good
+	renew  time.Time // when it is fetched again, before it expires
 }
 
 // at returns the status with that index, and false if the list is too short. Statuses fill each byte from its lowest bit
@@ -97,7 +97,7 @@ func (l *statusList) at(index int64) (byte, bool) {
 	return 0, false
 }
 
-// statusLists holds the lists that tokens have named.
+// statusLists are the lists that tokens named.
 type statusLists struct {
 	spawn func(func(context.Context))
 	opt   Options
@@ -111,7 +111,7 @@ type watchedList struct {
 	list atomic.Pointer[statusList]
 
 	mu     sync.Mutex
-	flight chan struct{} // closed when the fetch under way ends; nil: no fetch is under way
+	flight chan struct{} // closed when the running fetch ends; nil: no fetch is running
 	failed time.Time     // when a fetch last failed
 }
 
@@ -177,7 +177,7 @@ func (s *statusLists) watched(ref *statusRef, now time.Time) *watchedList {
 	return w
 }
 
-// idle reports whether it may be dropped: it has no good list, and none is being fetched.
+// idle reports whether the entry may be dropped: it has no valid list, and no fetch is running.
 func (w *watchedList) idle(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -185,8 +185,7 @@ func (w *watchedList) idle(now time.Time) bool {
 	return w.flight == nil && (l == nil || !now.Before(l.until))
 }
 
-// startFetch starts a fetch, unless one is under way or has just failed. It returns a channel that is closed when the fetch
-// ends.
+// startFetch starts a fetch, unless one is running or has just failed. It returns a channel that is closed when the fetch ends.
 func (s *statusLists) startFetch(w *watchedList, ref *statusRef, now time.Time) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 type Issuer struct {
 	// Name is the iss of its tokens, compared byte by byte.
 	Name string
-	// Audiences are the values that stand for us. A token must name one of them.
+	// Audiences are the names of this service. A token must name one of them.
 	Audiences []string
 	// Algorithms are the allowed algorithms of signatures; empty: RS256 and ES256.
 	Algorithms []string
@@ -38,7 +38,7 @@ type Issuer struct {
 	// Accounts are prefixes of the accounts that its tokens may name. Empty: any account.
 	Accounts []string
 	// LogoutAudiences and EventAudiences are the audiences of its logout tokens (our client ids) and of its security
-	// events. Without any, such tokens are refused.
+	// events. If they are empty, such tokens are refused.
 	LogoutAudiences, EventAudiences []string
 	// StatusLists are prefixes of the URLs of its status lists, besides those at the issuer's own host.
 	StatusLists []string
@@ -50,13 +50,13 @@ type Timing struct {
 	MissInterval time.Duration // at least this between two fetches that tokens with unknown keys cause
 	MaxAge       time.Duration // how long keys are trusted when they cannot be fetched again
 	Skew         time.Duration // by how much clocks may differ
-	// MaxLifetime is how long a token lives from its iat at most, whatever its exp says. It bounds how long revocations are
+	// MaxLifetime is the longest life of a token from its iat, even if its exp is later. It bounds how long revocations are
 	// kept.
 	MaxLifetime time.Duration
 }
 
-// RevocationTTL is how long a record that revokes tokens must be kept: until no token issued before now can be accepted, by
-// whichever clock.
+// RevocationTTL is how long a record that revokes tokens must be kept: until every token issued before now has expired, even if
+// clocks differ.
 func (t *Timing) RevocationTTL() time.Duration { return t.MaxLifetime + 2*t.Skew }
 
 // Options are the settings of a Verifier.
@@ -68,7 +68,7 @@ type Options struct {
 	MaxBytes int
 	// AcceptBound accepts sender-constrained tokens without proof that the client has the key.
 	AcceptBound bool
-	// MayBeKey reports whether a text is an API key, and an error if that cannot be found out. Only a text that is not a
+	// MayBeKey reports whether a text is an API key. It returns an error if it cannot find out. Only a text that is not a
 	// key is sent to the introspection server. IsKey recognises keys of our own form by their text alone.
 	MayBeKey func(ctx context.Context, text string) (bool, error)
 	IsKey    func(text string) bool
@@ -165,7 +165,7 @@ func New(opt Options) *Verifier {
 	return v
 }
 
-// Check returns an error if the configuration of an issuer cannot be honoured.
+// Check returns an error if the configuration of an issuer cannot be used.
 func (i *Issuer) Check() error {
 	sources := 0
 	for _, isSet := range []bool{i.JWKSURL != "", i.JWKSFile != "", i.Discovery, i.Envoy != ""} {
@@ -204,7 +204,7 @@ func (i *Issuer) Check() error {
 	return nil
 }
 
-// checkAccounts returns an error if the prefixes of accounts would limit nothing.
+// checkAccounts returns an error if the prefixes of accounts would have no effect.
 func checkAccounts(accounts []string, claim string) error {
 	switch {
 	case slices.Contains(accounts, ""):
@@ -246,8 +246,8 @@ func (v *Verifier) Close() {
 	}
 }
 
-// Ready waits until the keys of every issuer were fetched once, well or not, or until the context ends. A starting server
-// waits for it, so that it does not refuse the first tokens for want of keys.
+// Ready waits until the first fetch of every issuer's keys has ended, with or without success, or until the context ends. A
+// starting server waits for it, so that it does not refuse the first tokens because keys are missing.
 func (v *Verifier) Ready(ctx context.Context) {
 	for _, i := range v.issuers {
 		if i.keys == nil || i.keys.current() != nil {
@@ -271,8 +271,8 @@ func (v *Verifier) Names() []string {
 	return out
 }
 
-// Signers returns the names of the issuers whose signatures are verified here, sorted. Only for those is it known which key
-// signed a token.
+// Signers returns the names of the issuers whose signatures are verified here, sorted. The signing key of a token is known
+// only for these.
 func (v *Verifier) Signers() []string {
 	var out []string
 	for name, is := range v.issuers {
@@ -290,8 +290,8 @@ type IssuerState struct {
 	Keys   int    `json:"keys"`
 	// Unusable names its other signature keys, and why each cannot be used.
 	Unusable []string      `json:"unusable,omitempty"`
-	Age      time.Duration `json:"-"`               // since the last good fetch
-	Fault    string        `json:"fault,omitempty"` // of the last fetch; "": it went well
+	Age      time.Duration `json:"-"`               // since the last successful fetch
+	Fault    string        `json:"fault,omitempty"` // of the last fetch; "": it succeeded
 }
 
 // Issuers reports the state of every issuer whose keys are fetched, sorted by name.

@@ -16,8 +16,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/credential"
 )
 
-// IsToken reports whether the text of an Authorization field is a token and not an API key. A JSON Web Token always is. Any
-// other text is if introspection is configured and the text is not a key of our own form.
+// IsToken reports whether the text of an Authorization field is a token and not an API key. A JSON Web Token always is a
+// token. Any other text is a token if introspection is configured and the text does not have the form of our keys.
 func (v *Verifier) IsToken(text string) bool {
 	if credential.LooksLikeJWT(text) {
 		return true
