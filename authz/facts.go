@@ -48,7 +48,7 @@ type KeyFact struct {
 	Lineage   string
 }
 
-// Found reports whether there is such a key, whatever its state.
+// Found reports whether there is such a key, in any state.
 func (k *KeyFact) Found() bool { return k.ID != "" }
 
 // AccountStatus is the state of the account that pays for the request.
@@ -119,7 +119,7 @@ type TokenFact struct {
 	ExpiresAt  time.Time // the token is refused from then on; it includes the allowed clock skew
 }
 
-// Known reports whether a trusted issuer made the token, whatever its state.
+// Known reports whether a trusted issuer made the token, in any state.
 func (t *TokenFact) Known() bool { return t.Issuer != "" }
 
 // Bearer is a bearer token as it came in a request.

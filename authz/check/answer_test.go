@@ -17,7 +17,7 @@ func TestDenial_HeadersHoldNoControlCharacters(t *testing.T) {
 	w.wantDeny(t, d, authz.ReasonPolicyDenied)
 }
 
-// TestDenial_WithoutContentHasNoBody has a policy set a body for statuses that cannot have one.
+// TestDenial_WithoutContentHasNoBody uses a policy that sets a body for statuses that cannot have one.
 func TestDenial_WithoutContentHasNoBody(t *testing.T) {
 	body := "HTTP/1.1 200 OK"
 	for status, want := range map[int]string{204: "", 304: "", 200: body, 404: body} {

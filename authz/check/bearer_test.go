@@ -97,10 +97,10 @@ func TestBearer_NoKeyIsSentToATokenServer(t *testing.T) {
 		}
 		d = w.Check(t.Context(), request("authorization", "Bearer "+text, "x-api-key", "another-key"))
 		if d.DeniedFor() != "key_ambiguous" {
-			t.Errorf("%.20s beside another key: %q", text, d.DeniedFor())
+			t.Errorf("%.20s with another key: %q", text, d.DeniedFor())
 		}
 		if e := w.book.entries[len(w.book.entries)-1]; e.Facts.Key.ID != "" || e.Facts.Account.Status != authz.AccountUnknown {
-			t.Errorf("%.20s beside another key is described: %+v", text, e.Facts.Key)
+			t.Errorf("%.20s with another key is described: %+v", text, e.Facts.Key)
 		}
 	}
 	if n := issuer.Asked.Load(); n != 0 {
@@ -166,6 +166,6 @@ func TestIdentity_NamesTheIssuer(t *testing.T) {
 	}
 	d = w.Check(t.Context(), request("x-api-key", w.text, "x-tollkeeper-issuer", "https://evil.example"))
 	if d.Headers.Has("x-tollkeeper-issuer") || !slices.Contains(d.RemoveRequestHeaders, "x-tollkeeper-issuer") {
-		t.Errorf("forged beside a key: set %v, removed %v", d.Headers, d.RemoveRequestHeaders)
+		t.Errorf("forged with a key: set %v, removed %v", d.Headers, d.RemoveRequestHeaders)
 	}
 }

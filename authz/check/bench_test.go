@@ -83,7 +83,7 @@ func TestCheck_AllocationBudget(t *testing.T) {
 	}
 }
 
-// TestCheck_ACachedVerdictIsDeniedToACallerWhoWentAway has a caller leave before a verdict that need not be evaluated.
+// TestCheck_ACachedVerdictIsDeniedToACallerWhoWentAway: the caller leaves before a verdict that comes from the cache.
 func TestCheck_ACachedVerdictIsDeniedToACallerWhoWentAway(t *testing.T) {
 	c, r := shipped(t, 100)
 	left := func() string {

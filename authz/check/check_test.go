@@ -70,7 +70,7 @@ func TestCheck_QuotaRunsOut(t *testing.T) {
 	}
 }
 
-// TestCheck_APolicyThatIgnoresQuotaCannotGrantMore has a policy that always allows.
+// TestCheck_APolicyThatIgnoresQuotaCannotGrantMore uses a policy that always allows.
 func TestCheck_APolicyThatIgnoresQuotaCannotGrantMore(t *testing.T) {
 	w := newWorld(t, always(authz.Verdict{Allowed: true}), check.Options{})
 	for range 3 {
@@ -169,7 +169,7 @@ type panicking struct{}
 
 func (panicking) Record(*check.Entry) { panic("disk") }
 
-// TestPlan_AMissingOneIsNotUnlimited has a policy that does not look at plans.
+// TestPlan_AMissingOneIsNotUnlimited uses a policy that does not look at plans.
 func TestPlan_AMissingOneIsNotUnlimited(t *testing.T) {
 	w := newWorld(t, nil, check.Options{})
 	w.Use(&check.Rules{Policy: always(authz.Verdict{Allowed: true}), Plans: map[string][]authz.Limit{"other": limits}})

@@ -114,7 +114,7 @@ func (c *credentials) addKey(from place, value string) {
 const bearerScheme = "bearer "
 
 // addBearer takes the key or the token of an Authorization field (RFC 6750 section 2.1). Other schemes are left to the
-// upstream. Envoy joins a repeated Authorization with a comma, so a comma beside a bearer scheme means two credentials.
+// upstream. Envoy joins a repeated Authorization with a comma, so a comma in a bearer credential means two credentials.
 func (c *credentials) addBearer(values []string) {
 	for _, v := range values {
 		lower := strings.ToLower(v)

@@ -77,7 +77,7 @@ func TestCredentials_DoNotReachTheUpstream(t *testing.T) {
 	}
 }
 
-// TestCredentials_AKeyThatCannotBeLookedUpDoesNotReachTheUpstream has the store fail on a route that needs no key.
+// TestCredentials_AKeyThatCannotBeLookedUpDoesNotReachTheUpstream makes the store fail on a route that needs no key.
 func TestCredentials_AKeyThatCannotBeLookedUpDoesNotReachTheUpstream(t *testing.T) {
 	open := always(authz.Verdict{Allowed: true})
 	w := newWorld(t, open, check.Options{})

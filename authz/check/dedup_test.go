@@ -69,7 +69,7 @@ func TestChargeDedup_TheSameStreamAtOnceIsOneCharge(t *testing.T) {
 	}
 }
 
-// TestChargeDedup_ARetryKeepsTheChargeOfACheckThatGaveUp has a first check whose caller goes away and a second one that is
+// TestChargeDedup_ARetryKeepsTheChargeOfACheckThatGaveUp uses a first check whose caller goes away and a second one that is
 // answered.
 func TestChargeDedup_ARetryKeepsTheChargeOfACheckThatGaveUp(t *testing.T) {
 	for _, order := range []string{"before", "during"} {

@@ -48,7 +48,7 @@ func FuzzCredentials(f *testing.F) {
 		}
 		for _, place := range []string{header, param} {
 			if s := strings.Trim(place, " \t"); s != "" && s != key {
-				t.Fatalf("allowed although %q stands beside the key", s)
+				t.Fatalf("allowed although %q was sent with the key", s)
 			}
 		}
 		if second != "" {

@@ -30,7 +30,7 @@ func (g gauges) Reserve(_ context.Context, _ authz.Holder, limits []authz.Limit,
 	return ok
 }
 
-// TestLimits_AreThoseOfTheRequest has four limits, most of them used up or nearly so, and requests that charge some of them.
+// TestLimits_AreThoseOfTheRequest uses four limits, most of them used up or nearly so, and requests that charge some of them.
 func TestLimits_AreThoseOfTheRequest(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	limits := []authz.Limit{

@@ -32,7 +32,7 @@ func (lost) Account(context.Context, string) authz.AccountFact {
 	return authz.AccountFact{Status: authz.AccountUnavailable}
 }
 
-// TestLedger_OneThatHangsIsAFact has a ledger that never answers. The policy is told so in time.
+// TestLedger_OneThatHangsIsAFact uses a ledger that never answers. The policy is told so in time.
 func TestLedger_OneThatHangsIsAFact(t *testing.T) {
 	w := newWorld(t, nil, check.Options{})
 	hanging := hung{w.ledger}
@@ -53,7 +53,7 @@ func (hung) Lease(ctx context.Context, _ quota.LeaseRequest) (quota.Lease, error
 	return quota.Lease{}, ctx.Err()
 }
 
-// TestKeyStore_OneThatHangsIsAFact has a key store that never answers. The policy is told so in time.
+// TestKeyStore_OneThatHangsIsAFact uses a key store that never answers. The policy is told so in time.
 func TestKeyStore_OneThatHangsIsAFact(t *testing.T) {
 	w := newWorld(t, nil, check.Options{})
 	w.Checker = check.New(apikey.NewIdentifier(hungKeys{w.keys}, apikey.Hasher{}), w.revoked, w.meter, w.book, check.Options{
@@ -72,7 +72,7 @@ func (hungKeys) Find(ctx context.Context, _ apikey.Digest) (*apikey.Key, error) 
 	return nil, authz.Errorf(authz.KindUnavailable, "hung: %w", ctx.Err())
 }
 
-// TestDeadline_AShortOneLeavesTheLedgerItsShare has a caller with a short deadline and a ledger that needs some time.
+// TestDeadline_AShortOneLeavesTheLedgerItsShare uses a caller with a short deadline and a ledger that needs some time.
 func TestDeadline_AShortOneLeavesTheLedgerItsShare(t *testing.T) {
 	w := newWorld(t, rule(goodKey), check.Options{})
 	w.meter = dispenser.New(pausing{w.ledger}, "n", time.Now)

@@ -81,7 +81,7 @@ func challenge(status int, reason authz.Reason, title, realm string) string {
 	return ""
 }
 
-// quotable removes what may not stand in a quoted attribute of a challenge (RFC 6750 section 3).
+// quotable removes characters that a quoted attribute of a challenge must not have (RFC 6750 section 3).
 func quotable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' || r == '\\' {

@@ -89,7 +89,7 @@ func TestRewriteQuery_ThePolicyReplacesTheKey(t *testing.T) {
 	}
 }
 
-// TestUnremovable_BesideBytesThatAreNotUTF8: an answer cannot carry these bytes, so beside them Envoy has to remove the key. If it
+// TestUnremovable_BesideBytesThatAreNotUTF8: an answer cannot carry these bytes, so Envoy must remove the key. If it
 // would change something else too, the request is refused.
 func TestUnremovable_BesideBytesThatAreNotUTF8(t *testing.T) {
 	for path, want := range map[string]bool{

@@ -48,7 +48,7 @@ func oddCookies(field string) (fault string) {
 	}
 	for pair := range strings.SplitSeq(field, ";") {
 		if strings.Count(pair, `"`)%2 != 0 {
-			return "the key stands among cookies with a quote that is not closed"
+			return "a cookie next to the key has a quote that is not closed"
 		}
 	}
 	return ""

@@ -7,7 +7,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// TestIsOurHeader_FoldsAsServersDo has names that servers turn into the same variable, and names that they do not.
+// TestIsOurHeader_FoldsAsServersDo uses names that servers turn into the same variable, and names that they do not.
 func TestIsOurHeader_FoldsAsServersDo(t *testing.T) {
 	for name, want := range map[string]bool{
 		"x-tollkeeper-account": true, "x_tollkeeper_account": true, "x.tollkeeper.account": true, "x-tollkeeper_key.id": true,
@@ -21,7 +21,7 @@ func TestIsOurHeader_FoldsAsServersDo(t *testing.T) {
 	}
 }
 
-// TestDropKey_RemovesEverySpelling: CGI cannot tell a header beside the key from the key.
+// TestDropKey_RemovesEverySpelling sends a second header that CGI cannot tell from the key's header.
 func TestDropKey_RemovesEverySpelling(t *testing.T) {
 	in := authz.Headers{{Name: "x-api-key", Value: "K"}, {Name: "x_api_key", Value: "L"}, {Name: "x.api-key", Value: "M"}, {Name: "x-api-keys", Value: "N"}}
 	var out authz.Answer

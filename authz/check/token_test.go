@@ -17,7 +17,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
 
-// goodCredential allows callers with a good key, or with a good token of a good account, and no bad credential beside it.
+// goodCredential allows callers with a good key, or with a good token of a good account, and no other, bad credential.
 func goodCredential(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
 	for _, q := range f.Quota {
 		if q.State != authz.QuotaOK {
@@ -188,7 +188,7 @@ func TestToken_BesideAKey(t *testing.T) {
 	}
 }
 
-// TestToken_RevokedIsRefused has a verified token revoked, in every way.
+// TestToken_RevokedIsRefused revokes a verified token in every way.
 func TestToken_RevokedIsRefused(t *testing.T) {
 	for name, record := range map[string]func(f *authz.TokenFact) revocation.Record{
 		"digest": func(f *authz.TokenFact) revocation.Record {
@@ -234,7 +234,7 @@ func TestToken_RevokedIsRefused(t *testing.T) {
 	}
 }
 
-// TestToken_VerifiedByTheProxy takes claims from metadata, but only those of the issuer that is left to the proxy.
+// TestToken_VerifiedByTheProxy: claims in metadata are accepted only from the issuer whose tokens the proxy verifies.
 func TestToken_VerifiedByTheProxy(t *testing.T) {
 	w, issuer := tokenWorld(t, check.Answers{})
 	now := float64(time.Now().Unix())

@@ -1,6 +1,6 @@
 // Package doctor runs named checks for an operator and reports what each found and what to do about it. Checks change nothing.
 // A check is made with the things that it looks at: a server passes its open stores, and the command line opens the files on
-// disk. Checks are defined next to the code that they check, such as those of the data file in store/bolt.
+// disk. Checks are defined next to the code that they check, such as the checks of the data file in store/bolt.
 package doctor
 
 import (

@@ -94,8 +94,8 @@ func TestDropIn_AnswersLikeThePlugin(t *testing.T) {
 	}
 }
 
-// TestVerdictCache_MixesNothingUp asks the policy of every conformance case about the requests of all cases. Whatever is cached,
-// the answer is that of a policy without a cache.
+// TestVerdictCache_MixesNothingUp asks the policy of every conformance case about the requests of all cases. A policy with a cache
+// gives the same answers as one without.
 func TestVerdictCache_MixesNothingUp(t *testing.T) {
 	cases := conformanceCases(t)
 	messages := make([][]byte, len(cases))

@@ -74,7 +74,7 @@ func TestPath_SegmentsAndFaults(t *testing.T) {
 	}
 }
 
-// TestBody_IsReadUnderLenientContentTypes has content types that a strict parser refuses and a lenient upstream accepts.
+// TestBody_IsReadUnderLenientContentTypes uses content types that a strict parser refuses and a lenient upstream accepts.
 func TestBody_IsReadUnderLenientContentTypes(t *testing.T) {
 	for _, contentType := range []string{
 		"application/json", "Application/JSON; charset", `application/json;q="`, "application/json, text/plain", "text/plain, application/json",

@@ -18,7 +18,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// serve starts a real gRPC server that asks the checker, with another service beside it.
+// serve starts a real gRPC server with the checker and another service.
 func serve(t *testing.T, c Checker, opt ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -40,7 +40,7 @@ func pluginInputs(t *testing.T) []pluginInput {
 	return out
 }
 
-// addedFields are the fields that policies see beside the plugin's.
+// addedFields are the fields of the input that the plugin does not have.
 var addedFields = []string{"key", "account", "token", "quota", "revocation"}
 
 // TestInput_IsThatOfTheEnvoyPlugin compares the whole input document with the one that the plugin gave its policy.
@@ -83,7 +83,7 @@ func TestDecodeJSON_ReadsTheSameAsTheWire(t *testing.T) {
 		if err := proto.Unmarshal(c.CheckRequest, &req); err != nil {
 			t.Fatal(err)
 		}
-		// JSON packs these messages anew, perhaps in another order, and cannot hold those of an unknown type.
+		// JSON encodes these messages again, perhaps in another order, and cannot hold messages of an unknown type.
 		for _, m := range []*corev3.Metadata{req.GetAttributes().GetMetadataContext(), req.GetAttributes().GetRouteMetadataContext()} {
 			if m != nil {
 				m.TypedFilterMetadata = nil
@@ -170,7 +170,7 @@ func sortedJSON(t *testing.T, raw []byte) string {
 	return string(out)
 }
 
-// sameNumbers replaces numbers by their value, but for integers that are too large for JavaScript.
+// sameNumbers replaces numbers by their value, except integers that are too large for JavaScript.
 func sameNumbers(v any) any {
 	switch v := v.(type) {
 	case json.Number:

@@ -30,7 +30,7 @@ func tidy(v authz.Verdict) authz.Verdict {
 	return v
 }
 
-// TestVerdictCache_ChangesNoShippedVerdict also holds that the cache is of use.
+// TestVerdictCache_ChangesNoShippedVerdict also checks that the cache has hits.
 func TestVerdictCache_ChangesNoShippedVerdict(t *testing.T) {
 	with := mustLoad(t, bundle.FS(policies.Files), Options{CachedVerdicts: 500})
 	without := mustLoad(t, bundle.FS(policies.Files), Options{})
@@ -106,7 +106,7 @@ func positive(d inputtest.Draw) string {
 	}
 }
 
-// FuzzVerdictCache holds that the cache changes no verdict of a random policy.
+// FuzzVerdictCache checks that the cache changes no verdict of a random policy.
 func FuzzVerdictCache(f *testing.F) {
 	for seed := range uint64(30) {
 		f.Add(seed)

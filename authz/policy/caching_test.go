@@ -62,7 +62,7 @@ allow if {
 	}
 }
 
-// TestVerdictCache_Nondeterminism has policies that call functions whose answer may change.
+// TestVerdictCache_Nondeterminism uses policies that call functions whose answer may change.
 func TestVerdictCache_Nondeterminism(t *testing.T) {
 	clock := mustLoad(t, module(`default allow := false
 allow if not input.key.expires_at

@@ -82,7 +82,7 @@ func TestEvent_Records(t *testing.T) {
 		"CAEP session-revoked by user and device": {caep + "session-revoked", happened, object{
 			"format": "complex", "user": issSub("jane.smith@example.com"), "device": issSub("e9297990"), "tenant": opaque("123456789"),
 		}, records{before(sub, "jane.smith@example.com", at())}},
-		"session-revoked beside its issuer": {caep + "session-revoked", happened, object{"format": "complex", "session": issSub("s-1")},
+		"session-revoked with its issuer": {caep + "session-revoked", happened, object{"format": "complex", "session": issSub("s-1")},
 			records{forGood(sid, "s-1")}},
 		"session-revoked of a session that cannot be found": {caep + "session-revoked", happened, object{
 			"format": "complex", "user": issSub("alice"), "session": object{"format": "jwt_id", "iss": idp, "jti": "x"},
@@ -124,7 +124,7 @@ func TestEvent_Records(t *testing.T) {
 	}
 }
 
-// TestSubject_DraftForms has subjects in the place and form that drafts gave them.
+// TestSubject_DraftForms uses subjects in the place and form that drafts gave them.
 func TestSubject_DraftForms(t *testing.T) {
 	for name, subject := range map[string]object{
 		"RFC 8417":          {"subject_type": "iss-sub", "iss": idp, "sub": "alice"},

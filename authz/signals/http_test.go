@@ -32,7 +32,7 @@ func requests(t testing.TB, w *world) map[string]func() *http.Request {
 	}
 }
 
-// TestEndpoints_StoreFails has the store fail before the first record, and between the first and the second.
+// TestEndpoints_StoreFails makes the store fail before the first record, and between the first and the second.
 func TestEndpoints_StoreFails(t *testing.T) {
 	w := newWorld(t)
 	for path, request := range requests(t, w) {
@@ -140,7 +140,7 @@ func TestHandler_WithoutClock(t *testing.T) {
 	}
 }
 
-// TestThrottle_RefusalsInTheLog has a flood of anonymous requests, and then a mistake of a known client.
+// TestThrottle_RefusalsInTheLog sends many anonymous requests, and then a mistake of a known client.
 func TestThrottle_RefusalsInTheLog(t *testing.T) {
 	counted := make(map[string]int)
 	w := newWorld(t, func(o *signals.Options) { o.Refused = func(endpoint string) { counted[endpoint]++ } })

@@ -69,7 +69,7 @@ func TestLogout_SessionAndUser(t *testing.T) {
 	}
 }
 
-// TestEndpoints_NullIsAbsent has senders that write null for a member that they do not have.
+// TestEndpoints_NullIsAbsent uses senders that write null for a member that they do not have.
 func TestEndpoints_NullIsAbsent(t *testing.T) {
 	null := func(claims string, names ...string) string {
 		var m map[string]any
@@ -166,7 +166,7 @@ func TestLogout_ReplayedConcurrently(t *testing.T) {
 	}
 }
 
-// TestLogout_ReplayedWhileTheFirstIsKept has a copy arrive, and be acknowledged, while the first is made durable.
+// TestLogout_ReplayedWhileTheFirstIsKept: a copy arrives and is acknowledged while the first is being made durable.
 func TestLogout_ReplayedWhileTheFirstIsKept(t *testing.T) {
 	w := newWorld(t)
 	w.revoker.during = func() { want(t, w.logout(t, logoutExample), 200, "") }

@@ -33,7 +33,7 @@ func TestRevoke_ExampleOfRFC7009(t *testing.T) {
 	}
 }
 
-// TestRevoke_RecordsByStatus has a token of every status.
+// TestRevoke_RecordsByStatus uses a token of every status.
 func TestRevoke_RecordsByStatus(t *testing.T) {
 	const text = "some.token.text"
 	exp := noon().Add(time.Hour)
@@ -68,7 +68,7 @@ func TestRevoke_RecordsByStatus(t *testing.T) {
 	}
 }
 
-// TestRevoke_WithoutMaxLifetime: where the lifetime of tokens is not configured, records are kept for good.
+// TestRevoke_WithoutMaxLifetime: where the lifetime of tokens is not configured, records are kept forever.
 func TestRevoke_WithoutMaxLifetime(t *testing.T) {
 	w := newWorld(t, func(o *signals.Options) { o.MaxLifetime = 0 })
 	w.verifier.facts["opaque"] = authz.TokenFact{Status: authz.TokenValid, Issuer: idp}

@@ -15,7 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
 
-// TestClaims_NullIsAbsent has every claim that is read be null: in a signed token, in one from the proxy, and in an
+// TestClaims_NullIsAbsent sets every claim that is read to null: in a signed token, in one from the proxy, and in an
 // introspection answer.
 func TestClaims_NullIsAbsent(t *testing.T) {
 	fx, o := newFixture(t, nil), newIntrospectionFixture(t, nil)
@@ -58,7 +58,7 @@ func TestClaims_NullIsAbsent(t *testing.T) {
 	fx.want(t, fx.issuer.Token(object{"status": object{"status_list": object{"idx": 0, "uri": fx.issuer.URL + tokentest.StatusPath}}}), authz.TokenValid)
 }
 
-// TestClaims_OtherKindsOfTokens has signed tokens whose claims say that they are not access tokens.
+// TestClaims_OtherKindsOfTokens uses signed tokens whose claims say that they are not access tokens.
 func TestClaims_OtherKindsOfTokens(t *testing.T) {
 	fx := newFixture(t, nil)
 	for name, c := range map[string]struct {
@@ -157,7 +157,7 @@ func TestClaims_AudienceInAnotherClaim(t *testing.T) {
 	o.want(t, "other", authz.TokenWrongAudience)
 }
 
-// TestClaims_AccountPrefixes has an issuer that names accounts outside its prefixes.
+// TestClaims_AccountPrefixes uses an issuer that names accounts outside its prefixes.
 func TestClaims_AccountPrefixes(t *testing.T) {
 	fx := newFixture(t, func(o *token.Options) { o.Issuers[0].Accounts = []string{"acme-", "beta"} })
 	for account, want := range map[any]authz.TokenStatus{

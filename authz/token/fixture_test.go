@@ -24,7 +24,7 @@ func (c *clock) advance(d time.Duration) { c.t.Add(int64(d)) }
 
 func (c *clock) set(t time.Time) { c.t.Store(t.UnixNano()) }
 
-// newClock starts years ago, so that a use of the machine's clock beside it shows.
+// newClock starts years ago, so that tests notice code that uses the machine's clock.
 func newClock() *clock {
 	c := &clock{}
 	c.set(time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC))

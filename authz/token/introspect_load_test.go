@@ -42,7 +42,7 @@ func TestIntrospection_ServerDown(t *testing.T) {
 	}
 }
 
-// TestIntrospection_OddAnswersAboutMadeUpTokens has a server that answers made-up tokens in odd ways. It is still asked about a
+// TestIntrospection_OddAnswersAboutMadeUpTokens uses a server that gives odd answers about invented tokens. It is still asked about a
 // good token that comes afterwards.
 func TestIntrospection_OddAnswersAboutMadeUpTokens(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
@@ -110,7 +110,7 @@ func TestIntrospection_KnownTokensHaveTheirOwnSlots(t *testing.T) {
 	wg.Wait()
 }
 
-// TestIntrospection_RefusalsPerPeer has one peer make up tokens. Its own known token, and those of other peers, stay good.
+// TestIntrospection_RefusalsPerPeer: one peer invents tokens. Its own known token, and tokens of other peers, stay valid.
 func TestIntrospection_RefusalsPerPeer(t *testing.T) {
 	fx := newIntrospectionFixture(t, func(in *token.Introspection) { in.MaxRefusals = 10 })
 	iat := fx.clock.now().Unix()
@@ -147,7 +147,7 @@ func TestIntrospection_RefusalsPerPeer(t *testing.T) {
 	}
 }
 
-// TestIntrospection_NeverSendsAPIKeys has texts that are API keys, or may be one.
+// TestIntrospection_NeverSendsAPIKeys uses texts that are API keys, or may be one.
 func TestIntrospection_NeverSendsAPIKeys(t *testing.T) {
 	fx := newIntrospectionFixture(t, nil)
 	jwt := fx.issuer.Token(map[string]any{"iss": "https://elsewhere.example"})

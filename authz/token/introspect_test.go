@@ -64,7 +64,7 @@ func TestVerifier_IsToken(t *testing.T) {
 	fx.want(t, jwt, authz.TokenValid) // its issuer is not trusted, but the introspection server vouches for it
 }
 
-// TestIntrospection_ServerClockAhead has tokens that were issued a moment from now, by their server's clock.
+// TestIntrospection_ServerClockAhead uses tokens that were issued a moment from now, by their server's clock.
 func TestIntrospection_ServerClockAhead(t *testing.T) {
 	fx := newIntrospectionFixture(t, nil)
 	for ahead, want := range map[time.Duration]authz.TokenStatus{
@@ -97,7 +97,7 @@ func TestIntrospection_ConcurrentRequestsShareACall(t *testing.T) {
 	}
 }
 
-// TestIntrospection_OtherKindsOfTokens has answers that say what kind of token they are about.
+// TestIntrospection_OtherKindsOfTokens uses answers that say what kind of token they are about.
 func TestIntrospection_OtherKindsOfTokens(t *testing.T) {
 	fx := newIntrospectionFixture(t, nil)
 	for i, c := range []struct {
@@ -124,7 +124,7 @@ func TestIntrospection_OtherKindsOfTokens(t *testing.T) {
 	}
 }
 
-// TestIntrospection_OtherTypesInTheHeader has signed tokens whose header alone says what kind they are.
+// TestIntrospection_OtherTypesInTheHeader uses signed tokens whose header alone says what kind they are.
 func TestIntrospection_OtherTypesInTheHeader(t *testing.T) {
 	fx := newIntrospectionFixture(t, nil)
 	for typ, want := range map[string]authz.TokenStatus{

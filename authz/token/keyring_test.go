@@ -16,7 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/token/tokentest"
 )
 
-// TestKeyring_Rotation has an issuer that signs with a key as soon as it publishes it. No token is refused.
+// TestKeyring_Rotation uses an issuer that signs with a key as soon as it publishes it. No token is refused.
 func TestKeyring_Rotation(t *testing.T) {
 	fx := newFixture(t, nil)
 	old := fx.issuer.Token(nil)
@@ -37,7 +37,7 @@ func TestKeyring_Rotation(t *testing.T) {
 	}
 }
 
-// TestKeyring_UnknownKeysFetchOncePerInterval has a flood of tokens with made-up kids.
+// TestKeyring_UnknownKeysFetchOncePerInterval sends many tokens with invented kids.
 func TestKeyring_UnknownKeysFetchOncePerInterval(t *testing.T) {
 	fx := newFixture(t, nil)
 	before := fx.issuer.Fetches.Load()
@@ -66,7 +66,7 @@ func TestKeyring_RemovedKeyEndsItsTokens(t *testing.T) {
 	fx.want(t, old, authz.TokenBadSignature)
 }
 
-// TestKeyring_AllKeysWithdrawn has an issuer that publishes an empty set for a while.
+// TestKeyring_AllKeysWithdrawn uses an issuer that publishes an empty set for a while.
 func TestKeyring_AllKeysWithdrawn(t *testing.T) {
 	fx := newFixture(t, nil)
 	good := fx.issuer.Token(nil)
@@ -121,7 +121,7 @@ func TestKeyring_BadKeySets(t *testing.T) {
 	}
 }
 
-// TestKeyring_SlowFetchDoesNotBlock has an issuer that does not answer. A check waits until its deadline, and known tokens do
+// TestKeyring_SlowFetchDoesNotBlock uses an issuer that does not answer. A check waits until its deadline, and known tokens do
 // not wait.
 func TestKeyring_SlowFetchDoesNotBlock(t *testing.T) {
 	fx := newFixture(t, nil)
@@ -138,7 +138,7 @@ func TestKeyring_SlowFetchDoesNotBlock(t *testing.T) {
 	fx.want(t, good, authz.TokenValid)
 }
 
-// TestKeyring_MaxAge has an issuer that cannot be reached for longer than its keys are trusted.
+// TestKeyring_MaxAge uses an issuer that cannot be reached for longer than its keys are trusted.
 func TestKeyring_MaxAge(t *testing.T) {
 	fx := newFixture(t, nil)
 	fx.issuer.Serve(tokentest.DiscoveryPath, text("<html>"))

@@ -88,8 +88,8 @@ func TestKeySet_WithoutKid(t *testing.T) {
 		"the token has none":             {setOf(jwkOf(t, right, object{"kid": "k1"})), nil, authz.TokenValid},
 		"the token's is null":            {setOf(jwkOf(t, right, object{"kid": "k1"})), json.RawMessage("null"), authz.TokenValid},
 		"neither has":                    {setOf(jwkOf(t, right, nil)), nil, authz.TokenValid},
-		"beside a key of another type":   {setOf(jwkOf(t, weak, nil), jwkOf(t, right, nil)), "k1", authz.TokenValid},
-		"beside one of another kid":      {setOf(jwkOf(t, wrong, object{"kid": "k2"}), jwkOf(t, right, nil)), "k1", authz.TokenValid},
+		"with a key of another type":     {setOf(jwkOf(t, weak, nil), jwkOf(t, right, nil)), "k1", authz.TokenValid},
+		"with a key of another kid":      {setOf(jwkOf(t, wrong, object{"kid": "k2"}), jwkOf(t, right, nil)), "k1", authz.TokenValid},
 		"two of them":                    {setOf(jwkOf(t, wrong, nil), jwkOf(t, right, nil)), "k1", authz.TokenValid},
 		"the key with its kid is wrong":  {setOf(jwkOf(t, wrong, object{"kid": "k1"}), jwkOf(t, right, nil)), "k1", authz.TokenBadSignature},
 		"only one with another kid":      {setOf(jwkOf(t, right, object{"kid": "k2"})), "k1", authz.TokenBadSignature},
@@ -152,7 +152,7 @@ func TestKeySet_UseAndKeyOps(t *testing.T) {
 	}
 }
 
-// TestKeySet_UnreadableKeys: the fault names each unusable key and why, also beside a usable one.
+// TestKeySet_UnreadableKeys: the fault names each unusable key and the reason, even if another key is usable.
 func TestKeySet_UnreadableKeys(t *testing.T) {
 	k := newEd25519(t)
 	for name, c := range map[string]struct {
@@ -184,7 +184,7 @@ func TestKeySet_UnreadableKeys(t *testing.T) {
 			if state.Keys != 1 || state.Fault != "" || len(state.Unusable) != 1 {
 				t.Fatalf("%+v", state)
 			}
-			says("beside a good one", state.Unusable[0])
+			says("with a good key", state.Unusable[0])
 			fx.want(t, signEd25519(k, fx.issuer.URL, fx.clock.now(), object{"alg": "EdDSA", "kid": "good"}), authz.TokenValid)
 			f := fx.Inspect(t.Context(), signEd25519(newEd25519(t), fx.issuer.URL, fx.clock.now(), object{"alg": "EdDSA", "kid": "x"}))
 			says("a token", f.Fault)

@@ -52,7 +52,7 @@ func TestFromProxy_OneToken(t *testing.T) {
 	}
 	raw, _ = json.Marshal(other)
 	if f, _ := fx.FromProxy(t.Context(), filters("payload", claims()), &authz.Bearer{Text: forge(`{"alg":"RS256"}`, string(raw), "x")}, now); f.Status != authz.TokenMalformed {
-		t.Errorf("another token beside the one that was verified: %+v", f)
+		t.Errorf("a token that is not the verified one: %+v", f)
 	}
 	raw, _ = json.Marshal(claims())
 	unvouched := forge(`{"alg":"RS256"}`, string(raw), "x")
@@ -63,7 +63,7 @@ func TestFromProxy_OneToken(t *testing.T) {
 	}
 }
 
-// TestFromProxy_TwoTokens has the proxy vouch for two tokens. One might be revoked, so neither is accepted.
+// TestFromProxy_TwoTokens: the proxy passes on two tokens. One might be revoked, so neither is accepted.
 func TestFromProxy_TwoTokens(t *testing.T) {
 	fx := newFixture(t, func(o *token.Options) {
 		o.Issuers = []token.Issuer{

@@ -34,7 +34,7 @@ func TestStatusList_ExampleOfTheDraft(t *testing.T) {
 	}
 }
 
-// TestStatusLists_Full has an issuer that names one list after the other: those without a good list make room, others do not.
+// TestStatusLists_Full uses an issuer that names one list after the other: those without a good list make room, others do not.
 func TestStatusLists_Full(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	lists, is := newStatusLists(nil, Options{}), &issuer{}

@@ -42,7 +42,7 @@ func TestStatusLists_ByStatus(t *testing.T) {
 	fx.want(t, good, authz.TokenUnavailable)
 }
 
-// TestStatusLists_FailedFetchIsNotRepeatedAtOnce has a flood of tokens whose list cannot be fetched.
+// TestStatusLists_FailedFetchIsNotRepeatedAtOnce sends many tokens whose list cannot be fetched.
 func TestStatusLists_FailedFetchIsNotRepeatedAtOnce(t *testing.T) {
 	fx := newFixture(t, nil)
 	var fetches atomic.Int64
@@ -59,7 +59,7 @@ func TestStatusLists_FailedFetchIsNotRepeatedAtOnce(t *testing.T) {
 	}
 }
 
-// TestStatusLists_OfAnotherIssuer has tokens that name the list of another issuer.
+// TestStatusLists_OfAnotherIssuer uses tokens that name the list of another issuer.
 func TestStatusLists_OfAnotherIssuer(t *testing.T) {
 	other := tokentest.New()
 	defer other.Close()

@@ -35,7 +35,7 @@ func TestVerifier_GoodToken(t *testing.T) {
 	}
 }
 
-// TestVerifier_BadTokens has a token for every fault, and good ones that are nearly bad.
+// TestVerifier_BadTokens uses a token for every fault, and good ones that are nearly bad.
 func TestVerifier_BadTokens(t *testing.T) {
 	fx := newFixture(t, nil)
 	now := fx.clock.now().Unix()
@@ -95,7 +95,7 @@ func TestVerifier_BadTokens(t *testing.T) {
 	}
 }
 
-// TestVerifier_Forgeries has tokens that the issuer did not sign.
+// TestVerifier_Forgeries uses tokens that the issuer did not sign.
 func TestVerifier_Forgeries(t *testing.T) {
 	fx := newFixture(t, nil)
 	now := fx.clock.now().Unix()

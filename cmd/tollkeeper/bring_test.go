@@ -8,7 +8,7 @@ import (
 )
 
 // TestBinary_BringsCertificateAuthorities runs a process that finds no certificate authorities on its machine, as in an empty
-// container. A process reads those of its machine once, so the test starts another one.
+// container. A process reads its machine's files once, so the test starts another one.
 func TestBinary_BringsCertificateAuthorities(t *testing.T) {
 	const inside = "TOLLKEEPER_TEST_EMPTY_MACHINE"
 	if os.Getenv(inside) == "" {

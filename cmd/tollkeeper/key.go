@@ -340,7 +340,7 @@ func (c *cli) keyRevokeCmd() *cobra.Command {
 // keyIDForm is the form of ids. It is strict, because an imported key may begin like an id and must not be sent as one.
 var keyIDForm = regexp.MustCompile(`^key_[0-9A-Za-z]{20}$`)
 
-// keyID returns the id of a key. The argument is an id, or the text of a key, of which only the hash is sent.
+// keyID returns the id of a key. The argument is an id, or the text of a key. Of a text, only the hash is sent.
 func (c *cli) keyID(cmd *cobra.Command, arg string) (string, error) {
 	arg = strings.TrimSpace(arg)
 	if arg == "" {

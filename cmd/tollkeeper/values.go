@@ -45,7 +45,7 @@ const (
 	endOfDay   partOfDay = true  // for a time at which a range ends
 )
 
-// parseTime reads an instant (RFC 3339) or a date, which stands for the start or the end of that day in the local zone.
+// parseTime reads an instant (RFC 3339) or a date, which means the start or the end of that day in the local zone.
 func parseTime(flag, s string, part partOfDay) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil

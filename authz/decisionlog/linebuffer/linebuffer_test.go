@@ -64,7 +64,7 @@ func TestBuffer_DoesWhatTheOracleDoes(t *testing.T) {
 	})
 }
 
-// TestBuffer_LosesNothing has many goroutines add lines to a buffer that is emptied all the time and is too small for all
+// TestBuffer_LosesNothing: many goroutines add lines to a buffer that is emptied all the time and is too small for all
 // lines. Every line that was added comes out whole and once.
 func TestBuffer_LosesNothing(t *testing.T) {
 	const adders, lines = 8, 5000

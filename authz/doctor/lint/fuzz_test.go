@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 )
 
-// No file makes doctor panic or run without end, whatever it is said to be, and every report can be written.
+// No file makes doctor panic or run forever with any subject, and every report can be written.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/base/*.yaml", "../../../envoy/*.yaml"} {
 		names, _ := filepath.Glob(pattern)

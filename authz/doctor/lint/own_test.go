@@ -218,7 +218,7 @@ func write(t *testing.T, name string, raw []byte, mode os.FileMode) {
 	t.Helper()
 	err := os.WriteFile(name, raw, mode)
 	if err == nil {
-		err = os.Chmod(name, mode) // whatever the umask is
+		err = os.Chmod(name, mode) // even with another umask
 	}
 	if err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", name, err))

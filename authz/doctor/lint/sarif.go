@@ -14,7 +14,7 @@ type (
 	list   = []object
 )
 
-// WriteSARIF writes a report in SARIF 2.1.0 (OASIS), which code hosts show beside the lines of the findings.
+// WriteSARIF writes a report in SARIF 2.1.0 (OASIS), which code hosts show next to the lines of the findings.
 func (r *Report) WriteSARIF(w io.Writer, version string) error {
 	text := func(s string) object { return object{"text": s} }
 	index := make(map[string]int)

@@ -144,7 +144,7 @@ func TestDecode_BothFormsOfHeaders(t *testing.T) {
 	}
 }
 
-// TestDecode_RememberedTextsDoNotKeepTheMessage: the texts by which a check is remembered share no memory with a message, whose
+// TestDecode_RememberedTextsDoNotKeepTheMessage: the texts that identify a check share no memory with the message, whose
 // body may have megabytes.
 func TestDecode_RememberedTextsDoNotKeepTheMessage(t *testing.T) {
 	message := string(marshal(t, typicalRequest()))

@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// FuzzEncode compares the encoder with protobuf. Whatever an answer holds, it reads as what protobuf would have sent, and its
+// FuzzEncode compares the encoder with protobuf. Every answer decodes to the message that protobuf would have sent, and its
 // code says what the decision says.
 func FuzzEncode(f *testing.F) {
 	f.Add("x-a", "v", "body", "meta", true, []byte("typical"))
@@ -121,7 +121,7 @@ func TestEncode_OurHeadersReplaceThoseThatAreThere(t *testing.T) {
 		}
 		for i, h := range c.got {
 			action := h.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
-			//lint:ignore SA1019 some releases of Envoy heed only this one
+			//lint:ignore SA1019 some releases of Envoy obey only this one
 			if h.Append == nil || h.GetAppend().GetValue() == c.sets[i] || action != c.sets[i] {
 				t.Errorf("%s, header %d: %v, want it set: %v", name, i, h, c.sets[i])
 			}

@@ -178,7 +178,7 @@ func oracleOptions(in authz.Headers, to destination) []*corev3.HeaderValueOption
 			action = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 		}
 		out[i] = &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: oracleText(h.Name), Value: oracleText(h.Value)}, AppendAction: action}
-		//lint:ignore SA1019 it is deprecated, and the only one that some releases of Envoy heed
+		//lint:ignore SA1019 it is deprecated, but some releases of Envoy obey only this one
 		out[i].Append = wrapperspb.Bool(add)
 	}
 	return out

@@ -55,7 +55,7 @@ func (d *decoder) address(m *peerMemory, s string) {
 	}
 }
 
-// socket reads an IP address and a port. The port is a number or a name, whichever comes last.
+// socket reads an IP address and a port. The port is a number or a name, the last one counts.
 func (d *decoder) socket(a *authz.SocketAddress, s string) {
 	for s != "" {
 		var f field

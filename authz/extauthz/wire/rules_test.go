@@ -54,7 +54,7 @@ func oddMessages() map[string][]byte {
 		"a header's value as a number":       http(in(twice(text(1, "x-a"), number(2, 1)), 3)...),
 		"a header that is not UTF-8":         http(in(text(1, "\xff"), 3)...),
 		"an empty list of headers":           http(twice(in(nil, 13), textEntry(3, "x-a", "1"))...),
-		"a list of headers beside the map":   http(twice(in(textEntry(1, "x-b", "1"), 13), textEntry(3, "x-a", "1"))...),
+		"a list of headers and a map":        http(twice(in(textEntry(1, "x-b", "1"), 13), textEntry(3, "x-a", "1"))...),
 		"two lists of headers":               http(twice(in(textEntry(1, "x-b", "1"), 13), in(textEntry(1, "x-c", "1"), 13))...),
 		"a raw value before a value":         http(in(in(twice(text(3, "raw"), text(2, "v")), 1), 13)...),
 		"an empty raw value":                 http(in(in(twice(text(2, "v"), in(nil, 3)), 1), 13)...),

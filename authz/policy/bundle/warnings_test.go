@@ -41,8 +41,8 @@ func TestWarnings_NameWhatNoDecisionUses(t *testing.T) {
 		"a misspelt constant":       {"c.rego", "package tollkeeper.custm\n\ndeny := {1}", "did you mean package tollkeeper.custom?"},
 		"a misspelt rule":           {"c.rego", "package tollkeeper.custom\n\ndenny contains 1 if input.key.id == \"x\"", "c.rego:3:1: rule denny of package tollkeeper.custom is not used by data.envoy.authz.allow: it decides nothing: did you mean tollkeeper.custom.deny?"},
 		"an allow":                  {"c.rego", "package tollkeeper.custom\n\nallow if input.key.id == \"x\"\n\ndeny contains 1 if input.key.id == \"y\"", "c.rego:3:1: rule allow of package tollkeeper.custom is not used by data.envoy.authz.allow: it decides nothing: the shipped policies read only deny"},
-		"a package beside":          {"c.rego", "package acme.rules\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package acme.rules is not used by data.envoy.authz.allow: its rules decide nothing"},
-		"a rule beside the query":   {"c.rego", "package envoy.authz\n\nheaders := {} if input.key.id == \"x\"", "c.rego:3:1: rule headers of package envoy.authz is not used"},
+		"another package":           {"c.rego", "package acme.rules\n\ndeny contains 1 if input.key.id == \"x\"", "c.rego:1:1: package acme.rules is not used by data.envoy.authz.allow: its rules decide nothing"},
+		"a rule next to the query":  {"c.rego", "package envoy.authz\n\nheaders := {} if input.key.id == \"x\"", "c.rego:3:1: rule headers of package envoy.authz is not used"},
 		"data with a misspelt name": {"c.yaml", "tollkeeper: {enviroment: live}", "data.tollkeeper.enviroment is not used by data.envoy.authz.allow: did you mean data.tollkeeper.environment?"},
 		"data of a misspelt root":   {"c.yaml", "tolkeeper: {environment: live}", "did you mean data.tollkeeper?"},
 	} {
@@ -61,7 +61,7 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 	for name, more := range map[string][]string{
 		"an operator's rules":       {"c.rego", "package tollkeeper.custom\n\ndeny contains 1 if helper\n\nhelper if input.key.id == \"x\""},
 		"a part of a library":       {"c.rego", "package lib.net\n\nmore(x) := x"},
-		"tests beside the rules":    {"c.rego", "package tollkeeper.custom\n\ndeny contains 1 if input.key.id == \"x\"\n\ntest_x if deny"},
+		"tests next to the rules":   {"c.rego", "package tollkeeper.custom\n\ndeny contains 1 if input.key.id == \"x\"\n\ntest_x if deny"},
 		"a package of tests":        {"c.rego", "package tollkeeper.custom_test\n\ntest_x if helper\n\nhelper := input"},
 		"what tests share":          {"c.rego", "package tollkeeper.fixtures\n\ngood := input"},
 		"constants":                 {"c.rego", "package countries\n\nnames := {\"de\": \"Germany\"}"},

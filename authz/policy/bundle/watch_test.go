@@ -19,7 +19,7 @@ type rig struct {
 	calls   atomic.Int32
 }
 
-// watch runs f beside a watcher that polls every second, on loaded files.
+// watch runs f while a watcher polls loaded files every second.
 func watch(t *testing.T, f func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

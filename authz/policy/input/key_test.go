@@ -17,7 +17,7 @@ func mustKey(t testing.TB, refs *Refs, r *authz.Request, f *authz.Facts) string 
 	return string(k.Bytes())
 }
 
-// TestKey_OneDocumentEach holds that two documents have one key only if they are equal, and that a document always has
+// TestKey_OneDocumentEach checks that two documents have one key only if they are equal, and that a document always has
 // the same key.
 func TestKey_OneDocumentEach(t *testing.T) {
 	d := inputtest.New(5)
@@ -42,7 +42,7 @@ func TestKey_OneDocumentEach(t *testing.T) {
 	}
 }
 
-// TestKey_TextsCannotPassForMarks has texts that would pass for several fields if the key did not say how long they are.
+// TestKey_TextsCannotPassForMarks uses texts that would pass for several fields if the key did not say how long they are.
 func TestKey_TextsCannotPassForMarks(t *testing.T) {
 	keyOf := func(extensions map[string]string) string {
 		return mustKey(t, everything, &authz.Request{ContextExtensions: extensions}, nil)

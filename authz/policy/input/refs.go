@@ -53,7 +53,7 @@ func RefsOf(modules []*ast.Module) *Refs {
 	return root
 }
 
-// add adds a path. A part that is not a constant name stands for every possible name.
+// add adds a path. A part that is not a constant means every possible name.
 func (r *Refs) add(path []*ast.Term) {
 	for _, part := range path {
 		if name, ok := part.Value.(ast.String); ok {

@@ -60,7 +60,7 @@ func (c *byContext) Cancelled() bool {
 
 var work atomic.Int64
 
-// BenchmarkYielder sends a byte over a socket and back, beside one long evaluation for every processor.
+// BenchmarkYielder sends a byte over a socket and back, while every processor runs a long evaluation.
 func BenchmarkYielder(b *testing.B) {
 	for device, cancel := range map[string]func(context.Context) interface{ Cancelled() bool }{
 		"on":  func(ctx context.Context) interface{ Cancelled() bool } { return New(ctx) },

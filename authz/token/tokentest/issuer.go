@@ -1,4 +1,4 @@
-// Package tokentest is a small issuer of tokens for tests and the demo. It signs whatever it is asked to, publishes its keys
+// Package tokentest is a small issuer of tokens for tests and the demo. It signs any claims, publishes its keys
 // over HTTP like an OpenID provider, and answers introspection.
 package tokentest
 

@@ -165,7 +165,7 @@ func Unpack(a *Any) (proto.Message, string) {
 	return m, string(a.MessageName())
 }
 
-// opaqueName is the name of the type that an opaque structure stands for.
+// opaqueName is the name of the type that an opaque structure replaces.
 func opaqueName(s *structpb.Struct) string {
 	url := s.GetFields()[source.TypeKey].GetStringValue()
 	if strings.HasSuffix(url, ".TypedStruct") {

@@ -40,7 +40,7 @@ var unruled = rule.Rule{
 var forbiddenHeaders = rule.Rule{
 	ID: "TK109", Severity: rule.Error, Since: since, Title: "Envoy does not let Tollkeeper change headers that it sets or removes.",
 	Why:    "Allowed requests fail, or reach the upstream with the credential and without the identity of the caller.",
-	Remedy: "Let allow_expression match x-tollkeeper-.*, every header that may hold a credential and, if keys may stand in the query, :path.",
+	Remedy: "Let allow_expression match x-tollkeeper-.*, every header that may hold a credential and, if keys may be in the query, :path.",
 	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
 		headers, removed := in.Credentials()
 		wanted := slices.Clone(model.Identity)
