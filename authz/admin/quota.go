@@ -107,7 +107,7 @@ func viewBalance(l *authz.Limit, b quota.Balance) Quota {
 	out := Quota{
 		Limit: l.Name, Per: string(l.Per), Holder: b.Bucket.Holder, Window: string(l.Window), Unit: l.Unit,
 		Allowance: b.Allowance, Spent: b.Spent - b.Forgiven, Outstanding: b.Outstanding,
-		Stranded: b.Stranded, Excess: b.Overage, ResetsAt: b.Period.End,
+		Stranded: b.Stranded, Overage: b.Overage, ResetsAt: b.Period.End,
 	}
 	left := b.Allowance + b.Forgiven - (b.Granted - b.Returned) // below 0 if nodes hold more than this plan grants
 	for _, held := range b.Outstanding {

@@ -153,7 +153,7 @@ type Quota struct {
 	Remaining   int64                  `json:"remaining"`
 	Outstanding map[quota.NodeID]int64 `json:"outstanding,omitempty" doc:"Leased to nodes and not yet spent; part of what remains."`
 	Stranded    int64                  `json:"stranded,omitempty" doc:"Leased to nodes that died; charged until the period ends."`
-	Excess      int64                  `json:"excess,omitempty"`
+	Overage     int64                  `json:"excess,omitempty"`
 	ResetsAt    time.Time              `json:"resets_at,omitzero"`
 }
 

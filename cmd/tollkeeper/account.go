@@ -12,7 +12,7 @@ import (
 func (c *cli) accountCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "account", Short: "Manage accounts, which own keys and pay for them"}
 	cmd.AddCommand(
-		c.accountCreateCmd(), reading(c.accountListCmd()), reading(c.accountShowCmd()), c.accountUpdateCmd(),
+		c.accountCreateCmd(), readOnly(c.accountListCmd()), readOnly(c.accountShowCmd()), c.accountUpdateCmd(),
 		c.accountStatusCmd("suspend", "suspended", "Refuse all keys of an account (403 account_suspended)"),
 		c.accountStatusCmd("overdue", "overdue", "Refuse all keys of an account until it pays (402 payment_overdue)"),
 		c.accountStatusCmd("resume", "active", "Accept the keys of an account again"),

@@ -22,8 +22,8 @@ const (
 	judgesEnvironment = "judges-environment"
 )
 
-// reading marks a command that only reads.
-func reading(cmd *cobra.Command) *cobra.Command {
+// readOnly marks a command that only reads.
+func readOnly(cmd *cobra.Command) *cobra.Command {
 	cmd.Annotations = map[string]string{readsOnly: ""}
 	return cmd
 }

@@ -20,7 +20,7 @@ func (c *cli) keyCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Manage API keys"}
 	yes, no := true, false
 	cmd.AddCommand(
-		c.keyCreateCmd(), c.importCmd(), reading(c.keyListCmd()), reading(c.keyShowCmd()), c.keyUpdateCmd(), c.keyRotateCmd(),
+		c.keyCreateCmd(), c.importCmd(), readOnly(c.keyListCmd()), readOnly(c.keyShowCmd()), c.keyUpdateCmd(), c.keyRotateCmd(),
 		c.keySwitchCmd("disable", "Disable a key; it can be enabled again", &yes),
 		c.keySwitchCmd("enable", "Enable a key again", &no),
 		c.keyRevokeCmd(),

@@ -13,7 +13,7 @@ import (
 
 func (c *cli) quotaCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "quota", Short: "Show and change the quotas of keys and accounts"}
-	cmd.AddCommand(reading(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
+	cmd.AddCommand(readOnly(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
 	return group(cmd)
 }
 

@@ -77,8 +77,8 @@ been revoked, is there quota left? Rego policies decide.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	root.AddCommand(
-		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), reading(c.policyCmd()), reading(c.explainCmd()),
-		reading(c.doctorCmd()), reading(c.statusCmd()), c.versionCmd(),
+		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), readOnly(c.policyCmd()), readOnly(c.explainCmd()),
+		readOnly(c.doctorCmd()), readOnly(c.statusCmd()), c.versionCmd(),
 	)
 	return group(root)
 }

@@ -14,7 +14,7 @@ import (
 
 func (c *cli) tokenCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Inspect and revoke bearer tokens"}
-	cmd.AddCommand(c.tokenRevokeCmd(), reading(c.tokenListCmd()), reading(c.tokenInspectCmd()))
+	cmd.AddCommand(c.tokenRevokeCmd(), readOnly(c.tokenListCmd()), readOnly(c.tokenInspectCmd()))
 	return group(cmd)
 }
 

@@ -12,7 +12,7 @@ import (
 // requests and routes. TK14x: the connection to Tollkeeper. TK15x: Istio. TK16x: Envoy Gateway. TK18x: Envoy itself. TK2xx:
 // Tollkeeper's own configuration.
 var All = []rule.Rule{
-	unreadable, unasked, protocol, newerField,
+	unreadable, unprotected, protocol, newerField,
 	failsOpen, checkTimeout, outageStatus, partial, shadowMode, unvalidated, unruled, forbiddenHeaders, forgedIdentity, joinedHeaders,
 	withheldHeaders,
 	unprotectedRoutes, routeChosenAgain, unnormalizedPaths, underscoreHeaders, checkedAnswers, heldBodies, clientAddress, endlessStreams,

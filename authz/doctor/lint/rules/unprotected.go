@@ -10,17 +10,17 @@ import (
 
 // The rule in this file looks for listeners that do not ask Tollkeeper.
 
-var unasked = rule.Rule{
+var unprotected = rule.Rule{
 	ID: "TK002", Severity: rule.Error, Since: since, Title: "Tollkeeper is not asked: a listener has no ext_authz filter, the filter comes after the router, or two have the same name.",
 	Why: "Requests reach the upstream unchecked.",
 	Remedy: "Put one envoy.filters.http.ext_authz filter before the router into http_filters of every listener that takes requests, and into the filters of every upgrade. " +
 		"Name routes or a listener that are meant to be open with --unchecked.",
-	Checks: []rule.Check{unaskedByEnvoys, removedByEnvoyFilter, removedByJSONPatch},
+	Checks: []rule.Check{unprotectedByEnvoys, removedByEnvoyFilter, removedByJSONPatch},
 }
 
 const giveDump = "Give the configuration dump of the running Envoy as well: tollkeeper doctor envoy --admin http://127.0.0.1:9901."
 
-func unaskedByEnvoys(in *model.Model, report rule.Report) {
+func unprotectedByEnvoys(in *model.Model, report rule.Report) {
 	authorizer := "an authorizer: there is no ext_authz filter"
 	if in.Cluster != "" {
 		authorizer = "the cluster " + in.Cluster + ": no ext_authz filter names it"
@@ -32,7 +32,7 @@ func unaskedByEnvoys(in *model.Model, report rule.Report) {
 		case asks:
 			protected := protectedUpstreams(in, e)
 			for _, m := range e.Managers {
-				unaskedByManager(in, m, protected, report)
+				unprotectedByManager(in, m, protected, report)
 			}
 			forwardedAround(in, e, protected, report)
 		case len(e.Listeners) == 0 && !e.Dump: // a control plane configures it
@@ -45,7 +45,7 @@ func unaskedByEnvoys(in *model.Model, report rule.Report) {
 	}
 }
 
-func unaskedByManager(in *model.Model, m *model.Manager, protected upstreams, report rule.Report) {
+func unprotectedByManager(in *model.Model, m *model.Manager, protected upstreams, report rule.Report) {
 	if len(m.Checks) == 0 {
 		openManager(in, m, protected, report)
 		return
