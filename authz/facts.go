@@ -2,9 +2,12 @@ package authz
 
 import "time"
 
-// Facts are what is known about the caller when the policy is asked. They are not decisions: for example, a fact says that a key
-// has expired, and the policy decides whether to refuse it. In the zero value nothing is known, and the shipped policies deny.
+// Facts are what is known about the request and its caller when the policy is asked. They are not decisions: for example, a fact
+// says that a key has expired, and the policy decides whether to refuse it. In the zero value nothing is known, and the shipped
+// policies deny.
 type Facts struct {
+	Path       PathFact
+	Route      RouteFact
 	Key        KeyFact
 	Account    AccountFact
 	Token      TokenFact

@@ -21,6 +21,7 @@ var law = map[string]struct {
 	"authz/credential": {nil, "the form and the digest of credentials, for the request path and for the admin API"},
 	"authz/check":      {[]string{"authz", "authz/credential"}, "the request path declares the interfaces that it needs; server passes the implementations"},
 	"authz/apikey":     {[]string{"authz"}, "domain packages do not import each other: the request path combines their facts"},
+	"authz/route":      {[]string{"authz"}, "see apikey"},
 	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "see apikey"},
 	"authz/quota":      {[]string{"authz"}, "see apikey"},
 	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's interface"},

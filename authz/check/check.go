@@ -10,7 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// run takes the request through the six steps: bound, identify, peek, decide, reserve, seal. Every error on the way, even a
+// run takes the request through the seven steps: bound, match, identify, peek, decide, reserve, seal. Every error on the way, even a
 // panic, becomes a denial.
 func (e *evaluation) run(ctx context.Context) (d authz.Decision) {
 	defer func() {
@@ -26,6 +26,7 @@ func (e *evaluation) run(ctx context.Context) (d authz.Decision) {
 	if e.request.Fault != "" {
 		return e.broken(authz.ReasonRequestMalformed, e.request.Fault)
 	}
+	e.match()
 	e.identify(ctx, waits)
 	if fault := e.unremovable(); fault != "" {
 		return e.broken(authz.ReasonRequestMalformed, fault)
@@ -61,6 +62,13 @@ func (e *evaluation) bound(ctx context.Context) (context.Context, *deadlines) {
 	}
 	waits := new(deadlines)
 	return waits.whole.until(ctx, now.Add(timeout)), waits
+}
+
+// match finds the route.
+func (e *evaluation) match() {
+	if e.rules.Routes != nil {
+		e.rules.Routes.Match(e.request, &e.facts.Path, &e.facts.Route, e.params[:0])
+	}
 }
 
 // identify finds the credentials and collects facts about them. It does not judge them.

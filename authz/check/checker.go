@@ -12,6 +12,7 @@ import (
 // Rules can be replaced while requests are served. One check uses the same rules from beginning to end.
 type Rules struct {
 	Policy  Policy
+	Routes  Routes // nil: no route is known, so the shipped policies deny
 	Plans   map[string][]authz.Limit
 	Reasons map[authz.Reason]authz.ReasonInfo
 }

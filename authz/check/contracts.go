@@ -7,6 +7,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
+// Routes finds the route that applies to a request.
+type Routes interface {
+	// Match reads the method, the host and the path of a request and fills both facts. It appends the values of the route's
+	// parameters to room, which may be memory of the caller. It does not keep its arguments.
+	Match(r *authz.Request, path *authz.PathFact, route *authz.RouteFact, room []authz.Param)
+}
+
 // Keys finds the owner of an API key.
 type Keys interface {
 	// Identify returns what is known about the text of a key at that instant. It does not fail: what it cannot find out is

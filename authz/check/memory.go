@@ -29,6 +29,7 @@ type memory struct {
 	sole   authz.Reservation
 	shared sharedCharge
 	quotas [4]authz.QuotaFact
+	params [4]authz.Param
 }
 
 // quotaFacts returns memory for n facts.

@@ -41,7 +41,7 @@ func pluginInputs(t *testing.T) []pluginInput {
 }
 
 // addedFields are the fields of the input that the plugin does not have.
-var addedFields = []string{"key", "account", "token", "quota", "revocation"}
+var addedFields = []string{"path", "route", "key", "account", "token", "quota", "revocation"}
 
 // TestInput_IsThatOfTheEnvoyPlugin compares the whole input document with the one that the plugin gave its policy.
 func TestInput_IsThatOfTheEnvoyPlugin(t *testing.T) {

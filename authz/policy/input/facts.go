@@ -6,12 +6,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// putFacts adds the facts about the caller. A state that is not set becomes the state for "nothing is known", so that states are
+// putFacts adds the facts about the request and its caller. A state that is not set becomes the state for "nothing is known", so that states are
 // never undefined in policies.
 func (o object) putFacts(f *authz.Facts) error {
 	if f == nil {
 		f = &authz.Facts{}
 	}
+	o.putReading(&f.Path)
+	o.putRoute(&f.Route)
 	if err := o.putKey(&f.Key); err != nil {
 		return err
 	}
@@ -27,6 +29,67 @@ func (o object) putFacts(f *authz.Facts) error {
 		o.end("revocation")
 	}
 	return nil
+}
+
+func (o object) putReading(p *authz.PathFact) {
+	if path, ok := o.begin("path", 2); ok {
+		path.text("state", string(cmp.Or(p.State, authz.PathMalformed)))
+		path.text("fault", string(p.Fault))
+		o.end("path")
+	}
+}
+
+// putRoute adds the route, in the form of an entry of routes.yaml.
+func (o object) putRoute(f *authz.RouteFact) {
+	route, ok := o.begin("route", 12)
+	if !ok {
+		return
+	}
+	route.text("state", string(cmp.Or(f.State, authz.RouteMissing)))
+	if r := f.Route; r != nil {
+		route.text("name", r.Name)
+		route.text("template", r.Template)
+		route.someTexts("methods", r.Methods)
+		route.someTexts("hosts", r.Hosts)
+		if r.Public {
+			route.boolean("public", true)
+		}
+		route.someTexts("scopes", r.Scopes)
+		route.someTexts("plans", r.Plans)
+		route.text("environment", r.Environment)
+		if r.KeyRequired {
+			route.text("key", "required")
+		}
+		if r.TokenRequired {
+			route.text("token", "required")
+		}
+		route.putCharge(r.Charge)
+		route.putParams(f.Params)
+	}
+	o.end("route")
+}
+
+func (o object) putCharge(c authz.Charge) {
+	if c == nil {
+		return
+	}
+	if charge, ok := o.begin("charge", len(c)); ok {
+		for name, units := range inOrder(c, o.out) {
+			charge.anyInteger(name, units)
+		}
+		o.end("charge")
+	}
+}
+
+func (o object) putParams(list []authz.Param) {
+	params, ok := o.begin("params", len(list))
+	if !ok {
+		return
+	}
+	for _, p := range list {
+		params.anyText(p.Name, p.Value)
+	}
+	o.end("params")
 }
 
 // putKey adds the key. A key that was found always has scopes, perhaps an empty list.

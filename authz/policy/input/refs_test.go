@@ -21,7 +21,7 @@ func TestRefs_AreWhatIsBuilt(t *testing.T) {
 			`{"key":{"plan":"p"},"quota":{"calls":{"state":"ok"}}}`},
 		{"a name that is no constant", `allow if input[x].status == "active"` + "\n\nx := \"key\"",
 			`{"account":{"status":"unknown"},"attributes":{},"key":{"status":"active"},"parsed_body":{},"parsed_path":["x"],"parsed_query":{},` +
-				`"quota":{},"revocation":{},"token":{"status":"missing"},"truncated_body":false,"version":{}}`},
+				`"path":{},"quota":{},"revocation":{},"route":{},"token":{"status":"missing"},"truncated_body":false,"version":{}}`},
 		{"a name that may be any", `allow if input[x] == 1` + "\n\nx := \"key\"", `all`},
 		{"the whole input", `allow if count(input) > 0`, `all`},
 		{"the whole input under a name", "allow if {\n\tx := input\n\tx.key.status == \"active\"\n}", `all`},

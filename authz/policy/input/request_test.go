@@ -35,7 +35,7 @@ func wantJSON(t *testing.T, what string, got any, want string) {
 func TestValue_NothingKnown(t *testing.T) {
 	wantJSON(t, "the input", inputJSON(t, &authz.Request{}, nil),
 		`{"account":{"status":"unknown"},"attributes":{},"key":{"status":"missing"},"parsed_body":null,"parsed_path":[""],`+
-			`"parsed_query":{},"quota":{},"revocation":{"stale":false},"token":{"status":"missing"},"truncated_body":false,`+
+			`"parsed_query":{},"path":{"state":"malformed"},"quota":{},"revocation":{"stale":false},"route":{"state":"missing"},"token":{"status":"missing"},"truncated_body":false,`+
 			`"version":{"encoding":"protojson","ext_authz":"v3"}}`)
 }
 

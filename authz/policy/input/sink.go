@@ -108,6 +108,13 @@ func (o object) texts(name string, list []string) {
 	}
 }
 
+// someTexts adds a list unless it is empty.
+func (o object) someTexts(name string, list []string) {
+	if len(list) > 0 {
+		o.texts(name, list)
+	}
+}
+
 // textMap adds a map of strings unless it is empty.
 func (o object) textMap(name string, m map[string]string) {
 	if len(m) == 0 {

@@ -78,6 +78,11 @@ func (d Draw) Request() *authz.Request {
 // Facts makes facts about a caller.
 func (d Draw) Facts() *authz.Facts {
 	f := &authz.Facts{
+		Path: authz.PathFact{State: Pick(d, authz.PathOK, authz.PathOK, authz.PathOK, authz.PathMalformed)},
+		Route: Pick(d, authz.RouteFact{}, authz.RouteFact{State: authz.RouteNone},
+			authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: "all", Template: "/v1/{id}", Scopes: []string{"reports:read"}, Public: d.IntN(5) == 0},
+				Params: []authz.Param{{Name: "id", Value: Pick(d, "1", "2")}}},
+			authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: "dear", Methods: []string{"GET"}, Charge: authz.Charge{"rate": 1, "credits": int64(d.IntN(3))}, Plans: []string{"pro"}}}),
 		Key: authz.KeyFact{
 			Status: Pick(d, authz.KeyActive, authz.KeyActive, authz.KeyMissing, authz.KeyExpired), ID: fmt.Sprint(d.IntN(100)),
 			Account: Pick(d, "acme", "other"), Plan: Pick(d, "free", "pro", "no_such_plan"), Environment: Pick(d, "live", "test"),
@@ -111,7 +116,7 @@ func (d Draw) nasty() string {
 // Nudge changes one thing, often a small one.
 func (d Draw) Nudge(r *authz.Request, f *authz.Facts) {
 	state := Pick(d, authz.QuotaOK, authz.QuotaExhausted, authz.QuotaInsufficient, authz.QuotaUnavailable)
-	switch d.IntN(14) {
+	switch d.IntN(16) {
 	case 0:
 		f.Quota = append(f.Quota, authz.QuotaFact{Name: Pick(d, "x", "calls", d.nasty()), State: state})
 	case 1, 2:
@@ -130,6 +135,11 @@ func (d Draw) Nudge(r *authz.Request, f *authz.Facts) {
 		f.Account.Status = Pick(d, authz.AccountActive, authz.AccountSuspended, authz.AccountUnknown)
 	case 8:
 		f.Token = authz.TokenFact{Status: Pick(d, authz.TokenValid, authz.TokenExpired), Issuer: "i", Claims: map[string]any{"sub": Pick(d, "alice", d.nasty())}}
+	case 14:
+		f.Path.State = Pick(d, authz.PathOK, authz.PathMalformed, authz.PathAmbiguous)
+	case 15:
+		f.Route = authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: Pick(d, "all", d.nasty()), TokenRequired: d.IntN(2) == 0},
+			Params: []authz.Param{{Name: d.nasty(), Value: d.nasty()}}}
 	case 9:
 		r.HTTP.Method = Pick(d, "GET", "POST", d.nasty())
 	case 10:
