@@ -78,6 +78,7 @@ const (
 	PathDoubleEncoded  PathFault = "double_encoded"  // the path is decoded twice
 	PathLooseEnding    PathFault = "loose_ending"    // dots and spaces at the end of a segment are cut, as Windows does
 	PathCompatible     PathFault = "compatible_text" // letters are replaced by their compatible forms (Unicode NFKC)
+	PathMethodCase     PathFault = "method_case"     // the method is read in capital letters
 	PathMethodOverride PathFault = "method_override" // a header or a parameter replaces the method
 	PathURLOverride    PathFault = "url_override"    // a header replaces the path
 )

@@ -1,43 +1,85 @@
 package route
 
-import "github.com/tollkeeper-authz/tollkeeper/authz"
+import (
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
 
-// Spec is what a table is made of. Routes, Paths and Unmatched are the JSON values of these names in data.tollkeeper, nil if
-// there is none.
-type Spec struct {
-	Routes, Paths, Unmatched any
-	// Plans are the plans that exist.
-	Plans map[string][]authz.Limit
-	// OpenAPI returns the entries of routes.yaml that stand for the operations of a document.
-	OpenAPI func(file string) ([]Imported, []Fault)
+// Extension is the context extension by which the proxy's configuration chooses a route by its name.
+const Extension = "tollkeeper.route"
+
+// Table is all routes of one revision of the policies. It never changes, and its methods may be called concurrently.
+type Table struct {
+	routes   []*authz.Route // the more specific before the less specific
+	names    map[string]int
+	patterns []*pattern // of the routes, nil for those without one
+	tree     *tree
+	paths    paths
+	byMethod bool // a route has methods
+	matches  bool // a route has a pattern
 }
 
-// Imported is an entry of a document, in the form of an entry of routes.yaml.
-type Imported struct {
-	Entry map[string]any
-	File  string
-	Line  int // from 1; 0 if unknown
-}
-
-// Fault is one reason why the table cannot be used.
-type Fault struct {
-	// At is where the fault is in data.tollkeeper: names and numbers such as "routes", 3, "match". Nil: File and Line say where.
-	At   []any
-	File string
-	Line int
-	Text string // one line, for people
-}
-
-// Table is all routes of one revision of the policies. It never changes.
-type Table struct{ routes []*authz.Route }
-
-// Parse makes the table. With faults there is no table.
-func Parse(s Spec) (*Table, []Fault) { return &Table{}, nil }
-
-// Routes are the routes, the more specific before the less specific.
+// Routes are the routes, the more specific before the less specific. The caller must not change them.
 func (t *Table) Routes() []*authz.Route { return t.routes }
 
-// Match is check.Routes.
+// Match is check.Routes. A request without a path, or with one that cannot be read in one way, has no route.
 func (t *Table) Match(r *authz.Request, path *authz.PathFact, route *authz.RouteFact, room []authz.Param) {
-	path.State, route.State = authz.PathOK, authz.RouteNone
+	*path, *route = authz.PathFact{State: authz.PathMalformed}, authz.RouteFact{State: authz.RouteNone}
+	h := r.HTTP
+	if h == nil || h.Method == "" {
+		path.Fault = authz.PathNoMethod
+		return
+	}
+	var memory [24]string
+	segments, found, fault := t.paths.read(h.Path, memory[:0])
+	if fault != "" {
+		path.Fault = fault
+		return
+	}
+	path.State = authz.PathOK
+	if name, chosen := r.ContextExtensions[Extension]; chosen {
+		t.choose(name, segments, route, room)
+		return
+	}
+	if !t.matches {
+		return
+	}
+	host := bareHost(h.Host)
+	number := t.tree.find(host, h.Method, segments)
+	if fault := t.otherwise(number, h, host, segments, found); fault != "" {
+		*path = authz.PathFact{State: authz.PathAmbiguous, Fault: fault}
+		return
+	}
+	if number != none {
+		t.fill(number, segments, route, room)
+	}
+}
+
+// choose fills the fact about a route that the proxy chose by name. An unknown name must not mean "no rules": the operator who
+// named the route meant its rules.
+func (t *Table) choose(name string, segments []string, route *authz.RouteFact, room []authz.Param) {
+	number, exists := t.names[name]
+	if !exists {
+		route.State = authz.RouteMissing
+		return
+	}
+	if p := t.patterns[number]; p == nil || !p.matches(t.paths.foldAll(segments)) {
+		segments = nil
+	}
+	t.fill(number, segments, route, room)
+}
+
+// fill fills the fact about a route. The segments match its pattern; without any there are no parameters.
+func (t *Table) fill(number int, segments []string, route *authz.RouteFact, room []authz.Param) {
+	route.State, route.Route = authz.RouteOK, t.routes[number]
+	if len(segments) == 0 {
+		return
+	}
+	for i := range t.patterns[number].segments {
+		if s := &t.patterns[number].segments[i]; s.name != "" {
+			room = append(room, authz.Param{Name: s.name, Value: s.between(segments[i])})
+		}
+	}
+	if len(room) > 0 {
+		route.Params = room
+	}
 }
