@@ -40,9 +40,11 @@ type Bundle struct {
 	Compiler    *ast.Compiler
 	Store       storage.Store // the base data, for OPA's evaluator
 	Shipped     bool          // the shipped rules decide, perhaps with changes
-	Warnings    []Fault       // rules, packages and data that no decision uses, probably by mistake
+	Warnings    []Fault       // rules, packages, data and documents that no decision uses, probably by mistake
 
-	data map[string]any
+	data      map[string]any
+	files     []file     // what the data was made of
+	documents []dataFile // see Document
 }
 
 // Compile reads and compiles the files of src. It returns a *LoadError if a path is missing, if a file does not parse or
@@ -60,10 +62,11 @@ func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	compiler, data, err := compile(files, o)
+	compiler, read, err := compile(files, o)
 	if err != nil {
 		return nil, err
 	}
+	data := read.merged
 	if len(compiler.GetRules(query)) == 0 {
 		return nil, loadError(faultQuery, "", "the query %s names no rule and no package with rules", query)
 	}
@@ -73,8 +76,9 @@ func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
 	}
 	reached := reachedFrom(compiler, query)
 	b := &Bundle{
-		Query: query, Fingerprint: fingerprint(files), Compiler: compiler, Store: store, data: data,
-		Shipped: isShipped(reached), Warnings: warningsOf(compiler, query, reached, data),
+		Query: query, Fingerprint: fingerprint(files), Compiler: compiler, Store: store,
+		Shipped: isShipped(reached), Warnings: append(warningsOf(compiler, query, reached, data), read.warnings...),
+		data: data, files: read.data, documents: read.documents,
 	}
 	b.Revision = revision(b.Fingerprint, query.String(), o.Profile)
 	return b, nil
@@ -94,24 +98,24 @@ func (b *Bundle) Modules() []*ast.Module {
 }
 
 // compile builds rules and base data. Its error is a *LoadError with everything that is wrong.
-func compile(files []file, o Options) (*ast.Compiler, map[string]any, error) {
+func compile(files []file, o Options) (*ast.Compiler, content, error) {
 	modules, faults := parseModules(files, o.RegoVersion)
-	data, more := mergeData(files)
+	read, more := readData(files)
 	faults = append(append(faults, more...), customFaults(modules)...)
-	if fault := setProfile(data, o.Profile); fault != nil {
+	if fault := setProfile(read.merged, o.Profile); fault != nil {
 		faults = append(faults, *fault)
 	}
 	if len(faults) > 0 {
-		return nil, nil, &LoadError{Faults: faults}
+		return nil, content{}, &LoadError{Faults: faults}
 	}
-	c, err := newCompiler(data, o)
+	c, err := newCompiler(read.merged, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, content{}, err
 	}
 	if c.Compile(modules); c.Failed() {
-		return nil, nil, &LoadError{Faults: hintV0(faultsOf(c.Errors), files, o.RegoVersion)}
+		return nil, content{}, &LoadError{Faults: hintV0(faultsOf(c.Errors), files, o.RegoVersion)}
 	}
-	return c, data, nil
+	return c, read, nil
 }
 
 func revision(files, query, profile string) string {

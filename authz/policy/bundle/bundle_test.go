@@ -33,7 +33,7 @@ func TestCompile_Faults(t *testing.T) {
 		{"data is no object", files("p.rego", allowAll, "d.json", "[1]"), Options{},
 			"d.json:1:1: data must be an object"},
 		{"data twice", files("p.rego", allowAll, "a.yaml", "x: {y: 1}", "b.json", `{"x": {"y": 1}}`), Options{},
-			"b.json: data.x.y is also defined in a.yaml"},
+			"b.json:1:8: data.x.y is also defined in a.yaml:1"},
 		{"rule and data", files("p.rego", allowAll, "a.yaml", "envoy: {authz: {allow: true}}"), Options{},
 			"p.rego:3:1: conflicting rule for data path envoy/authz/allow found"},
 		{"rule below data", files("p.rego", allowAll, "a.yaml", "envoy: 5"), Options{},

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -12,7 +13,9 @@ var customDeny = ast.MustParseRef("data.tollkeeper.custom.deny")
 // The server and the shipped rules read these names in data.tollkeeper as data.
 var (
 	dataPackage = customDeny[:2]
-	dataOnly    = map[string]bool{"plans": true, "routes": true, "reasons": true, "precedence": true, "profile": true}
+	dataOnly    = map[string]bool{
+		"plans": true, "routes": true, "paths": true, "unmatched": true, "reasons": true, "precedence": true, "profile": true,
+	}
 )
 
 // customRulesPackage is the package of custom_rules.rego. That file says why the names differ.
@@ -26,8 +29,8 @@ func customFaults(modules map[string]*ast.Module) []Fault {
 	for _, name := range sortedKeys(modules) {
 		m := modules[name]
 		for _, r := range m.Rules {
-			if rule := r.Head.Ref()[0].Value.String(); m.Package.Path.Equal(dataPackage) && dataOnly[rule] {
-				faults = append(faults, formFault(r, rule+" is a rule here but is read as data: move it to a .yaml or .json file"))
+			if rule := nameOf(r); rule.HasPrefix(dataPackage) && dataOnly[strings.Trim(rule[len(dataPackage)].String(), `"`)] {
+				faults = append(faults, formFault(r, inWords(rule)+" is a rule here but is read as data: move it to a .yaml or .json file"))
 			}
 		}
 		if !m.Package.Path.Equal(customDeny[:len(customDeny)-1]) {

@@ -14,56 +14,79 @@ import (
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
-// document is the content of one data file.
-type document struct {
-	file string
-	root map[string]any
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// dataFile is a file that is not Rego, and the value in it.
+type dataFile struct {
+	file
+	value any
 }
 
-// mergeData merges the data files into one tree. Objects merge. Anything else that two files define is a fault.
-func mergeData(files []file) (map[string]any, []Fault) {
-	merged := map[string]any{}
-	var docs []document
-	var faults []Fault
-	for i := range files {
-		if files[i].isRego() {
-			continue
-		}
-		doc, fault := parseData(&files[i])
-		if fault != nil {
-			faults = append(faults, *fault)
-			continue
-		}
-		if at := merge(merged, doc.root, nil); at != nil {
-			faults = append(faults, conflict(doc, docs, at))
-			continue
-		}
-		docs = append(docs, doc)
-	}
-	return merged, faults
-}
-
-// parseData reads one data file and puts it below the names of its directories.
-func parseData(f *file) (document, *Fault) {
-	var v any
-	var err error
-	if path.Ext(f.name) == ".json" {
-		err = util.UnmarshalJSON(bytes.TrimPrefix(f.bytes, []byte("\xef\xbb\xbf")), &v)
-	} else {
-		err = util.Unmarshal(f.bytes, &v)
-	}
-	if err != nil {
-		fault := dataFault(f, err)
-		return document{}, &fault
-	}
+// root is the value below the names of the file's directories.
+func (f *dataFile) root() any {
+	v := f.value
 	for _, name := range slices.Backward(f.dir) {
 		v = map[string]any{name: v}
 	}
-	root, ok := v.(map[string]any)
-	if !ok {
-		return document{}, &Fault{File: f.name, Line: 1, Column: 1, Code: faultData, Text: "data must be an object"}
+	return v
+}
+
+// content is what the data files of a source hold.
+type content struct {
+	merged    map[string]any
+	data      []file     // what merged was made of
+	documents []dataFile // files that are no data
+	warnings  []Fault
+}
+
+// readData merges the data files into one tree. Objects merge. Anything else that two files define is a fault.
+func readData(files []file) (content, []Fault) {
+	all, faults := parseData(files)
+	if len(faults) > 0 { // which files are data depends on all of them
+		return content{merged: map[string]any{}}, faults
 	}
-	return document{file: f.name, root: root}, nil
+	data, documents, faults := takeDocuments(all)
+	c := content{merged: map[string]any{}, documents: documents, warnings: unnamedDocuments(data)}
+	var earlier []dataFile
+	for i := range data {
+		f := &data[i]
+		c.data = append(c.data, f.file)
+		faults = append(faults, dropped(&f.file)...)
+		root, isObject := f.root().(map[string]any)
+		if !isObject {
+			faults = append(faults, Fault{File: f.name, Line: 1, Column: 1, Code: faultData, Text: "data must be an object"})
+			continue
+		}
+		if at := merge(c.merged, root, nil); at != nil {
+			faults = append(faults, conflict(f, earlier, at))
+			continue
+		}
+		earlier = append(earlier, *f)
+	}
+	return c, faults
+}
+
+// parseData reads the files that are not Rego.
+func parseData(files []file) (out []dataFile, faults []Fault) {
+	for i := range files {
+		f := &files[i]
+		if f.isRego() {
+			continue
+		}
+		var v any
+		var err error
+		if path.Ext(f.name) == ".json" {
+			err = util.UnmarshalJSON(bytes.TrimPrefix(f.bytes, byteOrderMark), &v)
+		} else {
+			err = util.Unmarshal(f.bytes, &v)
+		}
+		if err != nil {
+			faults = append(faults, dataFault(f, err))
+			continue
+		}
+		out = append(out, dataFile{file: *f, value: v})
+	}
+	return out, faults
 }
 
 // merge copies the values of src into dst. It stops at the first path that both define, and returns it. It never puts an
@@ -93,14 +116,21 @@ func merge(dst, src map[string]any, at []string) []string {
 	return nil
 }
 
-func conflict(doc document, earlier []document, at []string) Fault {
-	f := Fault{File: doc.file, Code: faultConflict, Text: "data." + strings.Join(at, ".") + " is defined more than once"}
-	for _, d := range earlier {
-		if _, ok := lookup(d.root, at); ok {
-			f.Text = "data." + strings.Join(at, ".") + " is also defined in " + d.file
+func conflict(f *dataFile, earlier []dataFile, at []string) Fault {
+	steps := make([]any, len(at))
+	for i, name := range at {
+		steps[i] = name
+	}
+	fault := Fault{Code: faultConflict, Text: "data." + strings.Join(at, ".") + " is defined more than once"}
+	fault.File, fault.Line, fault.Column = locate([]file{f.file}, steps)
+	for i := range earlier {
+		if _, ok := lookup(earlier[i].root(), at); ok {
+			other := Fault{}
+			other.File, other.Line, _ = locate([]file{earlier[i].file}, steps)
+			fault.Text = "data." + strings.Join(at, ".") + " is also defined in " + strings.TrimSuffix(other.String(), ": ")
 		}
 	}
-	return f
+	return fault
 }
 
 // lookup finds the value at a path in nested objects.
@@ -136,15 +166,15 @@ func setProfile(root map[string]any, profile string) *Fault {
 	if profile == "" {
 		return nil
 	}
-	ours, ok := root["tollkeeper"].(map[string]any)
-	if _, defined := root["tollkeeper"]; defined && !ok {
+	names, ok := root[ours].(map[string]any)
+	if _, defined := root[ours]; defined && !ok {
 		return &Fault{Code: faultData, Text: "data.tollkeeper must be an object"}
 	}
 	if !ok {
-		ours = map[string]any{}
-		root["tollkeeper"] = ours
+		names = map[string]any{}
+		root[ours] = names
 	}
-	ours["profile"] = profile
+	names["profile"] = profile
 	return nil
 }
 

@@ -16,6 +16,7 @@ const (
 	faultConflict = "data_conflict"
 	faultQuery    = "query_error"
 	faultSchema   = "schema_error"
+	faultDropped  = "data_dropped"
 )
 
 // Fault is one reason why a policy cannot be loaded.

@@ -50,11 +50,11 @@ func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, er
 		return nil, err
 	}
 	modules, faults := parseModules(files, regoVersion)
-	base, more := mergeData(files)
+	base, more := readData(files)
 	if faults = append(append(faults, more...), customFaults(modules)...); len(faults) > 0 {
 		return nil, &LoadError{Faults: faults}
 	}
-	store, err := newBaseData(base)
+	store, err := newBaseData(base.merged)
 	if err != nil {
 		return nil, loadError(faultData, "", "%v", err)
 	}

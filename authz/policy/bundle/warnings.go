@@ -11,9 +11,10 @@ import (
 
 // Codes of warnings.
 const (
-	warnPackage = "unasked_package"
-	warnRule    = "unasked_rule"
-	warnData    = "unasked_data"
+	warnPackage  = "unasked_package"
+	warnRule     = "unasked_rule"
+	warnData     = "unasked_data"
+	warnDocument = "unasked_document"
 )
 
 // usage finds rules that no decision uses, probably by mistake: rules in a misspelt package, in a package next to the query, or

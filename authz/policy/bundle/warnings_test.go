@@ -82,7 +82,7 @@ func TestWarnings_LeaveAlone(t *testing.T) {
 
 func TestCustomRules_UnusableFormsAreFaults(t *testing.T) {
 	_, err := Compile(t.Context(), files("a.rego", asksCustomRules, "r.rego", customRules, "n.rego", netLib, "c.rego", "package tollkeeper\n\nplans := {\"gold\": {}}"), Options{})
-	if err == nil || err.Error() != "c.rego:3:1: plans is a rule here but is read as data: move it to a .yaml or .json file" {
+	if err == nil || err.Error() != "c.rego:3:1: tollkeeper.plans is a rule here but is read as data: move it to a .yaml or .json file" {
 		t.Errorf("plans as a rule: %v", err)
 	}
 	for rules, want := range map[string]string{
