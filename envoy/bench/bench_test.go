@@ -16,6 +16,7 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/open-policy-agent/opa/v1/rego"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
@@ -51,13 +52,16 @@ func TestKeySet_ForgedKeys(t *testing.T) {
 
 func TestKeySet_ImportFile(t *testing.T) {
 	var b bytes.Buffer
-	if err := newKeySet(250).write(&b, plan); err != nil {
+	if err := newKeySet(250).write(&b, plan, []string{"a", "b"}); err != nil {
 		t.Fatal(err)
 	}
 	accounts := make(map[string]int)
 	for line := range bytes.Lines(b.Bytes()) {
-		var l struct{ SHA256, Account, Plan string }
-		if err := json.Unmarshal(line, &l); err != nil || len(l.SHA256) != 64 || l.Plan != plan {
+		var l struct {
+			SHA256, Account, Plan string
+			Scopes                []string
+		}
+		if err := json.Unmarshal(line, &l); err != nil || len(l.SHA256) != 64 || l.Plan != plan || len(l.Scopes) != 2 {
 			t.Fatalf("%s: %v", line, err)
 		}
 		accounts[l.Account]++
@@ -68,13 +72,13 @@ func TestKeySet_ImportFile(t *testing.T) {
 }
 
 func TestQuestion_Renew(t *testing.T) {
-	requests, err := newWireRequests()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	l := loadOf(newKeySet(20), 20).to(append(fewPaths[:len(fewPaths):len(fewPaths)], idPaths...))
+	requests, err := l.requests()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	l := loadOf(newKeySet(20), 20)
-	ids, ports := make(map[string]bool), make(map[uint32]bool)
+	ids, ports, paths := make(map[string]bool), make(map[uint32]bool), make(map[string]bool)
 	for i := range 1000 {
 		q := requests[i%len(requests)]
 		now := time.Unix(1_700_000_000+int64(i), rnd.Int64N(1e9))
@@ -86,7 +90,16 @@ func TestQuestion_Renew(t *testing.T) {
 		}
 		a := got.GetAttributes()
 		h := a.GetRequest().GetHttp()
-		want := checkRequest(targets[i%len(targets)].method, targets[i%len(targets)].path, string(key))
+		target := l.targets[i%len(l.targets)]
+		before, after, hasID := strings.Cut(target.path, idMark)
+		id := strings.TrimSuffix(strings.TrimPrefix(h.GetPath(), before), after)
+		if hasID {
+			if paths[h.GetPath()] || len(id) != target.shape.length || strings.Trim(id, base62+"-_") != "" {
+				t.Fatalf("%s again, or not of %s", h.GetPath(), target.path)
+			}
+			paths[h.GetPath()] = true
+		}
+		want := checkRequest(target.method, strings.Replace(target.path, idMark, id, 1), string(key))
 		for _, f := range h.GetHeaderMap().GetHeaders() {
 			if f.GetKey() == "x-request-id" {
 				f.RawValue = []byte(blankRequestID)
@@ -152,23 +165,64 @@ func TestOPA_AllowsAndDenies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, target := range targets {
-		resp, err := o.Check(t.Context(), checkRequest(target.method, target.path, string(appendKey(nil, 0))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		wire, err := proto.Marshal(resp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := new(answer).judge(wire); err != nil {
-			t.Errorf("%s %s: %v", target.method, target.path, err)
+	allowsAll(t, o, loadOf(newKeySet(smallSet), smallSet))
+	o.input = func(req *authv3.CheckRequest) (rego.EvalOption, error) {
+		input, err := inputOf(req)
+		input["key"] = map[string]any{"status": "revoked"}
+		return rego.EvalInput(input), err
+	}
+	if err := asked(t, o, load{keys: newKeySet(1), callers: 1, targets: onePath}); err == nil {
+		t.Error("a revoked key is allowed")
+	}
+}
+
+// TestKeysAsData_AllowsAndDenies also asks for the route that wants a scope.
+func TestKeysAsData_AllowsAndDenies(t *testing.T) {
+	o, err := newKeysAsData(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, targets := range [][]target{onePath, idPaths} {
+		allowsAll(t, o, loadOf(newKeySet(smallSet), smallSet).to(targets).mapped())
+	}
+	unknown := load{forge: unknownKey, targets: onePath, headersAsMap: true}
+	if err := asked(t, o, unknown); err == nil {
+		t.Error("an unknown key is allowed")
+	}
+}
+
+// allowsAll checks that an authorizer allows every target of a load.
+func allowsAll(t *testing.T, s authv3.AuthorizationServer, l load) {
+	t.Helper()
+	for _, one := range l.targets {
+		if err := asked(t, s, l.to([]target{one})); err != nil {
+			t.Errorf("%s %s: %v", one.method, one.path, err)
 		}
 	}
-	resp, err := o.Check(t.Context(), checkRequest("GET", "/v1/reports/7", string(appendKey(nil, 0))))
-	if err != nil || resp.GetDeniedResponse() == nil {
-		t.Errorf("a route that wants a scope: %v, %v", resp, err)
+}
+
+// asked is the judgement of an answer to a check of the first target.
+func asked(t *testing.T, s authv3.AuthorizationServer, l load) error {
+	t.Helper()
+	requests, err := l.requests()
+	if err != nil {
+		t.Fatal(err)
 	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	requests[0].renew(rnd, time.Now(), l.next(nil, rnd))
+	var req authv3.CheckRequest
+	if err := proto.Unmarshal(requests[0].wire, &req); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.Check(t.Context(), &req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := proto.Marshal(resp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return new(answer).judge(wire)
 }
 
 func TestHistogram_Quantiles(t *testing.T) {
@@ -312,7 +366,7 @@ func TestReport_Formats(t *testing.T) {
 	if err := errors.Join(table.text(&text), r.markdown(&markdown)); err != nil {
 		t.Fatal(err)
 	}
-	if want := "Tollkeeper     20,000         50.0 µs     2.00×     1.00×   1.00 ms   1.00 ms   1.00 ms   25 MB   0.0 s\n"; !strings.Contains(text.String(), want) {
+	if want := "Tollkeeper     20,000         50.0 µs     2.00×     1.00×   1.00 ms   1.00 ms   1.00 ms   25 MB   0.0 s           -\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("no line %q in\n%s", want, &text)
 	}
 	if want := "| Tollkeeper | 20,000 | 50.0 µs | 2.00× |"; !strings.Contains(markdown.String(), want) {

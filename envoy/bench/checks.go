@@ -38,7 +38,7 @@ func checks(ctx context.Context, port int, l *load, s span, at func() error) (*m
 	}
 	calls := make([]call, inFlight)
 	for i := range calls {
-		requests, err := newWireRequests()
+		requests, err := l.requests()
 		if err != nil {
 			return nil, err
 		}
@@ -65,7 +65,7 @@ func warmKeys(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range inFlight {
 		g.Go(func() error {
-			requests, err := newWireRequests()
+			requests, err := l.requests()
 			if err != nil {
 				return err
 			}

@@ -30,6 +30,7 @@ type dataset struct {
 	keys    int
 	revoked int
 	policy  string // more settings of the policy
+	orders  bool   // ordersRoute is the only route, and the keys have its scope
 }
 
 func rivalSpecs(large int) []rivalSpec {
@@ -38,6 +39,8 @@ func rivalSpecs(large int) []rivalSpec {
 	small := &dataset{name: "small", keys: smallSet}
 	full := &dataset{name: "large", keys: large, revoked: large}
 	nomemo := &dataset{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
+	orders := &dataset{name: "orders", keys: smallSet, orders: true}
+	one, ids := loadOf(few, smallSet).to(onePath), loadOf(few, smallSet).to(idPaths)
 	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
 	return []rivalSpec{
 		{baseline, "noop (answers OK at once)", nil, loadOf(few, smallSet)},
@@ -49,6 +52,10 @@ func rivalSpecs(large int) []rivalSpec {
 		{"tollkeeper-unknown", "… and only unknown keys", full, load{keys: many, forge: unknownKey, reason: "key_unknown"}},
 		{"tollkeeper-garbage", "… and only mistyped keys", full, load{keys: many, forge: garbageKey, reason: "key_malformed"}},
 		{"tollkeeper-nomemo", "Tollkeeper without verdict cache, " + inFew, nomemo, loadOf(few, smallSet)},
+		{"tollkeeper-path", "Tollkeeper, one path", orders, one},
+		{"tollkeeper-ids", "Tollkeeper, another id in each path", orders, ids},
+		{keysAsData + "-path", "OPA as its Envoy plugin, one path", nil, one.mapped()},
+		{keysAsData + "-ids", "OPA as its Envoy plugin, ids in paths", nil, ids.mapped()},
 	}
 }
 
@@ -110,6 +117,7 @@ type sample struct {
 	start  time.Duration // until the server was ready
 	cpu    time.Duration // of the server while it was measured
 	memory int64         // resident bytes of the server at the end
+	memo   memo          // zero for other servers than Tollkeeper
 }
 
 func (s *sample) cpuPerCheck() float64 { return float64(s.cpu) / float64(max(1, s.calls)) }
@@ -163,7 +171,11 @@ func turn(ctx context.Context, rv *rival, s span) (one *sample, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sample{measurement: t, start: started, cpu: clock[1] - clock[0], memory: memory}, nil
+	one = &sample{measurement: t, start: started, cpu: clock[1] - clock[0], memory: memory}
+	if ours, ok := rv.authorizer.(*tollkeeper); ok {
+		one.memo, err = ours.memo(ctx)
+	}
+	return one, err
 }
 
 func progress(format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 )
 
 const (
@@ -49,26 +50,33 @@ func appendKey(dst []byte, n uint64) []byte {
 	return append(dst, check[:]...)
 }
 
+// accountOf is the account of the nth key.
+func accountOf(n int) string { return fmt.Sprintf("account-%06d", n/keysPerAccount) }
+
 func (s keySet) len() int          { return len(s) / keyLen }
 func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
 
 // writeFile writes a file for `tollkeeper key import`, with digests, as for keys of another product.
-func (s keySet) writeFile(path, plan string) error {
+func (s keySet) writeFile(path, plan string, scopes []string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = s.write(f, plan)
+	err = s.write(f, plan, scopes)
 	if closing := f.Close(); err == nil {
 		err = closing
 	}
 	return err
 }
 
-func (s keySet) write(w io.Writer, plan string) error {
+func (s keySet) write(w io.Writer, plan string, scopes []string) error {
+	more := ""
+	if len(scopes) > 0 {
+		more = fmt.Sprintf(`,"scopes":["%s"]`, strings.Join(scopes, `","`))
+	}
 	b := bufio.NewWriterSize(w, 1<<20)
 	for i := range s.len() {
-		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":"account-%06d","plan":%q}`+"\n", sha256.Sum256(s.text(i)), i/keysPerAccount, plan)
+		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":%q,"plan":%q%s}`+"\n", sha256.Sum256(s.text(i)), accountOf(i), plan, more)
 	}
 	return b.Flush() // a bufio.Writer keeps its first error
 }

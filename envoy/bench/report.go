@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func (r *report) tables() []table {
 func (r *report) directTable() table {
 	t := table{
 		title:  fmt.Sprintf("Checks, %d at a time over %d connections; client and server share the machine", inFlight, connections),
-		header: []string{"authorizer", "checks/s", "CPU per check", "to noop", "to ours", "p50", "p99", "p99.9", "RSS", "start"},
+		header: []string{"authorizer", "checks/s", "CPU per check", "to noop", "to ours", "p50", "p99", "p99.9", "RSS", "start", "memo hits"},
 	}
 	noop, ours := r.roundsOf(baseline), r.roundsOf("tollkeeper")
 	for _, one := range r.direct {
@@ -96,6 +97,7 @@ func (r *report) directTable() table {
 			at(.5), at(.99), at(.999),
 			fmt.Sprintf("%.0f MB", median(one.rounds, func(s *sample) float64 { return float64(s.memory) })/1e6),
 			fmt.Sprintf("%.1f s", median(one.rounds, func(s *sample) float64 { return s.start.Seconds() })),
+			percent(median(one.rounds, func(s *sample) float64 { return s.memo.share() })),
 		})
 	}
 	return t
@@ -208,6 +210,14 @@ func writeFile(path string, write func(io.Writer) error) error {
 func count(f float64) string        { return grouped(int64(f + .5)) }
 func micros(ns float64) string      { return fmt.Sprintf("%.1f µs", ns/1e3) }
 func millis(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
+
+// percent formats a share, "-" for NaN.
+func percent(f float64) string {
+	if math.IsNaN(f) {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f %%", 100*f)
+}
 
 // times formats a ratio, "-" where there is none.
 func times(f float64) string {

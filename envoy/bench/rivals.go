@@ -119,12 +119,18 @@ log: {decisions: %q}
 // newTollkeeper makes a Tollkeeper with keys and revocations, and does not start it. Its files are in dir, or in folders
 // that close removes.
 func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys keySet) (_ *tollkeeper, err error) {
-	policies := filepath.Join(dir, w.name+"-policies")
+	policies, scopes := filepath.Join(dir, w.name+"-policies"), []string(nil)
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("policy init: %w: %s", err, out)
 	}
 	if err := os.WriteFile(filepath.Join(policies, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
 		return nil, err
+	}
+	if w.orders {
+		scopes = append(scopes, ordersScope)
+		if err := os.WriteFile(filepath.Join(policies, "routes.yaml"), []byte(ordersRoute), 0o600); err != nil {
+			return nil, err
+		}
 	}
 	t := &tollkeeper{decisions: filepath.Join(dir, w.name+"-decisions.jsonl")}
 	t.Tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{
@@ -139,7 +145,7 @@ func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys key
 		}
 	}()
 	file := filepath.Join(dir, w.name+"-keys.jsonl")
-	if err := keys.writeFile(file, plan); err != nil {
+	if err := keys.writeFile(file, plan, scopes); err != nil {
 		return nil, err
 	}
 	if _, err := t.CLI(ctx, "key", "import", file); err != nil {
@@ -156,6 +162,39 @@ func (t *tollkeeper) start(ctx context.Context) (port, pid int, err error) {
 		return 0, 0, err
 	}
 	return t.Port(), t.PID(), nil
+}
+
+// memo counts the decisions by whether their verdict was cached.
+type memo struct{ hits, others float64 }
+
+// share is the share of decisions whose verdict was cached, NaN if none were looked up.
+func (m memo) share() float64 { return m.hits / (m.hits + m.others) }
+
+const memoMetric = "tollkeeper_policy_memo_total"
+
+// memo reads the metric of the cache of verdicts, which counts from the start of the process.
+func (t *tollkeeper) memo(ctx context.Context) (memo, error) {
+	text, err := t.Metrics(ctx)
+	if err != nil {
+		return memo{}, err
+	}
+	var m memo
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !strings.HasPrefix(name, memoMetric+"{") {
+			continue
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return memo{}, fmt.Errorf("%s: %w", line, err)
+		}
+		if strings.Contains(name, `"hit"`) {
+			m.hits += n
+		} else {
+			m.others += n
+		}
+	}
+	return m, nil
 }
 
 func (t *tollkeeper) stop() error {

@@ -39,6 +39,11 @@ func serve(ctx context.Context, kind string) error {
 		if authorizer, err = newOPA(ctx); err != nil {
 			return err
 		}
+	case keysAsData + "-path", keysAsData + "-ids":
+		var err error
+		if authorizer, err = newKeysAsData(ctx); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("unknown rival %q", kind)
 	}

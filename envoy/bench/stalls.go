@@ -92,7 +92,7 @@ func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Durati
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
 		g.Go(func() error {
-			requests, err := newWireRequests()
+			requests, err := l.requests()
 			if err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (m *stallTimes) reloadPolicies(ctx context.Context, policies string, over t
 
 // checkSlowly sends checks that evaluate the slow rule, one at a time.
 func (m *stallTimes) checkSlowly(ctx context.Context, conn *grpc.ClientConn, l *load, over time.Time) error {
-	q, err := newWireRequest("GET", "/slow")
+	q, err := newWireRequest(target{method: "GET", path: "/slow"}, false)
 	if err != nil {
 		return err
 	}

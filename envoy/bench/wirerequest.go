@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -27,25 +28,25 @@ const (
 
 var blankTime = &timestamppb.Timestamp{Seconds: 1_000_000_000, Nanos: 1 << 28}
 
-// targets are the requests of clients. No shipped route requires scopes for them or has a special charge.
-var targets = []struct{ method, path string }{
-	{"GET", "/v1/orders"},
-	{"GET", "/v1/orders/84121/items?limit=50&after=1690"},
-	{"POST", "/v1/orders"},
-	{"GET", "/v1/search?q=shoes&page=2"},
-	{"GET", "/v2/customers/cus_9f8Zq/invoices"},
-}
-
 // wireRequest is an encoded CheckRequest. For the next check only a few of its bytes are replaced, because the client takes
 // its CPU time from the server, which runs on the same processors.
 type wireRequest struct {
 	wire                           []byte
 	id, requestID, time, port, key int // offsets in wire
+
+	shape   shape // of the id in the path
+	pathIDs []int // the offsets of that id: the path is a field and a header
 }
 
-func newWireRequest(method, path string) (*wireRequest, error) {
+// newWireRequest makes the check of a request. Headers come as a list, or as a map.
+func newWireRequest(t target, headersAsMap bool) (*wireRequest, error) {
 	key := string(appendKey(nil, blankKey))
-	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(checkRequest(method, path, key))
+	blankPathID := strings.Repeat("~", t.shape.length)
+	check := checkRequest(t.method, strings.Replace(t.path, idMark, blankPathID, 1), key)
+	if headersAsMap {
+		mapHeaders(check)
+	}
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(check)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,14 @@ func newWireRequest(method, path string) (*wireRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &wireRequest{wire: wire}
+	q := &wireRequest{wire: wire, shape: t.shape}
+	if strings.Contains(t.path, idMark) {
+		first, last := bytes.Index(wire, []byte(blankPathID)), bytes.LastIndex(wire, []byte(blankPathID))
+		if n := bytes.Count(wire, []byte(blankPathID)); n != 2 {
+			return nil, fmt.Errorf("the id of %s occurs %d times in the check, want twice", t.path, n)
+		}
+		q.pathIDs = []int{first, last}
+	}
 	for _, b := range []struct {
 		at   *int
 		what []byte
@@ -73,18 +81,8 @@ func newWireRequest(method, path string) (*wireRequest, error) {
 	return q, nil
 }
 
-func newWireRequests() ([]*wireRequest, error) {
-	all := make([]*wireRequest, len(targets))
-	for i, t := range targets {
-		var err error
-		if all[i], err = newWireRequest(t.method, t.path); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
-}
-
-// renew makes it the check of another request: with a new stream and request id, at a time, with a key.
+// renew makes it the check of another request: with a new stream and request id, at a time, with a key, and with another id
+// in the path if there is one.
 func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
 	const least = 10_000_000_000_000_000_000 // so that the number has as many digits as the placeholder
 	strconv.AppendUint(q.wire[q.id:q.id], least+rnd.Uint64N(math.MaxUint64-least), 10)
@@ -105,6 +103,12 @@ func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
 	binary.PutUvarint(q.wire[q.time+7:], nanos)
 
 	copy(q.wire[q.key:], key)
+
+	if len(q.pathIDs) > 0 {
+		text := q.wire[q.pathIDs[0]:][:q.shape.length]
+		q.shape.fill(text, rnd)
+		copy(q.wire[q.pathIDs[1]:], text)
+	}
 }
 
 // checkRequest is the check that Envoy with our configuration sends for a request with 15 header fields.
@@ -141,6 +145,16 @@ func checkRequest(method, path, key string) *authv3.CheckRequest {
 		MetadataContext:      &corev3.Metadata{},
 		RouteMetadataContext: &corev3.Metadata{},
 	}}
+}
+
+// mapHeaders turns the list of headers into a map, which Envoy sends unless encode_raw_headers is set.
+func mapHeaders(check *authv3.CheckRequest) {
+	h := check.GetAttributes().GetRequest().GetHttp()
+	h.Headers = make(map[string]string, len(h.GetHeaderMap().GetHeaders()))
+	for _, f := range h.GetHeaderMap().GetHeaders() {
+		h.Headers[f.GetKey()] = string(f.GetRawValue())
+	}
+	h.HeaderMap = nil
 }
 
 func peer(address string, port uint32) *authv3.AttributeContext_Peer {
