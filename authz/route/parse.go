@@ -117,10 +117,10 @@ func (p *parser) parseRoutes(v any) {
 	for i, item := range list {
 		at := at.below(i)
 		fields, ok := item.(map[string]any)
-		switch {
+		switch _, isDocument := fields["openapi"]; {
 		case !ok:
 			p.fault(at, "want a route with fields such as name and match")
-		case fields["openapi"] != nil:
+		case isDocument:
 			p.parseDocument(fields, at)
 		default:
 			p.parseEntry(fields, nil, at)
@@ -163,7 +163,7 @@ func (p *parser) parseEntry(fields map[string]any, onHosts hosts, at place) {
 	r := &authz.Route{Name: p.text(fields, "name", at)}
 	e := &entry{route: r, at: at}
 	e.hosts = onHosts
-	if fields["match"] != nil {
+	if _, found := fields["match"]; found {
 		p.parseMatch(e, fields, at)
 	}
 	r.Public = p.boolean(fields, "public", at)
@@ -175,7 +175,7 @@ func (p *parser) parseEntry(fields map[string]any, onHosts hosts, at place) {
 	r.Charge = p.charge(fields, r.Plans, at)
 	if r.Public {
 		for _, name := range []string{"scopes", "plans", "environment", "key", "token", "charge"} {
-			if fields[name] != nil {
+			if _, found := fields[name]; found {
 				p.fault(at.below(name), "a public route asks for nothing: remove %s, or public", name)
 			}
 		}

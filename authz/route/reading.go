@@ -65,7 +65,7 @@ func (p *paths) read(raw string, room []string) (segments []string, found odd, f
 // plain are the bytes that mean the same to every server, wherever they stand in a segment.
 var plain = func() (t [256]bool) {
 	for c := 0x21; c < 0x7f; c++ {
-		t[c] = !strings.ContainsRune(`.;%\/:`, rune(c))
+		t[c] = !strings.ContainsRune(`.;%\/:#`, rune(c))
 	}
 	return t
 }()
@@ -85,22 +85,23 @@ func (p *paths) segment(raw string) (text string, found odd, fault authz.PathFau
 		raw = cutMatrix(raw)
 	}
 	text, ok := unescape(raw)
-	if !ok {
+	if !ok || strings.Contains(raw, "#") {
 		return "", 0, authz.PathUnreadable
 	}
 	if fault := p.judge(text); fault != "" {
 		return "", 0, fault
 	}
-	if deep := unescapeAll(text); deep != text {
+	deep := unescapeAll(text)
+	if deep != text {
 		if fault := p.judge(deep); fault != "" {
 			return "", 0, fault
 		}
 		found |= oddEncoded
 	}
-	if cutEnding(text) != text {
+	if cutEnding(text) != text || cutEnding(deep) != deep {
 		found |= oddEnding
 	}
-	if !isASCII(text) {
+	if !isASCII(deep) { // or text, which is then not ASCII either
 		found |= oddUnicode
 	}
 	return text, found, ""

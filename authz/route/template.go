@@ -48,7 +48,7 @@ func parseSegment(text string, last bool) (segment, error) {
 	case text == "**":
 		return none, errors.New("** can only be the last segment")
 	case strings.Contains(text, "*"):
-		return none, fmt.Errorf("in %q the star is not a whole segment: write a name instead, as in %s", text, strings.ReplaceAll(text, "*", "{name}"))
+		return none, fmt.Errorf("in %q the star is not a whole segment: write a name instead, as in %q", text, strings.ReplaceAll(text, "*", "{name}"))
 	case strings.ContainsAny(text, "?#"):
 		return none, fmt.Errorf("%q has a query or a fragment: want the path alone", text)
 	case text != "" && strings.ContainsAny(text[:1], ":<"):
