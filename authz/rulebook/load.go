@@ -15,6 +15,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/route"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
@@ -81,7 +82,24 @@ func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*chec
 		reasons = make(map[authz.Reason]authz.ReasonInfo, len(own))
 	}
 	maps.Copy(reasons, own)
-	return &check.Rules{Policy: p, Plans: plans, Reasons: reasons}, nil
+	table, err := tableOf(p, plans)
+	if err != nil {
+		return nil, err
+	}
+	return &check.Rules{Policy: p, Plans: plans, Routes: table, Reasons: reasons}, nil
+}
+
+// tableOf reads the routes out of a policy.
+func tableOf(p *policy.Policy, plans map[string][]authz.Limit) (*route.Table, error) {
+	s := route.Spec{Plans: plans}
+	s.Routes, _ = p.Data("tollkeeper", "routes")
+	s.Paths, _ = p.Data("tollkeeper", "paths")
+	s.Unmatched, _ = p.Data("tollkeeper", "unmatched")
+	table, faults := route.Parse(s)
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("data.tollkeeper: %v: %s", faults[0].At, faults[0].Text)
+	}
+	return table, nil
 }
 
 // ShippedReasons returns the table of reasons that is embedded in the binary, with the statuses of a profile.
