@@ -9,6 +9,9 @@ const (
 	ReasonRequestMalformed    Reason = "request_malformed"
 	ReasonCredentialAmbiguous Reason = "credential_ambiguous"
 
+	// ReasonRouteUnknown: no route has the method and the path of the request, and the operator refuses such requests.
+	ReasonRouteUnknown Reason = "route_unknown"
+
 	ReasonKeyMissing          Reason = "key_missing"
 	ReasonKeyMalformed        Reason = "key_malformed"
 	ReasonKeyUnknown          Reason = "key_unknown"

@@ -34,7 +34,7 @@ allow := {"allowed": true, "charge": cost} if {
 
 # objection is the first concern's that objects: its reasons, and sentences for the caller by reason. Without any it is
 # empty. It only picks, so that nothing undefined in here can pass for "no objection".
-objection := [form.deny, {}] if some _ in form.deny
+objection := [form.deny, form.details] if some _ in form.deny
 
 else := [route.deny, {}] if some _ in route.deny
 

@@ -7,8 +7,6 @@
 #   - input: schema.input
 package tollkeeper.caller
 
-import data.tollkeeper.route
-
 # by_token: a good token takes the place of a key.
 by_token if {
 	token_only
@@ -24,7 +22,7 @@ doubtful if {
 
 token_only if {
 	input.key.status == "missing"
-	not route.rule.key
+	not input.route.key
 }
 
 plan := input.account.plan if {

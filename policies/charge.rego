@@ -8,22 +8,24 @@ import data.tollkeeper.caller
 import data.tollkeeper.route
 
 # units is the charge by the name of the limit. It names every limit that is charged, also where the route names none.
-units := ordinary if not route.rule.charge
+units := {} if route.free
+
+else := ordinary if not input.route.charge
 
 else := {name: n | some name, n in priced; n > 0} if {
 	count(priced) > 0
 } else := {} if {
-	count(route.rule.charge) == 0
+	count(input.route.charge) == 0
 } else := ordinary
 
 # A price must be a whole number of units. Only prices in limits of the caller's plan are checked.
 deny contains "policy_error" if {
-	route.rule.charge
+	input.route.charge
 	not prices_sound
 }
 
 prices_sound if {
-	is_object(route.rule.charge)
+	is_object(input.route.charge)
 	every n in priced {
 		is_number(n)
 		n >= 0
@@ -38,6 +40,6 @@ ordinary := {name: 1 |
 }
 
 # The route's prices in limits that the caller's plan has.
-priced := {name: n | some name, n in route.rule.charge; limits[name]}
+priced := {name: n | some name, n in input.route.charge; limits[name]}
 
 limits := data.tollkeeper.plans[caller.plan].limits

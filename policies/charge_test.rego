@@ -6,10 +6,7 @@ import data.tollkeeper.fixtures
 # The decision on a route like this, for a caller on that plan.
 decide(route, plan) := decide_with(route, {"key/plan": plan})
 
-decide_with(route, changes) := fixtures.decide_in(
-	fixtures.with_routes([object.union({"match": {"path": "/v1/all"}}, route)]),
-	changes,
-)
+decide_with(route, changes) := fixtures.decide(object.union(fixtures.on(route), changes))
 
 test_one_of_each_limit_that_counts_requests if {
 	decide({}, "pro").charge == {"rate": 1, "daily": 1, "credits": 1}

@@ -80,7 +80,6 @@ test_custom_rules_come_after_permission_and_before_payment if {
 }
 
 test_custom_rules_hold_on_public_routes if {
-	at := fixtures.to("GET", "/open/x")
-	decide({{"reason": "ip_not_allowed"}}, at).reason == "ip_not_allowed"
-	decide(set(), at).allowed
+	decide({{"reason": "ip_not_allowed"}}, fixtures.on_public).reason == "ip_not_allowed"
+	decide(set(), fixtures.on_public).allowed
 }

@@ -11,7 +11,7 @@ denied(decision) if {
 decide_without(path) := decision if {
 	decision := data.envoy.authz.allow with input as json.remove(fixtures.good, [path])
 		with data.tollkeeper.plans as fixtures.world.plans
-		with data.tollkeeper.routes as fixtures.world.routes
+		with data.tollkeeper.unmatched as fixtures.world.unmatched
 		with data.tollkeeper.custom as {}
 		with data.tollkeeper.environment as "live"
 		with data.tollkeeper.profile as "strict"
@@ -28,8 +28,7 @@ test_an_unusable_input_denies if {
 
 test_a_missing_fact_denies if {
 	every path in [
-		"attributes", "attributes/request", "attributes/request/http", "attributes/request/http/method",
-		"attributes/request/http/path", "parsed_path", "key", "key/status", "key/plan", "account", "account/status",
+		"path", "path/state", "route", "route/state", "key", "key/status", "key/plan", "account", "account/status",
 		"token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily", "quota/daily/state",
 	] {
 		denied(decide_without(path))
@@ -42,16 +41,18 @@ test_a_key_without_scopes_or_environment_has_none if {
 }
 
 test_facts_that_no_rule_reads_may_be_missing if {
-	every path in ["version", "parsed_query", "attributes/contextExtensions", "key/meta", "account/meta", "quota/tokens", "quota/daily/remaining"] {
+	every path in [
+		"version", "attributes", "parsed_path", "parsed_query", "route/name", "route/template", "route/params",
+		"key/meta", "account/meta", "quota/tokens", "quota/daily/remaining",
+	] {
 		decide_without(path).allowed
 	}
 }
 
 test_an_unknown_value_denies if {
 	every path in [
-		"attributes", "attributes/request/http/path", "key", "key/status", "key/plan", "account",
-		"account/status", "token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily",
-		"quota/daily/state",
+		"path", "path/state", "route", "route/state", "key", "key/status", "key/plan", "account", "account/status",
+		"token", "token/status", "revocation", "revocation/stale", "quota", "quota/daily", "quota/daily/state",
 	] {
 		every value in [null, "", "melted", 1, [], {}, ["active"], {"active": true}] {
 			denied(fixtures.decide({path: value}))
@@ -60,7 +61,7 @@ test_an_unknown_value_denies if {
 }
 
 test_no_token_is_fine_unless_the_route_requires_one if {
-	fixtures.decide(object.union(fixtures.to("GET", "/v2"), {"token/status": "missing"})).allowed
+	fixtures.decide(object.union(fixtures.on_none, {"token/status": "missing"})).allowed
 }
 
 test_an_empty_environment_is_not_the_served_one if {

@@ -1,5 +1,6 @@
 # Fixtures of the tests: data of their own, so that the tests hold whatever an operator writes into plans.yaml, routes.yaml
-# and custom rules, and a good request, which is allowed.
+# and custom rules, and a good request, which is allowed. Which route applies is a fact of the input, as is the reading of
+# the path: Tollkeeper finds both.
 package tollkeeper.fixtures
 
 # decide is the decision on the good request after some changes: values by JSON pointer without its first slash.
@@ -8,7 +9,7 @@ decide(changes) := decide_in(world, changes)
 decide_in(place, changes) := decision if {
 	decision := data.envoy.authz.allow with input as changed(changes)
 		with data.tollkeeper.plans as place.plans
-		with data.tollkeeper.routes as place.routes
+		with data.tollkeeper.unmatched as place.unmatched
 		with data.tollkeeper.custom as {"deny": place.custom}
 		with data.tollkeeper.environment as place.environment
 		with data.tollkeeper.profile as place.profile
@@ -21,14 +22,16 @@ changed(changes) := json.patch(good, [op |
 
 with_custom(objections) := object.union(world, {"custom": objections})
 
-with_routes(routes) := object.union(world, {"routes": routes})
+with_unmatched(value) := object.union(world, {"unmatched": value})
 
-# to changes the method and path of the request.
-to(method, path) := {
-	"attributes/request/http/method": method,
-	"attributes/request/http/path": path,
-	"parsed_path": split(trim_left(path, "/"), "/"),
-}
+# on changes the route that applies.
+on(route) := {"route": object.union({"state": "ok", "name": "it", "template": "/**", "params": {}}, route)}
+
+# on_public is a route that callers need no key for.
+on_public := on({"public": true})
+
+# on_none: no route applies.
+on_none := {"route": {"state": "none"}}
 
 world := {
 	"plans": {
@@ -44,19 +47,7 @@ world := {
 		}},
 		"bare": {},
 	},
-	"routes": [
-		{"name": "open", "match": {"path": "/open/**"}, "public": true},
-		{
-			"name": "all",
-			"match": {"methods": ["GET"], "path": "/v1/all", "hosts": ["API.example.com"]},
-			"scopes": ["read", "list"],
-			"plans": ["pro", "team"],
-			"environment": "live",
-			"token": "required",
-			"charge": {"rate": 1, "daily": 1, "credits": 5},
-		},
-		{"name": "by-name-only", "charge": {"tokens": 70}},
-	],
+	"unmatched": "charge",
 	"custom": set(),
 	"environment": "live",
 	"profile": "strict",
@@ -75,6 +66,20 @@ good := {
 	},
 	"parsed_path": ["v1", "all"],
 	"parsed_query": {"x": ["1"]},
+	"path": {"state": "ok"},
+	"route": {
+		"state": "ok",
+		"name": "all",
+		"template": "/{version}/all",
+		"methods": ["GET"],
+		"hosts": ["api.example.com"],
+		"scopes": ["read", "list"],
+		"plans": ["pro", "team"],
+		"environment": "live",
+		"token": "required",
+		"charge": {"rate": 1, "daily": 1, "credits": 5},
+		"params": {"version": "v1"},
+	},
 	"key": {
 		"status": "active",
 		"id": "k1",

@@ -1,8 +1,8 @@
 # METADATA
 # title: Is the request well formed?
 # description: >-
-#   Refuses a request that a rule and the upstream could read in different ways, before any other rule decides. Public
-#   routes are no exception.
+#   Tollkeeper reads the path once. A request that the upstream could read in another way is refused before any other rule
+#   decides. Public routes are no exception.
 # schemas:
 #   - input: schema.input
 package tollkeeper.form
@@ -11,14 +11,28 @@ deny contains "request_malformed" if not well_formed
 
 deny contains "credential_ambiguous" if input.key.status == "ambiguous"
 
-# The pattern finds the segments "." and ".." (some servers cut them at a semicolon), backslashes (some servers read them
-# as slashes), control characters, and escapes of all these that are left after decoding (some servers decode twice).
-well_formed if {
-	input.attributes.request.http.method != ""
-	startswith(input.attributes.request.http.path, "/")
-	input.parsed_path[0]
-	not regex.match(`(^|/)\.\.?(/|;|$)|[\\\x00-\x1f\x7f-\x{9f}]|(?i:%2e|%2f|%5c|%[01][0-9a-f]|%7f)`, path)
+well_formed if input.path.state == "ok"
+
+details[code] := advice[input.path.fault] if {
+	some code in deny
+	code == "request_malformed"
 }
 
-# The decoded path without its leading slashes.
-path := concat("/", input.parsed_path)
+# What callers are told about each fault.
+advice := {
+	"no_method": "Send a method, such as GET.",
+	"not_absolute": "Send a path that begins with a slash.",
+	"unreadable": "Send the path in UTF-8, and escapes as % and two hexadecimal digits.",
+	"dot_segment": "Send the path without the segments . and .., encoded or not.",
+	"backslash": "Send the path without backslashes, encoded or not.",
+	"control_character": "Send the path without control characters.",
+	"matrix_parameter": "Send the path without semicolons, and parameters in the query.",
+	"encoded_slash": "Send the path without encoded slashes (%2F).",
+	"repeated_slash": "Send the path with one slash between segments.",
+	"double_encoded": "Encode the path only once.",
+	"loose_ending": "Send the path without dots and spaces at the end of a segment.",
+	"compatible_text": "Send the path in plain letters, without variants such as full-width letters.",
+	"method_case": "Send the method in capital letters.",
+	"method_override": "Send the method itself, without a header or parameter that replaces it.",
+	"url_override": "Send the path itself, without a header that replaces it.",
+}

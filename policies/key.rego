@@ -5,7 +5,6 @@
 package tollkeeper.key
 
 import data.tollkeeper.caller
-import data.tollkeeper.route
 
 deny contains "key_missing" if {
 	input.key.status == "missing"
@@ -57,8 +56,8 @@ wrong_environment if {
 
 # The environment that is served here. The setting nearest to the request counts. Without any, keys of all environments
 # are good.
-environment := route.rule.environment if {
-	route.rule.environment
+environment := input.route.environment if {
+	input.route.environment
 } else := input.attributes.contextExtensions["tollkeeper.environment"] if {
 	input.attributes.contextExtensions["tollkeeper.environment"]
 } else := data.tollkeeper.environment

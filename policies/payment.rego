@@ -5,7 +5,6 @@
 package tollkeeper.payment
 
 import data.tollkeeper.caller
-import data.tollkeeper.route
 
 deny contains "payment_overdue" if input.account.status == "overdue"
 
@@ -14,7 +13,7 @@ deny contains lapse(input.key.meta.subscription_ends)
 deny contains lapse(input.account.meta.subscription_ends)
 
 deny contains "plan_upgrade_required" if {
-	route.rule.plans
+	input.route.plans
 	not plan_suffices
 }
 
@@ -23,7 +22,7 @@ deny contains "policy_error" if not plan_defined
 
 plan_defined if data.tollkeeper.plans[caller.plan]
 
-plan_suffices if caller.plan in route.rule.plans
+plan_suffices if caller.plan in input.route.plans
 
 # Only a subscription with an end reads the clock, so that all other verdicts can be cached.
 lapse(ends) := "subscription_expired" if {
@@ -32,8 +31,8 @@ lapse(ends) := "subscription_expired" if {
 	not time.parse_rfc3339_ns(ends) # an end that cannot be parsed would never come
 }
 
-details[code] := sprintf("Plans that include this: %s.", [concat(", ", route.rule.plans)]) if {
-	route.rule.plans
+details[code] := sprintf("Plans that include this: %s.", [concat(", ", input.route.plans)]) if {
+	input.route.plans
 	not plan_suffices
 	some code in deny
 	count(deny) == 1

@@ -115,7 +115,7 @@ func TestReasons_StatusesKeepTheContract(t *testing.T) {
 	allowed := map[string][]int{
 		"strict":  {402, 403},
 		"article": {402, 403},
-		"rfc":     {400, 401, 402, 403, 429, 500, 503},
+		"rfc":     {400, 401, 402, 403, 404, 429, 500, 503},
 	}
 	// The only reasons with a remedy of money, plan, balance or the next period.
 	payable := []string{

@@ -3,11 +3,12 @@ package tollkeeper.reasons_test
 
 import data.tollkeeper.fixtures
 
-# One fault each, in order of precedence.
+# One fault each, in order of precedence: a change of the input, and perhaps of the data and of custom rules.
 faults := [
-	{"reason": "request_malformed", "change": {"parsed_path": ["v1", "..", "all"]}},
+	{"reason": "request_malformed", "change": {"path": {"state": "malformed", "fault": "dot_segment"}}},
 	{"reason": "credential_ambiguous", "change": {"key/status": "ambiguous"}},
-	{"reason": "policy_error", "change": {"attributes/contextExtensions": {"tollkeeper.route": "nowhere"}}},
+	{"reason": "route_unknown", "change": fixtures.on_none, "unmatched": "deny"},
+	{"reason": "policy_error", "change": {"route": {"state": "missing"}}},
 	{"reason": "key_missing", "change": {"key/status": "missing", "token": {"status": "missing"}}},
 	{"reason": "key_malformed", "change": {"key/status": "malformed"}},
 	{"reason": "policy_error", "change": {"key/status": "melted"}},
@@ -54,7 +55,10 @@ faults := [
 outside := {"decision_timeout"}
 
 decide(place, faults_made) := fixtures.decide_in(
-	object.union(place, {"custom": union({object.get(fault, "custom", set()) | some fault in faults_made})}),
+	object.union_n(array.concat(
+		[place, {"custom": union({object.get(fault, "custom", set()) | some fault in faults_made})}],
+		[{"unmatched": value} | some fault in faults_made; value := fault.unmatched],
+	)),
 	object.union_n([fault.change | some fault in faults_made]),
 )
 
@@ -126,7 +130,6 @@ test_a_status_that_would_let_pass_is_not_used if {
 test_without_any_data_nothing_is_allowed if {
 	decision := data.envoy.authz.allow with input as fixtures.good
 		with data.tollkeeper.plans as {}
-		with data.tollkeeper.routes as {}
 		with data.tollkeeper.precedence as {}
 		with data.tollkeeper.reasons as {}
 		with data.tollkeeper.profile as {}
@@ -143,6 +146,7 @@ test_without_a_precedence_a_reason_is_given if {
 # The sentences that callers get.
 test_details if {
 	told := {
+		"request_malformed": "Send the path without the segments . and .., encoded or not.",
 		"key_wrong_environment": "A key of the environment \"live\" is needed.",
 		"permission_denied": "Scopes needed: read, list.",
 		"plan_upgrade_required": "Plans that include this: pro, team.",
@@ -157,6 +161,9 @@ test_details if {
 }
 
 test_a_detail_is_about_the_reason_that_is_given if {
+	matrix := {"path": {"state": "malformed", "fault": "matrix_parameter"}}
+	fixtures.decide(object.union(matrix, {"key/status": "ambiguous"})).detail == data.tollkeeper.form.advice.matrix_parameter
+	not fixtures.decide({"key/status": "ambiguous"}).detail
 	not fixtures.decide({"key/environment": "test", "revocation/stale": true}).detail
 	not fixtures.decide({"key/plan": "free", "account/status": "overdue"}).detail
 	not fixtures.decide({"quota/daily/state": "exhausted", "quota/rate/state": "exhausted"}).detail

@@ -1,85 +1,40 @@
 # METADATA
-# title: Which entry of routes.yaml applies?
+# title: Does a route apply, and what if none does?
 # description: >-
-#   The first entry of data.tollkeeper.routes that fits, or the entry that Envoy names in the context extension
-#   "tollkeeper.route".
+#   Tollkeeper finds the route, the entry of routes.yaml that applies, and gives it as input.route. Its fields are read one
+#   by one where they matter. A verdict that read all of input.route would depend on the ids in the path, and could not be
+#   used again.
 # schemas:
 #   - input: schema.input
 package tollkeeper.route
 
-import data.tollkeeper.form
-
-# rule is the entry that applies. If none does, the route is not public and needs nothing but a good key.
-rule := data.tollkeeper.routes[min(fitting)] if {
-	not name
-} else := named[0] if {
-	name
-} else := {}
-
-public if rule.public == true
-
-# A name without an entry must not mean "no rules": the operator who named the route meant its rules.
-deny contains "policy_error" if {
-	name
-	count(named) == 0
+# public: callers need no key, and are charged nothing.
+public if {
+	input.route.state == "ok"
+	input.route.public == true
 }
 
-name := input.attributes.contextExtensions["tollkeeper.route"]
-
-named := [entry | some entry in data.tollkeeper.routes; entry.name == name]
-
-# Most patterns have no star, or only as their last segment. They are looked up in the set of patterns that fit.
-fitting contains i if {
-	some i, entry in data.tollkeeper.routes
-	patterns[entry.match.path]
-	method_fits(entry.match)
-	host_fits(entry.match)
+# free: no route applies, and data.tollkeeper.unmatched says that such requests cost nothing.
+free if {
+	input.route.state == "none"
+	unmatched == "allow"
 }
 
-# Other patterns are compared segment by segment.
-fitting contains i if {
-	some i, entry in data.tollkeeper.routes
-	contains(entry.match.path, "*/")
-	segments_fit(split(trim_prefix(entry.match.path, "/"), "/"))
-	method_fits(entry.match)
-	host_fits(entry.match)
+deny contains "route_unknown" if {
+	input.route.state == "none"
+	unmatched == "deny"
 }
 
-method_fits(match) if {
-	method := input.attributes.request.http.method
-	method in object.get(match, "methods", [method])
-}
+# Envoy names a route that does not exist, or the table of routes is not known. Neither may mean "no rules".
+deny contains "policy_error" if not state_known
 
-host_fits(match) if not match.hosts
+deny contains "policy_error" if not unmatched_known
 
-host_fits(match) if {
-	some host in match.hosts
-	lower(host) == asked_host
-}
+state_known if input.route.state in {"ok", "none"}
 
-# The host without its port and without the dot that ends a fully qualified name.
-asked_host := lower(regex.replace(input.attributes.request.http.host, `\.?(:[0-9]*)?$`, ""))
+unmatched_known if unmatched in {"charge", "allow", "deny"}
 
-# The patterns that fit the path, except those with a star between other segments. For /v1/render these are /v1/render,
-# /v1/*, /**, /v1/** and /v1/render/**. This is one value: a partial rule would be evaluated again for every route.
-patterns := {path, trim_suffix(path, "/"), regex.replace(path, `[^/]+/$`, "*")} | {pattern |
-	some slash in indexof_n(path, "/")
-	pattern := concat("/", [substring(path, 0, slash), "**"])
-}
+# What happens to requests that no route names.
+default unmatched := "charge"
 
-# The decoded path with one slash before, between and after its segments. Many servers serve /v1//render and /v1/render/
-# as /v1/render, so an extra slash must not escape a rule.
-path := regex.replace(concat("", ["/", form.path, "/"]), `/{2,}`, "/")
-
-segments := split(trim(path, "/"), "/")
-
-segments_fit(wanted) if {
-	count(wanted) == count(segments)
-	every i, want in wanted { want in {"*", segments[i]} }
-}
-
-segments_fit(wanted) if {
-	last := count(wanted) - 1
-	wanted[last] == "**"
-	every i, want in array.slice(wanted, 0, last) { want in {"*", segments[i]} }
-}
+unmatched := data.tollkeeper.unmatched

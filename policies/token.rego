@@ -7,11 +7,9 @@
 #   - input: schema.input
 package tollkeeper.token
 
-import data.tollkeeper.route
-
 deny contains "token_missing" if {
 	input.token.status == "missing"
-	route.rule.token
+	input.route.token
 }
 
 deny contains "token_malformed" if input.token.status == "malformed"

@@ -4,10 +4,11 @@ package tollkeeper.token_test
 import data.tollkeeper.fixtures
 
 # The decision on a request with only a token of that account, on that route, with some changes.
-decide(route, changes) := fixtures.decide_in(
-	fixtures.with_routes([object.union({"match": {"path": "/v1/all"}}, route)]),
-	object.union(object.remove(token_alone, object.keys(changes)), changes),
-)
+decide(route, changes) := fixtures.decide(object.union_n([
+	fixtures.on(route),
+	object.remove(token_alone, object.keys(changes)),
+	changes,
+]))
 
 token_alone := {
 	"key": {"status": "missing"},
@@ -112,5 +113,5 @@ test_custom_rules_read_claims if {
 	world := fixtures.with_custom({{"reason": "step_up"} |
 		not token_alone.token.claims.acr == "high"
 	})
-	fixtures.decide_in(world, object.union(fixtures.to("GET", "/v2"), token_alone)).allowed
+	fixtures.decide_in(world, object.union(fixtures.on_none, token_alone)).allowed
 }

@@ -41,4 +41,9 @@ func TestDenial_OfAGRPCCaller(t *testing.T) {
 	if d.Headers.Get("grpc-status") != "8" {
 		t.Errorf("quota: headers %v", d.Headers)
 	}
+	w = newWorld(t, always(authz.Verdict{Reason: authz.ReasonRouteUnknown}), check.Options{})
+	d = w.Check(t.Context(), request("content-type", "application/grpc"))
+	if d.Headers.Get("grpc-status") != "12" {
+		t.Errorf("unknown route: headers %v", d.Headers)
+	}
 }

@@ -93,12 +93,14 @@ func quotable(s string) string {
 
 // grpcStatus is the code that a gRPC caller gets. Without it Envoy turns a 402 into UNKNOWN.
 func grpcStatus(status int, reason authz.Reason) string {
-	const permissionDenied, resourceExhausted, unavailable, unauthenticated = "7", "8", "14", "16"
+	const permissionDenied, resourceExhausted, unimplemented, unavailable, unauthenticated = "7", "8", "12", "14", "16"
 	switch reason {
 	case authz.ReasonStoreUnavailable, authz.ReasonStateStale, authz.ReasonDecisionTimeout, authz.ReasonTokenStatusUnknown:
 		return unavailable
 	case authz.ReasonRateLimited:
 		return resourceExhausted
+	case authz.ReasonRouteUnknown: // what a server says about a method that it does not have
+		return unimplemented
 	}
 	switch status {
 	case 402, 429:

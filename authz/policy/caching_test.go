@@ -121,6 +121,32 @@ func TestVerdictCache_LongInputs(t *testing.T) {
 	}
 }
 
+// TestVerdictCache_OneVerdictForAllPathsOfARoute uses the shipped policies. They read which route applies, and never what a caller
+// writes.
+func TestVerdictCache_OneVerdictForAllPathsOfARoute(t *testing.T) {
+	p := mustLoad(t, bundle.FS(policies.Files), Options{CachedVerdicts: 100})
+	routes := []*authz.Route{
+		{Name: "order", Template: "/v1/orders/{id}"},
+		{Name: "other", Template: "/v2/orders/{id}"}, // requires and costs the same, so it has the same verdict
+		{Name: "report", Template: "/v1/reports/{id}", Scopes: []string{"reports:read"}},
+	}
+	for i := range 3000 {
+		id := fmt.Sprint(i)
+		r, f := get("/v1/orders/"+id), goodFacts()
+		r.HTTP.Method, r.HTTP.Host, r.HTTP.Params = "M"+id, "h"+id, map[string][]string{"q": {id}}
+		f.Key.Plan, f.Key.Environment, f.Account.Status = "free", "live", authz.AccountActive
+		f.Quota = []authz.QuotaFact{{Name: "rate", State: authz.QuotaOK, Remaining: int64(i)}, {Name: "daily", State: authz.QuotaOK}}
+		f.Path.State = authz.PathOK
+		f.Route = authz.RouteFact{State: authz.RouteOK, Route: routes[i%3], Params: []authz.Param{{Name: "id", Value: id}}}
+		if allowed(t, p, r, f) != (i%3 < 2) {
+			t.Fatalf("%s: allowed: %t", r.HTTP.Path, i%3 == 2)
+		}
+	}
+	if s := stats(t, p); s.Misses != 2 || s.Hits != 2998 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // BenchmarkVerdictCache decides one request by the shipped policies again and again.
 func BenchmarkVerdictCache(b *testing.B) {
 	for device, size := range map[string]int{"on": 1000, "off": 0} {
@@ -128,6 +154,7 @@ func BenchmarkVerdictCache(b *testing.B) {
 		r, f := get("/v1/things"), goodFacts()
 		f.Key.Plan, f.Key.Environment, f.Account.Status = "free", "live", authz.AccountActive
 		f.Quota = []authz.QuotaFact{{Name: "rate", State: authz.QuotaOK}, {Name: "daily", State: authz.QuotaOK}}
+		f.Path.State, f.Route.State = authz.PathOK, authz.RouteNone
 		b.Run("device="+device, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -1,0 +1,84 @@
+package policies_test
+
+import (
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/route"
+	"github.com/tollkeeper-authz/tollkeeper/policies"
+)
+
+// shippedRoutes is the table that routes.yaml makes.
+func shippedRoutes(t *testing.T) *route.Table {
+	t.Helper()
+	p, err := policy.Load(t.Context(), bundle.FS(policies.Files), policy.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s route.Spec
+	plans, _ := p.Data("tollkeeper", "plans")
+	if s.Plans, err = quota.ParsePlans(plans); err != nil {
+		t.Fatal(err)
+	}
+	s.Routes, _ = p.Data("tollkeeper", "routes")
+	s.Paths, _ = p.Data("tollkeeper", "paths")
+	s.Unmatched, _ = p.Data("tollkeeper", "unmatched")
+	table, faults := route.Parse(s)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	return table
+}
+
+func TestRoutes_WhichOneApplies(t *testing.T) {
+	const refused = "refused: "
+	table := shippedRoutes(t)
+	for request, want := range map[[2]string]string{
+		{"GET", "/v1/reports"}:             "read-reports",
+		{"GET", "/v1/reports/"}:            "read-reports",
+		{"GET", "/v1/reports/7"}:           "read-reports",
+		{"GET", "/v1/reports/7/pages/2?q"}: "read-reports",
+		{"GET", "/v1//reports/7"}:          "read-reports",
+		{"GET", "/V1/Reports/7"}:           "read-reports",
+		{"GET", "/v1/re%70orts/7"}:         "read-reports",
+		{"HEAD", "/v1/reports/7"}:          "read-reports",
+		{"POST", "/v1/reports"}:            "write-reports",
+		{"DELETE", "/v1/reports/7"}:        "write-reports",
+		{"OPTIONS", "/v1/reports/7"}:       "write-reports",
+		{"POST", "/v1/render"}:             "render",
+		{"POST", "/v1/render/"}:            "render",
+		{"GET", "/v1/render"}:              "render",
+		{"POST", "/v1/render/7"}:           "",
+		{"GET", "/v1/reportsx"}:            "",
+		{"GET", "/v1"}:                     "",
+		{"GET", "/"}:                       "",
+		{"GET", "/v1/reports;x=1/7"}:       refused + "matrix_parameter",
+		{"GET", "/v1;x/reports/7"}:         refused + "matrix_parameter",
+		{"GET", "/v1/render;v=1"}:          refused + "matrix_parameter",
+		{"GET", "/v1/re%2570orts/7"}:       refused + "double_encoded",
+		{"GET", "/v1/reports%2F7"}:         refused + "encoded_slash",
+		{"GET", "/v1/x/../reports/7"}:      refused + "dot_segment",
+		{"GET", "/v1/x/%2e%2e/reports/7"}:  refused + "dot_segment",
+		{"GET", "/v1\\reports/7"}:          refused + "backslash",
+		{"GET", "/v1/reports%00/7"}:        refused + "control_character",
+		{"GET", "/v1/reports./7"}:          refused + "loose_ending",
+		{"GET", "/v1/ｒeports/7"}:           refused + "compatible_text",
+		{"GET", "v1/reports/7"}:            refused + "not_absolute",
+		{"get", "/v1/reports/7"}:           refused + "method_case",
+		{"", "/v1/reports/7"}:              refused + "no_method",
+	} {
+		var path authz.PathFact
+		var r authz.RouteFact
+		table.Match(&authz.Request{HTTP: &authz.HTTP{Method: request[0], Path: request[1], Host: "api.example.com"}}, &path, &r, nil)
+		got := r.RouteName()
+		if path.State != authz.PathOK {
+			got = refused + string(path.Fault)
+		}
+		if got != want {
+			t.Errorf("%s %s: %q, want %q", request[0], request[1], got, want)
+		}
+	}
+}
