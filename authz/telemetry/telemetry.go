@@ -1,7 +1,8 @@
-// Package telemetry has Tollkeeper's metrics. They are values, registered where the caller says: there are no globals.
 package telemetry
 
 import (
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 // Metrics are the server's metrics. Its methods may be called concurrently.
 type Metrics struct {
 	decisions  *prometheus.CounterVec
+	byRoute    *prometheus.CounterVec
 	took       prometheus.Histogram
 	failures   prometheus.Counter
 	policyInfo *prometheus.GaugeVec
@@ -25,6 +27,11 @@ type Metrics struct {
 	allowed prometheus.Counter
 	denied  map[authz.Reason]prometheus.Counter // by known reasons
 	other   prometheus.Counter                  // for all other reasons
+	// The counters in byRoute, looked up by RoutesLoaded.
+	routes              atomic.Pointer[map[string]routeCounters] // by name
+	noRoute, otherRoute routeCounters
+
+	reload sync.Mutex // held by RoutesLoaded
 }
 
 // Fault is one fault of a policy that was not loaded.
@@ -41,6 +48,7 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollkeeper_decisions_total", Help: "Checks by outcome (allow or deny) and the reason of a denial.",
 		}, []string{"outcome", "reason"}),
+		byRoute: newRouteDecisions(),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tollkeeper_decision_seconds", Help: "Time that checks take.",
 			Buckets: []float64{25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3},
@@ -73,13 +81,16 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 	for _, r := range known {
 		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
-	reg.MustRegister(m.decisions, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.kept, m.missing, m.signals)
+	m.noRoute, m.otherRoute = m.routeCounters(noRoute), m.routeCounters(otherRoute)
+	m.routes.Store(&map[string]routeCounters{})
+	reg.MustRegister(m.decisions, m.byRoute, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.kept, m.missing, m.signals)
 	return m
 }
 
 // Record counts one decision.
 func (m *Metrics) Record(e *check.Entry) {
 	m.took.Observe(e.Took.Seconds())
+	m.countRoute(e)
 	if n := len(e.PolicyErrors); n > 0 {
 		m.failures.Add(float64(n))
 	}

@@ -18,7 +18,7 @@ func TestMetrics_CountsDecisionsByKnownReasons(t *testing.T) {
 		authz.Allow(authz.Answer{}), authz.Deny(authz.Answer{Reason: authz.ReasonKeyExpired}),
 		authz.Deny(authz.Answer{Reason: "made_up_1"}), authz.Deny(authz.Answer{Reason: "made_up_2"}),
 	} {
-		m.Record(&check.Entry{Decision: &d})
+		m.Record(&check.Entry{Decision: &d, Facts: &authz.Facts{}})
 	}
 	want := `
 # HELP tollkeeper_decisions_total Checks by outcome (allow or deny) and the reason of a denial.
