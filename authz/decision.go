@@ -22,7 +22,7 @@ type Answer struct {
 	SetQueryParameters    []Header
 	RemoveQueryParameters []string
 	// Metadata comes from the policy and goes to the proxy's access logs: JSON values, which must not be changed. Notes describe
-	// the caller and the outcome. They go there too, under "tollkeeper", and ID goes there as "decision_id".
+	// the caller, the route and the outcome. They go there too, under "tollkeeper", and ID goes there as "decision_id".
 	Metadata map[string]any
 	Notes    Headers
 }

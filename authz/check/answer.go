@@ -70,7 +70,7 @@ func setIdentity(out *authz.Answer, f *authz.Facts, account, plan string, tokens
 
 // notes are the facts that Envoy can write into its access log, with an allow and with a deny.
 func notes(reason authz.Reason, f *authz.Facts, plan string, held heldCharge) authz.Headers {
-	out := make(authz.Headers, 0, 8)
+	out := make(authz.Headers, 0, 9)
 	put := func(name, value string) {
 		if value != "" {
 			out = append(out, authz.Header{Name: name, Value: value})
@@ -80,6 +80,7 @@ func notes(reason authz.Reason, f *authz.Facts, plan string, held heldCharge) au
 	put("key_id", f.Key.ID)
 	put("account", f.Account.ID)
 	put("plan", plan)
+	put("route", f.Route.RouteName())
 	put("issuer", f.Token.Issuer)
 	put("token_id", f.Token.ID)
 	put("subject", f.Token.Subject)

@@ -64,7 +64,10 @@ func (e *evaluation) bound(ctx context.Context) (context.Context, *deadlines) {
 	return waits.whole.until(ctx, now.Add(timeout)), waits
 }
 
-// match finds the route.
+// routeExtension is the context extension with which Envoy's configuration chooses a route by its name.
+const routeExtension = "tollkeeper.route"
+
+// match finds the route. It is done once for each check, so a policy that is asked again has the same facts.
 func (e *evaluation) match() {
 	if e.rules.Routes != nil {
 		e.rules.Routes.Match(e.request, &e.facts.Path, &e.facts.Route, e.params[:0])
@@ -159,8 +162,8 @@ func (e *evaluation) seal() authz.Decision {
 	if e.verdict.Reason == "" {
 		e.verdict.Reason = authz.ReasonPolicyDenied
 	}
-	if e.verdict.Reason == authz.ReasonPolicyError && e.planMissing() {
-		e.cause = e.missingPlan()
+	if e.verdict.Reason == authz.ReasonPolicyError {
+		e.cause = e.whatIsMissing()
 	}
 	if e.opt.DryRun && !undecided(e.verdict.Reason, &e.facts) {
 		e.dryRunReason = e.verdict.Reason
@@ -168,6 +171,17 @@ func (e *evaluation) seal() authz.Decision {
 		return authz.Allow(e.allowance())
 	}
 	return authz.Deny(e.denial())
+}
+
+// whatIsMissing tells the operator what the shipped policies miss when they deny with policy_error, "" for nothing.
+func (e *evaluation) whatIsMissing() string {
+	switch {
+	case e.facts.Route.State == authz.RouteMissing:
+		return fmt.Sprintf("the context extension %s names the route %q, which is not in the routes", routeExtension, e.request.ContextExtensions[routeExtension])
+	case e.planMissing():
+		return e.missingPlan()
+	}
+	return ""
 }
 
 // undecided reports whether a fact was missing or the request malformed, so that the denial says nothing about the caller.

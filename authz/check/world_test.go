@@ -52,7 +52,7 @@ func (b *book) Record(e *check.Entry) {
 	defer b.mu.Unlock()
 	kept, facts, decision := *e, *e.Facts, *e.Decision
 	kept.Facts, kept.Decision = &facts, &decision
-	facts.Quota = slices.Clone(facts.Quota)
+	facts.Quota, facts.Route.Params = slices.Clone(facts.Quota), slices.Clone(facts.Route.Params)
 	b.entries = append(b.entries, kept)
 }
 

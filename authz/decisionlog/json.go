@@ -35,8 +35,8 @@ func (l *Line) append(b []byte) []byte {
 	}
 	b = appendCharge(b, l.Charge)
 	for _, f := range [...]struct{ name, value string }{
-		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"peer":`, l.Peer},
-		{`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},
+		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"path_fault":`, l.PathFault},
+		{`,"route":`, l.Route}, {`,"peer":`, l.Peer}, {`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},
 	} {
 		b = appendField(b, f.name, f.value)
 	}

@@ -32,7 +32,9 @@ type Line struct {
 	Method     string       `json:"method,omitempty"`
 	Host       string       `json:"host,omitempty"`
 	Path       string       `json:"path,omitempty"`
-	Peer       string       `json:"peer,omitempty"` // the client of the proxy: an IP address, or the path of a socket
+	PathFault  string       `json:"path_fault,omitempty"` // an authz.PathFault
+	Route      string       `json:"route,omitempty"`      // its name; "" if none applies
+	Peer       string       `json:"peer,omitempty"`       // the client of the proxy: an IP address, or the path of a socket
 	RequestID  string       `json:"request_id,omitempty"`
 	Policy     string       `json:"policy,omitempty"`
 
@@ -46,6 +48,7 @@ func lineOf(e *check.Entry) Line {
 		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.DryRunReason, Cause: e.Cause,
 		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, KeyHint: e.KeyHint, Account: e.Facts.Account.ID, Plan: e.Plan,
 		Charge: e.Charge, Policy: e.Revision, PolicyErrors: e.PolicyErrors, Peer: peerOf(e.Request),
+		PathFault: string(e.Facts.Path.Fault), Route: e.Facts.Route.RouteName(),
 	}
 	if t := &e.Facts.Token; t.Status != authz.TokenMissing {
 		line.Token, line.TokenFault, line.TokenID, line.Issuer, line.Subject = string(t.Status), t.Fault, t.ID, t.Issuer, t.Subject

@@ -47,6 +47,35 @@ func TestRecord_WritesNoSecrets(t *testing.T) {
 	}
 }
 
+// TestRecord_NamesTheRoute, or what is wrong with the path. A line without either has no members for them.
+func TestRecord_NamesTheRoute(t *testing.T) {
+	ok := authz.PathFact{State: authz.PathOK}
+	for _, c := range []struct {
+		path  authz.PathFact
+		route authz.RouteFact
+		want  string
+	}{
+		{ok, authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: "orders"}, Params: []authz.Param{{Name: "id", Value: secret}}}, `"path":"/v1/x","route":"orders","request_id"`},
+		{ok, authz.RouteFact{State: authz.RouteNone}, `"path":"/v1/x","request_id"`},
+		{authz.PathFact{State: authz.PathMalformed, Fault: authz.PathMatrix}, authz.RouteFact{State: authz.RouteNone}, `"path":"/v1/x","path_fault":"matrix_parameter","request_id"`},
+		{authz.PathFact{}, authz.RouteFact{}, `"path":"/v1/x","request_id"`},
+	} {
+		var out bytes.Buffer
+		l := New(&out, slog.New(slog.DiscardHandler))
+		e := entry()
+		e.Facts.Path, e.Facts.Route = c.path, c.route
+		l.Record(e)
+		found, ok := l.Find(t.Context(), "d1")
+		l.Close()
+		if !strings.Contains(out.String(), c.want) || strings.Contains(out.String(), secret) {
+			t.Errorf("want %s in\n%s", c.want, &out)
+		}
+		if !ok || found.Route != c.route.RouteName() || found.PathFault != string(c.path.Fault) {
+			t.Errorf("found %+v", found)
+		}
+	}
+}
+
 // disk can be full.
 type disk struct {
 	full bool
@@ -140,7 +169,7 @@ func TestLine_IsWhatEncodingJSONWrites(t *testing.T) {
 			TookUS: rapid.Int64().Draw(t, "took"), Allowed: rapid.Bool().Draw(t, "allowed"), Status: rapid.IntRange(0, 599).Draw(t, "status"),
 			Reason: authz.Reason(text()), DryRun: authz.Reason(text()), Cause: text(), KeyStatus: text(), KeyID: text(), Token: text(),
 			TokenFault: text(), TokenID: text(), Issuer: text(), Subject: text(), Account: text(), Plan: text(), Method: text(), Host: text(),
-			Path: text(), RequestID: text(), Policy: text(), Peer: text(), KeyHint: text(),
+			Path: text(), PathFault: text(), Route: text(), RequestID: text(), Policy: text(), Peer: text(), KeyHint: text(),
 			Charge: rapid.MapOfN(rapid.String(), rapid.Int64(), 0, 3).Draw(t, "charge"),
 		}
 		line.PolicyErrors = rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "errors")

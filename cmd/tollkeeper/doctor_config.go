@@ -18,6 +18,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
+	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
 func (c *cli) doctorConfigCmd() *cobra.Command {
@@ -35,11 +36,11 @@ checked against the configuration.
 ` + exitCodes,
 		Example: "  tollkeeper doctor config -c tollkeeper.yaml\n  tollkeeper doctor config -c tollkeeper.yaml envoy.yaml",
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			own, err := c.ownFile(cmd, file)
+			own, err := c.ownFiles(cmd, file)
 			if err != nil {
 				return usagef("%v", err)
 			}
-			return c.judge(cmd, &o, lint.AnySubject, paths, own)
+			return c.judge(cmd, &o, lint.AnySubject, paths, own...)
 		},
 	}
 	o.flags(cmd)
@@ -47,8 +48,9 @@ checked against the configuration.
 	return cmd
 }
 
-// ownFile loads the configuration as serve does, and checks the files that it names. The error is about reading the configuration.
-func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
+// ownFiles loads the configuration as serve does, and checks the files that it names. It returns the configuration and the table of
+// routes. The error is about reading the configuration.
+func (c *cli) ownFiles(cmd *cobra.Command, path string) ([]*lint.File, error) {
 	var raw []byte
 	if path != "" {
 		var err error
@@ -58,7 +60,7 @@ func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 	}
 	cfg, err := config.Load(path)
 	if err != nil {
-		return lint.OwnFile(path, raw, cfg, err, nil), nil
+		return []*lint.File{lint.OwnFile(path, raw, cfg, err, nil)}, nil
 	}
 	if cmd.Flags().Changed("data-dir") {
 		cfg.DataDir = c.dataDir
@@ -80,8 +82,41 @@ func (c *cli) ownFile(cmd *cobra.Command, path string) (*lint.File, error) {
 	}
 	policyState(cmd.Context(), cfg.Policy, seen.Policy, state)
 	c.planState(cmd, cfg, state)
-	return lint.OwnFile(path, raw, cfg, nil, state), nil
+	files := []*lint.File{lint.OwnFile(path, raw, cfg, nil, state)}
+	if len(state.PolicyFaults) > 0 {
+		return files, nil // the table may be at fault
+	}
+	return append(files, tableFiles(cfg.Policy)...), nil
 }
+
+// tableFiles are the data files of the policies that have a part of the table of routes.
+func tableFiles(cfg config.Policy) (out []*lint.File) {
+	add := func(name string, raw []byte, err error) {
+		if err != nil {
+			return // the server's own code reports it
+		}
+		if f := lint.ParseData(name, raw); f.Known() {
+			out = append(out, f)
+		}
+	}
+	if len(cfg.Paths) == 0 {
+		raw, err := policies.Files.ReadFile(shippedRoutes)
+		add("(shipped policies) "+shippedRoutes, raw, err)
+	}
+	for _, path := range cfg.Paths {
+		names, _ := filesIn(path)
+		for _, name := range names {
+			// The data of a file in a folder below is not data.tollkeeper, but data.FOLDER.tollkeeper.
+			if data := filepath.Ext(name) != ".rego"; data && (name == path || filepath.Dir(name) == filepath.Clean(path)) {
+				raw, err := readFile(name)
+				add(name, raw, err)
+			}
+		}
+	}
+	return out
+}
+
+const shippedRoutes = "routes.yaml"
 
 func startFault(f *server.StartFault) lint.StartFault {
 	var file *fs.PathError

@@ -107,9 +107,12 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	if err != nil {
 		return usagef("%v", err)
 	}
+	files = slices.DeleteFunc(files, func(f *lint.File) bool { // a file of this machine's policies, given a second time
+		return slices.ContainsFunc(more, func(m *lint.File) bool { return filepath.Clean(m.Name) == filepath.Clean(f.Name) })
+	})
 	files = append(files, more...)
 	if !slices.ContainsFunc(files, (*lint.File).Known) {
-		return usagef("%s: there is nothing to check: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper", strings.Join(paths, ", "))
+		return usagef("%s: there is nothing to check: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper, or its routes", strings.Join(paths, ", "))
 	}
 	o.Usable = usable
 	report, err := lint.Run(files, o.Options)

@@ -45,6 +45,9 @@ const (
 // Parse reads a file of any kind. See model.Parse.
 func Parse(name string, raw []byte, about Subject) *File { return model.Parse(name, raw, about) }
 
+// ParseData reads a data file of this machine's policies. See model.ParseData.
+func ParseData(name string, raw []byte) *File { return model.ParseData(name, raw) }
+
 // OwnFile is the configuration of this machine. See model.OwnFile.
 func OwnFile(name string, raw []byte, cfg config.Config, err error, state *State) *File {
 	return model.OwnFile(name, raw, cfg, err, state)

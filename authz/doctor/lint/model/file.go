@@ -28,6 +28,7 @@ type File struct {
 	meshes  []source.Location
 	objects Objects
 	own     []ownSource
+	tables  []tableSource
 	faults  []Fault
 	version Version // of /server_info
 }
@@ -52,6 +53,7 @@ const (
 	envoyKind = "Envoy configuration"
 	meshKind  = "Istio mesh configuration"
 	ownKind   = "Tollkeeper configuration"
+	tableKind = "routes of Tollkeeper"
 
 	maxNesting = 3 // of lists of objects, and of documents in ConfigMaps
 )
@@ -84,6 +86,8 @@ func (f *File) add(doc *source.Document, about Subject, depth int) {
 	case doc.Empty():
 	case has("kind") && has("apiVersion"):
 		f.addObject(at, depth)
+	case isTable(at):
+		f.addTable(at, dataSet(f.Name))
 	case at.At("configs").Any(func(c source.Location) bool { return strings.Contains(c.At("@type").Text(), "envoy.admin.") }):
 		f.addEnvoy(at, true, "configuration dump of Envoy")
 	case has("xds") && !has("static_resources"): // from egctl x translate
@@ -155,10 +159,13 @@ func (f *File) addConfigMap(o *Object) {
 		case k == "mesh":
 			f.addMesh(inner.Root())
 		case inner.Root().IsMap():
-			before := len(f.own)
+			before, tables := len(f.own), len(f.tables)
 			f.add(inner, AnySubject, maxNesting)
 			for i := range f.own[before:] {
 				f.own[before+i].namespace, f.own[before+i].configMap = o.Namespace, o.Name
+			}
+			for i := range f.tables[tables:] {
+				f.tables[tables+i].set = o.ID()
 			}
 		}
 	}

@@ -41,6 +41,7 @@ type Model struct {
 	Meshes  []source.Location // Istio's mesh configurations
 	Objects Objects
 	Own     []*Own
+	Tables  []*Table
 	Faults  []Fault     // unreadable parts and broken constraints
 	Checks  []*ExtAuthz // every place that configures the check
 	// HTTPProviders are Istio's providers that ask over HTTP. They count only if no provider asks over gRPC.
@@ -86,6 +87,7 @@ func Build(files []*File, opt Options) (*Model, error) {
 			m.Envoys = append(m.Envoys, readEnvoy(at, opt.Cluster))
 		}
 	}
+	m.addTables(files)
 	m.addEnvironments()
 	m.addFilters()
 	m.addPatches()

@@ -35,11 +35,18 @@ func pathsOfEnvoy(in *model.Model, report rule.Report) {
 		if !m.Msg.GetMergeSlashes() {
 			report(rule.At(m.At("merge_slashes"), doubleSlash).As(rule.Warning))
 		}
-		switch m.Msg.GetPathWithEscapedSlashesAction() {
-		case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+		if keepsEscapedSlashes(m.Msg) {
 			report(rule.At(m.At("path_with_escaped_slashes_action"), escapedSlash).As(rule.Warning))
 		}
 	}
+}
+
+func keepsEscapedSlashes(m *hcmv3.HttpConnectionManager) bool {
+	switch m.GetPathWithEscapedSlashesAction() {
+	case hcmv3.HttpConnectionManager_IMPLEMENTATION_SPECIFIC_DEFAULT, hcmv3.HttpConnectionManager_KEEP_UNCHANGED:
+		return true
+	}
+	return false
 }
 
 func pathsOfIstio(in *model.Model, report rule.Report) {

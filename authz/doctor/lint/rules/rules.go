@@ -10,7 +10,7 @@ import (
 
 // All are the rules, sorted by id. TK00x: whether Tollkeeper is asked at all. TK10x to TK11x: the filter. TK12x to TK13x:
 // requests and routes. TK14x: the connection to Tollkeeper. TK15x: Istio. TK16x: Envoy Gateway. TK18x: Envoy itself. TK2xx:
-// Tollkeeper's own configuration.
+// Tollkeeper's own configuration, and from TK250 its table of routes.
 var All = []rule.Rule{
 	unreadable, unprotected, protocol, newerField,
 	failsOpen, checkTimeout, outageStatus, partial, shadowMode, unvalidated, unruled, forbiddenHeaders, forgedIdentity, joinedHeaders,
@@ -26,6 +26,7 @@ var All = []rule.Rule{
 	ownDamage, ownMemory,
 	certUnusable, certExpiry, certNames, certClients, certKeyShared,
 	ownAdmin, ownClear, ownPepper, ownHTTP, envoyImpatient,
+	unmatchedRequests, otherMethods, widePublic, lenientPaths, unknownRoute, apartRoutes,
 }
 
 // since is the release with the first rules.

@@ -1,0 +1,166 @@
+package model
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint/source"
+)
+
+// Table is a table of routes of Tollkeeper: data.tollkeeper.routes with the settings beside it, from all data files of a folder
+// or of a ConfigMap.
+type Table struct {
+	Entries          []*Entry
+	Paths, Unmatched source.Location
+	// Partial: some entries could not be read, such as those for the operations of an OpenAPI document.
+	Partial bool
+	set     string // the folder or ConfigMap
+}
+
+// Entry is a route of a table.
+type Entry struct {
+	source.Location
+	Name           string   // "" if it gives none
+	Path           string   // the pattern; "" if only Envoy chooses the route, by its name
+	Methods, Hosts []string // nil: all
+	pattern        pattern
+}
+
+// tableSource is a document with a part of a table.
+type tableSource struct {
+	source.Location
+	set string
+}
+
+// isTable reports whether a document is data of policies with a part of a table.
+func isTable(at source.Location) bool {
+	ours := at.At("tollkeeper")
+	return slices.ContainsFunc([]string{"routes", "paths", "unmatched"}, func(k string) bool { return ours.At(k).Exists() })
+}
+
+// ofThisMachine is the set of the files that ParseData reads.
+const ofThisMachine = "policies of this machine"
+
+// ParseData reads a data file of this machine's policies. It looks only for a table of routes, and skips what it cannot read.
+func ParseData(name string, raw []byte) *File {
+	f := &File{Name: name}
+	docs, err := source.Parse(name, raw)
+	if err == nil && len(docs) == 1 && isTable(docs[0].Root()) {
+		f.addTable(docs[0].Root(), ofThisMachine)
+	}
+	return f
+}
+
+func (f *File) addTable(at source.Location, set string) {
+	f.tables = append(f.tables, tableSource{at.At("tollkeeper"), set})
+	f.kinds = append(f.kinds, tableKind)
+}
+
+// addTables joins the parts of each table.
+func (m *Model) addTables(files []*File) {
+	for _, f := range files {
+		for _, part := range f.tables {
+			m.table(part).add(part.Location)
+		}
+	}
+	for _, t := range m.Tables {
+		t.fold()
+	}
+}
+
+// table is the table that a part belongs to.
+func (m *Model) table(part tableSource) *Table {
+	i := slices.IndexFunc(m.Tables, func(t *Table) bool { return t.set == part.set })
+	if i >= 0 {
+		return m.Tables[i]
+	}
+	t := &Table{Paths: part.At("paths"), Unmatched: part.At("unmatched"), set: part.set}
+	m.Tables = append(m.Tables, t)
+	return t
+}
+
+func (t *Table) add(at source.Location) {
+	routes, paths, unmatched := at.At("routes"), at.At("paths"), at.At("unmatched")
+	if paths.Exists() {
+		t.Paths = paths
+	}
+	if unmatched.Exists() || routes.Exists() && !t.Unmatched.Exists() {
+		t.Unmatched = unmatched // beside the routes, where it would be set
+	}
+	for _, item := range routes.Items() {
+		e, ok := readEntry(item)
+		if !ok {
+			t.Partial = true
+			continue
+		}
+		t.Entries = append(t.Entries, e)
+	}
+}
+
+func readEntry(at source.Location) (*Entry, bool) {
+	match := at.At("match")
+	e := &Entry{Name: at.At("name").Text(), Path: match.At("path").Text(), Methods: texts(match.At("methods")), Hosts: texts(match.At("hosts"))}
+	e.Location = at.Called("route %q", e.Title())
+	if at.At("openapi").Exists() || !at.IsMap() {
+		return nil, false
+	}
+	var ok bool
+	e.pattern, ok = parsePattern(e.Path)
+	return e, ok || !match.Exists() && e.Name != ""
+}
+
+func texts(list source.Location) (out []string) {
+	for _, item := range list.Items() {
+		out = append(out, item.Text())
+	}
+	return out
+}
+
+// Title names the route for people.
+func (e *Entry) Title() string {
+	return cmp.Or(e.Name, strings.TrimSpace(strings.Join(e.Methods, ",")+" "+e.Path))
+}
+
+// Public reports whether the route needs no key.
+func (e *Entry) Public() bool { return e.At("public").True() }
+
+// Demands reports whether the route requires or costs anything else than a request that no route names.
+func (e *Entry) Demands() bool {
+	return slices.ContainsFunc([]string{"scopes", "plans", "environment", "key", "token", "charge"}, func(k string) bool {
+		return e.At(k).Exists()
+	})
+}
+
+// IsMeant reports whether a route is open on purpose.
+func (e *Entry) IsMeant(opt *Options) bool { return opt.IsMeant(e.Name) || opt.IsMeant(e.Path) }
+
+// TakesAll reports whether the route takes all requests that no other route takes.
+func (e *Entry) TakesAll() bool {
+	return len(e.pattern) == 1 && e.pattern[0].kind == rest && e.Methods == nil && e.Hosts == nil
+}
+
+// Setting is a setting of paths, or its default.
+func (t *Table) Setting(name, otherwise string) Value[string] {
+	at := t.Paths.At(name)
+	return Value[string]{at, cmp.Or(at.Text(), otherwise)}
+}
+
+// UnmatchedIs is what happens to requests that no route names: charge, allow or deny.
+func (t *Table) UnmatchedIs() string { return cmp.Or(t.Unmatched.Text(), "charge") }
+
+// fold makes the patterns ready for a table that ignores case.
+func (t *Table) fold() {
+	if t.Setting("case", "fold").Value != "fold" {
+		return
+	}
+	for _, e := range t.Entries {
+		for i := range e.pattern {
+			e.pattern[i].before, e.pattern[i].after = strings.ToLower(e.pattern[i].before), strings.ToLower(e.pattern[i].after)
+		}
+	}
+}
+
+// dataSet is the name of the policies that a file belongs to, if only the file is known.
+func dataSet(file string) string { return path.Dir(strings.ReplaceAll(file, `\`, "/")) }
