@@ -63,8 +63,10 @@ func condition(d inputtest.Draw, depth int) string {
 		"input.attributes.request.http.method", `input.attributes.contextExtensions.a`, "input.key.meta.role", "input.parsed_body.a.b",
 		"input.parsed_query.q[0]", "input.quota[input.key.plan].state", "input[data.word].status", "count(input.key.scopes)", "input.parsed_body",
 		"count(input.attributes.request.http.headers)", "input.attributes.request.http.headerMap.headers[0].key", "input.truncated_body",
+		"input.route", "input.route.state", "input.route.name", "input.route.public", "input.route.scopes[_]", "input.route.charge.credits",
+		"input.route.params.id", "input.route.params[_]", "count(input.route.params)", "input.path.state", "input.path.fault", "input.path",
 	)
-	value := inputtest.Pick(d, `"active"`, `"ok"`, `"free"`, `"alice"`, `"1"`, `"GET"`, "1", "5", "null", `"a"`, `"intern"`, `"exhausted"`, `"expired"`, "true", "input.account.plan")
+	value := inputtest.Pick(d, `"active"`, `"ok"`, `"free"`, `"alice"`, `"1"`, `"GET"`, "1", "5", "null", `"a"`, `"intern"`, `"exhausted"`, `"expired"`, `"none"`, `"all"`, `"malformed"`, "true", "input.account.plan")
 	switch c := ref + inputtest.Pick(d, " == ", " != ", " > ") + value; {
 	case depth > 0 && d.IntN(3) == 0:
 		return "count([x | x := 1; " + condition(d, depth-1) + "]) > 0"
@@ -108,7 +110,7 @@ func positive(d inputtest.Draw) string {
 
 // FuzzVerdictCache checks that the cache changes no verdict of a random policy.
 func FuzzVerdictCache(f *testing.F) {
-	for seed := range uint64(30) {
+	for seed := range uint64(100) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {

@@ -116,7 +116,7 @@ func (d Draw) nasty() string {
 // Nudge changes one thing, often a small one.
 func (d Draw) Nudge(r *authz.Request, f *authz.Facts) {
 	state := Pick(d, authz.QuotaOK, authz.QuotaExhausted, authz.QuotaInsufficient, authz.QuotaUnavailable)
-	switch d.IntN(16) {
+	switch d.IntN(18) {
 	case 0:
 		f.Quota = append(f.Quota, authz.QuotaFact{Name: Pick(d, "x", "calls", d.nasty()), State: state})
 	case 1, 2:
@@ -136,10 +136,10 @@ func (d Draw) Nudge(r *authz.Request, f *authz.Facts) {
 	case 8:
 		f.Token = authz.TokenFact{Status: Pick(d, authz.TokenValid, authz.TokenExpired), Issuer: "i", Claims: map[string]any{"sub": Pick(d, "alice", d.nasty())}}
 	case 14:
-		f.Path.State = Pick(d, authz.PathOK, authz.PathMalformed, authz.PathAmbiguous)
-	case 15:
-		f.Route = authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: Pick(d, "all", d.nasty()), TokenRequired: d.IntN(2) == 0},
-			Params: []authz.Param{{Name: d.nasty(), Value: d.nasty()}}}
+		f.Path = Pick(d, authz.PathFact{State: authz.PathOK}, authz.PathFact{State: authz.PathMalformed, Fault: authz.PathMatrix},
+			authz.PathFact{State: authz.PathAmbiguous, Fault: authz.PathLooseEnding}, authz.PathFact{})
+	case 15, 16, 17:
+		d.nudgeRoute(&f.Route)
 	case 9:
 		r.HTTP.Method = Pick(d, "GET", "POST", d.nasty())
 	case 10:
@@ -151,4 +151,33 @@ func (d Draw) Nudge(r *authz.Request, f *authz.Facts) {
 	case 13:
 		r.Body.Parsed = Pick[any](d, d.nasty(), []any{d.nasty(), d.nasty()}, map[string]any{"a": map[string]any{"b": d.nasty()}}, 1, "1")
 	}
+}
+
+// nudgeRoute changes one thing about the route, or makes one.
+func (d Draw) nudgeRoute(f *authz.RouteFact) {
+	if f.Route == nil {
+		*f = authz.RouteFact{State: authz.RouteOK, Route: &authz.Route{Name: Pick(d, "all", d.nasty())}}
+		return
+	}
+	r := *f.Route
+	switch d.IntN(9) {
+	case 0:
+		*f = authz.RouteFact{State: Pick(d, authz.RouteNone, authz.RouteMissing)}
+		return
+	case 1, 2:
+		f.Params = Pick(d, nil, []authz.Param{{Name: "id", Value: Pick(d, "1", "2", d.nasty())}}, []authz.Param{{Name: d.nasty(), Value: d.nasty()}})
+	case 3:
+		r.Name = Pick(d, "all", "dear", d.nasty())
+	case 4:
+		r.Scopes = Pick(d, nil, []string{"reports:read"}, []string{"reports:write"})
+	case 5:
+		r.Plans = Pick(d, nil, []string{"free"}, []string{"pro", d.nasty()})
+	case 6:
+		r.Charge = Pick(d, nil, authz.Charge{}, authz.Charge{"daily": 2}, authz.Charge{"credits": int64(d.IntN(3)), d.nasty(): 1})
+	case 7:
+		r.Public, r.Environment = !r.Public, Pick(d, "", "live", "test")
+	case 8:
+		r.KeyRequired, r.TokenRequired = !r.KeyRequired, d.IntN(2) == 0
+	}
+	f.Route = &r
 }
