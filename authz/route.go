@@ -77,6 +77,7 @@ const (
 const (
 	PathDoubleEncoded  PathFault = "double_encoded"  // the path is decoded twice
 	PathLooseEnding    PathFault = "loose_ending"    // dots and spaces at the end of a segment are cut, as Windows does
+	PathCutShort       PathFault = "cut_short"       // the path ends at an encoded ? or #, as in Apache's rewrites
 	PathCompatible     PathFault = "compatible_text" // letters are replaced by their compatible forms (Unicode NFKC)
 	PathMethodCase     PathFault = "method_case"     // the method is read in capital letters
 	PathMethodOverride PathFault = "method_override" // a header or a parameter replaces the method

@@ -27,8 +27,12 @@ func appendFolded(dst []byte, s string) []byte {
 
 func folded(s string) string { return string(appendFolded(nil, s)) }
 
-// foldRune returns one letter for all letters that differ only in case.
+// foldRune returns one letter for all letters that differ only in case. Of the Turkish letters, a dotless i has the capital letter
+// of i, and a capital I with a dot has the small one: servers that compare in one case take both for i.
 func foldRune(r rune) rune {
+	if r == '\u0131' || r == '\u0130' {
+		return 'i'
+	}
 	first := r
 	for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
 		first = min(first, next)

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -25,6 +27,7 @@ const (
 	oddEncoded odd = 1 << iota // escapes are left after decoding
 	oddEnding                  // a segment ends in dots or spaces, or in an NTFS stream
 	oddUnicode                 // it has characters beyond ASCII
+	oddMark                    // it has a ? or a #, encoded: some servers cut the path there
 )
 
 // read cuts a path as it came, up to its query, into decoded segments, which it appends to room.
@@ -98,11 +101,16 @@ func (p *paths) segment(raw string) (text string, found odd, fault authz.PathFau
 		}
 		found |= oddEncoded
 	}
-	if cutEnding(text) != text || cutEnding(deep) != deep {
-		found |= oddEnding
-	}
+	wide := deep
 	if !isASCII(deep) { // or text, which is then not ASCII either
 		found |= oddUnicode
+		wide = norm.NFKC.String(deep)
+	}
+	if cutEnding(text) != text || cutEnding(deep) != deep || cutEnding(wide) != wide {
+		found |= oddEnding
+	}
+	if strings.ContainsAny(wide, "?#") { // so has wide what text or deep has
+		found |= oddMark
 	}
 	return text, found, ""
 }

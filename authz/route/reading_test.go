@@ -1,6 +1,7 @@
 package route
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +83,20 @@ func TestPath_Spellings(t *testing.T) {
 		{"/pkg.Service/Method", "/pkg.Service/Method"},
 		{"/PKG.SERVICE/method", "/pkg.Service/Method"},
 		{"/v1/reports?x=/../admin;y", "GET /v1/reports/**"},
-		{"/v1/reports%3f/7", "-"},
+		{"/v1/reports%3f/7", "ambiguous cut_short"},
+		{"/v1/render%3Fx/y", "ambiguous cut_short"},
+		{"/v1/render%23x", "ambiguous cut_short"},
+		{"/v1/render%253Fx", "ambiguous double_encoded"},
+		{"/v1/render%ef%bc%9fx", "ambiguous compatible_text"},
+		{"/v1/orders/why%3F", "/v1/orders/{id} id=why?"},
+		{"/elsewhere/why%3F", "-"},
+		{"/v1/reports%2520/7", "ambiguous double_encoded"},
+		{"/v1/reports%252e/7", "ambiguous double_encoded"},
+		{"/v1/reports%C2%A0/7", "ambiguous compatible_text"},
+		{"/v1/reports%EF%BC%8E/7", "ambiguous compatible_text"},
+		{"/v1/%25EF%25BD%2592eports/7", "ambiguous double_encoded"},
+		{"/adm%C4%B1n/x", "/admin/**"}, // Turkish: the small letter of I
+		{"/ADM%C4%B0N/x", "/admin/**"}, // and the capital letter of i
 		{"/v1/orders/a:b", "/v1/orders/{id} id=a:b"},
 		{"/v1/orders/a'b\"c<d>", "/v1/orders/{id} id=a'b\"c<d>"},
 		{"/" + strings.Repeat("a/", 1000), "-"},
@@ -154,6 +168,22 @@ func TestPath_OtherMethodsAndURLs(t *testing.T) {
 	param := func(value string) func(*authz.Request) {
 		return func(r *authz.Request) { r.HTTP.Params = map[string][]string{"_method": {value}} }
 	}
+	both := func(url, method string) func(*authz.Request) {
+		return func(r *authz.Request) {
+			r.HTTP.Headers = authz.Headers{{Name: "x-original-url", Value: url}, {Name: "x-http-method-override", Value: method}}
+		}
+	}
+	many := func(name, value string) func(*authz.Request) {
+		return func(r *authz.Request) {
+			r.HTTP.Headers = slices.Repeat(authz.Headers{{Name: name, Value: value}}, maxClaims+1)
+		}
+	}
+	chosen := func(change func(*authz.Request)) func(*authz.Request) {
+		return func(r *authz.Request) {
+			r.ContextExtensions = map[string]string{Extension: "/admin/**"}
+			change(r)
+		}
+	}
 	tests := []struct {
 		name, line string
 		change     func(*authz.Request)
@@ -175,8 +205,24 @@ func TestPath_OtherMethodsAndURLs(t *testing.T) {
 		{"no path at all", "GET /public/x", header("x-original-url", "admin"), "ambiguous url_override"},
 		{"the same path", "GET /public/x", header("x-original-url", "https://h/public/x"), "/public/**"},
 		{"another path without a route", "GET /other", header("x-original-url", "/elsewhere"), "-"},
+		{"another path that a server reads loosely", "GET /other", header("x-original-url", "/v1/render."), "ambiguous url_override"},
+		{"another path, encoded twice", "GET /other", header("x-original-url", "/v1/%2572ender"), "ambiguous url_override"},
+		{"another path and another method", "PUT /other", both("/v1/users", "POST"), "ambiguous url_override"},
+		{"another path with the method as it was sent", "PUT /other", both("/v1/users", "DELETE"), "-"},
+		{"a method for a path that a server reads loosely", "GET /v1/users.", header("x-http-method-override", "POST"), "ambiguous method_override"},
+		{"small letters and a path that a server reads loosely", "post /v1/users.", func(*authz.Request) {}, "ambiguous method_case"},
+		{"the parameter in capital letters", "GET /v1/users", func(r *authz.Request) { r.HTTP.Params = map[string][]string{"_METHOD": {"post"}} }, "ambiguous method_override"},
+		{"more methods than anybody needs", "POST /v1/reports/7", many("x-http-method", "PATCH"), "ambiguous method_override"},
+		{"more URLs than anybody needs", "GET /public/x", many("x-original-url", "/public/x"), "ambiguous url_override"},
+		{"a route of the proxy's choice", "GET /other", chosen(func(*authz.Request) {}), "/admin/**"},
+		{"the proxy's choice, another method", "GET /other", chosen(header("x-http-method-override", "POST")), "ambiguous method_override"},
+		{"the proxy's choice, another path", "GET /other", chosen(header("x-original-url", "/public/x")), "ambiguous url_override"},
+		{"the proxy's choice, a path that cannot be read", "GET /other", chosen(header("x-original-url", "/other;x")), "ambiguous url_override"},
+		{"the proxy's choice, the same path", "GET /other", chosen(header("x-original-url", "/OTHER/?x")), "/admin/**"},
+		{"the proxy's choice, the same method", "GET /other", chosen(header("x-http-method-override", "get")), "/admin/**"},
+		{"the proxy's choice, more URLs than anybody needs", "GET /other", chosen(many("x-original-url", "/other")), "ambiguous url_override"},
 	}
-	table := tableOf(t, "", shop...)
+	table := tableOf(t, "", append(slices.Clone(shop), "POST /v1/users")...)
 	for _, tt := range tests {
 		r := request(tt.line)
 		tt.change(r)

@@ -37,6 +37,10 @@ func (t *Table) Match(r *authz.Request, path *authz.PathFact, route *authz.Route
 	}
 	path.State = authz.PathOK
 	if name, chosen := r.ContextExtensions[Extension]; chosen {
+		if fault := t.chosenOtherwise(h, segments); fault != "" {
+			*path = authz.PathFact{State: authz.PathAmbiguous, Fault: fault}
+			return
+		}
 		t.choose(name, segments, route, room)
 		return
 	}
