@@ -195,3 +195,17 @@ func sameNumbers(v any) any {
 	}
 	return v
 }
+
+// TestDecode_RefusesAPathThatEnvoyCouldNotQuote has a path as Envoy sends it if the client's is not UTF-8.
+func TestDecode_RefusesAPathThatEnvoyCouldNotQuote(t *testing.T) {
+	for raw, refused := range map[string]bool{"/a/!!": false, "/a/\xc0\xae": true} {
+		req := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
+			Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/a/!!", HeaderMap: &corev3.HeaderMap{
+				Headers: []*corev3.HeaderValue{{Key: ":path", RawValue: []byte(raw)}},
+			}},
+		}}}
+		if r := decode(string(marshal(t, req)), Options{}); (r.Fault != "") != refused {
+			t.Errorf("%q: fault %q", raw, r.Fault)
+		}
+	}
+}

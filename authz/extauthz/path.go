@@ -10,7 +10,8 @@ import (
 
 // readPath cuts the path into its decoded segments and reads the query's parameters. It uses no URL parser, because
 // that would read the admin of //admin as a host. All leading slashes are removed, and escapes are decoded before the cut. A path or a
-// query that cannot be decoded is a fault, because a policy must not decide on less than the upstream may read.
+// query that cannot be decoded is a fault, because a policy must not decide on less than the upstream may read. In the path of a
+// check Envoy puts a ! for each byte that is not UTF-8; only the header has the path as the upstream gets it.
 func readPath(r *authz.Request) (fault string) {
 	h := r.HTTP
 	if h == nil {
@@ -24,7 +25,7 @@ func readPath(r *authz.Request) (fault string) {
 	if err != nil {
 		return "the path has a malformed escape"
 	}
-	if !utf8.ValidString(decoded) {
+	if !utf8.ValidString(decoded) || !utf8.ValidString(h.Headers.Get(":path")) {
 		return "the path is not UTF-8"
 	}
 	h.Segments = strings.Split(strings.TrimLeft(decoded, "/"), "/")
