@@ -31,6 +31,7 @@ advice := {
 	"repeated_slash": "Send the path with one slash between segments.",
 	"double_encoded": "Encode the path only once.",
 	"loose_ending": "Send the path without dots and spaces at the end of a segment.",
+	"cut_short": "Send the path without encoded question marks (%3F) and number signs (%23).",
 	"compatible_text": "Send the path in plain letters, without variants such as full-width letters.",
 	"method_case": "Send the method in capital letters.",
 	"method_override": "Send the method itself, without a header or parameter that replaces it.",
