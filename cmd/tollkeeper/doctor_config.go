@@ -18,7 +18,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
 	"github.com/tollkeeper-authz/tollkeeper/authz/server"
-	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
 func (c *cli) doctorConfigCmd() *cobra.Command {
@@ -88,35 +87,6 @@ func (c *cli) ownFiles(cmd *cobra.Command, path string) ([]*lint.File, error) {
 	}
 	return append(files, tableFiles(cfg.Policy)...), nil
 }
-
-// tableFiles are the data files of the policies that have a part of the table of routes.
-func tableFiles(cfg config.Policy) (out []*lint.File) {
-	add := func(name string, raw []byte, err error) {
-		if err != nil {
-			return // the server's own code reports it
-		}
-		if f := lint.ParseData(name, raw); f.Known() {
-			out = append(out, f)
-		}
-	}
-	if len(cfg.Paths) == 0 {
-		raw, err := policies.Files.ReadFile(shippedRoutes)
-		add("(shipped policies) "+shippedRoutes, raw, err)
-	}
-	for _, path := range cfg.Paths {
-		names, _ := filesIn(path)
-		for _, name := range names {
-			// The data of a file in a folder below is not data.tollkeeper, but data.FOLDER.tollkeeper.
-			if data := filepath.Ext(name) != ".rego"; data && (name == path || filepath.Dir(name) == filepath.Clean(path)) {
-				raw, err := readFile(name)
-				add(name, raw, err)
-			}
-		}
-	}
-	return out
-}
-
-const shippedRoutes = "routes.yaml"
 
 func startFault(f *server.StartFault) lint.StartFault {
 	var file *fs.PathError

@@ -20,6 +20,8 @@ type (
 	State      = model.State
 	DataDir    = model.DataDir
 	StartFault = model.StartFault
+	TableData  = model.TableData
+	TableFault = model.TableFault
 	TLSFiles   = model.TLSFiles
 	Options    = model.Options
 	Finding    = rule.Finding

@@ -17,7 +17,7 @@ const RouteKey = "tollkeeper.route"
 
 // mayMeet reports whether a request that a route of Envoy matches may be one of an entry. It says so if it is not certain.
 func (t *Table) mayMeet(e *Entry, r *Route) bool {
-	if e.pattern == nil && e.Path == "" {
+	if e.Path == "" {
 		return false // only its name chooses it
 	}
 	return t.pathsMeet(e, r.Msg.GetMatch()) && hostsMeet(e.Hosts, r.Host.Msg.GetDomains())
@@ -31,7 +31,7 @@ func (t *Table) pathsMeet(e *Entry, m *routev3.RouteMatch) bool {
 	case m.GetPathSeparatedPrefix() != "":
 		text = m.GetPathSeparatedPrefix()
 	}
-	if strings.ContainsAny(text, `%;\`) || strings.Contains(text, "//") || t.Setting("extension", "exact").Value != "exact" {
+	if strings.ContainsAny(text, `%;\`) || strings.Contains(text, "//") || !t.comparesPlainly() {
 		return true // it depends on how the path is read
 	}
 	if m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue() && t.Setting("case", "fold").Value != "fold" {
@@ -82,9 +82,16 @@ func hostMeets(host, domain string) bool {
 	return host == domain
 }
 
+// UsableTables are the tables without faults.
+func (m *Model) UsableTables() []*Table {
+	return slices.DeleteFunc(slices.Clone(m.Tables), func(t *Table) bool { return len(t.Faults) > 0 })
+}
+
 // KnowsTables reports whether tables are in the files, and all their routes are known.
 func (m *Model) KnowsTables() bool {
-	return len(m.Tables) > 0 && !slices.ContainsFunc(m.Tables, func(t *Table) bool { return t.Partial || len(t.Entries) == 0 })
+	return len(m.Tables) > 0 && !slices.ContainsFunc(m.Tables, func(t *Table) bool {
+		return t.Partial || len(t.Entries) == 0 || len(t.Faults) > 0
+	})
 }
 
 // TableNames are the names of all routes of all tables.

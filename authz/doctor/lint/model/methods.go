@@ -18,9 +18,9 @@ var commonMethods = []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
 const maxCompared = 50_000_000
 
 // OpenMethods are the routes with demands for some methods whose paths no route takes with other methods. judged is false if there
-// are too many routes to find out. A table with routes that could not be read has none, since these may take the other methods.
+// are too many routes to find out. There are none if that is not certain, as with routes that could not be read.
 func (t *Table) OpenMethods(opt *Options) (open []OpenPath, judged bool) {
-	if t.Partial {
+	if t.Partial || !t.comparesPlainly() {
 		return nil, true
 	}
 	longest, work := 0, 0

@@ -27,6 +27,9 @@ type Options struct {
 	// Usable returns faults that keep a server from starting with a configuration for another machine, as far as they show
 	// without that machine's files. nil: this is not tested.
 	Usable func(*config.Config) []StartFault
+	// Routable returns faults that keep a server from using a table of routes for another machine, as far as they show without
+	// its plans. nil: this is not tested.
+	Routable func(TableData) []TableFault
 	// Now is the time at which certificates must be valid; zero is the present time.
 	Now time.Time
 }

@@ -16,13 +16,27 @@ type Table struct {
 	Paths, Unmatched source.Location
 	// Partial: some entries could not be read, such as those for the operations of an OpenAPI document.
 	Partial bool
-	set     string // the folder or ConfigMap
+	// Faults are why the server would not use the table, as far as they show without the plans.
+	Faults []Fault
+
+	set    string // the folder or ConfigMap
+	routes source.Location
+}
+
+// TableData is what a table is made of: the JSON values of data.tollkeeper, nil for those that are not there.
+type TableData struct{ Routes, Paths, Unmatched any }
+
+// TableFault is why the server would not use a table, in the server's own words. At are names and numbers from data.tollkeeper
+// on, such as "routes", 3, "match".
+type TableFault struct {
+	At   []any
+	Text string
 }
 
 // Entry is a route of a table.
 type Entry struct {
 	source.Location
-	Name           string   // "" if it gives none
+	Name           string
 	Path           string   // the pattern; "" if only Envoy chooses the route, by its name
 	Methods, Hosts []string // nil: all
 	pattern        pattern
@@ -67,7 +81,47 @@ func (m *Model) addTables(files []*File) {
 	}
 	for _, t := range m.Tables {
 		t.fold()
+		if m.Routable != nil && t.set != ofThisMachine { // the server's own code reads those
+			t.judge(m.Routable)
+		}
 	}
+}
+
+// judge adds the faults of a table.
+func (t *Table) judge(routable func(TableData) []TableFault) {
+	var d TableData
+	for _, part := range []struct {
+		at   source.Location
+		into *any
+	}{{t.routes, &d.Routes}, {t.Paths, &d.Paths}, {t.Unmatched, &d.Unmatched}} {
+		if v, err := source.Plain(part.at); err == nil && part.at.Exists() {
+			*part.into = v
+		}
+	}
+	for _, f := range routable(d) {
+		t.Faults = append(t.Faults, Fault{Location: t.find(f.At), Text: f.Text})
+	}
+}
+
+// find is the location of a path of names and numbers.
+func (t *Table) find(path []any) source.Location {
+	at := t.routes
+	for i, step := range path {
+		switch step := step.(type) {
+		case int:
+			at = at.Index(step)
+		case string:
+			switch {
+			case i > 0:
+				at = at.Child(step)
+			case step == "paths":
+				at = t.Paths
+			case step == "unmatched":
+				at = t.Unmatched
+			}
+		}
+	}
+	return at
 }
 
 // table is the table that a part belongs to.
@@ -89,6 +143,9 @@ func (t *Table) add(at source.Location) {
 	if unmatched.Exists() || routes.Exists() && !t.Unmatched.Exists() {
 		t.Unmatched = unmatched // beside the routes, where it would be set
 	}
+	if routes.Exists() || t.routes.Document() == nil {
+		t.routes = routes
+	}
 	for _, item := range routes.Items() {
 		e, ok := readEntry(item)
 		if !ok {
@@ -100,12 +157,15 @@ func (t *Table) add(at source.Location) {
 }
 
 func readEntry(at source.Location) (*Entry, bool) {
-	match := at.At("match")
-	e := &Entry{Name: at.At("name").Text(), Path: match.At("path").Text(), Methods: texts(match.At("methods")), Hosts: texts(match.At("hosts"))}
-	e.Location = at.Called("route %q", e.Title())
 	if at.At("openapi").Exists() || !at.IsMap() {
 		return nil, false
 	}
+	match := at.At("match")
+	e := &Entry{Path: match.At("path").Text(), Methods: texts(match.At("methods")), Hosts: texts(match.At("hosts"))}
+	// The server derives the name of a route that has none in the same way.
+	words := slices.DeleteFunc([]string{strings.Join(e.Methods, ","), strings.Join(e.Hosts, ","), e.Path}, func(w string) bool { return w == "" })
+	e.Name = cmp.Or(at.At("name").Text(), strings.Join(words, " "))
+	e.Location = at.Called("route %q", e.Name)
 	var ok bool
 	e.pattern, ok = parsePattern(e.Path)
 	return e, ok || !match.Exists() && e.Name != ""
@@ -116,11 +176,6 @@ func texts(list source.Location) (out []string) {
 		out = append(out, item.Text())
 	}
 	return out
-}
-
-// Title names the route for people.
-func (e *Entry) Title() string {
-	return cmp.Or(e.Name, strings.TrimSpace(strings.Join(e.Methods, ",")+" "+e.Path))
 }
 
 // Public reports whether the route needs no key.
@@ -161,6 +216,9 @@ func (t *Table) fold() {
 		}
 	}
 }
+
+// comparesPlainly reports whether the patterns alone say which paths a route takes: an extension that is ignored changes them.
+func (t *Table) comparesPlainly() bool { return t.Setting("extension", "exact").Value == "exact" }
 
 // dataSet is the name of the policies that a file belongs to, if only the file is known.
 func dataSet(file string) string { return path.Dir(strings.ReplaceAll(file, `\`, "/")) }

@@ -26,7 +26,7 @@ var All = []rule.Rule{
 	ownDamage, ownMemory,
 	certUnusable, certExpiry, certNames, certClients, certKeyShared,
 	ownAdmin, ownClear, ownPepper, ownHTTP, envoyImpatient,
-	unmatchedRequests, otherMethods, widePublic, lenientPaths, unknownRoute, apartRoutes,
+	unmatchedRequests, otherMethods, widePublic, lenientPaths, unknownRoute, apartRoutes, tableUnusable,
 }
 
 // since is the release with the first rules.

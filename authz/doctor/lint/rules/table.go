@@ -11,8 +11,22 @@ import (
 
 // This file has the rules about what a table of routes leaves open.
 
+// eachTable applies a check to the tables that a server would use.
 func eachTable(check func(*model.Model, *model.Table, rule.Report)) []rule.Check {
-	return each(func(in *model.Model) []*model.Table { return in.Tables }, check)
+	return each((*model.Model).UsableTables, check)
+}
+
+var tableUnusable = rule.Rule{
+	ID: "TK256", Severity: rule.Error, Since: since, Title: "The table of routes cannot be used.",
+	Why:    "The server does not start with it, and a running server keeps the table that it has.",
+	Remedy: "Correct the entry: the head of routes.yaml and policies/README.md say what it may have.",
+	Checks: []rule.Check{func(in *model.Model, report rule.Report) {
+		for _, t := range in.Tables {
+			for _, f := range t.Faults {
+				report(rule.At(f.Location, "%s", f.Text))
+			}
+		}
+	}},
 }
 
 var unmatchedRequests = rule.Rule{
@@ -185,7 +199,7 @@ func unnamedByTable(in *model.Model, report rule.Report) {
 		return
 	}
 	fate := "are denied with route_unknown"
-	if t := in.Tables[0]; t.UnmatchedIs() != "deny" {
+	if t := in.UsableTables()[0]; t.UnmatchedIs() != "deny" {
 		fate = costOf(t)
 	}
 	routes, _ := in.CheckedRoutes()
@@ -210,10 +224,11 @@ func unnamedByTable(in *model.Model, report rule.Report) {
 // uselessEntries finds routes of the table that no route of Envoy leads to.
 func uselessEntries(in *model.Model, report rule.Report) {
 	routes, known := in.CheckedRoutes()
-	if len(in.Tables) != 1 || !known {
+	tables := in.UsableTables()
+	if len(tables) != 1 || !known {
 		return
 	}
-	t := in.Tables[0]
+	t := tables[0]
 	for _, e := range t.Entries {
 		if !t.IsReached(e, routes) {
 			report(rule.At(e.Location, "no route of the Envoy in the files leads to this one"))
