@@ -30,7 +30,6 @@ type dataset struct {
 	keys    int
 	revoked int
 	policy  string // more settings of the policy
-	orders  bool   // ordersRoute is the only route, and the keys have its scope
 }
 
 func rivalSpecs(large int) []rivalSpec {
@@ -39,7 +38,6 @@ func rivalSpecs(large int) []rivalSpec {
 	small := &dataset{name: "small", keys: smallSet}
 	full := &dataset{name: "large", keys: large, revoked: large}
 	nomemo := &dataset{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
-	orders := &dataset{name: "orders", keys: smallSet, orders: true}
 	one, ids := loadOf(few, smallSet).to(onePath), loadOf(few, smallSet).to(idPaths)
 	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
 	return []rivalSpec{
@@ -52,8 +50,8 @@ func rivalSpecs(large int) []rivalSpec {
 		{"tollkeeper-unknown", "… and only unknown keys", full, load{keys: many, forge: unknownKey, reason: "key_unknown"}},
 		{"tollkeeper-garbage", "… and only mistyped keys", full, load{keys: many, forge: garbageKey, reason: "key_malformed"}},
 		{"tollkeeper-nomemo", "Tollkeeper without verdict cache, " + inFew, nomemo, loadOf(few, smallSet)},
-		{"tollkeeper-path", "Tollkeeper, one path", orders, one},
-		{"tollkeeper-ids", "Tollkeeper, another id in each path", orders, ids},
+		{"tollkeeper-path", "Tollkeeper, one path", small, one},
+		{"tollkeeper-ids", "Tollkeeper, another id in each path", small, ids},
 		{keysAsData + "-path", "OPA as its Envoy plugin, one path", nil, one.mapped()},
 		{keysAsData + "-ids", "OPA as its Envoy plugin, ids in paths", nil, ids.mapped()},
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"strings"
 )
 
 const (
@@ -57,26 +56,22 @@ func (s keySet) len() int          { return len(s) / keyLen }
 func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
 
 // writeFile writes a file for `tollkeeper key import`, with digests, as for keys of another product.
-func (s keySet) writeFile(path, plan string, scopes []string) error {
+func (s keySet) writeFile(path, plan string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	err = s.write(f, plan, scopes)
+	err = s.write(f, plan)
 	if closing := f.Close(); err == nil {
 		err = closing
 	}
 	return err
 }
 
-func (s keySet) write(w io.Writer, plan string, scopes []string) error {
-	more := ""
-	if len(scopes) > 0 {
-		more = fmt.Sprintf(`,"scopes":["%s"]`, strings.Join(scopes, `","`))
-	}
+func (s keySet) write(w io.Writer, plan string) error {
 	b := bufio.NewWriterSize(w, 1<<20)
 	for i := range s.len() {
-		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":%q,"plan":%q%s}`+"\n", sha256.Sum256(s.text(i)), accountOf(i), plan, more)
+		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":%q,"plan":%q,"scopes":[%q]}`+"\n", sha256.Sum256(s.text(i)), accountOf(i), plan, ordersScope)
 	}
 	return b.Flush() // a bufio.Writer keeps its first error
 }

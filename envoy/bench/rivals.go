@@ -119,16 +119,12 @@ log: {decisions: %q}
 // newTollkeeper makes a Tollkeeper with keys and revocations, and does not start it. Its files are in dir, or in folders
 // that close removes.
 func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys keySet) (_ *tollkeeper, err error) {
-	policies, scopes := filepath.Join(dir, w.name+"-policies"), []string(nil)
+	policies := filepath.Join(dir, w.name+"-policies")
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("policy init: %w: %s", err, out)
 	}
-	if err := os.WriteFile(filepath.Join(policies, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
-		return nil, err
-	}
-	if w.orders {
-		scopes = append(scopes, ordersScope)
-		if err := os.WriteFile(filepath.Join(policies, "routes.yaml"), []byte(ordersRoute), 0o600); err != nil {
+	for name, text := range map[string]string{"plans.yaml": plansYAML, "routes.yaml": routesYAML} {
+		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +141,7 @@ func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys key
 		}
 	}()
 	file := filepath.Join(dir, w.name+"-keys.jsonl")
-	if err := keys.writeFile(file, plan, scopes); err != nil {
+	if err := keys.writeFile(file, plan); err != nil {
 		return nil, err
 	}
 	if _, err := t.CLI(ctx, "key", "import", file); err != nil {

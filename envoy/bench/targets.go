@@ -23,13 +23,13 @@ var (
 		{method: "GET", path: "/v2/customers/cus_9f8Zq/invoices"},
 	}
 	onePath = fewPaths[:1]
-	// idPaths never repeat. Half of them are of ordersRoute, and no route names the others.
+	// idPaths never repeat. Half of them are of the route of routesYAML, and no route names the others.
 	idPaths = append(withIDs("GET", "/v1/orders/"+idMark), withIDs("GET", "/v1/customers/"+idMark+"/invoices")...)
 )
 
-// ordersRoute is a route with a template and a scope.
+// routesYAML has a route with a template and a scope, which all keys have.
 const (
-	ordersRoute = `tollkeeper:
+	routesYAML = `tollkeeper:
   routes:
   - name: read-order
     match: {methods: [GET], path: "/v1/orders/{id}"}
