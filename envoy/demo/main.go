@@ -66,6 +66,17 @@ const plans = `tollkeeper:
         credits: {units: 0, window: none, per: account}
 `
 
+// routes are what the story asks for, besides orders, which need no route.
+const routes = `tollkeeper:
+  routes:
+  - name: read-report
+    match: {methods: [GET], path: "/v1/reports/{id}"}
+    scopes: ["reports:read"]
+  - name: render
+    match: {path: "/v1/render"}
+    charge: {credits: 5}
+`
+
 // tokens trusts the issuer: its tokens name the account in the claim org, and it may log users out.
 const tokens = `tokens:
   issuers:

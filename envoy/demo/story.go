@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,12 +31,14 @@ type story struct {
 	sample       string // a key that is active at the end
 }
 
-// writePolicies writes the shipped policies with small plans into dir.
+// writePolicies writes the shipped policies into dir, with the plans and routes of the story.
 func writePolicies(ctx context.Context, binary, dir string) error {
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("policy init: %w: %s", err, out)
 	}
-	return os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plans), 0o600)
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plans), 0o600),
+		os.WriteFile(filepath.Join(dir, "routes.yaml"), []byte(routes), 0o600))
 }
 
 // want is the expected answer. A denial without a reason is Envoy's own.
@@ -99,6 +102,7 @@ func (s *story) keys(ctx context.Context) error {
 		return err
 	}
 	s.ask(ctx, "a key with another scope", "/v1/reports/7", narrow.Key, want{403, "permission_denied"})
+	s.ask(ctx, "... and the path spelled /v1/reports;x=1/7", "/v1/reports;x=1/7", narrow.Key, want{403, "request_malformed"})
 	return nil
 }
 
