@@ -36,6 +36,7 @@ func BuildTollkeeper(ctx context.Context, root, dir string) (string, error) {
 type TollkeeperOptions struct {
 	Binary   string        // see BuildTollkeeper
 	Policies string        // folder of the policy bundle; empty: the embedded bundle
+	Query    string        // policy.query; empty: the default. It needs Policies
 	Extra    string        // more top-level sections of the configuration file, as YAML
 	Events   bool          // whether to open listen.events
 	Socket   string        // path of a Unix socket for checks; empty: a port
@@ -120,7 +121,11 @@ func (t *Tollkeeper) config() []byte {
 	fmt.Fprintf(&b, "shutdown: {delay: %v}\n", t.o.Delay)
 	fmt.Fprintf(&b, "data_dir: %q\n", t.DataDir())
 	if t.o.Policies != "" {
-		fmt.Fprintf(&b, "policy: {paths: [%q]}\n", t.o.Policies)
+		fmt.Fprintf(&b, "policy: {paths: [%q]", t.o.Policies)
+		if t.o.Query != "" {
+			fmt.Fprintf(&b, ", query: %q", t.o.Query)
+		}
+		b.WriteString("}\n")
 	}
 	b.WriteString(t.o.Extra)
 	return []byte(b.String())
