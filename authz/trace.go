@@ -8,14 +8,11 @@ type Trace struct {
 	Input []byte
 	// Query is the full name of the rule, or of the package, that was queried.
 	Query string
-	// Route is the matching entry of the routes as JSON: an object without fields if none matches, nil if the policy has no
-	// routes.
-	Route []byte
 }
 
 // TracedRule is one rule that a policy entered.
 type TracedRule struct {
-	Name string // the full name, such as data.tollkeeper.key.deny
+	Name string // the full name up to its first variable, such as data.tollkeeper.key.deny
 	File string
 	Line int
 	Text string // the rule's first line

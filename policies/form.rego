@@ -7,11 +7,9 @@
 #   - input: schema.input
 package tollkeeper.form
 
-deny contains "request_malformed" if not well_formed
+deny contains "request_malformed" if not input.path.state == "ok"
 
 deny contains "credential_ambiguous" if input.key.status == "ambiguous"
-
-well_formed if input.path.state == "ok"
 
 details[code] := advice[input.path.fault] if {
 	some code in deny

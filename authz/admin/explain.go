@@ -42,9 +42,7 @@ func viewExplanation(e *check.Explanation) Explanation {
 		out.Rule = &rule
 		out.Fact = facts(r)
 	}
-	if e.Trace.Route != nil {
-		out.Route = routeOf(e.Trace.Route)
-	}
+	out.Path, out.Route = viewReading(&e.Facts.Path), viewRoute(&e.Facts.Route)
 	for i := range e.Trace.Rules {
 		out.Rules = append(out.Rules, viewRule(&e.Trace.Rules[i]))
 	}
@@ -66,16 +64,37 @@ func questionOf(raw []byte) Question {
 	return q
 }
 
-func routeOf(entry []byte) *Route {
-	var fields struct {
-		Name  string `json:"name"`
-		Match struct {
-			Path string `json:"path"`
-		} `json:"match"`
+// viewReading returns nil if nobody has read the path.
+func viewReading(f *authz.PathFact) *Reading {
+	if f.State == "" {
+		return nil
 	}
-	out := &Route{}
-	if string(entry) != "{}" && json.Unmarshal(entry, &fields) == nil {
-		out.Name, out.Path, out.Entry = fields.Name, fields.Match.Path, entry
+	return &Reading{State: string(f.State), Fault: string(f.Fault), Meaning: pathFaults[f.Fault]}
+}
+
+// viewRoute returns nil if nobody has looked for a route.
+func viewRoute(f *authz.RouteFact) *Route {
+	if f.State == "" {
+		return nil
+	}
+	out := &Route{State: string(f.State)}
+	r := f.Route
+	if r == nil {
+		return out
+	}
+	out.Name, out.Template, out.Methods, out.Hosts = r.Name, r.Template, r.Methods, r.Hosts
+	out.Public, out.Scopes, out.Plans, out.Environment, out.Charge = r.Public, r.Scopes, r.Plans, r.Environment, r.Charge
+	if r.KeyRequired {
+		out.Key = "required"
+	}
+	if r.TokenRequired {
+		out.Token = "required"
+	}
+	if len(f.Params) > 0 {
+		out.Params = make(map[string]string, len(f.Params))
+	}
+	for _, p := range f.Params {
+		out.Params[p.Name] = p.Value
 	}
 	return out
 }

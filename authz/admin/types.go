@@ -190,11 +190,28 @@ type Question struct {
 	Account string `json:"account,omitempty"`
 }
 
-// Route is the entry of the routes that applied to a request. It has no fields if none did.
+// Route says which route applied to a request. Its other fields are those of the route, and absent if none applied.
 type Route struct {
-	Name  string          `json:"name,omitempty"`
-	Path  string          `json:"path,omitempty"`
-	Entry json.RawMessage `json:"entry,omitempty"`
+	State       string            `json:"state" enum:"ok,none,missing" doc:"none: no route names the request. missing: Envoy names a route that does not exist."`
+	Name        string            `json:"name,omitempty"`
+	Template    string            `json:"template,omitempty" doc:"The pattern of the path. Absent if only Envoy chooses the route, by its name."`
+	Params      map[string]string `json:"params,omitempty" doc:"What the names in the template stand for, decoded."`
+	Methods     []string          `json:"methods,omitempty" doc:"Absent: all."`
+	Hosts       []string          `json:"hosts,omitempty" doc:"Absent: all."`
+	Public      bool              `json:"public,omitempty"`
+	Scopes      []string          `json:"scopes,omitempty"`
+	Plans       []string          `json:"plans,omitempty" doc:"Absent: any plan will do."`
+	Environment string            `json:"environment,omitempty"`
+	Key         string            `json:"key,omitempty" enum:"required"`
+	Token       string            `json:"token,omitempty" enum:"required"`
+	Charge      map[string]int64  `json:"charge,omitzero" doc:"The price. Absent: one unit of each limit that counts requests."`
+}
+
+// Reading says how the path of a request was read.
+type Reading struct {
+	State   string `json:"state" enum:"ok,malformed,ambiguous" doc:"malformed: servers read a part of it in different ways. ambiguous: another reading of the request leads to another route."`
+	Fault   string `json:"fault,omitempty"`
+	Meaning string `json:"meaning,omitempty" doc:"What the fault means, and the setting that accepts such paths if there is one."`
 }
 
 // Explanation says how a request would be decided, and why.
@@ -210,7 +227,8 @@ type Explanation struct {
 	PolicyErrors []string         `json:"policy_errors,omitempty"`
 	Fact         string           `json:"fact,omitempty"`
 	Rule         *Rule            `json:"rule,omitempty"`
-	Route        *Route           `json:"route,omitempty" doc:"Absent where the policy knows no routes."`
+	Path         *Reading         `json:"path,omitempty" doc:"Absent if the request could not be read."`
+	Route        *Route           `json:"route,omitempty" doc:"Absent if the request could not be read."`
 	Charge       map[string]int64 `json:"charge,omitempty"`
 	Policy       string           `json:"policy"`
 	Key          json.RawMessage  `json:"key,omitempty"`

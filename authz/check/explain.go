@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -55,10 +56,11 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 }
 
 // Decisive returns the rule that decided, nil if the trace shows none. For a denial it is the last rule that held and contains
-// the reason code. (The entry module contains all codes, but it is entered first.) If there is no such rule, and for an allow,
-// it is the rule that was queried, unless the policy failed.
+// the reason code, and one called deny before any other, which may only explain the denial. (The entry module contains all codes,
+// but it is entered first.) If there is no such rule, and for an allow, it is the rule that was queried, unless the policy failed.
 func (e *Explanation) Decisive() *authz.TracedRule {
 	code := string(e.Decision.DeniedFor())
+	var other *authz.TracedRule
 	for i := len(e.Trace.Rules) - 1; i >= 0 && code != ""; i-- {
 		r := &e.Trace.Rules[i]
 		switch {
@@ -69,8 +71,14 @@ func (e *Explanation) Decisive() *authz.TracedRule {
 			}
 			return r
 		case slices.Contains(r.Strings, code):
-			return r
+			if strings.HasSuffix(r.Name, ".deny") {
+				return r
+			}
+			other = cmp.Or(other, r)
 		}
+	}
+	if other != nil {
+		return other
 	}
 	if r := e.Decision.DeniedFor(); r == authz.ReasonPolicyError || r == authz.ReasonDecisionTimeout {
 		return nil // the policy did not decide, even if rules held

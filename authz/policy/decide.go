@@ -81,7 +81,7 @@ func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts,
 	e := evaluation{Policy: p, trace: tr}
 	decision, err := e.run(ctx, document)
 	if tr != nil {
-		tr.Query, tr.Route = p.Query(), p.routeOf(ctx, document)
+		tr.Query = p.Query()
 	}
 	var v authz.Verdict
 	if err == nil {

@@ -125,7 +125,12 @@ func (p *Policy) String() string { return fmt.Sprintf("%s at revision %s", p.Que
 
 // prepare compiles the query and sets up the state that all evaluations share.
 func (p *Policy) prepare(ctx context.Context, more []builtin) error {
-	options := p.queryOptions(p.bundle.Query)
+	options := []func(*rego.Rego){
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(p.bundle.Query)))),
+		rego.Compiler(p.bundle.Compiler),
+		rego.Store(p.bundle.Store),
+		rego.GenerateJSON(asValue),
+	}
 	for _, b := range more {
 		options = append(options, rego.FunctionDyn(b.decl, b.impl))
 	}
@@ -148,16 +153,6 @@ func (p *Policy) prepare(ctx context.Context, more []builtin) error {
 		rego.EvalInterQueryBuiltinValueCache(cache.NewInterQueryValueCache(ctx, config)),
 	}
 	return nil
-}
-
-// queryOptions returns the options of a query for one reference.
-func (p *Policy) queryOptions(ref ast.Ref) []func(*rego.Rego) {
-	return []func(*rego.Rego){
-		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))),
-		rego.Compiler(p.bundle.Compiler),
-		rego.Store(p.bundle.Store),
-		rego.GenerateJSON(asValue),
-	}
 }
 
 // asValue returns a result as it is, instead of as JSON.

@@ -51,7 +51,7 @@ func (t *tracer) fill(tr *authz.Trace) {
 }
 
 func (t *tracer) describe(rule *ast.Rule) authz.TracedRule {
-	out := authz.TracedRule{Name: rule.Ref().String()}
+	out := authz.TracedRule{Name: rule.Ref().GroundPrefix().String()}
 	if l := rule.Location; l != nil {
 		first, _, _ := strings.Cut(string(l.Text), "\n")
 		out.File, out.Line, out.Text = l.File, l.Row, strings.TrimSpace(first)

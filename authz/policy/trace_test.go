@@ -72,6 +72,21 @@ else := "good"
 	}
 }
 
+// TestTrace_NamesEndAtAVariable: the compiler makes up names for variables.
+func TestTrace_NamesEndAtAVariable(t *testing.T) {
+	p := mustLoad(t, module(`allow := {"allowed": count(details) == 1}
+
+details[code] := "Send a key." if some code in ["key_missing"]
+`), Options{})
+	var tr authz.Trace
+	if _, err := p.Decide(t.Context(), get("/x"), nil, &tr); err != nil {
+		t.Fatal(err)
+	}
+	if len(tr.Rules) != 2 || tr.Rules[1].Name != "data.envoy.authz.details" {
+		t.Errorf("rules %+v", tr.Rules)
+	}
+}
+
 func TestTrace_RulesThatCannotHold(t *testing.T) {
 	p := mustLoad(t, module("default allow := false\n\nallow if input.key.status == \"active\"\n\nallow if input.token.claims.vip\n"), Options{})
 	var tr authz.Trace

@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 )
 
-// TestExplain_NamesTheRuleOfADropInPolicy: such a policy gives no reasons, has no routes, and is queried as a rule or as a
+// TestExplain_NamesTheRuleOfADropInPolicy: such a policy gives no reasons, has no routes, so that none matches, and is queried as a rule or as a
 // package.
 func TestExplain_NamesTheRuleOfADropInPolicy(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -34,7 +34,7 @@ func TestExplain_NamesTheRuleOfADropInPolicy(t *testing.T) {
 				line int
 			}{key: {c.allowedBy, c.allowedLine}, "": {c.deniedBy, c.deniedLine}} {
 				e := r.explain(key)
-				if e.Allowed != (key != "") || e.Route != nil {
+				if e.Allowed != (key != "") || e.Route == nil || e.Route.State != "none" {
 					t.Fatalf("%+v", e)
 				}
 				if e.Rule == nil || e.Rule.Name != want.rule || e.Rule.Line != want.line || filepath.Base(e.Rule.File) != "p.rego" {

@@ -298,7 +298,7 @@ func explain(t *table, e *admin.Explanation, all bool) {
 	t.field("title", e.Title)
 	t.field("detail", e.Detail)
 	t.field("fact", e.Fact)
-	t.field("route", routeText(e.Route))
+	explainPath(t, e)
 	if e.Rule != nil {
 		t.field("rule", fmt.Sprintf("%s (%s:%d)", e.Rule.Name, e.Rule.File, e.Rule.Line))
 	}
@@ -328,19 +328,30 @@ func explain(t *table, e *admin.Explanation, all bool) {
 	}
 }
 
-// routeText describes the route that applied.
-func routeText(r *admin.Route) string {
-	switch {
-	case r == nil:
-		return ""
-	case r.Entry == nil:
-		return "none: no route matches"
-	case r.Name != "" && r.Path != "":
-		return r.Name + " (" + r.Path + ")"
-	case r.Name != "":
-		return r.Name
+// explainPath prints what is wrong with the path, or else the route that it has.
+func explainPath(t *table, e *admin.Explanation) {
+	if p := e.Path; p != nil && p.State != "ok" {
+		t.field("path", p.State+": "+p.Fault)
+		t.field("meaning", p.Meaning)
+		return
 	}
-	return r.Path
+	r := e.Route
+	if r == nil {
+		return
+	}
+	switch {
+	case r.State == "none":
+		t.field("route", "none: no route matches")
+	case r.State != "ok":
+		t.field("route", r.State+": Envoy names a route that does not exist")
+	case strings.Contains(r.Name, r.Template): // as in a name that was made of it
+		t.field("route", r.Name)
+	default:
+		t.field("route", r.Name+" ("+r.Template+")")
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Params)) {
+		t.field("param", name+" = "+r.Params[name])
+	}
 }
 
 func orNever(s string) string {
