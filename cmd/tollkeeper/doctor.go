@@ -17,14 +17,18 @@ func (c *cli) doctorCmd() *cobra.Command {
 	var o judgeOptions
 	cmd := &cobra.Command{
 		Use: "doctor [FILE...]", Short: "Find faults in configurations and data, with the remedy for each",
-		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper. The kind of each file
-is recognised. In a directory, all YAML and JSON files are read; - is standard input.
+		Long: `Check configurations of Envoy, Istio, Envoy Gateway and Tollkeeper, and its tables of
+routes. The kind of each file is recognised. In a directory, all YAML and JSON files are
+read; - is standard input. Envoy's routes are compared with the table that is given too.
 
 ` + exitCodes,
 		Example: `  # A bootstrap file of Envoy, a running Envoy, objects for a cluster.
   tollkeeper doctor envoy.yaml
   tollkeeper doctor envoy --admin http://127.0.0.1:9901
   kubectl kustomize overlay | tollkeeper doctor -
+
+  # What the routes of a folder of policies leave open, and where Envoy's routes do not meet them.
+  tollkeeper doctor envoy.yaml mypolicies
 
   # The configuration and the data of the server on this machine.
   tollkeeper doctor config -c tollkeeper.yaml

@@ -3,6 +3,7 @@ package lint_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,5 +37,30 @@ func TestShipped_EnvoyConfigurationsAreClean(t *testing.T) {
 				t.Error(text.String())
 			}
 		})
+	}
+}
+
+// The routes that we ship leave open only what the note says that they leave open, and meet the routes of each Envoy that we ship.
+func TestShipped_RoutesHaveOneNote(t *testing.T) {
+	envoys, err := filepath.Glob("../../../envoy/*.yaml")
+	if err != nil || len(envoys) == 0 {
+		t.Fatalf("no configurations found: %v", err)
+	}
+	routes := lint.Parse("routes.yaml", []byte(read(t, "../../../policies/routes.yaml")), lint.AnySubject)
+	for _, name := range envoys {
+		envoy := lint.Parse("envoy.yaml", []byte(read(t, name)), lint.AnySubject)
+		r, err := lint.Run([]*lint.File{envoy, routes}, lint.Options{EnvoyVersion: "1.40.0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var about []string
+		for _, f := range r.Findings {
+			if f.Rule >= "TK250" {
+				about = append(about, f.Rule+" "+string(f.Severity))
+			}
+		}
+		if !slices.Equal(about, []string{"TK250 info"}) {
+			t.Errorf("%s: %q", name, about)
+		}
 	}
 }
