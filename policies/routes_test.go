@@ -20,8 +20,9 @@ func shippedRoutes(t *testing.T) *route.Table {
 	}
 	var s route.Spec
 	plans, _ := p.Data("tollkeeper", "plans")
-	if s.Plans, err = quota.ParsePlans(plans); err != nil {
-		t.Fatal(err)
+	var wrong []quota.PlanFault
+	if s.Plans, wrong = quota.ParsePlans(plans); wrong != nil {
+		t.Fatal(wrong)
 	}
 	s.Routes, _ = p.Data("tollkeeper", "routes")
 	s.Paths, _ = p.Data("tollkeeper", "paths")

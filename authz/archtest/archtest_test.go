@@ -70,7 +70,7 @@ var law = map[string]struct {
 	"authz/doctor/lint/rules":  {[]string{"authz/doctor/lint/model", "authz/doctor/lint/rule", "authz/doctor/lint/source"}, "the rules, which judge the model"},
 	"authz/admin": {[]string{"authz", "authz/apikey", "authz/check", "authz/credential", "authz/decisionlog", "authz/doctor", "authz/quota", "authz/revocation"},
 		"operators use the domain through its interfaces, and see recent decisions"},
-	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/route", "authz/telemetry", "policies"},
+	"authz/rulebook": {[]string{"authz", "authz/admin", "authz/check", "authz/config", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/route", "authz/route/openapi", "authz/telemetry", "policies"},
 		"turns policy files into the rules of the request path, and checks the plans in use"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz", "authz/gcpace",

@@ -49,12 +49,12 @@ func shipped(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 	}
 	c := check.New(apikey.NewIdentifier(keys, apikey.Hasher{}), revoked, dispenser.New(memory.NewLedger(time.Now), "n", time.Now), noRecorder{},
 		check.Options{Credentials: check.Sources{Headers: []string{"x-api-key"}, Bearer: true}})
-	plans, err := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{
+	plans, faults := quota.ParsePlans(map[string]any{"free": map[string]any{"limits": map[string]any{
 		"rate":  map[string]any{"units": 1 << 50, "window": "month"},
 		"daily": map[string]any{"units": 1 << 50, "window": "month", "per": "account"},
 	}}})
-	if err != nil {
-		t.Fatal(err)
+	if faults != nil {
+		t.Fatal(faults)
 	}
 	c.Use(&check.Rules{Policy: p, Routes: &table{}, Plans: plans})
 	r := request(":method", "GET", ":path", "/ok/7", ":authority", "api", "accept", "*/*", "user-agent", "curl/8", "x-request-id", "0b9f",

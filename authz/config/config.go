@@ -40,7 +40,7 @@ type Policy struct {
 	// failed expression is undefined, as in OPA: "deny if not f(x) < 5" denies then and "deny if f(x) > 5" does not. Errors
 	// are counted and logged in both cases. Not set: on where the shipped rules decide, off otherwise.
 	StrictErrors *bool `yaml:"strict_errors" env:"STRICT_ERRORS"`
-	// AllowRemovedPlans lets a reload or a start remove plans, limits and reasons that accounts, keys or routes use.
+	// AllowRemovedPlans lets a reload or a start remove plans, limits and reasons that accounts or keys use.
 	// Customers on a removed plan are denied with policy_error. If it is off, such policies are refused.
 	AllowRemovedPlans bool `yaml:"allow_removed_plans" env:"ALLOW_REMOVED_PLANS"`
 	// Memo is how many verdicts are cached, in at most 64 MiB of memory. A cached verdict is used for requests that agree in

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// startServer runs the binary on new data, with the shipped policies and the plans of the test.
+// startServer runs the binary on new data, with the shipped rules and the plans of the test.
 func startServer(t *testing.T) *harness.Tollkeeper {
 	t.Helper()
 	path, err := binary()
@@ -64,8 +64,11 @@ func startServer(t *testing.T) *harness.Tollkeeper {
 	if err := os.CopyFS(dir, policies.Files); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "plans.yaml"), []byte(plansYAML), 0o600); err != nil {
-		t.Fatal(err)
+	// The shipped routes charge limits that these plans do not have.
+	for name, text := range map[string]string{"plans.yaml": plansYAML, "routes.yaml": "{}"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // where a server leaves its address for the command line
 	tk, err := harness.StartTollkeeper(t.Context(), harness.TollkeeperOptions{

@@ -25,11 +25,11 @@ func daily(units int64) authz.Limit {
 // parsed is the limit as ParsePlans would make it.
 func parsed(t testing.TB, l authz.Limit) authz.Limit {
 	t.Helper()
-	plans, err := quota.ParsePlans(map[string]any{"p": map[string]any{"limits": map[string]any{
+	plans, faults := quota.ParsePlans(map[string]any{"p": map[string]any{"limits": map[string]any{
 		l.Name: map[string]any{"units": l.Units, "window": l.Window, "per": l.Per, "unit": l.Unit},
 	}}})
-	if err != nil {
-		t.Fatal(err)
+	if faults != nil {
+		t.Fatal(faults)
 	}
 	return plans["p"][0]
 }

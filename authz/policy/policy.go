@@ -105,12 +105,26 @@ func (p *Policy) Query() string { return p.bundle.Query.String() }
 // Warnings name rules, packages and data that no decision uses, probably by mistake.
 func (p *Policy) Warnings() []bundle.Fault { return p.bundle.Warnings }
 
+// Shipped reports whether the shipped rules decide, perhaps with changes.
+func (p *Policy) Shipped() bool { return p.bundle.Shipped }
+
 // StrictErrors reports whether a failed function denies.
 func (p *Policy) StrictErrors() bool { return p.strict }
 
 // Data returns the base data at a path, as JSON values: nil, bool, json.Number, string, []any or map[string]any.
 // It reports whether there is any. The caller must not change what it returns.
 func (p *Policy) Data(path ...string) (any, bool) { return p.bundle.Data(path...) }
+
+// Locate returns where a value of the base data is written: see bundle.Bundle.
+func (p *Policy) Locate(path ...any) (file string, line, column int) { return p.bundle.Locate(path...) }
+
+// Document returns the content of a file that a route names and that is no data: see bundle.Bundle.
+func (p *Policy) Document(from, name string) (file string, content []byte, ok bool) {
+	return p.bundle.Document(from, name)
+}
+
+// References returns what the rules that decide refer to: see bundle.Bundle.
+func (p *Policy) References() []bundle.Reference { return p.bundle.References() }
 
 // CacheStats returns counters of the cache of verdicts, and false if there is no cache.
 func (p *Policy) CacheStats() (verdictcache.Stats, bool) {

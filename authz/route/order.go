@@ -16,6 +16,7 @@ type entry struct {
 	methods methods
 	pattern *pattern // nil: only its name chooses it
 	depth   int      // the number of routes that are less specific
+	above   *entry   // the first entry before it in the file that matches all that it matches
 	at      place
 }
 
@@ -56,7 +57,9 @@ func order(entries []*entry) (conflicts []Fault) {
 			case less && more:
 				conflicts = append(conflicts, e.at.fault("it matches the same requests as %s: remove one of the two", o.where()))
 			case less:
-				e.depth++
+				if e.depth++; e.above == nil {
+					e.above = o
+				}
 			case more:
 				o.depth++
 			case len(conflicts) < maxConflicts && !(ok && settled(both, e, o, matching)):

@@ -69,6 +69,9 @@ func (t *Table) build(entries []*entry) {
 		t.names[e.route.Name] = i
 		t.byMethod = t.byMethod || e.methods != nil
 		t.matches = t.matches || e.pattern != nil
+		if e.above != nil && e.at.file == "" && e.above.at.file == "" {
+			t.hidden = append(t.hidden, Hidden{Route: e.route, Above: e.above.route, At: e.at.at})
+		}
 	}
 	t.tree = newTree(entries, !t.paths.exactCase)
 }

@@ -16,10 +16,21 @@ type Table struct {
 	paths    paths
 	byMethod bool // a route has methods
 	matches  bool // a route has a pattern
+	hidden   []Hidden
+}
+
+// Hidden is a route below another one in the file that matches all that it matches. Where the first match counted, such a route
+// would never apply. Here it does.
+type Hidden struct {
+	Route, Above *authz.Route
+	At           []any // of the route, as in Fault
 }
 
 // Routes are the routes, the more specific before the less specific. The caller must not change them.
 func (t *Table) Routes() []*authz.Route { return t.routes }
+
+// Hidden returns the hidden routes of the file itself: operations of documents never had an order.
+func (t *Table) Hidden() []Hidden { return t.hidden }
 
 // Match is check.Routes. A request without a path, or with one that cannot be read in one way, has no route.
 func (t *Table) Match(r *authz.Request, path *authz.PathFact, route *authz.RouteFact, room []authz.Param) {

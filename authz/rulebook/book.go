@@ -54,7 +54,7 @@ type Book struct {
 
 // version is one state of the policies, loaded.
 type version struct {
-	rules  *check.Rules
+	rules  *rules
 	policy *policy.Policy
 	files  bundle.Source // a copy in memory, to be saved
 }
@@ -133,7 +133,7 @@ func (b *Book) reload(ctx context.Context, src bundle.Source) {
 
 func (b *Book) accept(next *version) {
 	r, p := next.rules, next.policy
-	b.o.Use(r)
+	b.o.Use(&r.Rules)
 	b.inForce.Store(next)
 	b.fault.Store(nil)
 	b.keptAt.Store(nil)
@@ -142,7 +142,7 @@ func (b *Book) accept(next *version) {
 	b.o.Metrics.PolicyKept(false)
 	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Caching(),
 		"strict_errors", p.StrictErrors())
-	for _, w := range append(routeWarnings(p, r.Plans), p.Warnings()...) {
+	for _, w := range r.warnings {
 		b.o.Log.Warn("policy has a part that is probably a mistake", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
 	}
 }

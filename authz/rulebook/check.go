@@ -49,7 +49,7 @@ func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, 
 	}
 	return Summary{
 		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Caching(),
-		StrictErrors: p.StrictErrors(), Warnings: append(routeWarnings(p, r.Plans), p.Warnings()...),
+		StrictErrors: p.StrictErrors(), Warnings: r.warnings,
 	}, nil
 }
 

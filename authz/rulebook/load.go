@@ -2,12 +2,8 @@ package rulebook
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
-	"strconv"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
@@ -29,6 +25,13 @@ func source(cfg config.Policy) bundle.Source {
 
 func optionsOf(cfg config.Policy) policy.Options {
 	return policy.Options{Query: cfg.Query, Profile: cfg.Profile, CachedVerdicts: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors}
+}
+
+// rules are what a policy says, and what is probably a mistake in it.
+type rules struct {
+	check.Rules
+	table    *route.Table
+	warnings []bundle.Fault
 }
 
 // load loads a version without putting it in force. The error is a *bundle.LoadError where the fault is in the policies.
@@ -66,40 +69,43 @@ func Load(ctx context.Context, cfg config.Policy, log *slog.Logger) (*policy.Pol
 	return v.policy, nil
 }
 
-// rulesOf reads plans and reasons out of a policy. Its own table of reasons takes precedence over the shipped one.
-func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*check.Rules, error) {
+// rulesOf reads routes, plans and reasons out of a policy. Its own table of reasons takes precedence over the shipped one. The
+// error is a *bundle.LoadError with all faults.
+func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*rules, error) {
+	f := faults{policy: p}
 	data, _ := p.Data("tollkeeper", "plans")
-	plans, err := quota.ParsePlans(data)
-	if err != nil {
-		return nil, fmt.Errorf("data.tollkeeper.plans: %w", err)
+	plans, wrong := quota.ParsePlans(data)
+	for i := range wrong {
+		f.add(faultPlan, append([]any{"plans"}, wrong[i].At...), wrong[i].Text)
 	}
-	own, err := parseReasons(p)
-	if err != nil {
-		return nil, fmt.Errorf("data.tollkeeper.reasons: %w", err)
+	own := f.reasons()
+	table := f.table(plans)
+	f.misplaced(p.References())
+	if len(f.list) > 0 {
+		return nil, &bundle.LoadError{Faults: f.list}
 	}
 	reasons := maps.Clone(shipped)
 	if reasons == nil {
 		reasons = make(map[authz.Reason]authz.ReasonInfo, len(own))
 	}
 	maps.Copy(reasons, own)
-	table, err := tableOf(p, plans)
+	return &rules{
+		Rules: check.Rules{Policy: p, Routes: table, Plans: plans, Reasons: reasons},
+		table: table, warnings: p.Warnings(),
+	}, nil
+}
+
+// Routes loads the configured policies and returns their routes.
+func Routes(ctx context.Context, cfg config.Policy) (*route.Table, error) {
+	p, err := policy.Load(ctx, source(cfg), optionsOf(cfg))
 	if err != nil {
 		return nil, err
 	}
-	return &check.Rules{Policy: p, Plans: plans, Routes: table, Reasons: reasons}, nil
-}
-
-// tableOf reads the routes out of a policy.
-func tableOf(p *policy.Policy, plans map[string][]authz.Limit) (*route.Table, error) {
-	s := route.Spec{Plans: plans}
-	s.Routes, _ = p.Data("tollkeeper", "routes")
-	s.Paths, _ = p.Data("tollkeeper", "paths")
-	s.Unmatched, _ = p.Data("tollkeeper", "unmatched")
-	table, faults := route.Parse(s)
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("data.tollkeeper: %v: %s", faults[0].At, faults[0].Text)
+	r, err := rulesOf(p, nil)
+	if err != nil {
+		return nil, err
 	}
-	return table, nil
+	return r.table, nil
 }
 
 // ShippedReasons returns the table of reasons that is embedded in the binary, with the statuses of a profile.
@@ -108,60 +114,9 @@ func ShippedReasons(ctx context.Context, profile string) (map[authz.Reason]authz
 	if err != nil {
 		return nil, err
 	}
-	return parseReasons(p)
-}
-
-// parseReasons reads data.tollkeeper.reasons, with the statuses of the policy's profile.
-func parseReasons(p *policy.Policy) (map[authz.Reason]authz.ReasonInfo, error) {
-	data, ok := p.Data("tollkeeper", "reasons")
-	if !ok {
-		return nil, nil
+	f := faults{policy: p}
+	if reasons := f.reasons(); len(f.list) == 0 {
+		return reasons, nil
 	}
-	table, ok := data.(map[string]any)
-	if !ok {
-		return nil, errors.New("want an object of reasons by code")
-	}
-	profile := "strict"
-	if v, ok := p.Data("tollkeeper", "profile"); ok {
-		if profile, ok = v.(string); !ok {
-			return nil, errors.New("tollkeeper.profile: want a text")
-		}
-	}
-	out := make(map[authz.Reason]authz.ReasonInfo, len(table))
-	for code, v := range table {
-		info, err := parseReason(v, profile)
-		if err == nil && !authz.ValidReason(code) {
-			err = errors.New("want 3 to 64 lower-case letters, digits and _ as a code")
-		}
-		if err == nil && info.Status == 402 && authz.Reason(code).Undecided() {
-			err = errors.New("402 would ask the caller to pay for a fault of ours")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", code, err)
-		}
-		out[authz.Reason(code)] = info
-	}
-	return out, nil
-}
-
-func parseReason(v any, profile string) (authz.ReasonInfo, error) {
-	m, ok := v.(map[string]any)
-	if !ok {
-		return authz.ReasonInfo{}, errors.New("want an object with status, title, remedy and retry")
-	}
-	statuses, _ := m["status"].(map[string]any)
-	status, err := strconv.Atoi(fmt.Sprint(statuses[profile]))
-	if err != nil || status < 400 || status > 599 {
-		return authz.ReasonInfo{}, fmt.Errorf("want a status from 400 to 599 for the profile %q", profile)
-	}
-	info := authz.ReasonInfo{Status: status, Retry: authz.RetryNever}
-	info.Title, _ = m["title"].(string)
-	info.Remedy, _ = m["remedy"].(string)
-	if r, ok := m["retry"].(string); ok {
-		info.Retry = authz.Retry(r)
-	}
-	if !slices.Contains([]authz.Retry{authz.RetryNever, authz.RetryReset, authz.RetrySoon}, info.Retry) {
-		return authz.ReasonInfo{}, fmt.Errorf("retry %q: want never, reset or soon", info.Retry)
-	}
-	return info, nil
+	return nil, &bundle.LoadError{Faults: f.list}
 }

@@ -1,35 +1,147 @@
 package rulebook
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
 
-// TestCheck_ReasonsTable holds that tables which would tell callers something wrong are refused.
-func TestCheck_ReasonsTable(t *testing.T) {
-	cases := map[string]string{
-		"a success":                  "{key_expired: {status: {strict: 200}}}",
-		"paying for a fault of ours": "{policy_error: {status: {strict: 402}}}",
-		"no status in the profile":   "{key_expired: {status: {rfc: 401}}}",
-		"a code that is no code":     "{'Key Expired': {status: {strict: 403}}}",
-		"a retry that is none":       "{key_expired: {status: {strict: 403}, retry: maybe}}",
-		"not a table":                "[]",
+const allowNothing = "package envoy.authz\n\ndefault allow := false\n"
+
+// policyOf writes files to a directory: pairs of name and content.
+func policyOf(t *testing.T, nameAndContent ...string) (dir string, cfg config.Policy) {
+	t.Helper()
+	dir = t.TempDir()
+	for i := 0; i < len(nameAndContent); i += 2 {
+		name := filepath.Join(dir, nameAndContent[i])
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(nameAndContent[i+1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for name, table := range cases {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			for file, text := range map[string]string{"a.rego": "package envoy.authz\n\ndefault allow := false\n", "reasons.yaml": "tollkeeper: {reasons: " + table + "}\n"} {
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := Check(t.Context(), config.Policy{Paths: []string{dir}}, nil); err == nil || !strings.HasPrefix(err.Error(), "data.tollkeeper.reasons: ") {
-				t.Errorf("accepted: %v", err)
-			}
-		})
+	return dir, config.Policy{Paths: []string{dir}}
+}
+
+// faultsOf checks policies, and returns the faults without the directory.
+func faultsOf(t *testing.T, nameAndContent ...string) string {
+	t.Helper()
+	dir, cfg := policyOf(t, nameAndContent...)
+	_, err := Check(t.Context(), cfg, nil)
+	var load *bundle.LoadError
+	if err != nil && !errors.As(err, &load) {
+		t.Fatalf("no fault of the policies: %v", err)
+	}
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), dir+"/", "")
+}
+
+// TestCheck_ReasonsTable holds that tables which would tell callers something wrong are refused, with their place.
+func TestCheck_ReasonsTable(t *testing.T) {
+	for table, want := range map[string]string{
+		"{key_expired: {status: {strict: 200}}}":               `1:47: reason "key_expired": want a status from 400 to 599 for the profile "strict"`,
+		"{policy_error: {status: {strict: 402}}}":              `1:48: reason "policy_error": 402 would ask the caller to pay for a fault of ours`,
+		"{key_expired: {status: {rfc: 401}}}":                  `1:38: reason "key_expired": want a status from 400 to 599 for the profile "strict"`,
+		"{'Key Expired': {status: {strict: 403}}}":             `1:24: reason "Key Expired": want 3 to 64 lower-case letters, digits and _ as a code`,
+		"{key_expired: {status: {strict: 403}, retry: maybe}}": `1:61: reason "key_expired": retry "maybe": want never, reset or soon`,
+		"[]": `1:14: reasons: want an object of reasons by code`,
+	} {
+		if got := faultsOf(t, "a.rego", allowNothing, "r.yaml", "tollkeeper: {reasons: "+table+"}\n"); got != "r.yaml:"+want {
+			t.Errorf("%s:\ngot  %s\nwant %s", table, got, want)
+		}
+	}
+}
+
+// TestCheck_AllFaultsAtOnce holds that faults of plans, reasons and routes are reported together, each where it is written.
+func TestCheck_AllFaultsAtOnce(t *testing.T) {
+	got := faultsOf(t, "a.rego", allowNothing,
+		"tollkeeper/plans/p.yaml", "free:\n  limits:\n    rate: {units: 1, window: minute}\n    daily: {unit: x}\npro: 7\n",
+		"reasons.json", "{\"tollkeeper\": {\"reasons\": {\n\t\"mine\": 1}}}",
+		"routes.yaml", `tollkeeper:
+  unmatched: perhaps
+  paths: {case: lower}
+  routes:
+    - {match: {path: /a}, scope: [x]}
+    - match: {path: /b}
+      plans: [gold, pro]
+      charge: {daily: 1, weekly: 2}
+`)
+	want := `tollkeeper/plans/p.yaml:4:5: plan "free": limit "daily": units: want a number from 0 to 9007199254740992
+tollkeeper/plans/p.yaml:4:5: plan "free": limit "daily": window "": want one of [second minute hour day month none]
+tollkeeper/plans/p.yaml:5:1: plan "pro": want an object with limits
+reasons.json:2:2: reason "mine": want an object with status, title, remedy and retry
+routes.yaml:3:11: case: want fold or exact
+routes.yaml:2:3: unmatched: want charge, allow or deny
+routes.yaml:5:27: scope is no field here: did you mean scopes?
+routes.yaml:7:15: plan "gold" does not exist
+routes.yaml:8:16: charge: none of the plans gold, pro has a limit "daily"
+routes.yaml:8:26: charge: none of the plans gold, pro has a limit "weekly"`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestCheck_WithoutData holds that policies for OPA's plugin need no data of ours.
+func TestCheck_WithoutData(t *testing.T) {
+	for name, data := range map[string]string{"nothing": "{}", "an empty object": "tollkeeper: {}", "null": "tollkeeper: {routes: null, plans: null, paths: null, unmatched: null}"} {
+		if got := faultsOf(t, "a.rego", allowNothing, "d.yaml", data); got != "" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	table, err := Routes(t.Context(), config.Policy{Paths: []string{policyDir(t, "a.rego", allowNothing)}})
+	if err != nil || table == nil || len(table.Routes()) > 0 {
+		t.Errorf("the table is %v, %v", table, err)
+	}
+}
+
+func policyDir(t *testing.T, nameAndContent ...string) string {
+	t.Helper()
+	dir, _ := policyOf(t, nameAndContent...)
+	return dir
+}
+
+// TestCheck_DataAsRules holds that what the server reads as data is not defined by rules, which it would not see.
+func TestCheck_DataAsRules(t *testing.T) {
+	for rules, want := range map[string]string{
+		"package tollkeeper\n\nroutes := []":                     "r.rego:3:1: tollkeeper.routes",
+		"package tollkeeper\n\nunmatched := \"deny\" if input.x": "r.rego:3:1: tollkeeper.unmatched",
+		"package tollkeeper.paths\n\ncase := \"exact\"":          "r.rego:3:1: tollkeeper.paths.case",
+		"package tollkeeper\n\nplans.free.limits := {}":          "r.rego:3:1: tollkeeper.plans",
+	} {
+		if got := faultsOf(t, "a.rego", allowNothing, "r.rego", rules+"\n"); !strings.HasPrefix(got, want+" is a rule here but is read as data") {
+			t.Errorf("%s: got %s", rules, got)
+		}
+	}
+}
+
+// TestCheck_MisplacedData holds that a table under a wrong name is no table, and said to be none.
+func TestCheck_MisplacedData(t *testing.T) {
+	const asks = "package envoy.authz\n\nimport data.tollkeeper.hook\n\ndefault allow := false\n\nallow if not hook.deny\n\nallow if data.plans[input.version]\n\nallow if data.tollkeeper.path\n"
+	const hook = "package tollkeeper.hook\n\ndeny if input.version\n"
+	for data, want := range map[string]string{
+		"tollkeeper: {route: []}":                    "d.yaml:1:14: nothing reads tollkeeper.route: write tollkeeper.routes",
+		"tollkeeper:\n  unmached: deny":              "d.yaml:2:3: nothing reads tollkeeper.unmached: write tollkeeper.unmatched",
+		"tollkeeper: {Plans: {}}":                    "d.yaml:1:14: nothing reads tollkeeper.Plans: write tollkeeper.plans",
+		"tolkeeper: {routes: []}":                    "d.yaml:1:1: nothing reads tolkeeper: write tollkeeper",
+		"other: 1\nroutes: []":                       "d.yaml:2:1: nothing reads routes: write tollkeeper.routes",
+		"plans: {}":                                  "", // a rule reads it
+		"tollkeeper: {path: 1}":                      "",
+		"tollkeeper: {environment: live, mine: {}}":  "",
+		"paths: 1\nmine: {routes: []}\nkeeper: {}\n": "",
+	} {
+		if got := faultsOf(t, "a.rego", asks, "h.rego", hook, "d.yaml", data); got != want {
+			t.Errorf("%s: got %q, want %q", data, got, want)
+		}
+	}
+	if got := faultsOf(t, "a.rego", allowNothing, "d.yaml", "routes: []"); got != "" {
+		t.Errorf("the data of other policies: %s", got)
 	}
 }

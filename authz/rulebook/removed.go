@@ -9,7 +9,6 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/admin"
-	"github.com/tollkeeper-authz/tollkeeper/authz/check"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 )
@@ -21,7 +20,7 @@ const faultRemoved = "removed_in_use"
 type baseline struct {
 	plans   map[string][]admin.PlanLimit
 	reasons []string // codes in the policies' own table
-	uses    Uses     // nil: not known, so that only what routes and rules name counts as used
+	uses    Uses     // nil: not known, so that only what rules name counts as used
 }
 
 // checkRemovals returns an error if the next version lacks something of the old one that is used. It also reports whether
@@ -47,9 +46,9 @@ func (b *Book) checkRemovals(ctx context.Context, old, next *version) (removes b
 	return true, &bundle.LoadError{Faults: faults}
 }
 
-// removals lists what the next version lacks that is used.
-func (f *baseline) removals(next *check.Rules, p *policy.Policy) []bundle.Fault {
-	routes := routesOf(p)
+// removals lists what the next version lacks that is used. What its own routes name it does not lack: their table would be at
+// fault.
+func (f *baseline) removals(next *rules, p *policy.Policy) []bundle.Fault {
 	var out []bundle.Fault
 	report := func(by []string, format string, args ...any) {
 		if len(by) > 0 {
@@ -60,14 +59,14 @@ func (f *baseline) removals(next *check.Rules, p *policy.Policy) []bundle.Fault 
 		users := usersOf(f.uses[plan])
 		limits, exists := next.Plans[plan]
 		if !exists {
-			report(append(users, routes.naming(plan)...), "plan %q is gone", plan)
+			report(users, "plan %q is gone", plan)
 			continue
 		}
 		for _, l := range f.plans[plan] {
 			i := slices.IndexFunc(limits, func(m authz.Limit) bool { return m.Name == l.Name })
 			switch {
 			case i < 0:
-				report(append(users, routes.charging(l.Name, next.Plans)...), "limit %q of plan %q is gone", l.Name, plan)
+				report(users, "limit %q of plan %q is gone", l.Name, plan)
 			case limits[i].Unit != l.Unit:
 				report(users, "limit %q of plan %q counts %s and no more %s", l.Name, plan, limits[i].Unit, l.Unit)
 			}
@@ -83,7 +82,7 @@ func (f *baseline) removals(next *check.Rules, p *policy.Policy) []bundle.Fault 
 }
 
 // lackedBy reports whether the next version lacks a plan or a limit, or counts a limit in another unit, used or not.
-func (f *baseline) lackedBy(next *check.Rules) bool {
+func (f *baseline) lackedBy(next *rules) bool {
 	for plan, limits := range f.plans {
 		if _, exists := next.Plans[plan]; !exists {
 			return true
@@ -98,7 +97,7 @@ func (f *baseline) lackedBy(next *check.Rules) bool {
 }
 
 // lacking lists what a version lacks of the plans and reasons that a server, or a data file, reports as used.
-func lacking(used *admin.Plans, next *check.Rules, p *policy.Policy) []bundle.Fault {
+func lacking(used *admin.Plans, next *rules, p *policy.Policy) []bundle.Fault {
 	if used == nil {
 		return nil
 	}

@@ -19,7 +19,7 @@ func BenchmarkGCPace(b *testing.B) {
 		b.Run("device="+device, func(b *testing.B) {
 			b.Setenv("GOGC", "100") // the server's own loop leaves it alone
 			cfg := configFor(b.TempDir())
-			cfg.Policy.Paths = []string{policyFolder(b, "plans.yaml", "tollkeeper: {plans: {large: {limits: {daily: {units: 1000000000, window: day}}}}}\n")}
+			cfg.Policy.Paths = []string{policyFolder(b, "plans.yaml", "tollkeeper: {plans: {large: {limits: {daily: {units: 1000000000, window: day}}}}}\n", "routes.yaml", "{}")}
 			cfg.Policy.ReloadInterval.Duration = 0
 			r := start(b, cfg)
 			key := r.newKey("acme", "large").Key

@@ -32,6 +32,7 @@ func startWithPlans(t *testing.T, plans string) (*running, func(plans string)) {
 		}
 	}
 	write(plans)
+	writeFiles(t, filepath.Dir(file), "routes.yaml", "{}") // the shipped ones charge limits of the shipped plans
 	cfg := configFor(dir)
 	cfg.Policy.Paths = []string{filepath.Dir(file)}
 	r := start(t, cfg)

@@ -66,9 +66,7 @@ func TestReload_RemovalInUse(t *testing.T) {
 	}{
 		{"a plan of an account is renamed", "plans.yaml", "basic:", "base:", []string{`plan "basic" is gone`, "1 account (acme)"}},
 		{"a plan of a key is renamed", "plans.yaml", "extra:", "more:", []string{`plan "extra" is gone`, "1 key (" + w.extra.ID + ")"}},
-		{"a plan that a route names is removed", "plans.yaml", "    spare: {limits: {rate: {units: 1, window: minute}}}\n", "", []string{`plan "spare" is gone`, `route "special"`}},
-		{"all plans are removed", "plans.yaml", plansInUse, "{}", []string{`plan "basic" is gone`, `plan "extra" is gone`, `plan "spare" is gone`}},
-		{"a limit is renamed", "plans.yaml", "credits:", "credit:", []string{`limit "credits" of plan "basic" is gone`, "1 account (acme)", `route "render"`}},
+		{"a limit is renamed", "plans.yaml", "rate: {units: 60,", "pace: {units: 60,", []string{`limit "rate" of plan "basic" is gone`, "1 account (acme)"}},
 		{"a limit counts something else", "plans.yaml", "window: none,", "window: none, unit: tokens,", []string{`limit "credits" of plan "basic" counts tokens and no more requests`, "1 account (acme)"}},
 		{"a reason is removed", "closed.yaml", "tollkeeper: {reasons: {closed: {status: {strict: 402}}}}", "{}", []string{`reason "closed" is gone`, "custom.rego:3"}},
 	} {
@@ -104,6 +102,27 @@ func TestReload_RemovalInUse(t *testing.T) {
 			w.want(w.basic.Key, 200, "")
 			w.want(w.extra.Key, 200, "")
 			writeFiles(t, w.dir, c.file, string(whole))
+			w.await("the file is good again", func() bool { return w.status().PolicyFault == "" })
+		})
+	}
+}
+
+// TestReload_RouteWithoutPlan removes what only routes name. That is a fault of the table, with its place, which no setting allows.
+func TestReload_RouteWithoutPlan(t *testing.T) {
+	w := startPlanWorld(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
+	for _, c := range []struct{ name, old, text, want string }{
+		{"a plan", "    spare: {limits: {rate: {units: 1, window: minute}}}\n", "", `routes.yaml:4:57: plan "spare" does not exist`},
+		{"a limit", "credits:", "credit:", `routes.yaml:3:56: charge: no plan has a limit "credits"`},
+		{"all plans", plansInUse, "{}", `routes.yaml:4:57: plan "spare" does not exist`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := w.status().Policy
+			writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, c.old, c.text, 1))
+			w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
+			if s := w.status(); !strings.Contains(s.PolicyFault, filepath.Join(w.dir, c.want)) || s.Policy != before {
+				t.Errorf("revision %s became %s: %s", before, s.Policy, s.PolicyFault)
+			}
+			writeFiles(t, w.dir, "plans.yaml", plansInUse)
 			w.await("the file is good again", func() bool { return w.status().PolicyFault == "" })
 		})
 	}

@@ -45,6 +45,7 @@ type Bundle struct {
 	data      map[string]any
 	files     []file     // what the data was made of
 	documents []dataFile // see Document
+	used      *usage
 }
 
 // Compile reads and compiles the files of src. It returns a *LoadError if a path is missing, if a file does not parse or
@@ -75,10 +76,11 @@ func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
 		return nil, loadError(faultData, "", "%v", err)
 	}
 	reached := reachedFrom(compiler, query)
+	used := usageOf(compiler, query, reached, data)
 	b := &Bundle{
 		Query: query, Fingerprint: fingerprint(files), Compiler: compiler, Store: store,
-		Shipped: isShipped(reached), Warnings: append(warningsOf(compiler, query, reached, data), read.warnings...),
-		data: data, files: read.data, documents: read.documents,
+		Shipped: isShipped(reached), Warnings: append(used.warnings(compiler), read.warnings...),
+		data: data, files: read.data, documents: read.documents, used: used,
 	}
 	b.Revision = revision(b.Fingerprint, query.String(), o.Profile)
 	return b, nil

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,18 +46,28 @@ func reachedFrom(c *ast.Compiler, query ast.Ref) map[*ast.Rule]bool {
 	return reached
 }
 
-// warningsOf returns the warnings about a compiled policy, sorted by package.
-func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, data map[string]any) []Fault {
+func usageOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, data map[string]any) *usage {
 	u := &usage{query: query, reached: reached, data: data, refs: make(map[string]ast.Ref), defined: make(map[string]bool)}
 	for r := range reached {
-		u.addRefs(r)
+		eachRef(r, func(ref ast.Ref, _ *ast.Location) {
+			if ref.HasPrefix(ast.DefaultRootRef) {
+				u.refs[ref.String()] = ref
+			}
+		})
 	}
-	packages := make(map[string][]*ast.Rule)
-	for _, name := range sortedKeys(c.Modules) {
-		m := c.Modules[name]
+	for _, m := range c.Modules {
 		for _, r := range m.Rules {
 			u.defined[nameOf(r).String()] = true
 		}
+	}
+	return u
+}
+
+// warnings returns the warnings about a compiled policy, sorted by package.
+func (u *usage) warnings(c *ast.Compiler) []Fault {
+	packages := make(map[string][]*ast.Rule)
+	for _, name := range sortedKeys(c.Modules) {
+		m := c.Modules[name]
 		path := m.Package.Path.String()
 		packages[path] = append(packages[path], m.Rules...)
 	}
@@ -67,17 +78,16 @@ func warningsOf(c *ast.Compiler, query ast.Ref, reached map[*ast.Rule]bool, data
 	return append(out, u.inData()...)
 }
 
-// addRefs adds the references of a rule.
-func (u *usage) addRefs(r *ast.Rule) {
-	visit := func(t *ast.Term) bool {
-		if ref, ok := t.Value.(ast.Ref); ok && ref.HasPrefix(ast.DefaultRootRef) {
-			ref = ref.ConstantPrefix()
-			u.refs[ref.String()] = ref
+// eachRef calls visit for the references of a rule, up to their first variable.
+func eachRef(r *ast.Rule, visit func(ast.Ref, *ast.Location)) {
+	terms := func(t *ast.Term) bool {
+		if ref, ok := t.Value.(ast.Ref); ok {
+			visit(ref.ConstantPrefix(), cmp.Or(t.Location, r.Location))
 		}
 		return false
 	}
-	ast.WalkTerms(r.Head, visit)
-	ast.WalkTerms(r.Body, visit)
+	ast.WalkTerms(r.Head, terms)
+	ast.WalkTerms(r.Body, terms)
 }
 
 // inPackage warns about the rules of one package.
