@@ -18,6 +18,7 @@ var pathFaults = map[authz.PathFault]string{
 
 	authz.PathDoubleEncoded:  "A server that decodes it twice serves another route.",
 	authz.PathLooseEnding:    "A server that cuts dots and spaces at the end of a segment, as Windows does, serves another route.",
+	authz.PathCutShort:       "A server that ends the path at an encoded ? or # serves another route.",
 	authz.PathCompatible:     "A server that replaces letters by their compatible forms (Unicode NFKC) serves another route.",
 	authz.PathMethodCase:     "A server that reads the method in capital letters serves another route.",
 	authz.PathMethodOverride: "A header or a parameter names another method, and a server that follows it serves another route.",
