@@ -27,7 +27,7 @@ read; - is standard input. Envoy's routes are compared with the table that is gi
   tollkeeper doctor envoy --admin http://127.0.0.1:9901
   kubectl kustomize overlay | tollkeeper doctor -
 
-  # What the routes of a folder of policies leave open, and where Envoy's routes do not meet them.
+  # What the routes of your policies leave open, and where Envoy's routes do not meet them.
   tollkeeper doctor envoy.yaml mypolicies
 
   # The configuration and the data of the server on this machine.
