@@ -80,7 +80,7 @@ var law = map[string]struct {
 	"authz/archtest":  {nil, "this test"},
 	"authz/crashtest": {nil, "tests that use the product only from outside"},
 
-	"cmd/tollkeeper": {[]string{"authz", "authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/route", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
+	"cmd/tollkeeper": {[]string{"authz", "authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/route", "authz/route/openapi", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
 	"policies":       {nil, "embedded files"},
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},

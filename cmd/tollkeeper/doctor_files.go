@@ -114,7 +114,7 @@ func (c *cli) judge(cmd *cobra.Command, o *judgeOptions, about lint.Subject, pat
 	if !slices.ContainsFunc(files, (*lint.File).Known) {
 		return usagef("%s: there is nothing to check: want a configuration of Envoy, Istio, Envoy Gateway or Tollkeeper, or its routes", strings.Join(paths, ", "))
 	}
-	o.Usable, o.Routable = usable, routable
+	o.Usable, o.Routable, o.Operations = usable, routable, operations
 	report, err := lint.Run(files, o.Options)
 	if err != nil {
 		return usagef("%v: see tollkeeper doctor rules", err)

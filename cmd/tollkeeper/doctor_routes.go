@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor/lint"
 	"github.com/tollkeeper-authz/tollkeeper/authz/route"
+	"github.com/tollkeeper-authz/tollkeeper/authz/route/openapi"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
@@ -43,25 +46,84 @@ const shippedRoutes = "routes.yaml"
 // routable implements lint.Options.Routable.
 func routable(d lint.TableData) (out []lint.TableFault) {
 	documents := 0
-	_, faults := route.Parse(route.Spec{
-		Routes: d.Routes, Paths: d.Paths, Unmatched: d.Unmatched, Plans: namedPlans(d.Routes),
-		OpenAPI: func(string) ([]route.Imported, []route.Fault) { // the document may be on another machine
+	var imported []any
+	read := func(name string) ([]route.Imported, []route.Fault) {
+		operations, faults := readDocument(d.File, name)
+		if faults == nil && operations == nil { // it is on another machine
 			documents++
 			return []route.Imported{{Entry: map[string]any{"name": fmt.Sprintf("document %d", documents)}}}, nil
-		},
+		}
+		for _, o := range operations {
+			imported = append(imported, o.Entry)
+		}
+		return operations, faults
+	}
+	list, _ := d.Routes.([]any)
+	for _, item := range list {
+		if entry, ok := item.(map[string]any); ok {
+			if name, ok := entry["openapi"].(string); ok {
+				_, _ = read(name)
+			}
+		}
+	}
+	_, faults := route.Parse(route.Spec{
+		Routes: d.Routes, Paths: d.Paths, Unmatched: d.Unmatched, Plans: namedPlans(slices.Concat(list, imported)), OpenAPI: read,
 	})
 	for _, f := range faults {
+		if f.At == nil {
+			f.Text = fmt.Sprintf("%s:%d: %s", f.File, f.Line, f.Text)
+		}
 		out = append(out, lint.TableFault{At: f.At, Text: f.Text})
 	}
 	return out
 }
 
+// operations implements lint.Options.Operations.
+func operations(table, document string) (out []lint.Operation, ok bool) {
+	read, faults := readDocument(table, document)
+	for _, o := range read {
+		out = append(out, lint.Operation{Entry: o.Entry, File: o.File, Line: o.Line})
+	}
+	return out, len(read) > 0 && len(faults) == 0
+}
+
+// readDocument reads an OpenAPI document that a table names. It returns neither operations nor faults if there is none. It opens only
+// files below the directory of the table.
+func readDocument(table, document string) (out []route.Imported, faults []route.Fault) {
+	if _, err := os.Stat(table); err != nil { // standard input, or the shipped policies
+		return nil, nil
+	}
+	root, err := os.OpenRoot(filepath.Dir(table))
+	if err != nil {
+		return nil, nil
+	}
+	defer func() { _ = root.Close() }()
+	open := func(name string) ([]byte, bool) {
+		info, err := root.Stat(name)
+		if err != nil || !info.Mode().IsRegular() || info.Size() > lint.MaxBytes {
+			return nil, false
+		}
+		raw, err := root.ReadFile(name)
+		return raw, err == nil
+	}
+	if _, exists := open(document); !exists {
+		return nil, nil
+	}
+	entries, wrong := openapi.Read(document, open)
+	for _, e := range entries {
+		out = append(out, route.Imported{Entry: e.Value, File: e.File, Line: e.Line})
+	}
+	for _, f := range wrong {
+		faults = append(faults, route.Fault{File: f.File, Line: f.Line, Text: f.Text})
+	}
+	return out, faults
+}
+
 // namedPlans are plans with everything that routes name: which plans and limits exist is not known here.
-func namedPlans(routes any) map[string][]authz.Limit {
+func namedPlans(routes []any) map[string][]authz.Limit {
 	plans := map[string][]authz.Limit{"": nil}
 	var limits []authz.Limit
-	list, _ := routes.([]any)
-	for _, item := range list {
+	for _, item := range routes {
 		entry, _ := item.(map[string]any)
 		named, _ := entry["plans"].([]any)
 		for _, plan := range named {

@@ -22,6 +22,7 @@ type (
 	StartFault = model.StartFault
 	TableData  = model.TableData
 	TableFault = model.TableFault
+	Operation  = model.Operation
 	TLSFiles   = model.TLSFiles
 	Options    = model.Options
 	Finding    = rule.Finding

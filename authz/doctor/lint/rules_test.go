@@ -73,7 +73,20 @@ func TestSamples_EditCleanFiles(t *testing.T) {
 
 // meant names the routes that are open on purpose in the files of testdata/base.
 func meant() lint.Options {
-	return lint.Options{Unchecked: []string{"/healthz"}, Routable: refusesScope}
+	return lint.Options{Unchecked: []string{"/healthz"}, Routable: refusesScope, Operations: ordersOf}
+}
+
+// ordersOf stands in for the reader of OpenAPI documents. It knows one document.
+func ordersOf(table, document string) ([]lint.Operation, bool) {
+	if document != "orders.yaml" {
+		return nil, false
+	}
+	operation := func(line int, name, method, path string) lint.Operation {
+		return lint.Operation{File: document, Line: line, Entry: map[string]any{
+			"name": name, "match": map[string]any{"path": path, "methods": []any{method}}, "scopes": []any{"orders"},
+		}}
+	}
+	return []lint.Operation{operation(7, "listOrders", "GET", "/v1/orders"), operation(9, "getOrder", "GET", "/v1/orders/{id}")}, true
 }
 
 // refusesScope stands in for the server's own code, which knows all fields of a table.

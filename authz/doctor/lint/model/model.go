@@ -30,6 +30,9 @@ type Options struct {
 	// Routable returns faults that keep a server from using a table of routes for another machine, as far as they show without
 	// its plans. nil: this is not tested.
 	Routable func(TableData) []TableFault
+	// Operations returns the operations of an OpenAPI document that an entry of a table names, relative to the file with the
+	// table. It returns false if it cannot read them. nil: no documents are read.
+	Operations func(table, document string) ([]Operation, bool)
 	// Now is the time at which certificates must be valid; zero is the present time.
 	Now time.Time
 }

@@ -24,7 +24,17 @@ type Table struct {
 }
 
 // TableData is what a table is made of: the JSON values of data.tollkeeper, nil for those that are not there.
-type TableData struct{ Routes, Paths, Unmatched any }
+type TableData struct {
+	File                     string // with the routes
+	Routes, Paths, Unmatched any
+}
+
+// Operation is an operation of an OpenAPI document, in the form of an entry of a table.
+type Operation struct {
+	Entry map[string]any
+	File  string
+	Line  int
+}
 
 // TableFault is why the server would not use a table, in the server's own words. At are names and numbers from data.tollkeeper
 // on, such as "routes", 3, "match".
@@ -76,7 +86,7 @@ func (f *File) addTable(at source.Location, set string) {
 func (m *Model) addTables(files []*File) {
 	for _, f := range files {
 		for _, part := range f.tables {
-			m.table(part).add(part.Location)
+			m.addPart(part)
 		}
 	}
 	for _, t := range m.Tables {
@@ -89,7 +99,7 @@ func (m *Model) addTables(files []*File) {
 
 // judge adds the faults of a table.
 func (t *Table) judge(routable func(TableData) []TableFault) {
-	var d TableData
+	d := TableData{File: t.routes.Document().File}
 	for _, part := range []struct {
 		at   source.Location
 		into *any
@@ -135,8 +145,9 @@ func (m *Model) table(part tableSource) *Table {
 	return t
 }
 
-func (t *Table) add(at source.Location) {
-	routes, paths, unmatched := at.At("routes"), at.At("paths"), at.At("unmatched")
+func (m *Model) addPart(part tableSource) {
+	t := m.table(part)
+	routes, paths, unmatched := part.At("routes"), part.At("paths"), part.At("unmatched")
 	if paths.Exists() {
 		t.Paths = paths
 	}
@@ -147,19 +158,39 @@ func (t *Table) add(at source.Location) {
 		t.routes = routes
 	}
 	for _, item := range routes.Items() {
-		e, ok := readEntry(item)
-		if !ok {
-			t.Partial = true
-			continue
+		if item.At("openapi").Exists() {
+			m.addDocument(t, part, item)
+		} else {
+			t.addEntry(item)
 		}
-		t.Entries = append(t.Entries, e)
 	}
 }
 
-func readEntry(at source.Location) (*Entry, bool) {
-	if at.At("openapi").Exists() || !at.IsMap() {
-		return nil, false
+// addDocument adds the operations of a document. They have the place of the entry that names it.
+func (m *Model) addDocument(t *Table, part tableSource, item source.Location) {
+	file := part.Document().File
+	onDisk := part.set == ofThisMachine || part.set == dataSet(file) // otherwise it is in a ConfigMap
+	if m.Operations == nil || !onDisk {
+		t.Partial = true
+		return
 	}
+	operations, ok := m.Operations(file, item.At("openapi").Text())
+	t.Partial = t.Partial || !ok
+	hosts := item.At("match.hosts")
+	for _, o := range operations {
+		e := t.addEntry(source.Valued(item, o.Entry))
+		if e == nil {
+			continue
+		}
+		if e.Hosts == nil {
+			e.Hosts = texts(hosts)
+		}
+		e.Location = e.Called("route %q (%s:%d)", e.Name, o.File, o.Line)
+	}
+}
+
+// addEntry adds a route. If it cannot be read, addEntry returns nil.
+func (t *Table) addEntry(at source.Location) *Entry {
 	match := at.At("match")
 	e := &Entry{Path: match.At("path").Text(), Methods: texts(match.At("methods")), Hosts: texts(match.At("hosts"))}
 	// The server derives the name of a route that has none in the same way.
@@ -167,8 +198,12 @@ func readEntry(at source.Location) (*Entry, bool) {
 	e.Name = cmp.Or(at.At("name").Text(), strings.Join(words, " "))
 	e.Location = at.Called("route %q", e.Name)
 	var ok bool
-	e.pattern, ok = parsePattern(e.Path)
-	return e, ok || !match.Exists() && e.Name != ""
+	if e.pattern, ok = parsePattern(e.Path); !ok && (match.Exists() || e.Name == "") {
+		t.Partial = true
+		return nil
+	}
+	t.Entries = append(t.Entries, e)
+	return e
 }
 
 func texts(list source.Location) (out []string) {

@@ -228,10 +228,16 @@ func uselessEntries(in *model.Model, report rule.Report) {
 	if len(tables) != 1 || !known {
 		return
 	}
-	t := tables[0]
-	for _, e := range t.Entries {
-		if !t.IsReached(e, routes) {
-			report(rule.At(e.Location, "no route of the Envoy in the files leads to this one"))
+	var useless []string
+	var first *model.Entry
+	for _, e := range tables[0].Entries {
+		if !tables[0].IsReached(e, routes) {
+			if useless = append(useless, fmt.Sprintf("%q", e.Name)); first == nil {
+				first = e
+			}
 		}
+	}
+	if first != nil {
+		report(rule.At(first.Location, "no route of the Envoy in the files leads to %s", some(useless)))
 	}
 }

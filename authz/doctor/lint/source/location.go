@@ -2,6 +2,8 @@ package source
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -261,4 +263,29 @@ func Holding(l Location, path []string, value Location) Location {
 	}
 	l.near = made
 	return l
+}
+
+// Valued returns the location with a value that was read elsewhere, in the form that encoding/json decodes.
+func Valued(l Location, value any) Location {
+	l.near, l.exists = made(value, l.line), true
+	return l
+}
+
+func made(value any, line int) *node {
+	n := &node{line: line}
+	switch v := value.(type) {
+	case map[string]any:
+		n.isMap = true
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			n.add(k, line, made(v[k], line))
+		}
+	case []any:
+		n.isList = true
+		for _, item := range v {
+			n.items = append(n.items, made(item, line))
+		}
+	default:
+		n.scalar = v
+	}
+	return n
 }
