@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -9,6 +10,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/route"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
+	"go.yaml.in/yaml/v3"
 )
 
 // shippedRoutes is the table that routes.yaml makes.
@@ -80,6 +82,30 @@ func TestRoutes_WhichOneApplies(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s %s: %q, want %q", request[0], request[1], got, want)
+		}
+	}
+}
+
+// TestManual_RoutesAreTables reads the examples of routes in the manual: two that are a conflict, and a third that settles it.
+func TestManual_RoutesAreTables(t *testing.T) {
+	var examples []any
+	for line := range strings.Lines(string(shipped(t, "README.md"))) {
+		if entry, found := strings.CutPrefix(line, "    - {name:"); found {
+			var v any
+			if err := yaml.Unmarshal([]byte("{name:"+entry), &v); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			examples = append(examples, v)
+		}
+	}
+	if len(examples) != 3 {
+		t.Fatalf("the manual has %d examples of routes, want 3", len(examples))
+	}
+	s := route.Spec{Plans: map[string][]authz.Limit{"payg": {{Name: "credits"}}}}
+	for count, conflicts := range map[int]int{1: 0, 2: 1, 3: 0} {
+		s.Routes = examples[:count]
+		if _, faults := route.Parse(s); len(faults) != conflicts {
+			t.Errorf("the first %d: %+v, want %d faults", count, faults, conflicts)
 		}
 	}
 }
