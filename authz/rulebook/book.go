@@ -133,6 +133,7 @@ func (b *Book) reload(ctx context.Context, src bundle.Source) {
 
 func (b *Book) accept(next *version) {
 	r, p := next.rules, next.policy
+	b.o.Metrics.RoutesLoaded(r.table.Routes())
 	b.o.Use(&r.Rules)
 	b.inForce.Store(next)
 	b.fault.Store(nil)
