@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -221,6 +223,34 @@ func TestEdge_ChargesAndExemptsRoutes(t *testing.T) {
 		if last, ok := e.Last(); ok && last.Headers.Get("X-Tollkeeper-Account") != "" {
 			t.Errorf("%s: a forged identity reached the upstream", path)
 		}
+	}
+}
+
+// TestAccessLog_NamesTheRoute of a request that is allowed and of one that is denied, and none of one that is not checked.
+func TestAccessLog_NamesTheRoute(t *testing.T) {
+	e := newEdge(t, edgeOptions{})
+	payg := e.customer("payg", "payg")
+	e.cli(nil, "quota", "credit", "--account", "payg", "--limit", "credits", "--units", "100")
+	e.get("/v2/render/page", payg.Text)
+	e.get("/v2/render/page", "")
+	e.get("/assets/logo.png", "")
+	got := make(map[string]any)
+	await(t, func() bool {
+		for line := range strings.Lines(e.proxy.Log()) {
+			var entry struct {
+				Path    string
+				Details string
+				Route   any
+			}
+			if json.Unmarshal([]byte(line), &entry) == nil && entry.Details != "" {
+				got[entry.Details+" "+entry.Path] = entry.Route
+			}
+		}
+		return len(got) >= 3
+	})
+	want := map[string]any{"via_upstream /v2/render/page": "render", "ext_authz_denied /v2/render/page": "render", "via_upstream /assets/logo.png": nil}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
