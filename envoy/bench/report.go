@@ -28,6 +28,9 @@ func (r *report) publish() error {
 	for _, t := range r.tables() {
 		err = errors.Join(err, t.text(os.Stdout))
 	}
+	if note := r.note(); note != "" {
+		fmt.Println(note)
+	}
 	if path := r.options.markdown; path != "" {
 		err = errors.Join(err, writeFile(path, r.markdown))
 	}
@@ -67,7 +70,21 @@ func (r *report) markdown(w io.Writer) error {
 	for _, t := range r.tables() {
 		err = errors.Join(err, t.markdown(w))
 	}
+	if note := r.note(); note != "" {
+		_, failed := fmt.Fprintf(w, "\n%s\n", note)
+		err = errors.Join(err, failed)
+	}
 	return err
+}
+
+// note explains rows of the tables, "" if none needs it.
+func (r *report) note() string {
+	for _, one := range r.direct {
+		if t := one.rival.load.targets; len(t) > 0 && t[0].shape.length > 0 {
+			return idPathsNote
+		}
+	}
+	return ""
 }
 
 func (r *report) tables() []table {

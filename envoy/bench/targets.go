@@ -27,6 +27,10 @@ var (
 	idPaths = append(withIDs("GET", "/v1/orders/"+idMark), withIDs("GET", "/v1/customers/"+idMark+"/invoices")...)
 )
 
+// idPathsNote says in a report what idPaths are.
+const idPathsNote = "Another id in each path: half of the requests are GET /v1/orders/{id}, a route that wants a scope, and half are " +
+	"GET /v1/customers/{id}/invoices, which no route names. Ids are decimal (7 to 19 digits), UUIDs, and base64url (11 to 43 letters)."
+
 // routesYAML has a route with a template and a scope, which all keys have.
 const (
 	routesYAML = `tollkeeper:
