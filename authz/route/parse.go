@@ -39,6 +39,7 @@ type Fault struct {
 func Parse(s Spec) (*Table, []Fault) {
 	p := parser{spec: &s}
 	t := &Table{paths: p.parsePaths(s.Paths)}
+	p.exactTrailing = t.paths.exactTrailing
 	p.parseUnmatched(s.Unmatched)
 	p.parseRoutes(s.Routes)
 	p.impliedHead()
@@ -82,6 +83,8 @@ type parser struct {
 	entries []*entry
 	names   map[string]bool
 	faults  []Fault
+
+	exactTrailing bool // a slash at the end of a path counts
 }
 
 // place is where an entry stands.
@@ -212,6 +215,9 @@ func (p *parser) parseMatch(e *entry, fields map[string]any, at place) {
 	if !ok {
 		p.fault(at.below("path"), "path is missing: want a pattern such as /v1/orders/{id}")
 		return
+	}
+	if at.file != "" && !p.exactTrailing && path != "/" {
+		path = strings.TrimSuffix(path, "/") // documents of other programs have both
 	}
 	pattern, err := parsePattern(path)
 	if err != nil {

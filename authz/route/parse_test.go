@@ -196,6 +196,12 @@ func TestParse_Documents(t *testing.T) {
 			t.Errorf("%s: %q, want %q", line, got, want)
 		}
 	}
+	s.OpenAPI = func(file string) ([]Imported, []Fault) {
+		return []Imported{{Entry: jsonOf(t, `{"name": "op", "match": {"path": "/b/"}}`).(map[string]any), File: file}}, nil
+	}
+	if table, faults = Parse(s); len(faults) > 0 || answer(table, request("GET http://a.org/b")) != "op" {
+		t.Errorf("a slash at the end of a path of a document: %+v", faults)
+	}
 	s.Plans, s.OpenAPI = nil, func(file string) ([]Imported, []Fault) {
 		return []Imported{{Entry: map[string]any{"name": "op", "charge": map[string]any{"x": 1}}, File: file, Line: 7}}, nil
 	}
