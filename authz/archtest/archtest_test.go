@@ -102,6 +102,8 @@ var doors = map[string][]string{
 	"go.yaml.in/yaml":            {"authz/config", "authz/doctor/lint/source", "authz/policy/bundle", "authz/route/openapi"},
 	"github.com/spf13":           {"cmd/tollkeeper"},
 	"github.com/lestrrat-go/jwx": {"authz/token", "authz/token/tokentest"},
+	// The oracle of a test: authz/decisions/013-openapi.md.
+	"github.com/getkin/kin-openapi": {},
 	// One YAML library is enough.
 	"github.com/goccy/go-yaml": nil,
 	// k8s/image is a module of its own, so that these stay out of the binary's requirements.

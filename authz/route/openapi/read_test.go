@@ -86,3 +86,24 @@ func TestRead_Rules(t *testing.T) {
 		}
 	}
 }
+
+// TestRead_WholeDocuments compares what is read of documents of real size with what stands beside them.
+func TestRead_WholeDocuments(t *testing.T) {
+	for _, name := range []string{"metering.yaml", "payments.json"} {
+		raw, err := os.ReadFile("testdata/documents/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := show(Read(name, from(map[string]string{name: string(raw)})))
+		wanted := "testdata/documents/" + name + ".want"
+		if *update {
+			if err := os.WriteFile(wanted, []byte(got), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(wanted)
+		if err != nil || got != string(want) {
+			t.Errorf("%s is read as\n%s\nwant\n%s %v", name, got, want, err)
+		}
+	}
+}
