@@ -159,9 +159,14 @@ func TestRoutes_Reload(t *testing.T) {
 		"an unknown plan":   "    - name: new\n      match: {path: \"/v2/**\"}\n      plans: [pro]\n",
 		"no YAML":           "    - name: [\n",
 	} {
+		refusals := regexp.MustCompile(`"policy refused[^\n]*\n`)
+		before := len(refusals.FindAllString(w.tk.Log(), -1))
 		w.writePolicy("routes.yaml", w.routes+broken)
-		refused := strings.Count(w.tk.Log(), "policy refused")
-		await(t, func() bool { return strings.Count(w.tk.Log(), "policy refused") > refused })
+		var lines []string
+		await(t, func() bool { lines = refusals.FindAllString(w.tk.Log(), -1); return len(lines) > before })
+		if !regexp.MustCompile(`"file":"[^"]*routes\.yaml","line":(4[5-9]|5\d),`).MatchString(lines[before]) {
+			t.Errorf("%s: the log does not say where: %s", name, lines[before])
+		}
 		for target, want := range map[string]string{"/v2/x": "unmatched", "/admin/x": "admin", "/v1/orders/7": "order"} {
 			if got := ask(target); got != want {
 				t.Errorf("%s: %s is %s, want %s", name, target, got, want)
