@@ -165,8 +165,8 @@ func BenchmarkVerdictCache_IDsInPaths(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		r.HTTP.Path = ids[i%len(ids)]
 		table.Match(r, &f.Path, &f.Route, room[:0])
-		if v := mustDecide(b, p, r, f); !v.Allowed {
-			b.Fatal(r.HTTP.Path, v)
+		if v, err := p.Decide(b.Context(), r, f, nil); err != nil || !v.Allowed {
+			b.Fatal(r.HTTP.Path, v, err)
 		}
 	}
 }
