@@ -42,7 +42,7 @@ func viewExplanation(e *check.Explanation) Explanation {
 		out.Rule = &rule
 		out.Fact = facts(r)
 	}
-	out.Path, out.Route = viewReading(&e.Facts.Path), viewRoute(&e.Facts.Route)
+	out.Path, out.Route = ViewReading(&e.Facts.Path), ViewRoute(&e.Facts.Route)
 	for i := range e.Trace.Rules {
 		out.Rules = append(out.Rules, viewRule(&e.Trace.Rules[i]))
 	}
@@ -64,16 +64,16 @@ func questionOf(raw []byte) Question {
 	return q
 }
 
-// viewReading returns nil if nobody has read the path.
-func viewReading(f *authz.PathFact) *Reading {
+// ViewReading returns nil if nobody has read the path.
+func ViewReading(f *authz.PathFact) *Reading {
 	if f.State == "" {
 		return nil
 	}
 	return &Reading{State: string(f.State), Fault: string(f.Fault), Meaning: pathFaults[f.Fault]}
 }
 
-// viewRoute returns nil if nobody has looked for a route.
-func viewRoute(f *authz.RouteFact) *Route {
+// ViewRoute returns nil if nobody has looked for a route.
+func ViewRoute(f *authz.RouteFact) *Route {
 	if f.State == "" {
 		return nil
 	}

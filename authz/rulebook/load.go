@@ -80,7 +80,9 @@ func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*rule
 	}
 	own := f.reasons()
 	table := f.table(plans)
-	f.misplaced(p.References())
+	refs := p.References()
+	f.misplaced(refs)
+	warnings := f.olderFiles(table, refs)
 	if len(f.list) > 0 {
 		return nil, &bundle.LoadError{Faults: f.list}
 	}
@@ -91,21 +93,32 @@ func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*rule
 	maps.Copy(reasons, own)
 	return &rules{
 		Rules: check.Rules{Policy: p, Routes: table, Plans: plans, Reasons: reasons},
-		table: table, warnings: p.Warnings(),
+		table: table, warnings: append(warnings, p.Warnings()...),
 	}, nil
 }
 
-// Routes loads the configured policies and returns their routes.
-func Routes(ctx context.Context, cfg config.Policy) (*route.Table, error) {
+// Routes are the routes of policies, with what is said about them.
+type Routes struct {
+	*route.Table
+	Unmatched string         // what happens to requests that no route names: charge, allow or deny
+	Warnings  []bundle.Fault // see Summary
+}
+
+// LoadRoutes loads the configured policies and returns their routes. The error is that of Check.
+func LoadRoutes(ctx context.Context, cfg config.Policy) (Routes, error) {
 	p, err := policy.Load(ctx, source(cfg), optionsOf(cfg))
 	if err != nil {
-		return nil, err
+		return Routes{}, err
 	}
 	r, err := rulesOf(p, nil)
 	if err != nil {
-		return nil, err
+		return Routes{}, err
 	}
-	return r.table, nil
+	out := Routes{Table: r.table, Unmatched: "charge", Warnings: r.warnings}
+	if v, _ := p.Data("tollkeeper", "unmatched"); v != nil {
+		out.Unmatched = v.(string) // the table has checked it
+	}
+	return out, nil
 }
 
 // ShippedReasons returns the table of reasons that is embedded in the binary, with the statuses of a profile.

@@ -96,16 +96,11 @@ func TestCheck_WithoutData(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	table, err := Routes(t.Context(), config.Policy{Paths: []string{policyDir(t, "a.rego", allowNothing)}})
-	if err != nil || table == nil || len(table.Routes()) > 0 {
-		t.Errorf("the table is %v, %v", table, err)
+	_, cfg := policyOf(t, "a.rego", allowNothing)
+	r, err := LoadRoutes(t.Context(), cfg)
+	if err != nil || r.Table == nil || len(r.Routes()) > 0 || r.Unmatched != "charge" {
+		t.Errorf("the table is %+v, %v", r, err)
 	}
-}
-
-func policyDir(t *testing.T, nameAndContent ...string) string {
-	t.Helper()
-	dir, _ := policyOf(t, nameAndContent...)
-	return dir
 }
 
 // TestCheck_DataAsRules holds that what the server reads as data is not defined by rules, which it would not see.
@@ -143,5 +138,33 @@ func TestCheck_MisplacedData(t *testing.T) {
 	}
 	if got := faultsOf(t, "a.rego", allowNothing, "d.yaml", "routes: []"); got != "" {
 		t.Errorf("the data of other policies: %s", got)
+	}
+}
+
+// TestCheck_Documents reads the operations of a document as routes, and its faults at its lines.
+func TestCheck_Documents(t *testing.T) {
+	const (
+		table = "tollkeeper: {routes: [{name: all, match: {path: \"/**\"}, scopes: [x]}, {openapi: api/v1.yaml}]}"
+		api   = "openapi: 3.0.3\npaths:\n  /a:\n    $ref: parts.yaml#/a\n"
+		parts = "a:\n  get:\n    operationId: a\n    security: []\n    x-tollkeeper: {public: true}\n    responses: {}\n"
+	)
+	_, cfg := policyOf(t, "a.rego", allowNothing, "routes.yaml", table, "api/v1.yaml", api, "api/parts.yaml", parts)
+	r, err := LoadRoutes(t.Context(), cfg)
+	if err != nil || len(r.Routes()) != 2 || r.Routes()[0].Name != "a" || !r.Routes()[0].Public {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	if len(r.Warnings) > 0 { // operations never had an order
+		t.Errorf("got %v", r.Warnings)
+	}
+	for _, c := range []struct{ file, text, want string }{
+		{"api/parts.yaml", strings.Replace(parts, "public: true", "plans: [gold]", 1), `api/parts.yaml:2: plan "gold" does not exist`},
+		{"api/parts.yaml", strings.Replace(parts, "security", "securty", 1), `api/parts.yaml:4: securty is no field here`},
+		{"api/v1.yaml", strings.Replace(api, "parts.yaml#", "part.yaml#", 1), `api/v1.yaml:4: there is no file "`},
+		{"api/v1.yaml", "openapi: 3.0.3\npaths: {}\n", `routes.yaml:1:72: api/v1.yaml has no operations`},
+	} {
+		got := faultsOf(t, "a.rego", allowNothing, "routes.yaml", table, "api/v1.yaml", api, "api/parts.yaml", parts, c.file, c.text)
+		if !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: got %s, want %s", c.text, got, c.want)
+		}
 	}
 }

@@ -27,7 +27,7 @@ func TestWritingCommands_NeedANamedServer(t *testing.T) {
 	walk(newRoot())
 	want := []string{
 		"account list", "account show", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
-		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy test", "quota show", "status",
+		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy routes", "policy test", "quota show", "status",
 		"token inspect", "token list",
 	}
 	slices.Sort(free)

@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,12 +12,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rulebook"
-	"github.com/tollkeeper-authz/tollkeeper/policies"
 )
 
 func (c *cli) policyCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "Check and test policies, and start your own"}
-	cmd.AddCommand(c.policyCheckCmd(), c.policyTestCmd(), c.policyInitCmd())
+	cmd.AddCommand(c.policyCheckCmd(), c.policyTestCmd(), c.policyRoutesCmd(), c.policyInitCmd())
 	return group(cmd)
 }
 
@@ -49,12 +45,7 @@ the policies lack one of them, the check fails, as it does when a server loads t
 			if err != nil {
 				return c.policyFaults(cmd, err)
 			}
-			if c.output != "json" {
-				for _, w := range s.Warnings {
-					w.Text = "warning: " + w.Text
-					_, _ = fmt.Fprintln(cmd.ErrOrStderr(), w.String())
-				}
-			}
+			c.policyWarnings(cmd, s.Warnings)
 			return c.show(cmd, s, func(t *table) {
 				t.sentence("The policies are good.")
 				t.field("revision", s.Revision)
@@ -99,6 +90,17 @@ func (c *cli) policyFaults(cmd *cobra.Command, err error) error {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), f.String())
 	}
 	return errSaid
+}
+
+// policyWarnings prints warnings as policyFaults prints faults. In JSON they are part of the answer.
+func (c *cli) policyWarnings(cmd *cobra.Command, warnings []bundle.Fault) {
+	if c.output == "json" {
+		return
+	}
+	for _, w := range warnings {
+		w.Text = "warning: " + w.Text
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), w.String())
+	}
 }
 
 func (c *cli) policyTestCmd() *cobra.Command {
@@ -160,48 +162,4 @@ func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 		return
 	}
 	t.sentence("%d of %d tests passed.", len(results)-bad, len(results))
-}
-
-func (c *cli) policyInitCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "init DIR", Short: "Write the shipped policies to a directory, to start your own",
-		Example: "  tollkeeper policy init policies",
-		Args:    args("the directory to create"),
-		RunE: func(cmd *cobra.Command, a []string) error {
-			n, err := writePolicies(a[0])
-			if err != nil {
-				return err
-			}
-			return c.show(cmd, map[string]any{"folder": a[0], "files": n}, func(t *table) {
-				t.sentence("%d files written. Use them with:\n\n  TOLLKEEPER_POLICY_PATHS=%s tollkeeper serve", n, a[0])
-			})
-		},
-	}
-}
-
-// writePolicies writes the shipped files to a directory that is empty or absent.
-func writePolicies(dir string) (int, error) {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return 0, fmt.Errorf("%s is not empty: give another directory", dir)
-	}
-	n := 0
-	err := fs.WalkDir(policies.Files, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(dir, path)
-		if path == policies.ShippedTest {
-			return nil // these tests depend on the shipped plans and routes, which the user will change
-		}
-		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		raw, err := policies.Files.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		n++
-		return os.WriteFile(target, raw, 0o644)
-	})
-	return n, err
 }
