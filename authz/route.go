@@ -18,6 +18,9 @@ type Route struct {
 	Charge Charge
 }
 
+// RouteExtension is the context extension by which the proxy's configuration chooses a route by its name.
+const RouteExtension = "tollkeeper.route"
+
 // RouteState says whether a route applies to a request.
 type RouteState string
 

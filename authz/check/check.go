@@ -64,9 +64,6 @@ func (e *evaluation) bound(ctx context.Context) (context.Context, *deadlines) {
 	return waits.whole.until(ctx, now.Add(timeout)), waits
 }
 
-// routeExtension is the context extension with which Envoy's configuration chooses a route by its name.
-const routeExtension = "tollkeeper.route"
-
 // match finds the route. It is done once for each check, so a policy that is asked again has the same facts.
 func (e *evaluation) match() {
 	if e.rules.Routes != nil {
@@ -177,7 +174,7 @@ func (e *evaluation) seal() authz.Decision {
 func (e *evaluation) whatIsMissing() string {
 	switch {
 	case e.facts.Route.State == authz.RouteMissing:
-		return fmt.Sprintf("the context extension %s names the route %q, which is not in the routes", routeExtension, e.request.ContextExtensions[routeExtension])
+		return fmt.Sprintf("the context extension %s names the route %q, which is not in the routes", authz.RouteExtension, e.request.ContextExtensions[authz.RouteExtension])
 	case e.planMissing():
 		return e.missingPlan()
 	}

@@ -9,8 +9,8 @@ import (
 
 // Routes finds the route that applies to a request.
 type Routes interface {
-	// Match reads the method, the host and the path of a request and fills both facts. It appends the values of the route's
-	// parameters to room, which may be memory of the caller. It does not keep its arguments.
+	// Match reads the method, the host and the path of a request and fills both facts. If the path is not ok, no route applies.
+	// It appends the values of the route's parameters to room, which may be memory of the caller. It does not keep its arguments.
 	Match(r *authz.Request, path *authz.PathFact, route *authz.RouteFact, room []authz.Param)
 }
 

@@ -69,6 +69,20 @@ func TestMatch_APanicIsADenial(t *testing.T) {
 	}
 }
 
+// TestMatch_WithoutATableTheShippedPoliciesDeny: nobody has read the path then, so nobody knows what it names.
+func TestMatch_WithoutATableTheShippedPoliciesDeny(t *testing.T) {
+	c, r := shipped(t, 100)
+	if d := c.Check(t.Context(), r); !d.Allowed() {
+		t.Fatalf("with a table: denied for %s", d.DeniedFor())
+	}
+	rules := *c.Rules()
+	rules.Routes = nil
+	c.Use(&rules)
+	if d := c.Check(t.Context(), r); d.Allowed() || d.DeniedFor() != authz.ReasonRequestMalformed {
+		t.Errorf("allowed %t for %q", d.Allowed(), d.DeniedFor())
+	}
+}
+
 func TestMatch_NotesTheRouteInEveryAnswer(t *testing.T) {
 	w := newWorld(t, nil, check.Options{})
 	for _, allowed := range []bool{true, false} {

@@ -180,7 +180,7 @@ func TestPath_OtherMethodsAndURLs(t *testing.T) {
 	}
 	chosen := func(change func(*authz.Request)) func(*authz.Request) {
 		return func(r *authz.Request) {
-			r.ContextExtensions = map[string]string{Extension: "/admin/**"}
+			r.ContextExtensions = map[string]string{authz.RouteExtension: "/admin/**"}
 			change(r)
 		}
 	}

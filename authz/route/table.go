@@ -4,9 +4,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Extension is the context extension by which the proxy's configuration chooses a route by its name.
-const Extension = "tollkeeper.route"
-
 // Table is all routes of one revision of the policies. It never changes, and its methods may be called concurrently.
 type Table struct {
 	routes   []*authz.Route // the more specific before the less specific
@@ -47,7 +44,7 @@ func (t *Table) Match(r *authz.Request, path *authz.PathFact, route *authz.Route
 		return
 	}
 	path.State = authz.PathOK
-	if name, chosen := r.ContextExtensions[Extension]; chosen {
+	if name, chosen := r.ContextExtensions[authz.RouteExtension]; chosen {
 		if fault := t.chosenOtherwise(h, segments); fault != "" {
 			*path = authz.PathFact{State: authz.PathAmbiguous, Fault: fault}
 			return

@@ -227,7 +227,7 @@ func TestTable_TheProxyChoosesByName(t *testing.T) {
 		{"it", "/v1/../x", "malformed dot_segment"},
 	} {
 		r := request("GET " + tt.path)
-		r.ContextExtensions = map[string]string{Extension: tt.name}
+		r.ContextExtensions = map[string]string{authz.RouteExtension: tt.name}
 		if got := answer(table, r); got != tt.want {
 			t.Errorf("%q for %s: %q, want %q", tt.name, tt.path, got, tt.want)
 		}
