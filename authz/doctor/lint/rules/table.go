@@ -98,7 +98,7 @@ var widePublic = rule.Rule{
 var lenientPaths = rule.Rule{
 	ID: "TK253", Severity: rule.Warning, Since: since, Title: "Another spelling of a path passes by its route.",
 	Why:    "A server that reads both spellings alike serves the request without the route's requirements.",
-	Remedy: "Remove the setting, unless your server tells the spellings apart.",
+	Remedy: "Remove the setting, unless your server tells the spellings apart: policies/README.md has a table of servers.",
 	Checks: eachTable(func(in *model.Model, t *model.Table, report rule.Report) {
 		for _, l := range leniences {
 			at := t.Setting(l.name, "")
@@ -127,7 +127,7 @@ var leniences = []struct {
 	envoy       string // the setting of Envoy with which such paths arrive, "" if they always do
 }{
 	{"matrix", "keep", "/v1/reports;a=1 is not /v1/reports here, but for servers that cut parameters it is",
-		"takes a semicolon for a part of a name, as Go, Node.js and nginx do, and Spring, Tomcat and Jetty do not", ""},
+		"takes a semicolon for a part of a name, as Go and Express do, and Spring, Tomcat and Jetty do not", ""},
 	{"case", "exact", "/V1/Reports is not /v1/reports here, but for servers that ignore case it is",
 		"tells capital letters apart, as Go and Spring do, and Express, ASP.NET Core and IIS do not", ""},
 	{"encoded_slash", "keep", "/v1%2Freports is not /v1/reports here, but for servers that decode a path before they route it, it is",
