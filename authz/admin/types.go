@@ -313,6 +313,7 @@ type Status struct {
 	// PruningPaused is set while the clock may be wrong, which takes longer to rule out than for quotas.
 	PruningPaused string   `json:"pruning_paused,omitempty" doc:"Why expired revocations are kept: the clock may be wrong."`
 	Plans         []string `json:"plans"`
+	Routes        int      `json:"routes" doc:"How many there are in the table."`
 	Node          string   `json:"node"`
 	Revocations   int      `json:"revocations"`
 

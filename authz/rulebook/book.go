@@ -181,6 +181,15 @@ func (b *Book) Memo() telemetry.Memo {
 	return telemetry.Memo(s)
 }
 
+// Routes returns how many routes the table in force has, zero before Start.
+func (b *Book) Routes() int {
+	now := b.inForce.Load()
+	if now == nil {
+		return 0
+	}
+	return len(now.rules.table.Routes())
+}
+
 // Fault says why the policies on disk are not in force, "" if they are.
 func (b *Book) Fault() string {
 	if p := b.fault.Load(); p != nil {

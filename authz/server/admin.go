@@ -44,7 +44,7 @@ func (s *Server) status(ctx context.Context) admin.Status {
 	return admin.Status{
 		Address: "http://" + s.AdminAddr(), DataDir: absolute(s.cfg.DataDir), Version: s.version, Node: string(s.node),
 		Policy: rules.Policy.Revision(), PolicyFault: s.rules.Fault(), PolicyKept: s.rules.KeptAt(),
-		Plans: plans, MissingPlans: s.rules.MissingPlans(ctx),
+		Plans: plans, MissingPlans: s.rules.MissingPlans(ctx), Routes: s.rules.Routes(),
 		ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Revocations: s.revocations.Len(),
 	}
 }

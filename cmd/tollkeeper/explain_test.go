@@ -191,6 +191,25 @@ func TestExplain_ShowsADecisionByEachOfItsIDs(t *testing.T) {
 	}
 }
 
+// TestExplain_ShowsTheRouteOfADecision, or what was wrong with its path.
+func TestExplain_ShowsTheRouteOfADecision(t *testing.T) {
+	cfg, address, _ := serveHere(t)
+	ask := asker(t, address)
+	for id, c := range map[string]struct{ path, want string }{
+		"plain": {"/v1/render", "route render"}, "odd": {"/v1/render;x", "path fault matrix_parameter"},
+	} {
+		ask(checkOf("GET", c.path, "api.example.com", [2]string{"x-request-id", id}))
+		cmd := newRoot()
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs([]string{"explain", "--data-dir", cfg.DataDir, "--decision", id})
+		err := cmd.ExecuteContext(t.Context())
+		if text := strings.Join(strings.Fields(out.String()), " "); err != nil || !strings.Contains(text, " "+c.want+" ") {
+			t.Errorf("%s: %v, printed\n%s", c.path, err, &out)
+		}
+	}
+}
+
 // TestCurl_IsReadAsCurlSendsIt compares the request read from a curl command with the one that curl sends.
 func TestCurl_IsReadAsCurlSendsIt(t *testing.T) {
 	for command, want := range map[string]string{

@@ -193,6 +193,7 @@ func printStatus(t *table, s *admin.Status) {
 		t.field("missing plan", plan)
 	}
 	t.field("plans", strings.Join(s.Plans, ", "))
+	t.field("routes", fmt.Sprint(s.Routes))
 	t.field("revocations", fmt.Sprint(s.Revocations))
 }
 
