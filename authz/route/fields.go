@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,10 +203,12 @@ var usual = []string{
 	"UPDATEREDIRECTREF", "VERSION-CONTROL", "PURGE",
 }
 
-func (p *parser) methods(v any, at place) methods {
-	if v == nil {
+func (p *parser) methods(match map[string]any, at place) methods {
+	v, found := match["methods"]
+	if !found {
 		return nil
 	}
+	at = at.below("methods")
 	list := p.texts(v, at, "methods")
 	if l, ok := v.([]any); ok && len(l) == 0 {
 		p.fault(at, "methods: an empty list matches nothing; without methods the route is for all methods")
@@ -218,10 +221,12 @@ func (p *parser) methods(v any, at place) methods {
 	return list
 }
 
-func (p *parser) hosts(v any, at place) hosts {
-	if v == nil {
+func (p *parser) hosts(match map[string]any, at place) hosts {
+	v, found := match["hosts"]
+	if !found {
 		return nil
 	}
+	at = at.below("hosts")
 	list := p.texts(v, at, "hosts")
 	if l, ok := v.([]any); ok && len(l) == 0 {
 		p.fault(at, "hosts: an empty list matches nothing; without hosts the route is for all hosts")
@@ -246,13 +251,18 @@ func checkHost(h string) error {
 		return errors.New("write it in Punycode, as browsers send it: xn--…")
 	case strings.Contains(h, "/"):
 		return errors.New("write the host alone, without scheme and path")
+	case strings.HasPrefix(h, "."):
+		return fmt.Errorf("write *%s for every name below it", h)
 	case name == "" || strings.Contains(name, "*"):
 		return errors.New("a star stands for the first labels, as in *.example.com; without hosts the route is for all hosts")
 	case bareHost(h) != h:
 		return errors.New("write it without a port and without a dot at the end")
 	}
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") != "" {
-		return errors.New("want a name such as api.example.com")
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-._") != "" || strings.Contains(name, "..") {
+		if address, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(h, "["), "]")); err == nil && h == "["+address.String()+"]" {
+			return nil
+		}
+		return errors.New("want a name such as api.example.com, or an IPv6 address in its shortest form, such as [2001:db8::1]")
 	}
 	return nil
 }

@@ -147,7 +147,7 @@ func (p *parser) parseDocument(fields map[string]any, at place) {
 		return
 	}
 	p.known(match, at.below("match"), "hosts")
-	onHosts := p.hosts(match["hosts"], at.below("match", "hosts"))
+	onHosts := p.hosts(match, at.below("match"))
 	if p.spec.OpenAPI == nil {
 		p.fault(at.below("openapi"), "OpenAPI documents cannot be read here")
 		return
@@ -224,9 +224,9 @@ func (p *parser) parseMatch(e *entry, fields map[string]any, at place) {
 		p.fault(at.below("path"), "path %q: %v", path, err)
 		return
 	}
-	e.pattern, e.methods = pattern, p.methods(match["methods"], at.below("methods"))
-	if match["hosts"] != nil {
-		e.hosts = p.hosts(match["hosts"], at.below("hosts"))
+	e.pattern, e.methods = pattern, p.methods(match, at)
+	if _, found := match["hosts"]; found {
+		e.hosts = p.hosts(match, at)
 	}
 	e.route.Template, e.route.Methods, e.route.Hosts = path, slices.Clone(e.methods), e.hosts
 }

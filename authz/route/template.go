@@ -59,6 +59,8 @@ func parseSegment(text string, last bool) (segment, error) {
 		return segment{before: text}, nil
 	case !closed || strings.ContainsAny(before, "}") || strings.ContainsAny(after, "{}"):
 		return none, fmt.Errorf("in %q the braces do not match, or there are two names in one segment", text)
+	case strings.HasSuffix(name, "..."):
+		return none, fmt.Errorf("write ** for %q: a name stands for one segment", text)
 	case name == "" || strings.Trim(name, nameLetters) != "":
 		return none, fmt.Errorf("in %q the name is %q: want letters, digits, _, - and dots", text, name)
 	}

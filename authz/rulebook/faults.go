@@ -50,8 +50,21 @@ func (f *faults) data(name string) any {
 // read are the names below data.tollkeeper that the server reads, or the shipped rules.
 var read = []string{"routes", "paths", "unmatched", "plans", "reasons", "precedence", "profile"}
 
-// misplaced refuses data that was certainly meant to be read and is not: under a misspelt name, or without tollkeeper above it.
-// Its routes would be no routes. Data that a rule reads is let be.
+// empty refuses names with nothing after the colon, such as that of a list whose items are all commented out. It would mean
+// the default, and nobody has written that.
+func (f *faults) empty() {
+	if !f.policy.Shipped() {
+		return
+	}
+	for _, name := range read {
+		if v, found := f.policy.Data("tollkeeper", name); found && v == nil {
+			f.add(faultRoute, []any{name}, name+" has no value: write one, or remove the name")
+		}
+	}
+}
+
+// misplaced refuses data that was certainly meant to be read and is not: under a misspelt name, without tollkeeper above it, or
+// in a folder, whose name is part of the path. Its routes would be no routes. Data that a rule reads is let be.
 func (f *faults) misplaced(refs []bundle.Reference) {
 	unread := func(path ...string) bool {
 		return !slices.ContainsFunc(refs, func(r bundle.Reference) bool { return under(r.Path, append([]string{"data"}, path...)...) })
@@ -72,8 +85,12 @@ func (f *faults) misplaced(refs []bundle.Reference) {
 		case name == "tollkeeper" || !f.policy.Shipped() || !unread(name):
 		case near(name, "tollkeeper"):
 			refuse("tollkeeper", name)
-		case name == "routes" || name == "plans" || name == "reasons":
+		case name == "routes" || name == "plans" || name == "reasons" || name == "unmatched":
 			refuse("tollkeeper."+name, name)
+		default:
+			if path := ourNames(top[name], []string{name}); path != nil {
+				refuse(strings.Join(path[slices.Index(path, "tollkeeper"):], ".")+", in a file that is in no folder", path...)
+			}
 		}
 	}
 	ours, _ := top["tollkeeper"].(map[string]any)
@@ -81,10 +98,38 @@ func (f *faults) misplaced(refs []bundle.Reference) {
 		if slices.Contains(read, name) || !unread("tollkeeper", name) {
 			continue
 		}
+		if path := ourNames(ours, []string{"tollkeeper"}); name == "tollkeeper" && path != nil {
+			refuse(strings.Join(path[1:], ".")+": the folder has that name already", path...)
+			continue
+		}
 		if i := slices.IndexFunc(read, func(want string) bool { return near(name, want) }); i >= 0 {
 			refuse("tollkeeper."+read[i], "tollkeeper", name)
 		}
 	}
+}
+
+// maxFolders is how deep in folders ourNames looks.
+const maxFolders = 4
+
+// ourNames returns the path to a value below a name tollkeeper in folders, nil if there is none.
+func ourNames(v any, at []string) []string {
+	fields, _ := v.(map[string]any)
+	if ours, ok := fields["tollkeeper"].(map[string]any); ok {
+		for _, name := range read {
+			if _, found := ours[name]; found {
+				return append(slices.Clone(at), "tollkeeper", name)
+			}
+		}
+	}
+	if len(at) == maxFolders {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if path := ourNames(fields[name], append(slices.Clone(at), name)); path != nil {
+			return path
+		}
+	}
+	return nil
 }
 
 // near reports whether a name is probably a misspelling of another one.

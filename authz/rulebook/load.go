@@ -79,6 +79,7 @@ func rulesOf(p *policy.Policy, shipped map[authz.Reason]authz.ReasonInfo) (*rule
 		f.add(faultPlan, append([]any{"plans"}, wrong[i].At...), wrong[i].Text)
 	}
 	own := f.reasons()
+	f.empty()
 	table := f.table(plans)
 	refs := p.References()
 	f.misplaced(refs)

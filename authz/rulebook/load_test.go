@@ -127,6 +127,9 @@ func TestCheck_MisplacedData(t *testing.T) {
 		"tollkeeper: {Plans: {}}":                    "d.yaml:1:14: nothing reads tollkeeper.Plans: write tollkeeper.plans",
 		"tolkeeper: {routes: []}":                    "d.yaml:1:1: nothing reads tolkeeper: write tollkeeper",
 		"other: 1\nroutes: []":                       "d.yaml:2:1: nothing reads routes: write tollkeeper.routes",
+		"unmatched: deny":                            "d.yaml:1:1: nothing reads unmatched: write tollkeeper.unmatched",
+		"tollkeeper: {routes: }":                     "d.yaml:1:14: routes has no value: write one, or remove the name",
+		"tollkeeper:\n  unmatched:\n  paths:":        "d.yaml:3:3: paths has no value: write one, or remove the name\nd.yaml:2:3: unmatched has no value: write one, or remove the name",
 		"plans: {}":                                  "", // a rule reads it
 		"tollkeeper: {path: 1}":                      "",
 		"tollkeeper: {environment: live, mine: {}}":  "",
@@ -138,6 +141,30 @@ func TestCheck_MisplacedData(t *testing.T) {
 	}
 	if got := faultsOf(t, "a.rego", allowNothing, "d.yaml", "routes: []"); got != "" {
 		t.Errorf("the data of other policies: %s", got)
+	}
+}
+
+// TestCheck_DataInFolders holds that a file with all names, in a folder whose name is part of the path as well, is not lost.
+func TestCheck_DataInFolders(t *testing.T) {
+	const table = "tollkeeper:\n  routes: [{match: {path: /a}, scopes: [x]}]\n"
+	for file, want := range map[string]string{
+		"routes.yaml":            "",
+		"data/routes.yaml":       "data/routes.yaml:2:3: nothing reads data.tollkeeper.routes: write tollkeeper.routes, in a file that is in no folder",
+		"a/b/routes.yaml":        "a/b/routes.yaml:2:3: nothing reads a.b.tollkeeper.routes: write tollkeeper.routes, in a file that is in no folder",
+		"tollkeeper/routes.yaml": "tollkeeper/routes.yaml:2:3: nothing reads tollkeeper.tollkeeper.routes: write tollkeeper.routes: the folder has that name already",
+	} {
+		rules := "package envoy.authz\n\nimport data.tollkeeper.hook\n\ndefault allow := false\n\nallow if not hook.deny\n"
+		if got := faultsOf(t, "a.rego", rules, "h.rego", "package tollkeeper.hook\n\ndeny if input.version\n", file, table); got != want {
+			t.Errorf("%s: got %q, want %q", file, got, want)
+		}
+	}
+}
+
+// TestCheck_LargeNumberInJSON holds that a fault has its place in a JSON file with a number that no machine holds.
+func TestCheck_LargeNumberInJSON(t *testing.T) {
+	got := faultsOf(t, "a.rego", allowNothing, "r.json", "{\"tollkeeper\": {\n\"routes\": [{\"name\": \"a\", \"charge\": {\"c\": 1e400}}]}}")
+	if want := `r.json:2:37: charge of "c": want a whole number from 0 to 9007199254740992`; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

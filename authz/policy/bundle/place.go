@@ -124,6 +124,7 @@ func trees(f *file) ([]*yaml.Node, error) {
 	raw := bytes.TrimPrefix(f.bytes, byteOrderMark)
 	if json.Valid(raw) {
 		r := jsonReader{dec: json.NewDecoder(bytes.NewReader(raw)), raw: raw, line: 1}
+		r.dec.UseNumber() // 1e400 is JSON, too
 		root, err := r.value()
 		return []*yaml.Node{root}, err
 	}
