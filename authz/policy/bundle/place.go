@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -102,21 +105,22 @@ func target(n *yaml.Node) *yaml.Node {
 
 func isMerge(key *yaml.Node) bool { return key.Kind == yaml.ScalarNode && key.Tag == "!!merge" }
 
-// keyText is a key as the data has it: 0x1 and "1" are the same name.
+// keyText is a key as OPA's decoder names it in the data: 0x1 and "1" are the same name.
 func keyText(key *yaml.Node) string {
 	key = target(key)
 	var v any
 	if key.Tag == "!!str" || key.Tag == "!!timestamp" || key.Decode(&v) != nil {
 		return key.Value
 	}
-	if text, isText := v.(string); isText {
-		return text
+	if number, isFloat := v.(float64); isFloat {
+		switch text := strconv.FormatFloat(number, 'g', -1, 32); text {
+		case "+Inf", "-Inf", "NaN":
+			return strings.ToLower(strings.NewReplacer("+", ".", "-", "-.", "NaN", ".nan").Replace(text))
+		default:
+			return text
+		}
 	}
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return key.Value
-	}
-	return string(raw)
+	return fmt.Sprint(v)
 }
 
 // trees returns the documents of a data file that are not empty. Only the first one is data.

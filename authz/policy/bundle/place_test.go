@@ -24,7 +24,7 @@ const placedJSON = "{\n\t\"tollkeeper\": {\n\t\t\"plans\": {\"é\": {}, \"free\"
 
 func TestLocate_NamesFileLineAndColumn(t *testing.T) {
 	b := mustCompile(t, files("p.rego", allowAll, "sub/r.yaml", placedYAML, "p.json", placedJSON, "tollkeeper/reasons/mine.yml", "one:\n  two: 2\n",
-		"tollkeeper/list/l.yaml", "- 1\n- {b: 2}\n", "q.yaml", placedYAML), Options{Profile: "rfc"})
+		"tollkeeper/list/l.yaml", "- 1\n- {b: 2}\n", "m.yaml", "x: &x {p: 1}\ny: &y {p: 2, q: 3}\nmerged:\n  <<: [*x, *y]\n  own: 4\n", "q.yaml", placedYAML), Options{Profile: "rfc"})
 	for _, c := range []struct {
 		path []any
 		want string
@@ -51,6 +51,9 @@ func TestLocate_NamesFileLineAndColumn(t *testing.T) {
 		{[]any{"tollkeeper", "reasons", "one", "two"}, "tollkeeper/reasons/mine.yml:2:3"},
 		{[]any{"tollkeeper", "reasons", "three"}, "tollkeeper/reasons/mine.yml:0:0"},
 		{[]any{"tollkeeper", "list", 1, "b"}, "tollkeeper/list/l.yaml:2:4"},
+		{[]any{"merged", "own"}, "m.yaml:5:3"},
+		{[]any{"merged", "p"}, "m.yaml:1:8"}, // the first of a list takes precedence
+		{[]any{"merged", "q"}, "m.yaml:2:14"},
 		{[]any{"tollkeeper", "profile"}, "p.json:2:2"}, // from the options
 		{[]any{"nothing"}, ":0:0"},
 		{nil, ":0:0"},
