@@ -141,8 +141,8 @@ func (b *Book) accept(next *version) {
 	b.removedInUse.Store(false)
 	b.o.Metrics.PolicyLoaded(p.Revision())
 	b.o.Metrics.PolicyKept(false)
-	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)), "memo", p.Caching(),
-		"strict_errors", p.StrictErrors())
+	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)),
+		"routes", len(r.table.Routes()), "memo", p.Caching(), "strict_errors", p.StrictErrors())
 	for _, w := range r.warnings {
 		b.o.Log.Warn("policy has a part that is probably a mistake", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
 	}

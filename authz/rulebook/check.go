@@ -17,6 +17,7 @@ type Summary struct {
 	Revision string   `json:"revision"`
 	Query    string   `json:"query"`
 	Plans    []string `json:"plans"`
+	Routes   int      `json:"routes"`
 	Reasons  int      `json:"reasons"`
 	Memo     string   `json:"memo"` // whether verdicts can be cached
 	// StrictErrors reports whether a function that fails denies the request.
@@ -25,7 +26,7 @@ type Summary struct {
 	Warnings []bundle.Fault `json:"warnings,omitempty"`
 }
 
-// Check checks policies, and the plans and reasons in them, more strictly than the server does, which type-checks nothing
+// Check checks policies, and the routes, plans and reasons in them, more strictly than the server does, which type-checks nothing
 // against the schema of the input. Without paths it checks the shipped policies. With used, policies that lack something in
 // use are at fault, too. The error is a *bundle.LoadError where the fault is in a file, or is something that is lacking.
 func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, error) {
@@ -48,7 +49,7 @@ func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, 
 		return Summary{}, &bundle.LoadError{Faults: faults}
 	}
 	return Summary{
-		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Reasons: len(r.Reasons), Memo: p.Caching(),
+		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Routes: len(r.table.Routes()), Reasons: len(r.Reasons), Memo: p.Caching(),
 		StrictErrors: p.StrictErrors(), Warnings: r.warnings,
 	}, nil
 }

@@ -24,8 +24,8 @@ func (c *cli) policyCheckCmd() *cobra.Command {
 	var cfg config.Policy
 	var onServer bool
 	cmd := &cobra.Command{
-		Use: "check [PATH...]", Short: "Compile policies in strict mode, with their plans and reasons",
-		Long: `Compile policies in strict mode and read their plans and reasons. No server is needed.
+		Use: "check [PATH...]", Short: "Compile policies in strict mode, with their routes, plans and reasons",
+		Long: `Compile policies in strict mode and read their routes, plans and reasons. No server is needed.
 Without paths, the shipped policies are checked. A package that no decision uses, perhaps
 because its name is misspelt, is a warning.
 
@@ -51,6 +51,7 @@ the policies lack one of them, the check fails, as it does when a server loads t
 				t.field("revision", s.Revision)
 				t.field("query", s.Query)
 				t.field("plans", strings.Join(s.Plans, ", "))
+				t.field("routes", fmt.Sprint(s.Routes))
 				t.field("reasons", fmt.Sprint(s.Reasons))
 				t.field("verdict cache", s.Memo)
 				t.field("strict errors", fmt.Sprint(s.StrictErrors))
