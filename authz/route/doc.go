@@ -1,8 +1,9 @@
 // Package route is the table of routes: which entry of routes.yaml applies to a request.
 //
-// Parse reads the entries strictly (parse.go, fields.go), orders them (order.go) and compiles them into a tree (tree.go). Match
-// (table.go) reads the path of a request in one way (reading.go) and finds the most specific route in the tree. If a
-// lenient server could read the request in another way (lenient.go) that leads to another route, the path is ambiguous.
+// Parse reads the entries strictly (parse.go, fields.go, template.go), orders them (order.go) and compiles them into a tree (tree.go).
+// It refuses routes that can never apply (reach.go). Match (table.go) reads the path of a request in one way (reading.go, fold.go) and
+// finds the most specific route in the tree. If a lenient server could read the request in another way (lenient.go) that leads to
+// another route, the path is ambiguous.
 //
 // # Which route applies
 //

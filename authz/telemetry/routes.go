@@ -41,8 +41,9 @@ func (m *Metrics) routeCounters(name string) routeCounters {
 	return routeCounters{m.byRoute.WithLabelValues(name, "allow"), m.byRoute.WithLabelValues(name, "deny")}
 }
 
-// RoutesLoaded makes Record count the routes of this table, and forget those that are gone. Of too many routes it counts the first by name, so
-// that all servers with the same table have the same series. A check that began under the old table may be missing in the counts.
+// RoutesLoaded makes Record count the routes of this table, and forget those that are gone. Of too many routes it counts the first by
+// name, so that all servers with the same table have the same series. A check that began under the old table may be missing in the
+// counts.
 func (m *Metrics) RoutesLoaded(table []*authz.Route) {
 	m.reload.Lock()
 	defer m.reload.Unlock()

@@ -6,8 +6,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// putFacts adds the facts about the request and its caller. A state that is not set becomes the state for "nothing is known", so that states are
-// never undefined in policies.
+// putFacts adds the facts about the request and its caller. A state that is not set becomes the state for "nothing is known", so that
+// states are never undefined in policies.
 func (o object) putFacts(f *authz.Facts) error {
 	if f == nil {
 		f = &authz.Facts{}

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// pattern is the segments of a path of a route.
+// pattern is the segments of a path of a route. The server has its own: see package route, which doctor does not import. A test with
+// random patterns holds that both take the same paths.
 type pattern []segment
 
 // segment is a segment of a pattern. A name or a star stands for any text between before and after. A literal is its before.

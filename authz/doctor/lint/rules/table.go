@@ -100,7 +100,7 @@ var lenientPaths = rule.Rule{
 	Why:    "A server that reads both spellings alike serves the request without the route's requirements.",
 	Remedy: "Remove the setting, unless your server tells the spellings apart: policies/README.md has a table of servers.",
 	Checks: eachTable(func(in *model.Model, t *model.Table, report rule.Report) {
-		for _, l := range leniences {
+		for _, l := range lenientSettings {
 			at := t.Setting(l.name, "")
 			if at.Value != l.value {
 				continue
@@ -119,8 +119,8 @@ var lenientPaths = rule.Rule{
 	}),
 }
 
-// leniences are the settings of paths that let another spelling pass by a route.
-var leniences = []struct {
+// lenientSettings are the settings of paths that let another spelling pass by a route.
+var lenientSettings = []struct {
 	name, value string
 	opens       string // what passes
 	right       string // completes "your server ..."
