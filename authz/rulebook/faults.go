@@ -161,13 +161,13 @@ func (f *faults) table(plans map[string][]authz.Limit) *route.Table {
 func (f *faults) document(name string) ([]route.Imported, []route.Fault) {
 	from, _, _ := f.policy.Locate("tollkeeper", "routes")
 	name, _, _ = f.policy.Document(from, name) // it exists: see bundle.Compile
-	entries, wrong := openapi.Read(name, func(name string) ([]byte, bool) {
+	operations, wrong := openapi.Read(name, func(name string) ([]byte, bool) {
 		_, content, ok := f.policy.Document("", name)
 		return content, ok
 	})
-	out, faults := make([]route.Imported, len(entries)), make([]route.Fault, len(wrong))
-	for i, e := range entries {
-		out[i] = route.Imported{Entry: e.Value, File: e.File, Line: e.Line}
+	out, faults := make([]route.Imported, len(operations)), make([]route.Fault, len(wrong))
+	for i, o := range operations {
+		out[i] = route.Imported(o)
 	}
 	for i, w := range wrong {
 		faults[i] = route.Fault{File: w.File, Line: w.Line, Text: w.Text}

@@ -82,7 +82,7 @@ func routable(d lint.TableData) (out []lint.TableFault) {
 func operations(table, document string) (out []lint.Operation, ok bool) {
 	read, faults := readDocument(table, document)
 	for _, o := range read {
-		out = append(out, lint.Operation{Entry: o.Entry, File: o.File, Line: o.Line})
+		out = append(out, lint.Operation(o))
 	}
 	return out, len(read) > 0 && len(faults) == 0
 }
@@ -109,9 +109,9 @@ func readDocument(table, document string) (out []route.Imported, faults []route.
 	if _, exists := open(document); !exists {
 		return nil, nil
 	}
-	entries, wrong := openapi.Read(document, open)
-	for _, e := range entries {
-		out = append(out, route.Imported{Entry: e.Value, File: e.File, Line: e.Line})
+	read, wrong := openapi.Read(document, open)
+	for _, o := range read {
+		out = append(out, route.Imported(o))
 	}
 	for _, f := range wrong {
 		faults = append(faults, route.Fault{File: f.File, Line: f.Line, Text: f.Text})

@@ -1,6 +1,6 @@
 // Package openapi reads the operations of an OpenAPI 3.0 or 3.1 document as entries of routes.yaml.
 //
-// Start with read.go: it goes from the document to path items, operations and entries. The parts of an entry come from
+// Start with read.go: it goes from the document to path items and operations. The parts of a route come from
 // template.go (the path), servers.go (what stands before the path), security.go (the scopes) and extension.go (x-tollkeeper).
 // refs.go follows $ref, and tree.go knows lines, duplicate keys and YAML aliases.
 //

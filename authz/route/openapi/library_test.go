@@ -21,7 +21,7 @@ func TestRead_AgreesWithLibrary(t *testing.T) {
 	for seed := range uint64(400) {
 		files := randomDocument(rand.New(rand.NewPCG(seed, 1)))
 		want, conflict := libraryReads(t, files)
-		entries, faults := Read("dir/api.json", from(files))
+		read, faults := Read("dir/api.json", from(files))
 		if conflict {
 			if len(faults) == 0 || !strings.Contains(faults[0].Text, "different scopes") {
 				t.Errorf("seed %d: different scopes are no fault: %v\n%v", seed, faults, files)
@@ -33,9 +33,9 @@ func TestRead_AgreesWithLibrary(t *testing.T) {
 			continue
 		}
 		var got []string
-		for _, e := range entries {
-			match := e.Value["match"].(map[string]any)
-			scopes, _ := e.Value["scopes"].([]any)
+		for _, e := range read {
+			match := e.Entry["match"].(map[string]any)
+			scopes, _ := e.Entry["scopes"].([]any)
 			got = append(got, fmt.Sprint(match["methods"].([]any)[0], " ", match["path"], " ", append([]any{}, scopes...)))
 		}
 		slices.Sort(got)
@@ -65,15 +65,15 @@ func TestRead_WholeDocumentsAgreeWithLibrary(t *testing.T) {
 				}
 			}
 		}
-		entries, _ := Read(name, from(map[string]string{name: string(raw)}))
-		for _, e := range entries {
-			id := e.Value["name"].(string)
-			if method := e.Value["match"].(map[string]any)["methods"].([]any)[0]; !strings.Contains(id, " ") && want[id] != method {
+		operations, _ := Read(name, from(map[string]string{name: string(raw)}))
+		for _, e := range operations {
+			id := e.Entry["name"].(string)
+			if method := e.Entry["match"].(map[string]any)["methods"].([]any)[0]; !strings.Contains(id, " ") && want[id] != method {
 				t.Errorf("%s: %s has the method %v, the library reads %q", name, id, method, want[id])
 			}
 			delete(want, id)
 		}
-		if len(want) > 0 || len(entries) == 0 {
+		if len(want) > 0 || len(operations) == 0 {
 			t.Errorf("%s: not read: %v", name, want)
 		}
 	}

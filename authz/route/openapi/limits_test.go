@@ -42,9 +42,9 @@ func TestRead_LargeDocument(t *testing.T) {
 		t.Fatalf("the document has only %d bytes", len(text))
 	}
 	start := time.Now()
-	entries, faults := Read("api.yaml", from(map[string]string{"api.yaml": text}))
-	if len(entries) != 5000 || faults != nil {
-		t.Fatalf("%d entries, %v", len(entries), faults)
+	operations, faults := Read("api.yaml", from(map[string]string{"api.yaml": text}))
+	if len(operations) != 5000 || faults != nil {
+		t.Fatalf("%d operations, %v", len(operations), faults)
 	}
 	t.Logf("%v", time.Since(start))
 }
@@ -77,13 +77,13 @@ func TestRead_Bombs(t *testing.T) {
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		entries, faults := Read("api.yaml", from(map[string]string{"api.yaml": c.text}))
+		operations, faults := Read("api.yaml", from(map[string]string{"api.yaml": c.text}))
 		runtime.ReadMemStats(&after)
 		if mib := (after.TotalAlloc - before.TotalAlloc) >> 20; mib > 300 {
 			t.Errorf("%s: %d MiB", name, mib)
 		}
-		if c.fault == "" && (len(entries) != 1 || faults != nil) || c.fault != "" && !strings.Contains(fmt.Sprint(faults), c.fault) {
-			t.Errorf("%s: %d entries, %.300v", name, len(entries), faults)
+		if c.fault == "" && (len(operations) != 1 || faults != nil) || c.fault != "" && !strings.Contains(fmt.Sprint(faults), c.fault) {
+			t.Errorf("%s: %d operations, %.300v", name, len(operations), faults)
 		}
 	}
 }
@@ -134,16 +134,16 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, document, other []byte) {
 		files := map[string]string{"api.yaml": string(document), "other.yaml": string(other)}
 		start := time.Now()
-		entries, faults := Read("api.yaml", from(files))
+		operations, faults := Read("api.yaml", from(files))
 		if took := time.Since(start); took > 5*time.Second {
 			t.Fatalf("it took %v", took)
 		}
-		if len(entries) > 0 && len(faults) > 0 {
-			t.Fatalf("entries and faults: %v", faults)
+		if len(operations) > 0 && len(faults) > 0 {
+			t.Fatalf("operations and faults: %v", faults)
 		}
-		for _, e := range entries {
-			name, _ := e.Value["name"].(string)
-			match, _ := e.Value["match"].(map[string]any)
+		for _, e := range operations {
+			name, _ := e.Entry["name"].(string)
+			match, _ := e.Entry["match"].(map[string]any)
 			path, _ := match["path"].(string)
 			list, _ := match["methods"].([]any)
 			if name == "" || !strings.HasPrefix(path, "/") || len(list) != 1 || e.Line < 1 || files[e.File] == "" {
@@ -159,8 +159,8 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 		again, faultsAgain := Read("api.yaml", from(files))
-		if !reflect.DeepEqual(entries, again) || !reflect.DeepEqual(faults, faultsAgain) {
-			t.Fatalf("read in two ways:\n%s\n%s", show(entries, faults), show(again, faultsAgain))
+		if !reflect.DeepEqual(operations, again) || !reflect.DeepEqual(faults, faultsAgain) {
+			t.Fatalf("read in two ways:\n%s\n%s", show(operations, faults), show(again, faultsAgain))
 		}
 	})
 }
@@ -171,8 +171,8 @@ func BenchmarkRead(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if entries, _ := Read("api.yaml", open); len(entries) != 1000 {
-			b.Fatal(len(entries))
+		if operations, _ := Read("api.yaml", open); len(operations) != 1000 {
+			b.Fatal(len(operations))
 		}
 	}
 }

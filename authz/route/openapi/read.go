@@ -10,9 +10,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Entry is an operation, in the form of an entry of routes.yaml.
-type Entry struct {
-	Value map[string]any // JSON values, with json.Number for numbers
+// Operation is an operation of a document.
+type Operation struct {
+	Entry map[string]any // in the form of an entry of routes.yaml: JSON values, with json.Number for numbers
 	File  string         // where the operation stands
 	Line  int
 }
@@ -25,11 +25,11 @@ type Fault struct {
 }
 
 // Read reads the operations of an OpenAPI document as entries of routes.yaml, in the order of the document. With faults there are
-// no entries.
+// no operations.
 //
 // open returns the content of a file by its name, cleaned and relative like name, and reports whether there is one. Nothing else
 // is read, whatever the document refers to.
-func Read(name string, open func(name string) ([]byte, bool)) ([]Entry, []Fault) {
+func Read(name string, open func(name string) ([]byte, bool)) ([]Operation, []Fault) {
 	r := &reader{
 		open: open, files: make(map[string]*file), objects: objects{made: make(map[*yaml.Node]*object)},
 		followed: make(map[*yaml.Node]*object), used: make(map[*yaml.Node]bool),
@@ -44,7 +44,7 @@ func Read(name string, open func(name string) ([]byte, bool)) ([]Entry, []Fault)
 		r.unused()
 	}
 	if len(r.faults) == 0 {
-		return r.entries, nil
+		return r.operations, nil
 	}
 	slices.SortStableFunc(r.faults, func(a, b Fault) int {
 		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, strings.Compare(a.Text, b.Text))
@@ -68,10 +68,10 @@ type reader struct {
 	bases    map[*yaml.Node][]string   // the base paths of a list of servers
 	security map[*yaml.Node][][]string // the sets of scopes of a list of requirements
 
-	ids     map[string]value    // operations by operationId
-	taken   map[*yaml.Node]bool // operations that are entries
-	entries []Entry
-	faults  []Fault
+	ids        map[string]value    // operations by operationId
+	taken      map[*yaml.Node]bool // operations that were added
+	operations []Operation
+	faults     []Fault
 }
 
 // object returns the object at a value. It reports a fault and returns nil if there is none.
@@ -170,22 +170,22 @@ func (r *reader) item(path string, at value) {
 	for _, name := range o.names {
 		switch {
 		case slices.Contains(methods, name):
-			r.operation(&place{path, at, o, ext}, name, o.fields[name])
+			r.operation(&pathItem{path, at, o, ext}, name, o.fields[name])
 		case !slices.Contains(itemFields, name) && !strings.HasPrefix(name, "x-"):
 			r.fault(o.fields[name], "%s is no field of a path: want a method (%s), servers or parameters", name, strings.Join(methods, ", "))
 		}
 	}
 }
 
-// place is the path that an operation belongs to.
-type place struct {
-	path string
-	at   value
-	item *object
-	ext  extension
+// pathItem is what the operations of a path share.
+type pathItem struct {
+	path   string
+	at     value
+	object *object
+	ext    extension
 }
 
-func (r *reader) operation(p *place, method string, at value) {
+func (r *reader) operation(p *pathItem, method string, at value) {
 	o := r.follow(at, 0)
 	if o == nil {
 		return
@@ -198,7 +198,7 @@ func (r *reader) operation(p *place, method string, at value) {
 	name := r.nameOf(o, ext)
 	scopes := r.scopes(o, ext)
 	template, ok := r.template(p, ext)
-	bases := r.basesOf(o.fields["servers"], p.item.fields["servers"], r.defaults.servers)
+	bases := r.basesOf(o.fields["servers"], p.object.fields["servers"], r.defaults.servers)
 	if !ok {
 		return
 	}
@@ -222,20 +222,20 @@ func (r *reader) operation(p *place, method string, at value) {
 			entry["scopes"] = scopes
 		}
 		ext.fill(entry)
-		r.add(Entry{entry, at.file.name, at.line()}, at)
+		r.add(Operation{entry, at.file.name, at.line()}, at)
 	}
 }
 
-const maxEntries = 20_000
+const maxOperations = 20_000
 
-func (r *reader) add(e Entry, at value) {
-	switch len(r.entries) {
-	case maxEntries:
-		r.fault(at, "the document has more than %d operations, each counted once for each base path", maxEntries)
-		r.entries = append(r.entries, e)
-	case maxEntries + 1:
+func (r *reader) add(o Operation, at value) {
+	switch len(r.operations) {
+	case maxOperations:
+		r.fault(at, "the document has more than %d operations, each counted once for each base path", maxOperations)
+		r.operations = append(r.operations, o)
+	case maxOperations + 1:
 	default:
-		r.entries = append(r.entries, e)
+		r.operations = append(r.operations, o)
 	}
 }
 

@@ -24,14 +24,14 @@ func from(files map[string]string) func(string) ([]byte, bool) {
 }
 
 // show writes a result as text, one line for each entry or fault.
-func show(entries []Entry, faults []Fault) string {
+func show(operations []Operation, faults []Fault) string {
 	var b strings.Builder
-	for _, e := range entries {
-		rest := maps.Clone(e.Value)
+	for _, e := range operations {
+		rest := maps.Clone(e.Entry)
 		match := rest["match"].(map[string]any)
 		delete(rest, "name")
 		delete(rest, "match")
-		fmt.Fprintf(&b, "%s:%d: %s = %v %s", e.File, e.Line, e.Value["name"], match["methods"], match["path"])
+		fmt.Fprintf(&b, "%s:%d: %s = %v %s", e.File, e.Line, e.Entry["name"], match["methods"], match["path"])
 		if len(rest) > 0 {
 			text, err := json.Marshal(rest)
 			if err != nil {

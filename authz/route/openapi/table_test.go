@@ -23,9 +23,9 @@ func TestRead_TableTakesEntries(t *testing.T) {
 			Routes: []any{map[string]any{"openapi": name}},
 			Plans:  map[string][]authz.Limit{"team": limits, "business": limits},
 			OpenAPI: func(file string) (out []route.Imported, bad []route.Fault) {
-				entries, faults := Read(file, from(map[string]string{name: string(raw)}))
-				for _, e := range entries {
-					out = append(out, route.Imported{Entry: e.Value, File: e.File, Line: e.Line})
+				operations, faults := Read(file, from(map[string]string{name: string(raw)}))
+				for _, e := range operations {
+					out = append(out, route.Imported(e))
 				}
 				for _, f := range faults {
 					bad = append(bad, route.Fault{File: f.File, Line: f.Line, Text: f.Text})

@@ -10,7 +10,7 @@ import (
 )
 
 // template returns the pattern of an operation's path, without its base path.
-func (r *reader) template(p *place, ext extension) (string, bool) {
+func (r *reader) template(p *pathItem, ext extension) (string, bool) {
 	if s, has := ext["path"]; has {
 		text, _ := s.value.(string)
 		if !strings.HasPrefix(text, "/") {
