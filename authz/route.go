@@ -12,7 +12,7 @@ type Route struct {
 	Scopes      []string // the caller needs all of these
 	Plans       []string // the caller needs one of these; nil: any plan will do
 	Environment string   // of the keys that may call it, "" for any
-	// KeyRequired: a bearer token cannot take the place of a key. TokenRequired: a bearer token is needed besides the key.
+	// KeyRequired: a bearer token cannot take the place of a key. TokenRequired: a key cannot take the place of a bearer token.
 	KeyRequired, TokenRequired bool
 	// Charge is the price. Nil is one unit of each limit that counts requests.
 	Charge Charge

@@ -5,5 +5,7 @@
 // put a stand-in there, which answers as the test says: they show what envoy.yaml guarantees by itself, and TestFiles_Agree
 // holds that the other files guarantee the same.
 //
-// Read stack_e2e_test.go and standin_test.go first, which set up the two kinds of tests, then files_e2e_test.go.
+// Read stack_e2e_test.go and standin_test.go first, which set up the two kinds of tests, then files_e2e_test.go. routes_e2e_test.go
+// sends the requests of testdata/routes/tried.md byte by byte (rawclient_test.go, rawupstream_test.go), and asks models of lenient
+// servers (lenient_test.go) what they would serve of them.
 package envoy

@@ -25,6 +25,8 @@ test_a_token_takes_the_place_of_a_key if {
 	decide({}, {}).charge == {"rate": 1, "daily": 1, "credits": 1}
 	decide({"charge": {"credits": 5}}, {}).charge == {"credits": 5}
 	decide({"plans": ["pro"]}, {}).allowed
+	decide({"token": "required"}, {}).allowed
+	decide({"token": "required", "key": "required"}, {}).reason == "key_missing"
 	decide({"plans": ["pro"]}, {"account/plan": "free"}).reason == "plan_upgrade_required"
 	decide({}, {"account/plan": "no_such_plan"}).reason == "policy_error"
 	decide({}, {"quota/daily/state": "exhausted"}).reason == "quota_exceeded"

@@ -122,12 +122,12 @@ func (f *faults) needsNewRules(table *route.Table, rules string) {
 		}
 		match, _ := fields["match"].(map[string]any)
 		if pattern, _ := match["path"].(string); strings.Contains(pattern, "{") {
-			refuse("takes {name} for a text", "routes", i, "match", "path")
+			refuse("reads {name} as plain text", "routes", i, "match", "path")
 		}
 		hosts, _ := match["hosts"].([]any)
 		for n, h := range hosts {
 			if host, _ := h.(string); strings.HasPrefix(host, "*.") {
-				refuse("takes *. for a text", "routes", i, "match", "hosts", n)
+				refuse("reads *. as plain text", "routes", i, "match", "hosts", n)
 			}
 		}
 	}
@@ -152,7 +152,7 @@ func (f *faults) opened(table *route.Table) (warnings []bundle.Fault) {
 	for _, h := range table.Hidden() {
 		if less := asksLess(h.Route, h.Above); less != "" {
 			warnings = append(warnings, f.at(warnOrder, h.At, fmt.Sprintf(
-				"route %q applies although %q stands above it, and %s: the most specific route counts, no more the first; if this is meant, move it up",
+				"route %q applies although %q stands above it, and %s: the most specific route counts, and no longer the first; if this is meant, move it up",
 				h.Route.Name, h.Above.Name, less)))
 		}
 	}

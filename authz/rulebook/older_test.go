@@ -89,9 +89,9 @@ func TestOlderFiles_GoOn(t *testing.T) {
 func TestOlderFiles_RefuseWhatTheyCannotRead(t *testing.T) {
 	const route = "tollkeeper:\n  routes:\n    "
 	for routes, want := range map[string]string{
-		route + "- {match: {path: \"/v1/{id}\"}}":                                                     `routes.yaml:3:16: route.rego is of an older version, which takes {name} for a text`,
-		route + "- {match: {path: \"/v1/{id}:cancel\"}}":                                              `routes.yaml:3:16: route.rego is of an older version, which takes {name} for a text`,
-		route + "- {match: {path: /a, hosts: [a.b, \"*.c\"]}}":                                        `routes.yaml:3:39: route.rego is of an older version, which takes *. for a text`,
+		route + "- {match: {path: \"/v1/{id}\"}}":                                                     `routes.yaml:3:16: route.rego is of an older version, which reads {name} as plain text`,
+		route + "- {match: {path: \"/v1/{id}:cancel\"}}":                                              `routes.yaml:3:16: route.rego is of an older version, which reads {name} as plain text`,
+		route + "- {match: {path: /a, hosts: [a.b, \"*.c\"]}}":                                        `routes.yaml:3:39: route.rego is of an older version, which reads *. as plain text`,
 		route + "- openapi: api.yaml":                                                                 `routes.yaml:3:7: route.rego is of an older version, which reads no documents`,
 		"tollkeeper: {unmatched: deny}":                                                               `routes.yaml:1:14: route.rego is of an older version, which does not know unmatched`,
 		"tollkeeper: {unmatched: charge}":                                                             ``,
@@ -233,7 +233,7 @@ func TestOrder_WarnsOfWhatOpens(t *testing.T) {
 		}
 	}
 	got := warningsOf(t, filesOf(t, policies.Files, "routes.yaml", "tollkeeper:\n  routes:\n    - {name: everything, match: {path: \"/**\"}, scopes: [a]}\n    - {name: health, match: {path: /health}, public: true}\n")...)
-	if want := `routes.yaml:4:7: route "health" applies although "everything" stands above it, and is public: the most specific route counts, no more the first; if this is meant, move it up`; got != want {
+	if want := `routes.yaml:4:7: route "health" applies although "everything" stands above it, and is public: the most specific route counts, and no longer the first; if this is meant, move it up`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
