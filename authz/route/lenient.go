@@ -194,7 +194,7 @@ func reread(text string, ways odd) string {
 
 // escape protects what would be decoded again. A slash that a reading brings about cuts the path, unless encoded slashes are kept.
 func (t *Table) escape(text string) string {
-	text = strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(text)
+	text = escapePath(text)
 	if t.paths.keepEncodedSlash {
 		text = strings.ReplaceAll(text, "/", "%2f")
 	}

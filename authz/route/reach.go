@@ -84,8 +84,3 @@ func freshText(entries []*entry) string {
 	}
 	return strings.Repeat("x0qzj7~_", longest) // longer than any, and no text repeats it so often
 }
-
-// escapePath writes a decoded path as a client would send it.
-func escapePath(path string) string {
-	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23", " ", "%20").Replace(path)
-}

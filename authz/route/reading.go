@@ -190,6 +190,11 @@ func unescape(s string) (string, bool) {
 	return string(out), true
 }
 
+// escapePath writes a decoded path, or a part of one, as a client would send it.
+func escapePath(text string) string {
+	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23", " ", "%20").Replace(text)
+}
+
 // unescapeAll decodes escapes until none is left. Broken escapes stay as they are.
 func unescapeAll(s string) string {
 	if !strings.Contains(s, "%") {
