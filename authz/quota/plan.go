@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agnivade/levenshtein"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -92,10 +94,21 @@ func samePeriods(a, b *authz.Limit) bool {
 	return a.Window == b.Window && zone(a).String() == zone(b).String() && max(a.Anchor, 1) == max(b.Anchor, 1)
 }
 
+// misspelt reports whether a name differs from the known one by one letter or by the order of its letters.
+func misspelt(name, known string) bool {
+	sorted := func(s string) string { return string(slices.Sorted(slices.Values([]rune(s)))) }
+	return levenshtein.ComputeDistance(name, known) <= 1 || sorted(name) == sorted(known)
+}
+
 func (p *planParser) plan(name string, data any) []authz.Limit {
 	plan, ok := data.(map[string]any)
 	if !ok {
 		p.fault([]any{name}, "plan %q: want an object with limits", name)
+	}
+	for _, other := range slices.Sorted(maps.Keys(plan)) {
+		if other != "limits" && misspelt(strings.ToLower(other), "limits") {
+			p.fault([]any{name, other}, "plan %q: %s is no field here: did you mean limits? Without limits a plan grants everything", name, other)
+		}
 	}
 	limits, ok := plan["limits"].(map[string]any)
 	if !ok && plan["limits"] != nil {

@@ -73,3 +73,13 @@ func TestParsePlans_FaultsOfAllPlans(t *testing.T) {
 		t.Errorf("a list: %v", faults)
 	}
 }
+
+// TestParsePlans_MisspeltLimits: a plan without limits grants everything, so a misspelt name is a fault.
+func TestParsePlans_MisspeltLimits(t *testing.T) {
+	for name, fault := range map[string]bool{"limit": true, "Limits": true, "limist": true, "limts": true, "limitz": true, "title": false, "list": false, "price": false} {
+		_, faults := quota.ParsePlans(map[string]any{"free": map[string]any{name: map[string]any{}}})
+		if (len(faults) > 0) != fault || fault && fmt.Sprint(faults[0].At) != "[free "+name+"]" {
+			t.Errorf("%s: %v", name, faults)
+		}
+	}
+}

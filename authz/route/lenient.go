@@ -53,15 +53,53 @@ func (c *claims) collect(h *authz.HTTP) {
 		}
 	}
 	for i := range h.Headers {
-		switch h.Headers[i].Name {
-		case methodOverride1, methodOverride2, methodOverride3:
+		switch overrides(h.Headers[i].Name) {
+		case authz.PathMethodOverride:
 			c.method(h, h.Headers[i].Value)
-		case urlOverride1, urlOverride2:
+		case authz.PathURLOverride:
 			if url := strings.TrimSpace(h.Headers[i].Value); url != "" {
 				c.add(&c.urls, url, authz.PathURLOverride)
 			}
 		}
 	}
+}
+
+// overrides returns the fault of a header that replaces the method or the path, "" for other headers.
+func overrides(name string) authz.PathFault {
+	switch len(name) {
+	case len(methodOverride1):
+		if sameName(name, methodOverride1) {
+			return authz.PathMethodOverride
+		}
+	case len(methodOverride2):
+		if sameName(name, methodOverride2) {
+			return authz.PathMethodOverride
+		}
+	case len(methodOverride3), len(urlOverride1):
+		switch {
+		case sameName(name, methodOverride3):
+			return authz.PathMethodOverride
+		case sameName(name, urlOverride1), sameName(name, urlOverride2):
+			return authz.PathURLOverride
+		}
+	}
+	return ""
+}
+
+// sameName reports whether servers may take a lower-case name for the known one. CGI and its successors turn every byte that is
+// neither a letter nor a digit into one and the same.
+func sameName(name, known string) bool {
+	if len(name) != len(known) {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		isPlain := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if c != known[i] && (isPlain || known[i] != '-') {
+			return false
+		}
+	}
+	return true
 }
 
 // method adds a method in capital letters, in which some frameworks read it, unless the request was sent with it.
