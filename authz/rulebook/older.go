@@ -43,7 +43,7 @@ var gone = map[string]string{
 	"route.segments":   "input.route.params, or input.parsed_path",
 	"route.name":       "input.route.name",
 	"route.rule":       "input.route",
-	"route.asked_host": "input.attributes.request.http.host",
+	"route.asked_host": "lower(input.attributes.request.http.host), which may have a port",
 }
 
 // olderFiles looks for files of older versions, and for what the order of the routes meant to them. It adds faults and returns
