@@ -190,10 +190,11 @@ func unescape(s string) (string, bool) {
 	return string(out), true
 }
 
+// escapes is made once: to make it takes longer than to use it, and a path can have thousands of segments.
+var escapes = strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23", " ", "%20")
+
 // escapePath writes a decoded path, or a part of one, as a client would send it.
-func escapePath(text string) string {
-	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23", " ", "%20").Replace(text)
-}
+func escapePath(text string) string { return escapes.Replace(text) }
 
 // unescapeAll decodes escapes until none is left. Broken escapes stay as they are.
 func unescapeAll(s string) string {

@@ -237,3 +237,20 @@ func TestPath_OtherMethodsAndURLs(t *testing.T) {
 		t.Errorf("without routes a path is %q", got)
 	}
 }
+
+// TestPath_LongPathsAreCheap bounds what the other readings of a long path cost, for anybody can send one.
+func TestPath_LongPathsAreCheap(t *testing.T) {
+	const segments = 1000
+	table := tableOf(t, "", "/a/**", "/b")
+	r := request("GET /a" + strings.Repeat("/%C3%A9.", segments))
+	n := testing.AllocsPerRun(5, func() {
+		var path authz.PathFact
+		var route authz.RouteFact
+		if table.Match(r, &path, &route, nil); route.State != authz.RouteOK {
+			t.Fatalf("%+v", path)
+		}
+	})
+	if n > 10*segments {
+		t.Errorf("%v allocations for %d segments", n, segments)
+	}
+}
