@@ -24,8 +24,13 @@ type baseline struct {
 }
 
 // checkRemovals returns an error if the next version lacks something of the old one that is used. It also reports whether
-// the next version lacks any plan or limit at all.
+// the next version lacks any plan or limit at all. A table of routes that is gone, such as that of a file which is deleted before a
+// new one is copied, is an error even if nobody uses it.
 func (b *Book) checkRemovals(ctx context.Context, old, next *version) (removes bool, err error) {
+	if _, written := next.policy.Data("tollkeeper", "routes"); !written && next.policy.Shipped() && len(old.rules.table.Routes()) > 0 {
+		return false, &bundle.LoadError{Faults: []bundle.Fault{{Code: faultRoute, Text: "tollkeeper.routes is gone, so that no request would need " +
+			"what its route asks for: bring it back, or write routes: [] if there are to be none"}}}
+	}
 	f := &baseline{plans: limitsOf(old.rules.Plans), reasons: ownReasons(old.policy)}
 	if len(f.removals(next.rules, next.policy)) == 0 && !f.lackedBy(next.rules) {
 		return false, nil // without asking who is on which plan

@@ -107,6 +107,27 @@ func TestReload_RemovalInUse(t *testing.T) {
 	}
 }
 
+// TestReload_RoutesAreGone deletes the table of routes, as a careless copy does. Its paths must not be open meanwhile. A table that
+// is empty is meant.
+func TestReload_RoutesAreGone(t *testing.T) {
+	w := startPlanWorld(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
+	before := w.status()
+	if err := os.Remove(filepath.Join(w.dir, "routes.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
+	if now := w.status(); now.Policy != before.Policy || !strings.Contains(now.PolicyFault, "write routes: []") {
+		t.Errorf("revision %s became %s: %s", before.Policy, now.Policy, now.PolicyFault)
+	}
+	w.stop()
+	w.running = start(t, w.cfg)
+	if now := w.status(); now.Policy != before.Policy || now.PolicyKept.IsZero() {
+		t.Errorf("after a restart revision %s became %s: %s", before.Policy, now.Policy, now.PolicyFault)
+	}
+	writeFiles(t, w.dir, "routes.yaml", "tollkeeper: {routes: []}\n")
+	w.await("there are no routes", func() bool { now := w.status(); return now.PolicyFault == "" && now.Policy != before.Policy })
+}
+
 // TestReload_RouteWithoutPlan removes what only routes name. That is a fault of the table, with its place, which no setting allows.
 func TestReload_RouteWithoutPlan(t *testing.T) {
 	w := startPlanWorld(t, func(c *config.Config) { c.Policy.AllowRemovedPlans = true })
@@ -142,7 +163,7 @@ func TestReload_RemovalNotInUse(t *testing.T) {
 // TestReload_RemovalNoLongerInUse moves the account off the removed plan. The files do not change again.
 func TestReload_RemovalNoLongerInUse(t *testing.T) {
 	w := startPlanWorld(t, nil)
-	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "credits:", "credit:", 1), "routes.yaml", "{}")
+	writeFiles(t, w.dir, "plans.yaml", strings.Replace(plansInUse, "credits:", "credit:", 1), "routes.yaml", "tollkeeper: {routes: []}")
 	w.await("the change is refused", func() bool { return w.status().PolicyFault != "" })
 	plan := "extra"
 	w.do("PATCH", "/v1/accounts/acme", admin.AccountUpdate{Plan: &plan}, nil)
