@@ -56,6 +56,7 @@ func (f *faults) olderFiles(table *route.Table, refs []bundle.Reference) []bundl
 		return []bundle.Fault{placed(&refs[own], faultOlder,
 			"this file is of an older version: it takes the first route that matches, and knows no {name}, paths or unmatched; "+replaceFiles(refs[own].File))}
 	}
+	f.wholePackages(refs)
 	warnings := f.opened(table)
 	if reasons, _ := f.data("reasons").(map[string]any); f.policy.Shipped() && f.data("unmatched") == "deny" && reasons[string(authz.ReasonRouteUnknown)] == nil {
 		warnings = append(warnings, f.at(warnReason, []any{"reasons"},
@@ -89,6 +90,21 @@ func (f *faults) undefined(refs []bundle.Reference) {
 			what = "write " + now
 		}
 		f.list = append(f.list, placed(r, faultReference, fmt.Sprintf("data.tollkeeper.%s does not exist: %s", name, what)))
+	}
+}
+
+// wholePackages refuses rules of the operator that read all of a package which has lost rules, such as r := data.tollkeeper.route.
+// What they take out of it cannot be seen here.
+func (f *faults) wholePackages(refs []bundle.Reference) {
+	for i := range refs {
+		r := &refs[i]
+		if len(r.Path) != 3 || !isShipped(r.Path) || isShipped(r.Package) || under(r.Package, "data", "envoy", "authz") {
+			continue
+		}
+		if name := r.Path[2]; name == "route" || name == "form" {
+			f.list = append(f.list, placed(r, faultReference, fmt.Sprintf(
+				"data.tollkeeper.%s has lost rules, and which of them is read here cannot be seen: write input.route, input.path or the whole name of the rule", name)))
+		}
 	}
 }
 
