@@ -194,7 +194,10 @@ func (p *parser) parseEntry(fields map[string]any, onHosts hosts, at place) {
 			p.fault(at, "match is missing, and a name by which Envoy could choose the route")
 			return
 		}
-		r.Name = derivedName(r)
+		if r.Name = derivedName(r); len(r.Name) > maxText {
+			p.fault(at, "a name is missing: the one made of methods, hosts and path would have more than %d bytes", maxText)
+			return
+		}
 	}
 	if p.names[r.Name] {
 		p.fault(at, "another route has the name %q", r.Name)

@@ -79,6 +79,7 @@ func TestParse_Faults(t *testing.T) {
 		{"an environment that YAML reads as true", entry(`"environment": true`), "routes.0.environment", "want a text"},
 		{"a wish for a token", entry(`"token": "optional"`), "routes.0.token", "want required"},
 		{"a wish for a key", entry(`"key": true`), "routes.0.key", "want required"},
+		{"a path too long for a name", `{"routes": [{"match": {"path": "/` + strings.Repeat("a", 200) + `"}}]}`, "routes.0", "a name is missing"},
 		{"a name twice", `{"routes": [{"name": "x"}, {"name": "x", "match": {"path": "/a"}}]}`, "routes.1", `another route has the name "x"`},
 		{"a derived name", `{"routes": [{"name": "GET /a"}, {"match": {"path": "/a", "methods": ["GET"]}}]}`, "routes.1", `another route has the name "GET /a"`},
 		{"an unknown setting", `{"paths": {"matrx": "keep"}}`, "paths.matrx", "did you mean matrix?"},
