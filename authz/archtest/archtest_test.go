@@ -25,7 +25,7 @@ var law = map[string]struct {
 	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "see apikey"},
 	"authz/quota":      {[]string{"authz"}, "see apikey"},
 	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's interface"},
-	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder"},
+	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder", "authz/rego"},
 		"see apikey; its parts do not import each other"},
 	"authz/token": {[]string{"authz", "authz/credential"}, "see apikey"},
 
@@ -35,6 +35,7 @@ var law = map[string]struct {
 	"authz/policy/input":           {[]string{"authz"}, "makes the input of rules from a request, and does not know files"},
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
 	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys, and does not know what a key means"},
+	"authz/rego":                   {nil, "compiles and runs Rego, and does not know what it decides"},
 	"authz/policy/yielder":         {nil, "interrupts long evaluations, and needs only the clock"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority for tests"},
@@ -91,7 +92,7 @@ var law = map[string]struct {
 
 // doors lists the packages that may import a foreign module.
 var doors = map[string][]string{
-	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "envoy/bench"},
+	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "authz/rego", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
 	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint/model", "authz/doctor/lint/rules", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
 	"google.golang.org/protobuf":             {"authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},

@@ -108,7 +108,7 @@ func positive(d inputtest.Draw) string {
 	}
 }
 
-// FuzzVerdictCache checks that the cache changes no verdict of a random policy.
+// FuzzVerdictCache checks that the cache changes no verdict of a random policy, and that the compiled policy has the same verdicts.
 func FuzzVerdictCache(f *testing.F) {
 	for seed := range uint64(100) {
 		f.Add(seed)
@@ -124,10 +124,15 @@ func FuzzVerdictCache(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		compiled, err := Load(t.Context(), src, Options{Compiled: true})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 100 {
 			r, f := d.Request(), d.Facts()
 			for range 4 {
 				sameWithAndWithout(t, with, without, r, f)
+				sameWithAndWithout(t, with, compiled, r, f)
 				d.Nudge(r, f)
 			}
 		}

@@ -74,12 +74,8 @@ func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts,
 	if tr != nil {
 		refs = input.Everything() // an explanation shows everything that the policy could read
 	}
-	document, err := input.Value(refs, r, f)
-	if err != nil {
-		return authz.Verdict{}, false, &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
-	}
 	e := evaluation{Policy: p, trace: tr}
-	decision, err := e.run(ctx, document)
+	decision, err := e.decide(ctx, refs, r, f)
 	if tr != nil {
 		tr.Query = p.Query()
 	}
@@ -122,7 +118,27 @@ func (e *evaluation) Print(at print.Context, text string) error {
 
 var _ topdown.Cancel = (*yielder.Yielder)(nil)
 
-// run runs the query and returns its only value.
+// decide returns the value of the query. Only OPA's evaluator can be traced.
+func (e *evaluation) decide(ctx context.Context, refs *input.Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
+	if e.program != nil && e.trace == nil {
+		if v, err := e.decideCompiled(ctx, refs, r, f); !e.disputable(err) {
+			return v, err
+		}
+		e.failed, e.nondeterministic = nil, nil
+	}
+	document, err := input.Value(refs, r, f)
+	if err != nil {
+		return nil, unfit(err)
+	}
+	return e.run(ctx, document)
+}
+
+// unfit is the error of a request that is not JSON.
+func unfit(err error) error {
+	return &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
+}
+
+// run runs the query on OPA's evaluator and returns its only value.
 func (e *evaluation) run(ctx context.Context, document ast.Value) (ast.Value, error) {
 	options := make([]rego.EvalOption, 0, len(e.fixed)+8)
 	options = append(options, e.fixed...)

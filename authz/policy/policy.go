@@ -13,6 +13,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/verdictcache"
+	closures "github.com/tollkeeper-authz/tollkeeper/authz/rego"
 )
 
 // Options say how a policy is loaded. The zero value is valid.
@@ -31,6 +32,9 @@ type Options struct {
 	// StrictErrors denies when a function of Rego fails, instead of leaving its expression undefined. Nil means: only if
 	// the shipped rules decide.
 	StrictErrors *bool
+	// Compiled lets a compiled program decide instead of OPA's evaluator, where that is possible. The server does not set it yet:
+	// see authz/decisions/014.
+	Compiled bool
 	// Print receives the output of print in rules. It runs while a request waits. Nil turns printing off.
 	Print func(file string, line int, text string)
 
@@ -54,6 +58,11 @@ type Policy struct {
 	strict         bool // a failed function denies
 	print          func(file string, line int, text string)
 	prepared       rego.PreparedEvalQuery
+	program        *closures.Program // nil: OPA's evaluator evaluates every request
+	slots          *input.Slots      // what the program reads of the input; nil: the whole document
+	notCompiled    string            // why there is no program
+	responses      cache.InterQueryCache
+	values         cache.InterQueryValueCache
 	fixed          []rego.EvalOption // the same for every evaluation
 }
 
@@ -79,7 +88,7 @@ func Load(ctx context.Context, src bundle.Source, o Options) (*Policy, error) {
 		p.cache = verdictcache.New(o.CachedVerdicts)
 		p.keys.New = func() any { return new(input.Key) }
 	}
-	if err := p.prepare(ctx, o.builtins); err != nil {
+	if err := p.prepare(ctx, &o); err != nil {
 		return nil, bundle.ErrorOf(err)
 	}
 	return p, nil
@@ -138,14 +147,14 @@ func (p *Policy) CacheStats() (verdictcache.Stats, bool) {
 func (p *Policy) String() string { return fmt.Sprintf("%s at revision %s", p.Query(), p.Revision()) }
 
 // prepare compiles the query and sets up the state that all evaluations share.
-func (p *Policy) prepare(ctx context.Context, more []builtin) error {
+func (p *Policy) prepare(ctx context.Context, o *Options) error {
 	options := []func(*rego.Rego){
 		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(p.bundle.Query)))),
 		rego.Compiler(p.bundle.Compiler),
 		rego.Store(p.bundle.Store),
 		rego.GenerateJSON(asValue),
 	}
-	for _, b := range more {
+	for _, b := range o.builtins {
 		options = append(options, rego.FunctionDyn(b.decl, b.impl))
 	}
 	var err error
@@ -160,11 +169,15 @@ func (p *Policy) prepare(ctx context.Context, more []builtin) error {
 	if err != nil {
 		return err
 	}
+	p.responses, p.values = cache.NewInterQueryCache(config), cache.NewInterQueryValueCache(ctx, config)
 	p.fixed = []rego.EvalOption{
 		rego.EvalTransaction(transaction),
 		// Responses of http.send and verified tokens are cached as long as their headers allow, but not across a reload.
-		rego.EvalInterQueryBuiltinCache(cache.NewInterQueryCache(config)),
-		rego.EvalInterQueryBuiltinValueCache(cache.NewInterQueryValueCache(ctx, config)),
+		rego.EvalInterQueryBuiltinCache(p.responses),
+		rego.EvalInterQueryBuiltinValueCache(p.values),
+	}
+	if o.Compiled {
+		p.compile(ctx, o.builtins, options)
 	}
 	return nil
 }

@@ -90,6 +90,9 @@ func Compile(ctx context.Context, src Source, o Options) (*Bundle, error) {
 // It reports whether there is any. The caller must not change what it returns.
 func (b *Bundle) Data(path ...string) (any, bool) { return lookup(b.data, path) }
 
+// Root returns the whole base data, for a compiler. It must not be changed.
+func (b *Bundle) Root() ast.Value { return b.Store.(*baseData).root }
+
 // Modules returns the compiled modules in the order of their names.
 func (b *Bundle) Modules() []*ast.Module {
 	var out []*ast.Module

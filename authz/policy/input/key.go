@@ -33,8 +33,8 @@ var _ sink = (*Key)(nil)
 // Every part begins with a byte for its kind. If its length varies, the length follows. The name of a field follows its value. So
 // part of a text cannot be confused with another field.
 
-func (k *Key) object(int) { k.buf = append(k.buf, '{') }
-func (k *Key) array(int)  { k.buf = append(k.buf, '(') }
+func (k *Key) object(string, int) { k.buf = append(k.buf, '{') }
+func (k *Key) array(string, int)  { k.buf = append(k.buf, '(') }
 
 func (k *Key) end(field string) {
 	k.buf = append(k.buf, '}')

@@ -250,9 +250,9 @@ func joined(h *authz.HTTP, name string) string {
 
 // putHeaderList adds every header as an object of its own. The objects are complete even if rules read only parts of them.
 func (o object) putHeaderList(headers authz.Headers) {
-	o.out.array(len(headers))
+	o.out.array("headers", len(headers))
 	for _, h := range headers {
-		o.out.object(2)
+		o.out.object("", 2)
 		if h.Name != "" {
 			o.out.text("key", h.Name)
 		}

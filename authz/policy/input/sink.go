@@ -15,10 +15,10 @@ import (
 // sink receives the document, depth first. Every method except object and array adds one value to the innermost open object or
 // array. In an array the name is empty.
 type sink interface {
-	object(size int)   // begins an object of about size fields
-	array(size int)    // begins an array of size values
-	end(field string)  // ends the innermost object or array, and adds it to its parent
-	null(field string) //
+	object(field string, size int) // begins an object of about size fields, which will be added to its parent
+	array(field string, size int)  // begins an array of size values, which will be added to its parent
+	end(field string)              // ends the innermost object or array, and adds it to its parent
+	null(field string)
 	text(field, s string)
 	base64(field, s string) // the bytes of s in base64
 	integer(field string, n int64)
@@ -52,7 +52,7 @@ func (o object) begin(name string, size int) (object, bool) {
 	if refs == nil {
 		return object{}, false
 	}
-	o.out.object(refs.size(size))
+	o.out.object(name, refs.size(size))
 	return object{refs, o.out}, true
 }
 
@@ -187,7 +187,7 @@ func (o object) json(name string, v any) error {
 }
 
 func (o object) jsonArray(name string, list []any) error {
-	o.out.array(len(list))
+	o.out.array(name, len(list))
 	all := object{everything, o.out}
 	for _, v := range list {
 		if err := all.json("", v); err != nil {
@@ -199,7 +199,7 @@ func (o object) jsonArray(name string, list []any) error {
 }
 
 func (o object) jsonObject(name string, m map[string]any, refs *Refs) error {
-	o.out.object(refs.size(len(m)))
+	o.out.object(name, refs.size(len(m)))
 	sub := object{refs, o.out}
 	for k, v := range inOrder(m, o.out) {
 		if err := sub.json(k, v); err != nil {

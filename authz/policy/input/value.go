@@ -14,7 +14,7 @@ import (
 func Value(refs *Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
 	s := new(values)
 	s.open = s.memory[:0]
-	s.object(refs.size(12))
+	s.object("", refs.size(12))
 	if err := walk(s, refs, r, f); err != nil {
 		return nil, err
 	}
@@ -43,11 +43,11 @@ func (c *container) value() ast.Value {
 	return ast.NewObject(c.fields...)
 }
 
-func (s *values) object(size int) {
+func (s *values) object(_ string, size int) {
 	s.open = append(s.open, container{fields: make([][2]*ast.Term, 0, size)})
 }
 
-func (s *values) array(size int) {
+func (s *values) array(_ string, size int) {
 	s.open = append(s.open, container{items: make([]*ast.Term, 0, size), isArray: true})
 }
 

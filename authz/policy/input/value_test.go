@@ -24,8 +24,8 @@ func (s *plain) put(field string, v any) {
 	}
 }
 
-func (s *plain) object(int) { s.open = append(s.open, map[string]any{}) }
-func (s *plain) array(int)  { s.open = append(s.open, []any{}) }
+func (s *plain) object(string, int) { s.open = append(s.open, map[string]any{}) }
+func (s *plain) array(string, int)  { s.open = append(s.open, []any{}) }
 
 func (s *plain) end(field string) {
 	v := s.open[len(s.open)-1]

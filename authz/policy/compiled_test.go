@@ -1,0 +1,109 @@
+package policy
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
+	"github.com/tollkeeper-authz/tollkeeper/policies"
+)
+
+// TestDecide_ShippedPoliciesOnBothEvaluators compares verdicts for random requests.
+func TestDecide_ShippedPoliciesOnBothEvaluators(t *testing.T) {
+	compiled := mustLoad(t, bundle.FS(policies.Files), Options{Compiled: true})
+	if compiled.program == nil || compiled.slots == nil {
+		t.Fatalf("the shipped policies are not compiled: %q", compiled.notCompiled)
+	}
+	other := mustLoad(t, bundle.FS(policies.Files), Options{})
+	d := inputtest.New(15)
+	allowed := 0
+	for range 400 {
+		r, f := d.Request(), d.Facts()
+		d.Nudge(r, f)
+		got, err := compiled.Decide(t.Context(), r, f, nil)
+		want, wantErr := other.Decide(t.Context(), r, f, nil)
+		if !reflect.DeepEqual(got, want) || fmt.Sprint(err) != fmt.Sprint(wantErr) {
+			t.Fatalf("%+v, %v\nwant %+v, %v", got, err, want, wantErr)
+		}
+		if got.Allowed {
+			allowed++
+		}
+	}
+	t.Logf("%d of 400 allowed", allowed)
+}
+
+// TestDecide_DisputedErrors has rules that fail only if they are entered, as a program does. OPA's evaluator has the last word.
+func TestDecide_DisputedErrors(t *testing.T) {
+	strict := true
+	for name, rules := range map[string]string{
+		"conflict of another key": `allow := q["a"]
+q[k] := v if some k, v in {"a": true, "b": 1}
+q[k] := v if some k, v in {"b": 2}`,
+		"failure in a rule that cannot hold": `default allow := true
+allow := false if { to_number(input.attributes.request.http.path) > 1; input.attributes.request.http.method == "PUT" }`,
+		"number for text in replaced data": `allow if { q with data.nothing.x as 1 }
+q if data.tollkeeper.list["1"] == 2`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := files("p.rego", "package envoy.authz\n\n"+rules, "data.json", `{"tollkeeper": {"list": [1, 2]}}`)
+			p := mustLoad(t, src, Options{StrictErrors: &strict, Compiled: true})
+			if p.program == nil {
+				t.Fatal(p.notCompiled)
+			}
+			if v, err := p.Decide(t.Context(), get("/x"), goodFacts(), nil); err != nil || !v.Allowed || len(v.Errors) > 0 {
+				t.Errorf("%+v, %v", v, err)
+			}
+		})
+	}
+}
+
+// BenchmarkEvaluators compares decisions of both evaluators.
+func BenchmarkEvaluators(b *testing.B) {
+	shipped := goodFacts()
+	shipped.Key.Plan, shipped.Account.Plan = "pro", "pro"
+	shipped.Path.State, shipped.Route = authz.PathOK, authz.RouteFact{State: authz.RouteNone}
+	shipped.Quota = []authz.QuotaFact{{Name: "rate", State: authz.QuotaOK}, {Name: "monthly", State: authz.QuotaOK}}
+	cases := []struct {
+		name string
+		src  bundle.Source
+	}{
+		{"shipped", bundle.FS(policies.Files)},
+		{"small", module("default allow := false\nallow if { input.key.status == \"active\"; input.attributes.request.http.method == \"GET\" }")},
+	}
+	for _, n := range []int{10, 100, 1000} {
+		var rules strings.Builder
+		rules.WriteString("default allow := false\n")
+		for i := range n {
+			fmt.Fprintf(&rules, "allow if { input.attributes.request.http.path == \"/%d\"; input.key.status == \"active\" }\n", i)
+		}
+		cases = append(cases, struct {
+			name string
+			src  bundle.Source
+		}{fmt.Sprintf("guarded rules %d", n), module(rules.String())})
+	}
+	for _, n := range []int{10, 10_000} {
+		list := strings.TrimSuffix(strings.Repeat("\"GET\",", n), ",")
+		cases = append(cases, struct {
+			name string
+			src  bundle.Source
+		}{fmt.Sprintf("some in %d", n), files("p.rego", "package envoy.authz\n\ndefault allow := false\n\nallow if { some p in data.list; input.attributes.request.http.method == p }", "data.json", `{"list": [`+list+`]}`)})
+	}
+	r := inputtest.Browser()
+	for _, c := range cases {
+		topdown, p := mustLoad(b, c.src, Options{}), mustLoad(b, c.src, Options{Compiled: true})
+		for name, p := range map[string]*Policy{"topdown": topdown, "compiled": p} {
+			b.Run(c.name+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := p.Decide(b.Context(), r, shipped, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

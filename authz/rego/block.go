@@ -1,0 +1,244 @@
+package rego
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+)
+
+// step is a compiled statement. It returns next, or how the block with the statement ends.
+type step func(f *frame) int
+
+// How a block ends. A number of 0 or more is the number of blocks around it that end too: 0 is what a statement returns that is
+// undefined.
+const (
+	next  = -1      // the block has run to its end
+	undef = 0       // a statement was undefined
+	held  = 1 << 29 // the body of a negation holds; all blocks end up to the negation
+	abort = 1 << 30 // the function returns, or the evaluation fails; all blocks end
+)
+
+// block is a compiled block.
+type block []step
+
+func (b block) run(f *frame) int {
+	for _, s := range b {
+		if end := s(f); end != next {
+			return end
+		}
+	}
+	return next
+}
+
+// outer returns how a block ends if a block inside it ended by a break.
+func outer(end int) int {
+	if end >= held {
+		return end
+	}
+	return end - 1
+}
+
+// blocks compiles blocks that run one after the other.
+func (c *compiler) blocks(list []*ir.Block) ([]block, error) {
+	out := make([]block, len(list))
+	for i, b := range list {
+		if c.ordered && c.depth == 1 {
+			c.at++
+		}
+		var err error
+		if out[i], err = c.inner(b); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// inner compiles a block that may end before its last statement. It begins with what is known now. Afterwards, what it may have
+// changed is not known.
+func (c *compiler) inner(b *ir.Block) (block, error) {
+	after := maps.Clone(c.known)
+	after.forget(b.Stmts...)
+	c.depth++
+	out, err := c.block(b)
+	c.depth--
+	c.known = after
+	return out, err
+}
+
+func (c *compiler) block(b *ir.Block) (block, error) {
+	statements, constants := c.constants(b)
+	out := make(block, 0, len(statements)+1)
+	for i, s := range statements {
+		if v := constants[s]; v != nil {
+			l := targets(s)[0]
+			if store := c.constant(l, v); store != nil {
+				out = append(out, store)
+			}
+			c.known[l] = fact{value: v}
+			continue
+		}
+		var following ir.Stmt
+		if i+1 < len(statements) {
+			following = statements[i+1]
+		}
+		compiled, err := c.statement(s, following)
+		c.learn(s)
+		if err != nil {
+			return nil, err
+		}
+		if compiled != nil {
+			out = append(out, compiled)
+		}
+	}
+	if c.proofs[b] {
+		out = append(out, func(*frame) int { return held })
+	}
+	return out, nil
+}
+
+// statement compiles a statement, which another one may follow. It returns nil for one that does nothing.
+func (c *compiler) statement(s, following ir.Stmt) (step, error) {
+	switch s := s.(type) {
+	case *ir.NopStmt:
+		return nil, nil
+	case *ir.BlockStmt:
+		return c.nested(s)
+	case *ir.BreakStmt:
+		end := int(s.Index)
+		return func(*frame) int { return end }, nil
+	case *ir.NotStmt:
+		return c.not(s)
+	case *ir.ScanStmt:
+		return c.scan(s)
+	case *ir.WithStmt:
+		return c.with(s)
+	case *ir.CallStmt:
+		return c.call(s)
+	case *ir.CallDynamicStmt:
+		return c.callDynamic(s)
+	case *ir.ReturnLocalStmt:
+		c.dynamic(s.Source)
+		return func(*frame) int { return abort }, nil // the function's result is where it returns from
+	case *ir.ResultSetAddStmt:
+		value := c.local(s.Value)
+		return func(f *frame) int { f.results = append(f.results, value(f)); return next }, nil
+	case *ir.DotStmt:
+		return c.dot(s, following), nil
+	case *ir.LenStmt:
+		return c.length(s), nil
+	}
+	if out, known := c.assignment(s); known {
+		return out, nil
+	}
+	if out, known := c.condition(s); known {
+		return out, nil
+	}
+	if out, known := c.collection(s); known {
+		return out, nil
+	}
+	return nil, fmt.Errorf("unknown statement %T", s)
+}
+
+// nested compiles blocks that run one after the other, however each ends, unless one breaks out of the block around them.
+func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
+	blocks, err := c.blocks(s.Blocks)
+	if err != nil {
+		return nil, err
+	}
+	if len(blocks) == 1 {
+		only := blocks[0]
+		return func(f *frame) int {
+			if end := only.run(f); end > undef {
+				return outer(end)
+			}
+			return next
+		}, nil
+	}
+	return func(f *frame) int {
+		for _, b := range blocks {
+			if end := b.run(f); end > undef {
+				return outer(end)
+			}
+		}
+		return next
+	}, nil
+}
+
+func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
+	source, key, value, base := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base
+	c.known.forget(s) // the body runs again after its own changes
+	if base {
+		c.known[s.Value] = fact{base: true}
+	}
+	body, err := c.inner(s.Block)
+	if err != nil {
+		return nil, err
+	}
+	// one runs the body for one member.
+	one := func(f *frame, k, v *ast.Term) int {
+		if f.interrupted() {
+			return abort
+		}
+		f.locals[key], f.locals[value] = k, v
+		if end := body.run(f); end > undef {
+			return outer(end)
+		}
+		return next
+	}
+	return func(f *frame) int {
+		from := source(f)
+		if from == nil {
+			return next
+		}
+		switch v := from.Value.(type) {
+		case *ast.Array:
+			for i := range v.Len() {
+				if end := one(f, ast.InternedTerm(i), v.Elem(i)); end != next {
+					return end
+				}
+			}
+		case ast.Object:
+			for _, k := range v.Keys() {
+				if end := one(f, k, v.Get(k)); end != next {
+					return end
+				}
+			}
+		case ast.Set:
+			for _, k := range v.Slice() {
+				if end := one(f, k, k); end != next {
+					return end
+				}
+			}
+		}
+		return next
+	}, nil
+}
+
+// with compiles a block in which a value, or a part of it, is replaced. Functions without arguments have other values in it.
+func (c *compiler) with(s *ir.WithStmt) (step, error) {
+	local, value := c.dynamic(s.Local), c.operand(s.Value)
+	path := make([]*ast.Term, len(s.Path))
+	for i, index := range s.Path {
+		path[i] = c.strings[index]
+	}
+	before := c.known[s.Local]
+	c.known[s.Local] = fact{base: before.base}
+	if len(path) == 0 {
+		c.known[s.Local] = fact{value: c.value(s.Value), base: before.base || c.isBase(s.Value)}
+	}
+	body, err := c.inner(s.Block)
+	c.known[s.Local] = before
+	return func(f *frame) int {
+		saved, memos := f.locals[local], f.memo
+		f.locals[local] = upsert(saved, path, value(f))
+		f.memo = make([]memo, len(memos))
+		end := body.run(f)
+		f.locals[local], f.memo = saved, memos
+		if end > undef {
+			return outer(end)
+		}
+		return end
+	}, err
+}

@@ -1,0 +1,114 @@
+package rego
+
+import (
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// function is a compiled function: the rules of one name.
+type function struct {
+	number     int
+	name       string
+	generation string // which replacements of functions its rules call: see compiler.implicit
+	params     []ir.Local
+	result     ir.Local
+	memo       bool // it depends on input and data alone, so it is evaluated once
+	locals     int
+	blocks     []block
+}
+
+// run runs the blocks of a function, whose arguments are in the frame.
+func (fn *function) run(f *frame) {
+	for _, b := range fn.blocks {
+		if b.run(f) >= abort {
+			return
+		}
+	}
+}
+
+// apply calls the function. The result is nil if it is undefined, or if the evaluation failed.
+func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
+	if fn.memo {
+		if m := &r.memo[fn.number]; m.known {
+			return m.value
+		}
+	}
+	if r.interrupted() {
+		return nil
+	}
+	f := r.frame(fn)
+	for i, p := range fn.params {
+		f.locals[p] = args[i]
+	}
+	fn.run(f)
+	v := finished(f, int(fn.result))
+	r.drop(f)
+	if r.err != nil {
+		return nil
+	}
+	if fn.memo {
+		r.memo[fn.number] = memo{known: true, value: v}
+	}
+	return v
+}
+
+func (c *compiler) call(s *ir.CallStmt) (step, error) {
+	number, planned := c.numbers[s.Func]
+	args := make([]read, len(s.Args))
+	for i, a := range s.Args {
+		if planned && i == int(ir.Input) {
+			args[i] = c.inputArgument(a)
+		} else {
+			args[i] = c.operand(a)
+		}
+	}
+	if planned {
+		return c.callFunction(c.funcs[number], args, c.use(s.Result)), nil
+	}
+	return c.callBuiltin(s, args)
+}
+
+// inputArgument reads the input for the call of a function. If the program reads it by slots, the function does not need it.
+func (c *compiler) inputArgument(o ir.Operand) read {
+	if c.input != nil {
+		return func(*frame) *ast.Term { return nil }
+	}
+	return c.operand(o)
+}
+
+func (c *compiler) callFunction(fn *function, args []read, to int) step {
+	return func(f *frame) int {
+		values, _ := f.push(f, args, false)
+		v := fn.apply(f.run, values)
+		f.pop(len(args))
+		f.locals[to] = v
+		switch {
+		case f.err != nil:
+			return abort
+		case v == nil:
+			return undef
+		}
+		return next
+	}
+}
+
+// conflict is the error of two different values of one rule or function.
+func (c *compiler) conflict(s *ir.AssignVarOnceStmt) error {
+	_, path, _ := strings.Cut(c.function.name, ".") // g0.data.x.y
+	text := "rule " + path + " produced conflicting values"
+	if len(c.function.params) > c.implicit[c.function.generation] {
+		text = "function " + path + " produced conflicting values for the same inputs"
+	}
+	return &topdown.Error{Code: topdown.ConflictErr, Location: c.location(&s.Location), Message: text}
+}
+
+func (c *compiler) location(l *ir.Location) *ast.Location {
+	out := &ast.Location{Row: l.Row, Col: l.Col, Text: l.Text}
+	if l.File >= 0 && l.File < len(c.policy.Static.Files) {
+		out.File = c.policy.Static.Files[l.File].Value
+	}
+	return out
+}

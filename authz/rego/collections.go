@@ -1,0 +1,156 @@
+package rego
+
+import (
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// growing is an array that statements still append to. OPA's arrays are copied with each append.
+type growing struct {
+	*ast.Array
+	items []*ast.Term
+}
+
+// finished returns the local, after an array in it is complete.
+func finished(f *frame, i int) *ast.Term {
+	t := f.locals[i]
+	if t == nil {
+		return nil
+	}
+	if g, ok := t.Value.(*growing); ok {
+		t = ast.NewTerm(ast.NewArray(g.items...))
+		f.locals[i] = t
+	}
+	return t
+}
+
+// emptySet is every set that nothing was added to. Most rules that collect objections find none.
+var emptySet = ast.NewTerm(ast.NewSet())
+
+// collection compiles statements that build arrays, objects and sets.
+func (c *compiler) collection(s ir.Stmt) (out step, known bool) {
+	switch s := s.(type) {
+	case *ir.MakeArrayStmt:
+		return c.makeArray(s), true
+	case *ir.ArrayAppendStmt:
+		value, to := c.operand(s.Value), c.dynamic(s.Array)
+		return func(f *frame) int { appendTo(f, to, value(f)); return next }, true
+	case *ir.MakeObjectStmt:
+		to := c.use(s.Target)
+		return func(f *frame) int { f.locals[to] = ast.NewTerm(ast.NewObject()); return next }, true
+	case *ir.ObjectInsertStmt:
+		object, key, value := c.dynamic(s.Object), c.operand(s.Key), c.operand(s.Value)
+		return func(f *frame) int { f.locals[object] = put(f.locals[object], key(f), value(f)); return next }, true
+	case *ir.ObjectInsertOnceStmt:
+		return c.insertOnce(s), true
+	case *ir.ObjectMergeStmt:
+		a, b, to := c.local(s.A), c.local(s.B), c.use(s.Target)
+		return func(f *frame) int { f.locals[to] = merge(a(f), b(f)); return next }, true
+	case *ir.MakeSetStmt:
+		to := c.use(s.Target)
+		return func(f *frame) int { f.locals[to] = emptySet; return next }, true
+	case *ir.SetAddStmt:
+		set, value := c.dynamic(s.Set), c.operand(s.Value)
+		return func(f *frame) int {
+			if f.locals[set] == emptySet {
+				f.locals[set] = ast.NewTerm(ast.NewSet())
+			}
+			f.locals[set].Value.(ast.Set).Add(value(f))
+			return next
+		}, true
+	}
+	return nil, false
+}
+
+func (c *compiler) makeArray(s *ir.MakeArrayStmt) step {
+	if !c.arrays[s.Target] {
+		return c.constant(s.Target, ast.ArrayTerm())
+	}
+	to, size := c.use(s.Target), s.Capacity
+	return func(f *frame) int {
+		f.locals[to] = ast.NewTerm(&growing{items: make([]*ast.Term, 0, size)})
+		return next
+	}
+}
+
+// appendTo appends to the array in a local.
+func appendTo(f *frame, i int, v *ast.Term) {
+	g, ok := f.locals[i].Value.(*growing)
+	if !ok { // it was read before
+		old := f.locals[i].Value.(*ast.Array)
+		g = &growing{items: make([]*ast.Term, 0, old.Len()+1)}
+		for j := range old.Len() {
+			g.items = append(g.items, old.Elem(j))
+		}
+		f.locals[i] = ast.NewTerm(g)
+	}
+	g.items = append(g.items, v)
+}
+
+func (c *compiler) insertOnce(s *ir.ObjectInsertOnceStmt) step {
+	object, key, value := c.dynamic(s.Object), c.operand(s.Key), c.operand(s.Value)
+	conflict := &topdown.Error{Code: topdown.ConflictErr, Location: c.location(&s.Location), Message: "object keys must be unique"}
+	return func(f *frame) int {
+		o, k, v := f.locals[object].Value.(ast.Object), key(f), value(f)
+		if old := o.Get(k); old != nil {
+			if !equal(old, v) {
+				return f.fail(conflict)
+			}
+			return next
+		}
+		o.Insert(k, v)
+		return next
+	}
+}
+
+// put gives a field of an object a value, and returns the object. OPA's Insert loses a field if it replaces the value of another one
+// with the same hash, and "x" and ["x"] have the same hash. Then put returns a copy.
+func put(t, key, value *ast.Term) *ast.Term {
+	o := t.Value.(ast.Object)
+	if o.Get(key) == nil || !o.Until(func(k, _ *ast.Term) bool { return k.Hash() == key.Hash() && !equal(k, key) }) {
+		o.Insert(key, value)
+		return t
+	}
+	out := ast.NewObject([2]*ast.Term{key, value})
+	o.Foreach(func(k, v *ast.Term) {
+		if !equal(k, key) {
+			out.Insert(k, v)
+		}
+	})
+	return ast.NewTerm(out)
+}
+
+// merge returns the members of base data and of rules at one path. Where both have a member, objects are merged, and otherwise the
+// base data counts.
+func merge(a, b *ast.Term) *ast.Term {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	x, ok := a.Value.(ast.Object)
+	y, both := b.Value.(ast.Object)
+	if !ok || !both {
+		return a
+	}
+	out := ast.NewObject()
+	x.Foreach(func(k, v *ast.Term) { out.Insert(k, v) })
+	y.Foreach(func(k, v *ast.Term) { out.Insert(k, merge(out.Get(k), v)) })
+	return ast.NewTerm(out)
+}
+
+// upsert returns a value in which the part at a path is replaced. It copies what it changes.
+func upsert(t *ast.Term, path []*ast.Term, value *ast.Term) *ast.Term {
+	if len(path) == 0 {
+		return value
+	}
+	out := ast.NewObject()
+	if t != nil {
+		if o, ok := t.Value.(ast.Object); ok {
+			o.Foreach(func(k, v *ast.Term) { out.Insert(k, v) })
+		}
+	}
+	return put(ast.NewTerm(out), path[0], upsert(out.Get(path[0]), path[1:], value))
+}

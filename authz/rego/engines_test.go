@@ -1,0 +1,180 @@
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+)
+
+// modes are the ways to compile a program. Each must give the same answers.
+var modes = map[string]Options{
+	"all":        {},
+	"no folding": {noFolding: true},
+	"no slots":   {noSlots: true},
+}
+
+// answer is what an evaluation gives.
+type answer struct {
+	value    string   // the results, empty for none
+	err      string   // the code and the text of its error
+	failures []string // the functions that failed, sorted
+	unsteady []string // calls whose result may change, sorted
+}
+
+func (a answer) String() string {
+	return fmt.Sprintf("value %s, error %q, failures %q, unsteady %q", a.value, a.err, a.failures, a.unsteady)
+}
+
+// engines are both evaluators of a query over the same rules and data.
+type engines struct {
+	prepared rego.PreparedEvalQuery
+	programs map[string]*Program
+}
+
+// refused is the error of rules that the planner does not support. OPA's evaluator evaluates those.
+type refused struct{ error }
+
+// newEngines compiles data.p.main of some modules.
+func newEngines(ctx context.Context, modules map[string]string, data ast.Value, modes map[string]Options) (*engines, error) {
+	compiler, err := ast.CompileModulesWithOpt(modules, ast.CompileOpts{})
+	if err != nil {
+		return nil, err
+	}
+	native, err := ast.JSON(data)
+	if err != nil {
+		return nil, err
+	}
+	store := inmem.NewFromObjectWithOpts(native.(map[string]any), inmem.OptReturnASTValuesOnRead(true))
+	query := []func(*rego.Rego){rego.ParsedQuery(ast.MustParseBody("data.p.main = x")), rego.Compiler(compiler), rego.Store(store)}
+	e := &engines{programs: make(map[string]*Program)}
+	if e.prepared, err = rego.New(append(query, rego.GenerateJSON(asTerm))...).PrepareForEval(ctx); err != nil {
+		return nil, err
+	}
+	plan, err := Plan(ctx, compiler, query...)
+	if err != nil {
+		return nil, refused{err}
+	}
+	for name, o := range modes {
+		o.Data = data
+		if e.programs[name], err = Compile(plan, o); err != nil {
+			return nil, refused{err}
+		}
+	}
+	return e, nil
+}
+
+func asTerm(t *ast.Term, _ *rego.EvalContext) (any, error) { return t, nil }
+
+// aMoment is the time of all evaluations.
+var aMoment = time.Unix(1_700_000_000, 0)
+
+// topdown evaluates with OPA's evaluator. Indexes and early exits skip expressions, which then cannot fail; without them it evaluates
+// what a program does.
+func (e *engines) topdown(ctx context.Context, input ast.Value, skips bool) answer {
+	var failures []topdown.Error
+	calls := builtins.NDBCache{}
+	options := []rego.EvalOption{
+		rego.EvalBuiltinErrorList(&failures), rego.EvalNDBuiltinCache(calls), rego.EvalTime(aMoment),
+		rego.EvalRuleIndexing(skips), rego.EvalEarlyExit(skips),
+	}
+	if input != nil {
+		options = append(options, rego.EvalParsedInput(input))
+	}
+	results, err := e.prepared.Eval(ctx, options...)
+	var values []string
+	for _, r := range results {
+		values = append(values, r.Bindings["x"].(*ast.Term).String())
+	}
+	return answerOf(values, err, failures, calls)
+}
+
+// compiled evaluates with a program.
+func (e *engines) compiled(ctx context.Context, mode string, input ast.Value) (out answer) {
+	defer func() {
+		if x := recover(); x != nil {
+			out = answer{err: fmt.Sprintf("panic: %v", x)}
+		}
+	}()
+	calls := builtins.NDBCache{}
+	r, err := e.programs[mode].Eval(ctx, &Call{Input: input, Time: aMoment, NDBuiltinCache: calls})
+	var values []string
+	if err == nil {
+		for _, t := range r.Values {
+			values = append(values, t.Value.(ast.Object).Get(ast.StringTerm("x")).String())
+		}
+	}
+	return answerOf(values, err, r.Errors, calls)
+}
+
+func answerOf(values []string, err error, failures []topdown.Error, calls builtins.NDBCache) answer {
+	out := answer{value: strings.Join(values, " and ")}
+	if err != nil {
+		out.err = err.Error()
+		var known *topdown.Error
+		if errors.As(err, &known) {
+			text, _, _ := strings.Cut(known.Message, ":\n") // OPA's evaluator also names the values of a conflict
+			out.err = known.Code + ": " + text
+		}
+		return out // which functions were called before depends on the order
+	}
+	for _, f := range failures {
+		out.failures = append(out.failures, f.Code+": "+f.Message)
+	}
+	for name, args := range calls {
+		args.Foreach(func(k, v *ast.Term) { out.unsteady = append(out.unsteady, fmt.Sprint(name, k, v)) })
+	}
+	slices.Sort(out.failures)
+	slices.Sort(out.unsteady)
+	out.failures = slices.Compact(out.failures)
+	return out
+}
+
+// compare says how the programs and OPA's evaluator differ, empty if they do not.
+func (e *engines) compare(ctx context.Context, input ast.Value) string {
+	want := e.topdown(ctx, input, true)
+	for mode := range e.programs {
+		got := e.compiled(ctx, mode, input)
+		if want.same(got) && slices.Equal(got.failures, want.failures) && slices.Equal(got.unsteady, want.unsteady) {
+			continue
+		}
+		most := e.topdown(ctx, input, false)
+		if got.err == ErrUnsure.Error() || got.err != "" && code(got.err) == code(most.err) || strings.HasSuffix(got.err, ": object keys must be unique") {
+			continue // a conflict that OPA's evaluator skips
+		}
+		if want.same(got) && between(want.failures, got.failures, most.failures) && between(want.unsteady, got.unsteady, most.unsteady) {
+			continue
+		}
+		if !want.same(most) && most.same(got) {
+			continue // OPA's evaluator has another value without its indexes
+		}
+		return fmt.Sprintf("%s: %v\nOPA: %v\nwithout skips: %v", mode, got, want, most)
+	}
+	return ""
+}
+
+// same reports whether two answers have the same value, or errors of one kind: of several conflicts, each evaluator finds another one
+// first.
+func (a answer) same(b answer) bool { return a.value == b.value && code(a.err) == code(b.err) }
+
+// code is the code of an error.
+func code(err string) string {
+	before, _, _ := strings.Cut(err, ":")
+	return before
+}
+
+// between reports whether got has everything in least, and nothing that is not in most.
+func between(least, got, most []string) bool {
+	in := func(list []string) func(string) bool {
+		return func(s string) bool { return !slices.Contains(list, s) }
+	}
+	return !slices.ContainsFunc(least, in(got)) && !slices.ContainsFunc(got, in(most))
+}

@@ -1,0 +1,55 @@
+package rego
+
+import (
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ir"
+)
+
+// exit returns how the block of an assignment ends that gives a rule its value. If all rules of a name have the same constant value, the
+// first one that holds is enough: its loops end, and the function returns. OPA's evaluator does the same.
+func (c *compiler) exit(s *ir.AssignVarOnceStmt) int {
+	inRule := s.Target != c.function.result
+	if c.read == nil && inRule {
+		c.outcomes = append(c.outcomes, c.value(s.Source))
+	}
+	switch {
+	case c.read == nil || !c.uniform || c.value(s.Source) != nil && !inRule:
+		return next
+	case inRule:
+		if c.depth > ruleDepth {
+			return c.depth - ruleDepth
+		}
+		return next
+	}
+	return abort
+}
+
+// ruleDepth is the depth of the block of a rule that has no else.
+const ruleDepth = 1
+
+// isUniform reports whether the rules of a function all have the same constant value. Rules with else are left alone.
+func (c *compiler) isUniform(blocks []*ir.Block) bool {
+	if slices.ContainsFunc(blocks, isOrdered) {
+		return false
+	}
+	for _, v := range c.outcomes {
+		if v == nil || !equal(v, c.outcomes[0]) {
+			return false
+		}
+	}
+	return len(c.outcomes) > 0
+}
+
+// isOrdered reports whether a block of a function has a rule with else.
+func isOrdered(b *ir.Block) bool {
+	if len(b.Stmts) != 1 {
+		return false
+	}
+	s, ok := b.Stmts[0].(*ir.BlockStmt)
+	if !ok || len(s.Blocks) == 0 || len(s.Blocks[0].Stmts) == 0 {
+		return false
+	}
+	_, ok = s.Blocks[0].Stmts[0].(*ir.ResetLocalStmt)
+	return ok
+}

@@ -1,0 +1,100 @@
+package rego
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/rego"
+)
+
+// target is the name under which this package asks OPA for a plan.
+const target = "tollkeeper"
+
+// register makes OPA's planner known to this package. OPA has one registry for the process, and registering twice panics.
+var register = sync.OnceFunc(func() { rego.RegisterPlugin(target, planner{}) })
+
+// Plan asks OPA for the plan of a query over compiled modules. The options name the query, and the functions that rules may call
+// besides OPA's own. An error means that the planner does not support something in the rules.
+func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (*ir.Policy, error) {
+	if err := misplanned(c); err != nil {
+		return nil, err
+	}
+	register()
+	// Planning sets a mode of the compiler. OPA's evaluator needs its own mode, which is as good for planning.
+	query := rego.New(append(options, rego.Compiler(c), rego.EvalMode(ast.EvalModeTopdown), rego.Target(target))...)
+	var p ir.Policy
+	_, err := query.PrepareForEval(context.WithValue(ctx, planKey{}, &p))
+	if err != nil {
+		return nil, err
+	}
+	if p.Plans == nil || len(p.Plans.Plans) != 1 {
+		return nil, errors.New("OPA made no plan")
+	}
+	return &p, nil
+}
+
+// misplanned returns an error for rules that OPA's planner gives another meaning:
+//   - It drops the comparison of two arrays or objects that differ in length. What is dropped always holds, so
+//     not {input.a: 1} == {input.b: 1, "c": 2} is undefined instead of true.
+//   - It treats a constant in the name of a rule as a variable unless it is text, so the set of p[1] contains x if false does not exist.
+func misplanned(c *ast.Compiler) (err error) {
+	for _, m := range c.Modules {
+		for _, r := range m.Rules {
+			if ref := r.Ref(); r.Head.RuleKind() == ast.MultiValue && ref.IsGround() && len(ref.StringPrefix()) < len(ref) {
+				return &unplanned{r.Location, "a set with a constant in its name that is no text is not supported"}
+			}
+		}
+		ast.WalkExprs(m, func(e *ast.Expr) bool {
+			if e.Negated && e.IsEquality() && literal(e.Operand(0)) && literal(e.Operand(1)) {
+				err = &unplanned{e.Location, "the negated comparison of two arrays or objects is not supported"}
+			}
+			return err != nil
+		})
+	}
+	return err
+}
+
+// unplanned is the error of rules that must not be planned.
+type unplanned struct {
+	at   *ast.Location
+	text string
+}
+
+func (e *unplanned) Error() string { return fmt.Sprintf("%v: %s", e.at, e.text) }
+
+// literal reports whether a term is an array or an object that the rule itself builds.
+func literal(t *ast.Term) bool {
+	switch t.Value.(type) {
+	case *ast.Array, ast.Object:
+		return true
+	}
+	return false
+}
+
+// planKey is the key of the context value that receives the plan.
+type planKey struct{}
+
+// planner is a target of OPA that only receives the plan.
+type planner struct{}
+
+var _ rego.TargetPlugin = planner{}
+
+// IsTarget is rego.TargetPlugin.
+func (planner) IsTarget(name string) bool { return name == target }
+
+// PrepareForEval is rego.TargetPlugin.
+func (planner) PrepareForEval(ctx context.Context, p *ir.Policy, _ ...rego.PrepareOption) (rego.TargetPluginEval, error) {
+	if out, ok := ctx.Value(planKey{}).(*ir.Policy); ok {
+		*out = *p
+	}
+	return planner{}, nil
+}
+
+// Eval is rego.TargetPluginEval. Nobody calls it, because Program evaluates.
+func (planner) Eval(context.Context, *rego.EvalContext, ast.Value) (ast.Value, error) {
+	return nil, errors.New("a plan is evaluated by its program")
+}

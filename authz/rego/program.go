@@ -1,0 +1,214 @@
+package rego
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
+	"github.com/open-policy-agent/opa/v1/topdown/print"
+)
+
+// Program is a compiled query. It never changes, and its methods may be called concurrently.
+type Program struct {
+	main         function
+	funcs        []*function
+	data         *ast.Term
+	slots        [][]string
+	capabilities *ast.Capabilities
+}
+
+// Options are what a program is compiled with.
+type Options struct {
+	// Data is the base data, nil for none. It must not change afterwards.
+	Data ast.Value
+	// Builtins are functions that rules may call besides OPA's own, by name.
+	Builtins map[string]*topdown.Builtin
+	// Capabilities say which hosts functions may call. Nil: all.
+	Capabilities *ast.Capabilities
+
+	noFolding, noSlots bool // for tests
+}
+
+// Call is one evaluation of a program. All fields may be zero.
+type Call struct {
+	Input ast.Value // nil: undefined
+	// Slots are the values of Program.Slots, nil for those that are undefined. They take the place of Input.
+	Slots                       []*ast.Term
+	Time                        time.Time // zero: now
+	Seed                        io.Reader // of random numbers; nil for the system's
+	Runtime                     *ast.Term
+	Metrics                     metrics.Metrics
+	Cancel                      topdown.Cancel
+	InterQueryBuiltinCache      cache.InterQueryCache
+	InterQueryBuiltinValueCache cache.InterQueryValueCache
+	NDBuiltinCache              builtins.NDBCache
+	PrintHook                   print.Hook
+	// StrictBuiltinErrors makes the evaluation fail where a function fails. Otherwise its expression is undefined.
+	StrictBuiltinErrors bool
+}
+
+// Result is the result of an evaluation.
+type Result struct {
+	// Values are the results of the query, an object of its variables each, in the order in which they were found.
+	Values []*ast.Term
+	// Errors tell which functions failed.
+	Errors []topdown.Error
+}
+
+// Eval evaluates the program. Errors are ErrUnsure, and those of OPA's evaluator, a *topdown.Error. OPA's evaluator finds fewer
+// conflicts and failed functions, because it skips what cannot change the value: see doc.go. So a caller that wants its errors asks it
+// again after an error.
+func (p *Program) Eval(ctx context.Context, c *Call) (Result, error) {
+	r := newRun(ctx, p, c)
+	defer r.release()
+	var in *ast.Term
+	if c.Input != nil {
+		in = ast.NewTerm(c.Input)
+	}
+	if r.slots = c.Slots; r.slots == nil {
+		r.found = fill(r.found[:0], p.slots, in)
+		r.slots = r.found
+	}
+	f := r.frame(&p.main)
+	f.locals[ir.Input], f.locals[ir.Data] = in, p.data
+	p.main.run(f)
+	r.drop(f)
+	out := Result{Values: r.results, Errors: r.failures()}
+	if r.err == nil && c.StrictBuiltinErrors && len(out.Errors) > 0 {
+		r.err = &out.Errors[0]
+	}
+	return out, r.err
+}
+
+// Compile turns a plan into a program. An error means that the plan has something that this package does not know.
+func Compile(p *ir.Policy, o Options) (*Program, error) {
+	c := &compiler{policy: p, options: &o, numbers: make(map[string]int), implicit: map[string]int{"g0": 2}, paths: newPathTree()}
+	out := &Program{data: ast.NewTerm(ast.NewObject()), capabilities: o.Capabilities}
+	if o.Data != nil {
+		out.data = ast.NewTerm(o.Data)
+	}
+	if !replaces(p, ir.Data) && !o.noFolding {
+		c.data = out.data
+	}
+	if !replaces(p, ir.Input) && !o.noSlots {
+		c.input = newSlot(nil)
+	}
+	for _, s := range p.Static.Strings {
+		c.strings = append(c.strings, ast.StringTerm(s.Value))
+	}
+	if p.Funcs != nil {
+		for i, fn := range p.Funcs.Funcs {
+			f := &function{number: i, name: fn.Name, generation: fn.Path[0], params: fn.Params, result: fn.Return, memo: len(fn.Params) == 2}
+			if n, ok := c.implicit[f.generation]; !ok || len(fn.Params) < n {
+				c.implicit[f.generation] = len(fn.Params)
+			}
+			c.numbers[fn.Name] = i
+			c.funcs = append(c.funcs, f)
+			c.paths.add(fn.Path, f)
+		}
+		for i, fn := range p.Funcs.Funcs {
+			if err := c.compileFunction(c.funcs[i], fn.Blocks, int(maxParam(fn))); err != nil {
+				return nil, fmt.Errorf("%s: %w", fn.Name, err)
+			}
+		}
+	}
+	out.funcs = c.funcs
+	out.main = function{name: "the query"}
+	err := c.compileFunction(&out.main, p.Plans.Plans[0].Blocks, int(ir.Data))
+	if c.input != nil {
+		out.slots = c.slots
+	}
+	return out, err
+}
+
+func maxParam(fn *ir.Func) ir.Local {
+	last := max(fn.Return, ir.Data)
+	for _, l := range fn.Params {
+		last = max(last, l)
+	}
+	return last
+}
+
+// compiler holds what the compilation of statements needs.
+type compiler struct {
+	policy  *ir.Policy
+	options *Options
+	strings []*ast.Term
+	numbers map[string]int // of functions, by name
+	funcs   []*function
+	paths   *pathTree
+	// implicit are the numbers of arguments of rules that are no functions, by generation. A with statement that replaces functions
+	// makes another generation of the rules that it reaches. These have two arguments, input and data, and one more for each function
+	// that is replaced by a variable.
+	implicit map[string]int
+	data     *ast.Term  // the base data, nil if it may be replaced
+	input    *slot      // the whole input, nil if it may be replaced
+	slots    [][]string // the parts of the input that statements read, by number
+
+	// The state of one function:
+	function *function
+	locals   int               // number of locals
+	arrays   map[ir.Local]bool // locals that statements append to
+	changes  map[ir.Local]int  // the number of statements that change the collection in a local
+	known    knowledge
+	proofs   map[*ir.Block]bool // blocks at whose end the body of a negation holds
+	// read are the locals whose value is read at run time. It is nil the first time that a function is compiled, which finds
+	// them, so that the second time no value is stored that nobody reads.
+	read     map[place]bool
+	depth    int         // of blocks
+	outcomes []*ast.Term // the values of the rules, nil for those that are not constant
+	uniform  bool        // they are all the same constant
+	at       int         // the number of the rule, or of the rule after an else
+	ordered  bool        // the block of the function has a rule and those after its else
+	shared   ir.Local    // the last local that the blocks of the function share
+	reading  map[place]bool
+	counting bool // the second time: slots get their numbers
+}
+
+func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) error {
+	c.function, c.arrays, c.changes = f, make(map[ir.Local]bool), make(map[ir.Local]int)
+	walkBlocks(blocks, func(s ir.Stmt) {
+		switch s := s.(type) {
+		case *ir.ArrayAppendStmt:
+			c.arrays[s.Array] = true
+			c.changes[s.Array]++
+		case *ir.SetAddStmt:
+			c.changes[s.Set]++
+		case *ir.ObjectInsertStmt:
+			c.changes[s.Object]++
+		case *ir.ObjectInsertOnceStmt:
+			c.changes[s.Object]++
+		}
+	})
+	c.shared = ir.Local(last)
+	if len(f.params) > 0 {
+		c.shared++ // the result of one rule
+	}
+	c.read, c.outcomes, c.uniform = nil, nil, false
+	for pass := range 2 {
+		c.counting = pass == 1
+		c.locals, c.known, c.reading = last+1, make(knowledge), map[place]bool{{-1, f.result}: true}
+		c.proofs = make(map[*ir.Block]bool)
+		c.known[ir.Data] = fact{value: c.data, base: true}
+		c.known[ir.Input] = fact{slot: c.input}
+		var err error
+		f.blocks = make([]block, len(blocks))
+		c.at = 0
+		for i, b := range blocks {
+			c.at++
+			c.ordered = isOrdered(b)
+			if f.blocks[i], err = c.inner(b); err != nil {
+				return err
+			}
+		}
+		f.locals, c.read, c.uniform = c.locals, c.reading, c.isUniform(blocks)
+	}
+	return nil
+}
