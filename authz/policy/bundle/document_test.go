@@ -10,18 +10,18 @@ import (
 const (
 	namesAPI = "tollkeeper:\n  routes:\n    - name: a\n    - openapi: api/v1.yaml\n"
 	api      = "openapi: 3.1.0\npaths:\n  /a:\n    $ref: \"parts/a%20b.json#/x\"\n  /b: {$ref: '#/paths/~1a'}\n  /c: {$ref: https://example.com/c.yaml}\n"
-	part     = `{"x": {"get": {"schema": {"$ref": "../../shared/s.yaml"}}}, "$ref": {"not": "a reference"}}`
-	shared   = "[1, {\"$ref\": \"../api/v1.yaml\"}]"
+	part     = `{"x": {"get": {"schema": {"$ref": "../../common/s.yaml"}}}, "$ref": {"not": "a reference"}}`
+	common   = "[1, {\"$ref\": \"../api/v1.yaml\"}]"
 )
 
 func apiFiles(more ...string) Source {
 	return files(append([]string{"p.rego", allowAll, "conf/routes.yaml", "", "routes.yaml", namesAPI, "api/v1.yaml", api, "api/parts/a b.json", part,
-		"shared/s.yaml", shared, "conf/routes.yaml", "mine: 1"}, more...)...)
+		"common/s.yaml", common, "conf/routes.yaml", "mine: 1"}, more...)...)
 }
 
 func TestDocument_IsNoData(t *testing.T) {
 	b := mustCompile(t, apiFiles(), Options{})
-	for _, name := range []string{"api", "shared", "openapi", "paths"} {
+	for _, name := range []string{"api", "common", "openapi", "paths"} {
 		if v, ok := b.Data(name); ok {
 			t.Errorf("data.%s is %v", name, v)
 		}
@@ -34,7 +34,7 @@ func TestDocument_IsNoData(t *testing.T) {
 		{"routes.yaml", "./api/../api/v1.yaml", "api/v1.yaml", api},
 		{"", "api/v1.yaml", "api/v1.yaml", api},
 		{"api/v1.yaml", "parts/a b.json", "api/parts/a b.json", part},
-		{"api/parts/a b.json", "../../shared/s.yaml", "shared/s.yaml", shared},
+		{"api/parts/a b.json", "../../common/s.yaml", "common/s.yaml", common},
 		{"routes.yaml", "conf/routes.yaml", "", ""}, // in the source, and no document
 		{"routes.yaml", "p.rego", "", ""},
 		{"routes.yaml", "../routes.yaml", "", ""},
@@ -56,7 +56,7 @@ func TestDocument_IsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if two, err := apiFiles("shared/s.yaml", shared+"\n").Fingerprint(); err != nil || two == one {
+	if two, err := apiFiles("common/s.yaml", common+"\n").Fingerprint(); err != nil || two == one {
 		t.Errorf("a change of a document went unnoticed: %v", err)
 	}
 	packed, err := src.Pack()
@@ -67,7 +67,7 @@ func TestDocument_IsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := mustCompile(t, src, Options{})
-	if _, content, ok := b.Document("api/v1.yaml", "../shared/s.yaml"); !ok || string(content) != shared || b.Fingerprint != one {
+	if _, content, ok := b.Document("api/v1.yaml", "../common/s.yaml"); !ok || string(content) != common || b.Fingerprint != one {
 		t.Errorf("after unpacking: %q, %v, fingerprint %s, before %s", content, ok, b.Fingerprint, one)
 	}
 }

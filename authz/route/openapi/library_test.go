@@ -225,7 +225,7 @@ func randomDocument(r *rand.Rand) map[string]string {
 			paths[template] = m{"$ref": "#/components/pathItems/" + name}
 		case 1:
 			other[name] = item()
-			paths[template] = m{"$ref": "../shared/other.json#/" + name}
+			paths[template] = m{"$ref": "../common/other.json#/" + name}
 		default:
 			paths[template] = item()
 		}
@@ -243,7 +243,7 @@ func randomDocument(r *rand.Rand) map[string]string {
 		doc["security"] = security()
 	}
 	files := make(map[string]string)
-	for name, v := range map[string]any{"dir/api.json": doc, "shared/other.json": other} {
+	for name, v := range map[string]any{"dir/api.json": doc, "common/other.json": other} {
 		text, _ := json.Marshal(v)
 		files[name] = string(text)
 	}
