@@ -119,8 +119,16 @@ func (r *Refs) field(name string) *Refs {
 	if r == nil || r.all {
 		return r
 	}
-	if i, ok := slices.BinarySearch(r.order, name); ok { // most nodes have few names, so this is faster than a map
-		return r.parts[i]
+	if len(r.order) > 16 {
+		if i, ok := slices.BinarySearch(r.order, name); ok {
+			return r.parts[i]
+		}
+		return r.any
+	}
+	for i := range r.order { // most nodes have few names, so this is faster than a map or a binary search
+		if r.order[i] == name {
+			return r.parts[i]
+		}
 	}
 	return r.any
 }
