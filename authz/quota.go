@@ -69,3 +69,6 @@ func BearerHolder(account, issuer, subject, client string) string {
 // Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts
 // requests. An empty one costs nothing.
 type Charge map[string]int64
+
+// MaxCharge is the most that one request can cost: larger numbers are not exact in JSON.
+const MaxCharge = int64(1) << 53

@@ -49,9 +49,6 @@ func (e *evaluation) refundStream() {
 	}
 }
 
-// maxCharge is the most that one request can cost: larger numbers are not exact in JSON.
-const maxCharge = 1 << 53
-
 // price is the charge of the verdict, or the default charge. It has only limits of the plan, and only units above 0.
 func (e *evaluation) price() (authz.Charge, error) {
 	if e.verdict.Charge == nil {
@@ -69,8 +66,8 @@ func (e *evaluation) price() (authz.Charge, error) {
 	free := 0
 	for name, units := range e.verdict.Charge {
 		switch {
-		case units < 0 || units > maxCharge:
-			return nil, fmt.Errorf("policy charges %d units of %q: want 0 to %d", units, name, int64(maxCharge))
+		case units < 0 || units > authz.MaxCharge:
+			return nil, fmt.Errorf("policy charges %d units of %q: want 0 to %d", units, name, authz.MaxCharge)
 		case !slices.ContainsFunc(e.limits, func(l authz.Limit) bool { return l.Name == name }):
 			return nil, fmt.Errorf("policy charges %q, which plan %q does not limit", name, e.plan)
 		case units == 0:

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -132,9 +132,6 @@ func (p *parser) plans(fields map[string]any, at place) []string {
 	return plans
 }
 
-// maxCharge is the most that one request can cost: larger numbers are not exact in JSON.
-const maxCharge = 1 << 53
-
 func (p *parser) charge(fields map[string]any, plans []string, at place) authz.Charge {
 	v, found := fields["charge"]
 	if !found {
@@ -168,31 +165,25 @@ func noPlan(plans []string) string {
 	return "none of the plans " + strings.Join(plans, ", ")
 }
 
+// wholeNumber returns a number from 0 to authz.MaxCharge, which may be written as 5.0.
 func wholeNumber(v any) (int64, error) {
-	var f float64
-	switch n := v.(type) {
+	n := int64(-1)
+	switch v := v.(type) {
 	case json.Number:
-		if i, err := n.Int64(); err == nil {
-			f = float64(i)
-			break
+		if i, err := v.Int64(); err == nil {
+			n = i
+		} else if f, err := v.Float64(); err == nil && f >= 0 && f < float64(authz.MaxCharge) && f == math.Trunc(f) {
+			n = int64(f)
 		}
-		f, _ = strconv.ParseFloat(string(n), 64)
-		if f == 0 {
-			f = -1
-		}
-	case float64:
-		f = n
-	case int:
-		f = float64(n)
 	case int64:
-		f = float64(n)
-	default:
-		f = -1
+		n = v
+	case int:
+		n = int64(v)
 	}
-	if f < 0 || f > maxCharge || f != float64(int64(f)) {
-		return 0, fmt.Errorf("want a whole number from 0 to %d", int64(maxCharge))
+	if n < 0 || n > authz.MaxCharge {
+		return 0, fmt.Errorf("want a whole number from 0 to %d", authz.MaxCharge)
 	}
-	return int64(f), nil
+	return n, nil
 }
 
 // usual are the methods of the IANA registry (RFC 9110 section 16.1.2) that HTTP APIs use, and PURGE, which caches know.
@@ -270,7 +261,7 @@ func checkHost(h string) error {
 // choices are the values of a setting. The first is the default.
 type choices []string
 
-func (p *parser) choose(fields map[string]any, name string, at place, c choices) string {
+func (p *parser) setting(fields map[string]any, name string, at place, c choices) string {
 	v, found := fields[name]
 	if !found {
 		return c[0]
@@ -290,15 +281,15 @@ func (p *parser) parsePaths(v any) paths {
 		return paths{}
 	}
 	p.known(fields, at, "matrix", "case", "encoded_slash", "repeated_slash", "trailing_slash", "extension")
-	matrix := p.choose(fields, "matrix", at, choices{"refuse", "strip", "keep"})
-	repeated := p.choose(fields, "repeated_slash", at, choices{"merge", "refuse", "keep"})
+	matrix := p.setting(fields, "matrix", at, choices{"refuse", "strip", "keep"})
+	repeated := p.setting(fields, "repeated_slash", at, choices{"merge", "refuse", "keep"})
 	return paths{
 		stripMatrix: matrix == "strip", keepMatrix: matrix == "keep",
-		exactCase:        p.choose(fields, "case", at, choices{"fold", "exact"}) == "exact",
-		keepEncodedSlash: p.choose(fields, "encoded_slash", at, choices{"refuse", "keep"}) == "keep",
+		exactCase:        p.setting(fields, "case", at, choices{"fold", "exact"}) == "exact",
+		keepEncodedSlash: p.setting(fields, "encoded_slash", at, choices{"refuse", "keep"}) == "keep",
 		refuseRepeated:   repeated == "refuse", keepEmpty: repeated == "keep",
-		exactTrailing:   p.choose(fields, "trailing_slash", at, choices{"ignore", "exact"}) == "exact",
-		ignoreExtension: p.choose(fields, "extension", at, choices{"exact", "ignore"}) == "ignore",
+		exactTrailing:   p.setting(fields, "trailing_slash", at, choices{"ignore", "exact"}) == "exact",
+		ignoreExtension: p.setting(fields, "extension", at, choices{"exact", "ignore"}) == "ignore",
 	}
 }
 
@@ -307,5 +298,5 @@ func (p *parser) parseUnmatched(v any) {
 	if v == nil {
 		return
 	}
-	p.choose(map[string]any{"unmatched": v}, "unmatched", place{}, choices{"charge", "allow", "deny"})
+	p.setting(map[string]any{"unmatched": v}, "unmatched", place{}, choices{"charge", "allow", "deny"})
 }

@@ -72,6 +72,7 @@ func TestParse_Faults(t *testing.T) {
 		{"a limit of other plans", entry(`"plans": ["free"], "charge": {"credits": 1}`), "routes.0.charge.credits", `none of the plans free has a limit`},
 		{"a negative charge", entry(`"charge": {"rate": -1}`), "routes.0.charge.rate", "whole number"},
 		{"half a unit", entry(`"charge": {"rate": 1.5}`), "routes.0.charge.rate", "whole number"},
+		{"one too much", entry(`"charge": {"rate": 9007199254740993}`), "routes.0.charge.rate", "whole number"},
 		{"too much", entry(`"charge": {"rate": 1e300}`), "routes.0.charge.rate", "whole number"},
 		{"a text for units", entry(`"charge": {"rate": "1"}`), "routes.0.charge.rate", "whole number"},
 		{"a number for a charge", entry(`"charge": 5`), "routes.0.charge", "want units by the name"},
