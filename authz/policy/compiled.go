@@ -17,7 +17,7 @@ import (
 )
 
 // compile compiles the query to closures. The options are those of OPA's evaluator, which evaluates the query if that is not
-// possible; notCompiled then says why.
+// possible; Evaluator then says why.
 func (p *Policy) compile(ctx context.Context, more []builtin, options []func(*opa.Rego)) {
 	own := make(map[string]*topdown.Builtin, len(more))
 	for i := range more {
@@ -28,7 +28,7 @@ func (p *Policy) compile(ctx context.Context, more []builtin, options []func(*op
 		p.program, err = rego.Compile(plan, rego.Options{Data: p.bundle.Root(), Builtins: own, Capabilities: p.bundle.Compiler.Capabilities()})
 	}
 	if err != nil {
-		p.program, p.notCompiled = nil, err.Error()
+		p.program, p.evaluator = nil, Evaluator{Reason: Unsupported, Detail: err.Error()}
 		return
 	}
 	if paths := p.program.Slots(); paths != nil {

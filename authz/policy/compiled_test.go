@@ -14,11 +14,11 @@ import (
 
 // TestDecide_ShippedPoliciesOnBothEvaluators compares verdicts for random requests.
 func TestDecide_ShippedPoliciesOnBothEvaluators(t *testing.T) {
-	compiled := mustLoad(t, bundle.FS(policies.Files), Options{Compiled: true})
+	compiled := mustLoad(t, bundle.FS(policies.Files), Options{})
 	if compiled.program == nil || compiled.slots == nil {
-		t.Fatalf("the shipped policies are not compiled: %q", compiled.notCompiled)
+		t.Fatalf("the shipped policies are not compiled: %+v", compiled.evaluator)
 	}
-	other := mustLoad(t, bundle.FS(policies.Files), Options{})
+	other := mustLoad(t, bundle.FS(policies.Files), Options{Interpreted: true})
 	d := inputtest.New(15)
 	allowed := 0
 	for range 400 {
@@ -50,9 +50,9 @@ q if data.tollkeeper.list["1"] == 2`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := files("p.rego", "package envoy.authz\n\n"+rules, "data.json", `{"tollkeeper": {"list": [1, 2]}}`)
-			p := mustLoad(t, src, Options{StrictErrors: &strict, Compiled: true})
+			p := mustLoad(t, src, Options{StrictErrors: &strict})
 			if p.program == nil {
-				t.Fatal(p.notCompiled)
+				t.Fatal(p.evaluator)
 			}
 			if v, err := p.Decide(t.Context(), get("/x"), goodFacts(), nil); err != nil || !v.Allowed || len(v.Errors) > 0 {
 				t.Errorf("%+v, %v", v, err)
@@ -94,7 +94,7 @@ func BenchmarkEvaluators(b *testing.B) {
 	}
 	r := inputtest.Browser()
 	for _, c := range cases {
-		topdown, p := mustLoad(b, c.src, Options{}), mustLoad(b, c.src, Options{Compiled: true})
+		topdown, p := mustLoad(b, c.src, Options{Interpreted: true}), mustLoad(b, c.src, Options{})
 		for name, p := range map[string]*Policy{"topdown": topdown, "compiled": p} {
 			b.Run(c.name+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()

@@ -75,6 +75,7 @@ func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts,
 		refs = input.Everything() // an explanation shows everything that the policy could read
 	}
 	e := evaluation{Policy: p, trace: tr}
+	defer e.flush()
 	decision, err := e.decide(ctx, refs, r, f)
 	if tr != nil {
 		tr.Query = p.Query()
@@ -96,24 +97,37 @@ type evaluation struct {
 	trace            *authz.Trace
 	failed           []topdown.Error   // functions that failed; their expressions are undefined
 	nondeterministic builtins.NDBCache // calls whose result may change
-	printed          bool
+	printed          []line
+}
+
+// line is a line of the output of print.
+type line struct {
+	file string
+	line int
+	text string
 }
 
 // steady reports whether the verdict may be cached: the same input gives it again, and the evaluation printed nothing. A verdict
 // after a failed function is not steady, so that each decision is recorded with the failure.
 func (e *evaluation) steady() bool {
-	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && !e.printed
+	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && len(e.printed) == 0
 }
 
-// Print passes on the output of print.
+// Print keeps the output of print until flush.
 func (e *evaluation) Print(at print.Context, text string) error {
-	e.printed = true
-	file, line := "", 0
+	l := line{text: cutText(text, maxPrinted)}
 	if at.Location != nil {
-		file, line = at.Location.File, at.Location.Row
+		l.file, l.line = at.Location.File, at.Location.Row
 	}
-	e.print(file, line, cutText(text, maxPrinted))
+	e.printed = append(e.printed, l)
 	return nil
+}
+
+// flush passes on the output of print. It waits for the end of the evaluation, because OPA's evaluator may repeat what a program did.
+func (e *evaluation) flush() {
+	for _, l := range e.printed {
+		e.print(l.file, l.line, l.text)
+	}
 }
 
 var _ topdown.Cancel = (*yielder.Yielder)(nil)
@@ -124,7 +138,7 @@ func (e *evaluation) decide(ctx context.Context, refs *input.Refs, r *authz.Requ
 		if v, err := e.decideCompiled(ctx, refs, r, f); !e.disputable(err) {
 			return v, err
 		}
-		e.failed, e.nondeterministic = nil, nil
+		e.failed, e.nondeterministic, e.printed = nil, nil, nil
 	}
 	document, err := input.Value(refs, r, f)
 	if err != nil {

@@ -32,9 +32,8 @@ type Options struct {
 	// StrictErrors denies when a function of Rego fails, instead of leaving its expression undefined. Nil means: only if
 	// the shipped rules decide.
 	StrictErrors *bool
-	// Compiled lets a compiled program decide instead of OPA's evaluator, where that is possible. The server does not set it yet:
-	// see authz/decisions/014.
-	Compiled bool
+	// Interpreted lets OPA's evaluator decide every request. Otherwise a compiled program decides where that is possible.
+	Interpreted bool
 	// Print receives the output of print in rules. It runs while a request waits. Nil turns printing off.
 	Print func(file string, line int, text string)
 
@@ -60,7 +59,7 @@ type Policy struct {
 	prepared       rego.PreparedEvalQuery
 	program        *closures.Program // nil: OPA's evaluator evaluates every request
 	slots          *input.Slots      // what the program reads of the input; nil: the whole document
-	notCompiled    string            // why there is no program
+	evaluator      Evaluator
 	responses      cache.InterQueryCache
 	values         cache.InterQueryValueCache
 	fixed          []rego.EvalOption // the same for every evaluation
@@ -176,7 +175,9 @@ func (p *Policy) prepare(ctx context.Context, o *Options) error {
 		rego.EvalInterQueryBuiltinCache(p.responses),
 		rego.EvalInterQueryBuiltinValueCache(p.values),
 	}
-	if o.Compiled {
+	if o.Interpreted {
+		p.evaluator = Evaluator{Reason: Configured}
+	} else {
 		p.compile(ctx, o.builtins, options)
 	}
 	return nil
