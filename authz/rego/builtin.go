@@ -15,6 +15,7 @@ type builtin struct {
 	fn             topdown.BuiltinFunc
 	args           []read
 	location       *ast.Location
+	number         int // of its name, in profiles
 	void, relation bool
 }
 
@@ -27,15 +28,22 @@ func (c *compiler) callBuiltin(s *ir.CallStmt, args []read) (step, error) {
 	if decl == nil || fn == nil {
 		return nil, fmt.Errorf("there is no function %s", s.Func)
 	}
-	b := &builtin{decl: decl, fn: fn, args: args, location: c.location(&s.Location)}
+	b := &builtin{decl: decl, fn: fn, args: args, location: c.location(&s.Location), number: c.calledNumber(s.Func)}
 	b.void, b.relation = decl.Decl.Result() == nil, decl.Relation
 	to := c.use(s.Result)
 	if own := natives[s.Func]; own != nil {
 		return b.native(own, to), nil
 	}
 	return func(f *frame) int {
+		p := f.profile
+		if p != nil {
+			p.open(&p.builtins[b.number])
+		}
 		v, end := b.call(f)
 		f.locals[to] = v
+		if p != nil {
+			p.close()
+		}
 		return end
 	}, nil
 }
@@ -48,6 +56,10 @@ func (b *builtin) native(own native, to int) step {
 			f.locals[to] = nil
 			return undef
 		}
+		p := f.profile
+		if p != nil {
+			p.open(&p.builtins[b.number])
+		}
 		v, ok := own(args)
 		f.pop(len(args))
 		end := next
@@ -55,6 +67,9 @@ func (b *builtin) native(own native, to int) step {
 			v, end = b.call(f)
 		}
 		f.locals[to] = v
+		if p != nil {
+			p.close()
+		}
 		return end
 	}
 }

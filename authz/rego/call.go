@@ -18,6 +18,8 @@ type function struct {
 	memo       bool // it depends on input and data alone, so it is evaluated once
 	locals     int
 	blocks     []block
+	file       string // where the first rule is
+	line       int
 }
 
 // run runs the blocks of a function, whose arguments are in the frame.
@@ -33,11 +35,17 @@ func (fn *function) run(f *frame) {
 func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 	if fn.memo {
 		if m := &r.memo[fn.number]; m.known {
+			if r.profile != nil {
+				r.profile.remembered(fn)
+			}
 			return m.value
 		}
 	}
 	if r.interrupted() {
 		return nil
+	}
+	if r.profile != nil {
+		r.profile.open(&r.profile.rules[fn.number])
 	}
 	f := r.frame(fn)
 	for i, p := range fn.params {
@@ -46,6 +54,9 @@ func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 	fn.run(f)
 	v := finished(f, int(fn.result))
 	r.drop(f)
+	if r.profile != nil {
+		r.profile.close()
+	}
 	if r.err != nil {
 		return nil
 	}

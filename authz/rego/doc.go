@@ -30,5 +30,6 @@
 //
 // # Reading the source
 //
-// plan.go, program.go and block.go first, then call.go and values.go. The other files compile groups of statements.
+// plan.go, program.go and block.go first, then call.go and values.go. profile.go counts and times calls for who asks. The other files compile
+// groups of statements.
 package rego

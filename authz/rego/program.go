@@ -22,6 +22,7 @@ type Program struct {
 	data         *ast.Term
 	slots        [][]string
 	capabilities *ast.Capabilities
+	called       []string // the names of the builtin functions that it calls
 }
 
 // Options are what a program is compiled with.
@@ -52,6 +53,8 @@ type Call struct {
 	PrintHook                   print.Hook
 	// StrictBuiltinErrors makes the evaluation fail where a function fails. Otherwise its expression is undefined.
 	StrictBuiltinErrors bool
+	// Profile counts and times the calls of the evaluation. Nil: nobody does.
+	Profile *Profile
 }
 
 // Result is the result of an evaluation.
@@ -114,6 +117,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 			c.paths.add(fn.Path, f)
 		}
 		for i, fn := range p.Funcs.Funcs {
+			c.funcs[i].file, c.funcs[i].line = c.firstPlace(fn.Blocks)
 			if err := c.compileFunction(c.funcs[i], fn.Blocks, int(maxParam(fn))); err != nil {
 				return nil, fmt.Errorf("%s: %w", fn.Name, err)
 			}
@@ -125,6 +129,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	if c.input != nil {
 		out.slots = c.slots
 	}
+	out.called = c.called
 	return out, err
 }
 
@@ -151,6 +156,7 @@ type compiler struct {
 	data     *ast.Term  // the base data, nil if it may be replaced
 	input    *slot      // the whole input, nil if it may be replaced
 	slots    [][]string // the parts of the input that statements read, by number
+	called   []string   // the builtin functions that statements call, by number
 
 	// The state of one function:
 	function *function

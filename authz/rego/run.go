@@ -20,6 +20,7 @@ type run struct {
 	context context.Context
 	call    *Call
 	builtin *topdown.BuiltinContext // nil until a function of OPA is called
+	profile *Profile                // nil for none
 
 	slots   []*ast.Term // the parts of the input
 	found   []*ast.Term // memory for slots
@@ -52,6 +53,7 @@ var runs = sync.Pool{New: func() any { return new(run) }}
 func newRun(ctx context.Context, p *Program, c *Call) *run {
 	r := runs.Get().(*run)
 	r.program, r.context, r.call, r.cancel, r.countdown = p, ctx, c, c.Cancel, pollEvery
+	r.profile = c.Profile
 	if cap(r.memo) < len(p.funcs) {
 		r.memo = make([]memo, len(p.funcs))
 	}
