@@ -85,6 +85,7 @@ func (c *compiler) block(b *ir.Block) (block, error) {
 		}
 		compiled, err := c.statement(s, following)
 		c.learn(s)
+		c.pass(s)
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +116,7 @@ func (c *compiler) statement(s, following ir.Stmt) (step, error) {
 	case *ir.WithStmt:
 		return c.with(s)
 	case *ir.CallStmt:
-		return c.call(s)
+		return c.call(s, following)
 	case *ir.CallDynamicStmt:
 		return c.callDynamic(s)
 	case *ir.ReturnLocalStmt:

@@ -23,13 +23,7 @@ type function struct {
 }
 
 // run runs the blocks of a function, whose arguments are in the frame.
-func (fn *function) run(f *frame) {
-	for _, b := range fn.blocks {
-		if b.run(f) >= abort {
-			return
-		}
-	}
-}
+func (fn *function) run(f *frame) { runAll(fn.blocks, f) }
 
 // apply calls the function. The result is nil if it is undefined, or if the evaluation failed.
 func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
@@ -66,7 +60,8 @@ func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 	return v
 }
 
-func (c *compiler) call(s *ir.CallStmt) (step, error) {
+func (c *compiler) call(s *ir.CallStmt, following ir.Stmt) (step, error) {
+	c.noteMember(s, following)
 	number, planned := c.numbers[s.Func]
 	args := make([]read, len(s.Args))
 	for i, a := range s.Args {

@@ -20,6 +20,7 @@ var modes = map[string]Options{
 	"all":        {},
 	"no folding": {noFolding: true},
 	"no slots":   {noSlots: true},
+	"no indexes": {noIndexes: true},
 }
 
 // answer is what an evaluation gives.

@@ -34,7 +34,7 @@ type Options struct {
 	// Capabilities say which hosts functions may call. Nil: all.
 	Capabilities *ast.Capabilities
 
-	noFolding, noSlots bool // for tests
+	noFolding, noSlots, noIndexes bool // for tests
 }
 
 // Call is one evaluation of a program. All fields may be zero.
@@ -92,6 +92,9 @@ func (p *Program) Eval(ctx context.Context, c *Call) (Result, error) {
 
 // Compile turns a plan into a program. An error means that the plan has something that this package does not know.
 func Compile(p *ir.Policy, o Options) (*Program, error) {
+	if !o.noFolding {
+		p = inlined(p)
+	}
 	c := &compiler{policy: p, options: &o, numbers: make(map[string]int), implicit: map[string]int{"g0": 2}, paths: newPathTree()}
 	out := &Program{data: ast.NewTerm(ast.NewObject()), capabilities: o.Capabilities}
 	if o.Data != nil {
@@ -162,7 +165,7 @@ type compiler struct {
 	function *function
 	locals   int               // number of locals
 	arrays   map[ir.Local]bool // locals that statements append to
-	changes  map[ir.Local]int  // the number of statements that change the collection in a local
+	changes  map[ir.Local]int  // the number of statements of the block that change the collection in a local
 	known    knowledge
 	proofs   map[*ir.Block]bool // blocks at whose end the body of a negation holds
 	// read are the locals whose value is read at run time. It is nil the first time that a function is compiled, which finds
@@ -174,23 +177,16 @@ type compiler struct {
 	at       int         // the number of the rule, or of the rule after an else
 	ordered  bool        // the block of the function has a rule and those after its else
 	shared   ir.Local    // the last local that the blocks of the function share
+	guards   guards      // of the block
 	reading  map[place]bool
 	counting bool // the second time: slots get their numbers
 }
 
 func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) error {
-	c.function, c.arrays, c.changes = f, make(map[ir.Local]bool), make(map[ir.Local]int)
+	c.function, c.arrays = f, make(map[ir.Local]bool)
 	walkBlocks(blocks, func(s ir.Stmt) {
-		switch s := s.(type) {
-		case *ir.ArrayAppendStmt:
-			c.arrays[s.Array] = true
-			c.changes[s.Array]++
-		case *ir.SetAddStmt:
-			c.changes[s.Set]++
-		case *ir.ObjectInsertStmt:
-			c.changes[s.Object]++
-		case *ir.ObjectInsertOnceStmt:
-			c.changes[s.Object]++
+		if a, ok := s.(*ir.ArrayAppendStmt); ok {
+			c.arrays[a.Array] = true
 		}
 	})
 	c.shared = ir.Local(last)
@@ -198,23 +194,53 @@ func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) er
 		c.shared++ // the result of one rule
 	}
 	c.read, c.outcomes, c.uniform = nil, nil, false
+	all := changesOf(blocks...)
 	for pass := range 2 {
 		c.counting = pass == 1
 		c.locals, c.known, c.reading = last+1, make(knowledge), map[place]bool{{-1, f.result}: true}
 		c.proofs = make(map[*ir.Block]bool)
 		c.known[ir.Data] = fact{value: c.data, base: true}
-		c.known[ir.Input] = fact{slot: c.input}
+		c.known[ir.Input] = fact{slot: c.input, origin: &origin{argument: ir.Input}}
+		for i := int(ir.Data) + 1; i < len(f.params); i++ {
+			c.known[f.params[i]] = fact{origin: &origin{argument: f.params[i]}}
+		}
 		var err error
 		f.blocks = make([]block, len(blocks))
+		found := make([][]guard, len(blocks))
 		c.at = 0
 		for i, b := range blocks {
 			c.at++
-			c.ordered = isOrdered(b)
+			c.ordered, c.guards, c.changes = isOrdered(b), guards{}, changesOf(b)
+			for l := ir.Local(0); l <= c.shared; l++ {
+				c.changes[l] = all[l]
+			}
 			if f.blocks[i], err = c.inner(b); err != nil {
 				return err
 			}
+			found[i] = c.guards.list
+		}
+		if !c.options.noIndexes {
+			f.blocks = indexed(blocks, f.blocks, found)
 		}
 		f.locals, c.read, c.uniform = c.locals, c.reading, c.isUniform(blocks)
 	}
 	return nil
+}
+
+// changesOf counts the statements that change the collection in a local.
+func changesOf(blocks ...*ir.Block) map[ir.Local]int {
+	out := make(map[ir.Local]int)
+	walkBlocks(blocks, func(s ir.Stmt) {
+		switch s := s.(type) {
+		case *ir.ArrayAppendStmt:
+			out[s.Array]++
+		case *ir.SetAddStmt:
+			out[s.Set]++
+		case *ir.ObjectInsertStmt:
+			out[s.Object]++
+		case *ir.ObjectInsertOnceStmt:
+			out[s.Object]++
+		}
+	})
+	return out
 }

@@ -128,6 +128,7 @@ func (c *compiler) condition(s ir.Stmt) (out step, known bool) {
 		if a, b := c.value(s.A), c.value(s.B); a != nil && b != nil {
 			return always(equal(a, b)), true
 		}
+		c.noteEqual(s)
 		holds = equality(c.operand(s.A), c.operand(s.B), c.value(s.A), c.value(s.B))
 	case *ir.NotEqualStmt:
 		if a, b := c.value(s.A), c.value(s.B); a != nil && b != nil {
