@@ -8,6 +8,10 @@ type Trace struct {
 	Input []byte
 	// Query is the full name of the rule, or of the package, that was queried.
 	Query string
+	// Evaluator is what decides now: compiled, or OPA's and why.
+	Evaluator string
+	// Differed reports that the evaluators disagreed about this very decision, which denies, so that another one decides now.
+	Differed bool
 }
 
 // TracedRule is one rule that a policy entered.

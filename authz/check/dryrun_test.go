@@ -1,6 +1,8 @@
 package check_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,27 @@ func TestExplain_TakesNothing(t *testing.T) {
 	}
 	if w.spent(t) != 0 {
 		t.Errorf("explaining spent %d", w.spent(t))
+	}
+	w.wantRecorded(t, 0)
+}
+
+// misled is a policy whose evaluator is wrong until it is traced.
+type misled struct{ found bool }
+
+func (m *misled) Decide(_ context.Context, _ *authz.Request, _ *authz.Facts, tr *authz.Trace) (authz.Verdict, error) {
+	if tr != nil && !m.found {
+		m.found, tr.Differed = true, true
+		return authz.Verdict{}, errors.New("the evaluators disagree")
+	}
+	return authz.Verdict{Allowed: !m.found, Reason: "later"}, nil
+}
+
+func (m *misled) Revision() string { return "r1" }
+
+func TestExplain_OfADifference(t *testing.T) {
+	w := newWorld(t, &misled{}, check.Options{})
+	if e := w.Explain(t.Context(), request(), nil); e.Decision.DeniedFor() != "later" || e.Trace.Differed {
+		t.Errorf("%+v", e)
 	}
 	w.wantRecorded(t, 0)
 }

@@ -27,8 +27,8 @@ type Explanation struct {
 const traceTimeout = 5 * time.Second
 
 // Explain decides a request by the same code as Check, with these differences: nothing is charged or recorded, and a denial that
-// a dry run would let through is shown as a denial. Then the policy is asked once more, for the trace alone, because a traced
-// policy also evaluates rules that it skips otherwise, and can fail in them.
+// a dry run would let through is shown as a denial. Then the policy is asked once more, for the trace, because a traced policy also
+// evaluates rules that it skips otherwise, and can fail in them.
 //
 // Keys finds the owners of keys. If it is nil, Explain uses the same keys as Check.
 func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Explanation {
@@ -38,8 +38,16 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 	dry := &Checker{keys: keys, revocations: c.revocations, meter: dryMeter{c.meter}, recorder: noRecorder{}, dedup: newChargeDedup(), opt: c.opt}
 	dry.opt.DryRun = false
 	dry.rules.Store(c.rules.Load())
+	out := dry.explain(ctx, r)
+	if out.Trace.Differed { // the decision was that of a program which decides nothing any more
+		out = dry.explain(ctx, r)
+	}
+	return out
+}
+
+func (c *Checker) explain(ctx context.Context, r *authz.Request) Explanation {
 	e := new(evaluation)
-	d := dry.evaluate(ctx, e, r)
+	d := c.evaluate(ctx, e, r)
 	out := Explanation{Decision: d, Facts: e.facts, Charge: e.charge, Cause: e.cause, PolicyErrors: e.policyErrors}
 	if e.rules != nil {
 		out.Revision = e.rules.Policy.Revision()

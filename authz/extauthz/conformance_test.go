@@ -67,7 +67,7 @@ func (c *conformanceCase) message(t *testing.T) []byte {
 	return marshal(t, &req)
 }
 
-// server is the whole path with the case's policy and a verdict cache of that size.
+// server is the whole path with the case's policy and a verdict cache of that size. OPA's evaluator repeats each decision.
 func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 	t.Helper()
 	opt := Options{SkipBody: c.Config.SkipBody}
@@ -77,7 +77,12 @@ func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 			t.Fatal(err)
 		}
 	}
-	return newServer(t, c.Policy, policy.Options{Query: c.Query, CachedVerdicts: memo}, check.Options{DryRun: c.Config.DryRun}, opt)
+	rules := policy.Options{Query: c.Query, CachedVerdicts: memo, Recheck: 1, Rechecked: func(_ policy.RecheckResult, d *policy.Difference) {
+		if d != nil {
+			t.Errorf("%+v", *d)
+		}
+	}}
+	return newServer(t, c.Policy, rules, check.Options{DryRun: c.Config.DryRun}, opt)
 }
 
 // TestDropIn_AnswersLikeThePlugin runs every conformance case on the whole path, from CheckRequest to CheckResponse: without a

@@ -116,7 +116,7 @@ func FuzzVerdictCache(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		d := inputtest.New(seed)
 		src := randomPolicy(d)
-		with, err := Load(t.Context(), src, Options{CachedVerdicts: 100})
+		with, err := Load(t.Context(), src, Options{CachedVerdicts: 100, Recheck: 1, Rechecked: wantSame(t)})
 		if err != nil {
 			return // types that can never be equal
 		}

@@ -2,15 +2,12 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	opa "github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/yielder"
 	"github.com/tollkeeper-authz/tollkeeper/authz/rego"
@@ -18,67 +15,69 @@ import (
 
 // compile compiles the query to closures. The options are those of OPA's evaluator, which evaluates the query if that is not
 // possible; Evaluator then says why.
-func (p *Policy) compile(ctx context.Context, more []builtin, options []func(*opa.Rego)) {
+func (p *Policy) compile(ctx context.Context, more []builtin, options []func(*opa.Rego)) *decider {
+	d := &decider{cache: p.newCache()}
 	own := make(map[string]*topdown.Builtin, len(more))
 	for i := range more {
 		own[more[i].decl.Name] = more[i].topdown()
 	}
 	plan, err := rego.Plan(ctx, p.bundle.Compiler, options...)
 	if err == nil {
-		p.program, err = rego.Compile(plan, rego.Options{Data: p.bundle.Root(), Builtins: own, Capabilities: p.bundle.Compiler.Capabilities()})
+		d.program, err = rego.Compile(plan, rego.Options{Data: p.bundle.Root(), Builtins: own, Capabilities: p.bundle.Compiler.Capabilities()})
 	}
 	if err != nil {
-		p.program, p.evaluator = nil, Evaluator{Reason: Unsupported, Detail: err.Error()}
-		return
+		d.program, d.evaluator = nil, Evaluator{Reason: Unsupported, Detail: err.Error()}
+		return d
 	}
-	if paths := p.program.Slots(); paths != nil {
-		p.slots = input.SlotsOf(paths)
+	if paths := d.program.Slots(); paths != nil {
+		d.slots = input.SlotsOf(paths)
 	}
+	return d
 }
 
-// decideCompiled returns the value of the query, by the program.
-func (e *evaluation) decideCompiled(ctx context.Context, refs *input.Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
+// byProgram lets the program answer.
+func (e *evaluation) byProgram(ctx context.Context) (a answer) {
+	defer recovered(&a)
 	if e.slots == nil {
-		document, err := input.Value(refs, r, f)
+		document, err := input.Value(e.refs, e.request, e.facts)
 		if err != nil {
-			return nil, unfit(err)
+			return answer{err: unfit(err)}
 		}
-		return e.runCompiled(ctx, document, nil)
+		return e.answer(e.runProgram(ctx, document, nil))
 	}
 	room := slotRooms.Get().(*[]*ast.Term)
 	defer func() { clear(*room); slotRooms.Put(room) }()
-	slots, err := e.slots.Fill((*room)[:0], r, f)
+	slots, err := e.slots.Fill((*room)[:0], e.request, e.facts)
 	if err != nil {
-		return nil, unfit(err)
+		return answer{err: unfit(err)}
 	}
 	*room = slots
-	return e.runCompiled(ctx, nil, slots)
+	return e.answer(e.runProgram(ctx, nil, slots))
 }
 
 // slotRooms is memory for slots.
 var slotRooms = sync.Pool{New: func() any { return new([]*ast.Term) }}
 
-// disputable reports whether OPA's evaluator might answer otherwise than the program did. It skips rules that cannot change the
+// isDisputable reports whether OPA's evaluator might answer otherwise than the program did. It skips rules that cannot change the
 // value, so it does not meet each conflict and each failed function that a program meets. It also has the better texts.
-func (e *evaluation) disputable(err error) bool {
-	var known *EvalError
-	if errors.As(err, &known) {
-		return known.Code != codeInput && known.Code != codeUndefined && known.Code != codeDecision
+func (e *evaluation) isDisputable(err error) bool {
+	switch codeOf(err) {
+	case "":
+		return err == nil && e.strict && len(e.failed) > 0
+	case codeInput, codeUndefined, codeDecision, codePanic:
+		return false
 	}
-	return err == nil && e.strict && len(e.failed) > 0
+	return true
 }
 
-// runCompiled runs the program and returns the value of the query.
-func (e *evaluation) runCompiled(ctx context.Context, document ast.Value, slots []*ast.Term) (ast.Value, error) {
+// runProgram runs the program and returns the value of the query.
+func (e *evaluation) runProgram(ctx context.Context, document ast.Value, slots []*ast.Term) (ast.Value, error) {
 	call := rego.Call{
-		Input: document, Slots: slots, Cancel: yielder.New(ctx), InterQueryBuiltinCache: e.responses, InterQueryBuiltinValueCache: e.values,
+		Input: document, Slots: slots, Time: e.time, Cancel: yielder.New(ctx),
+		InterQueryBuiltinCache: e.responses, InterQueryBuiltinValueCache: e.values, NDBuiltinCache: e.nondeterministic,
 	}
-	if e.cache != nil {
-		e.nondeterministic = builtins.NDBCache{}
-		call.NDBuiltinCache = e.nondeterministic
-	}
-	if e.print != nil {
-		call.PrintHook = e
+	if e.prints() {
+		call.PrintHook = &e.printed
 	}
 	result, err := e.program.Eval(ctx, &call)
 	e.failed = result.Errors

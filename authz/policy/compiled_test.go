@@ -14,9 +14,9 @@ import (
 
 // TestDecide_ShippedPoliciesOnBothEvaluators compares verdicts for random requests.
 func TestDecide_ShippedPoliciesOnBothEvaluators(t *testing.T) {
-	compiled := mustLoad(t, bundle.FS(policies.Files), Options{})
-	if compiled.program == nil || compiled.slots == nil {
-		t.Fatalf("the shipped policies are not compiled: %+v", compiled.evaluator)
+	compiled := mustLoad(t, bundle.FS(policies.Files), Options{Recheck: 1, Rechecked: wantSame(t)})
+	if d := compiled.now.Load(); d.program == nil || d.slots == nil {
+		t.Fatalf("the shipped policies are not compiled: %v", compiled.Evaluator())
 	}
 	other := mustLoad(t, bundle.FS(policies.Files), Options{Interpreted: true})
 	d := inputtest.New(15)
@@ -51,8 +51,8 @@ q if data.tollkeeper.list["1"] == 2`,
 		t.Run(name, func(t *testing.T) {
 			src := files("p.rego", "package envoy.authz\n\n"+rules, "data.json", `{"tollkeeper": {"list": [1, 2]}}`)
 			p := mustLoad(t, src, Options{StrictErrors: &strict})
-			if p.program == nil {
-				t.Fatal(p.evaluator)
+			if !p.Evaluator().Compiled() {
+				t.Fatal(p.Evaluator())
 			}
 			if v, err := p.Decide(t.Context(), get("/x"), goodFacts(), nil); err != nil || !v.Allowed || len(v.Errors) > 0 {
 				t.Errorf("%+v, %v", v, err)

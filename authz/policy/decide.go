@@ -3,38 +3,50 @@ package policy
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
-	"github.com/open-policy-agent/opa/v1/topdown/print"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/yielder"
 )
 
-// Decide evaluates the policy for a request. If tr is not nil, it records the evaluation in tr, even if it fails. Tracing takes
-// many times as long, and enters rules that an ordinary evaluation skips.
+// Decide evaluates the policy for a request. If tr is not nil, the decision is always repeated by OPA's evaluator, as
+// Options.Recheck does with some, and then evaluated once more to record it in tr, even if it fails. That takes many times as long.
 //
 // The error is an *EvalError if the policy gave no usable verdict, or wraps ctx's error if ctx ended first. With an
 // error, the verdict denies and has no fields except Errors. Decide does not keep r or f.
-func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (v authz.Verdict, err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			v, err = authz.Verdict{}, &EvalError{Code: codePanic, Text: fmt.Sprintf("panic: %v", x)}
-		}
-	}()
-	if r == nil {
-		return authz.Verdict{}, &EvalError{Code: codeInput, Text: "there is no request"}
+func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (authz.Verdict, error) {
+	a := p.decide(ctx, r, f, tr)
+	return a.verdict, a.err
+}
+
+func (p *Policy) decide(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (a answer) {
+	defer recovered(&a)
+	d := p.now.Load()
+	switch {
+	case r == nil:
+		return answer{err: &EvalError{Code: codeInput, Text: "there is no request"}}
+	case tr != nil:
+		a, _ = p.explain(ctx, r, f, tr)
+	case d.cache != nil:
+		a = p.decideCached(ctx, d, r, f)
+	default:
+		a, _ = p.evaluate(ctx, d, r, f)
 	}
-	if p.cache == nil || tr != nil {
-		v, _, err := p.evaluate(ctx, r, f, tr)
-		return v, err
+	return a
+}
+
+// recovered turns a panic into an answer that denies.
+func recovered(a *answer) {
+	if x := recover(); x != nil {
+		*a = answer{err: &EvalError{Code: codePanic, Text: fmt.Sprintf("panic: %v", x)}}
 	}
-	return p.decideCached(ctx, r, f)
 }
 
 // decideCached evaluates the policy unless the verdict is cached.
@@ -43,135 +55,145 @@ func (p *Policy) Decide(ctx context.Context, r *authz.Request, f *authz.Facts, t
 // because one walk makes both: see package input. Second, a verdict is cached only if the evaluation called no function whose
 // result may change. OPA records calls of functions that it knows to be nondeterministic. If a policy uses such a function that
 // OPA does not know, it has no cache. The same input always makes the same calls.
-func (p *Policy) decideCached(ctx context.Context, r *authz.Request, f *authz.Facts) (authz.Verdict, error) {
+func (p *Policy) decideCached(ctx context.Context, d *decider, r *authz.Request, f *authz.Facts) answer {
 	key := p.keys.Get().(*input.Key)
 	defer p.keys.Put(key)
 	if !key.Fill(p.refs, r, f) {
-		p.cache.Bypass()
-		v, _, err := p.evaluate(ctx, r, f, nil)
-		return v, err
+		d.cache.Bypass()
+		a, _ := p.evaluate(ctx, d, r, f)
+		return a
 	}
-	if v, ok := p.cache.Get(key.Bytes()); ok {
-		return v, nil
+	if v, ok := d.cache.Get(key.Bytes()); ok {
+		return answer{verdict: v}
 	}
-	v, steady, err := p.evaluate(ctx, r, f, nil)
+	a, steady := p.evaluate(ctx, d, r, f)
 	switch {
-	case err != nil:
+	case a.err != nil:
 	case steady:
-		p.cache.Put(key.Bytes(), v)
+		d.cache.Put(key.Bytes(), a.verdict)
 	default:
-		p.cache.Bypass()
+		d.cache.Bypass()
 	}
-	return v, err
+	return a
 }
 
 // evaluate evaluates the policy. The verdict is steady if the same input will give it again.
-func (p *Policy) evaluate(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (_ authz.Verdict, steady bool, err error) {
-	if err := ended(ctx); err != nil {
-		return authz.Verdict{}, false, err
+func (p *Policy) evaluate(ctx context.Context, d *decider, r *authz.Request, f *authz.Facts) (a answer, steady bool) {
+	e := evaluation{Policy: p, decider: d, request: r, facts: f}
+	if e.cache != nil || len(e.nondeterminism.sometimes) > 0 {
+		e.nondeterministic = builtins.NDBCache{}
 	}
-	refs := p.refs
-	if tr != nil {
-		refs = input.Everything() // an explanation shows everything that the policy could read
+	a = e.decide(ctx)
+	if e.print != nil {
+		e.printed.flush(e.print)
 	}
-	e := evaluation{Policy: p, trace: tr}
-	defer e.flush()
-	decision, err := e.decide(ctx, refs, r, f)
-	if tr != nil {
-		tr.Query = p.Query()
-	}
-	var v authz.Verdict
-	if err == nil {
-		v, err = verdictOf(decision)
-	}
-	v.Errors = errorsOf(e.failed)
-	if err == nil && p.strict && len(e.failed) > 0 {
-		return authz.Verdict{Errors: v.Errors}, false, builtinError(&e.failed[0])
-	}
-	return v, e.steady(), err
+	return a, e.steady()
 }
 
 // evaluation is one evaluation of the query.
 type evaluation struct {
 	*Policy
+	*decider
+	request          *authz.Request
+	facts            *authz.Facts
 	trace            *authz.Trace
+	time             time.Time         // zero: that of its beginning
 	failed           []topdown.Error   // functions that failed; their expressions are undefined
-	nondeterministic builtins.NDBCache // calls whose result may change
-	printed          []line
+	nondeterministic builtins.NDBCache // calls whose result may change; nil: they are not recorded
+	printed          printed
+	silent           bool // nothing is printed
 }
 
-// line is a line of the output of print.
-type line struct {
-	file string
-	line int
-	text string
+// answer is what an evaluation gives.
+type answer struct {
+	value   ast.Value // of the query; nil: there is none
+	verdict authz.Verdict
+	err     error
+	note    string // for Difference
+}
+
+// decide lets the program answer, and OPA's evaluator where there is no program or its answer is in doubt.
+func (e *evaluation) decide(ctx context.Context) answer {
+	if err := ended(ctx); err != nil {
+		return answer{err: err}
+	}
+	if e.program == nil {
+		return e.byOPA(ctx)
+	}
+	again := e.trace != nil || e.isRecheckDue()
+	if again {
+		e.time = time.Now()
+		if e.nondeterministic == nil {
+			e.nondeterministic = builtins.NDBCache{}
+		}
+	}
+	a := e.byProgram(ctx)
+	switch {
+	case e.isDisputable(a.err):
+		e.failed, e.printed = nil, printed{}
+		return e.byOPA(ctx)
+	case again || codeOf(a.err) == codePanic:
+		return e.recheck(ctx, a)
+	}
+	return a
+}
+
+// answer reads the verdict in the value of the query.
+func (e *evaluation) answer(value ast.Value, err error) (a answer) {
+	a.value, a.err = value, err
+	if err == nil {
+		a.verdict, a.err = verdictOf(value)
+	}
+	a.verdict.Errors = errorsOf(e.failed)
+	if a.err == nil && e.strict && len(e.failed) > 0 {
+		a.verdict, a.err = authz.Verdict{Errors: a.verdict.Errors}, builtinError(&e.failed[0])
+	}
+	return a
 }
 
 // steady reports whether the verdict may be cached: the same input gives it again, and the evaluation printed nothing. A verdict
 // after a failed function is not steady, so that each decision is recorded with the failure.
 func (e *evaluation) steady() bool {
-	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && len(e.printed) == 0
+	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && len(e.printed.lines) == 0
 }
 
-// Print keeps the output of print until flush.
-func (e *evaluation) Print(at print.Context, text string) error {
-	l := line{text: cutText(text, maxPrinted)}
-	if at.Location != nil {
-		l.file, l.line = at.Location.File, at.Location.Row
-	}
-	e.printed = append(e.printed, l)
-	return nil
-}
-
-// flush passes on the output of print. It waits for the end of the evaluation, because OPA's evaluator may repeat what a program did.
-func (e *evaluation) flush() {
-	for _, l := range e.printed {
-		e.print(l.file, l.line, l.text)
-	}
-}
+// prints reports whether the output of print is kept.
+func (e *evaluation) prints() bool { return e.print != nil && !e.silent }
 
 var _ topdown.Cancel = (*yielder.Yielder)(nil)
-
-// decide returns the value of the query. Only OPA's evaluator can be traced.
-func (e *evaluation) decide(ctx context.Context, refs *input.Refs, r *authz.Request, f *authz.Facts) (ast.Value, error) {
-	if e.program != nil && e.trace == nil {
-		if v, err := e.decideCompiled(ctx, refs, r, f); !e.disputable(err) {
-			return v, err
-		}
-		e.failed, e.nondeterministic, e.printed = nil, nil, nil
-	}
-	document, err := input.Value(refs, r, f)
-	if err != nil {
-		return nil, unfit(err)
-	}
-	return e.run(ctx, document)
-}
 
 // unfit is the error of a request that is not JSON.
 func unfit(err error) error {
 	return &EvalError{Code: codeInput, Text: "the request cannot be shown to the policy: " + err.Error(), cause: err}
 }
 
+// byOPA lets OPA's evaluator answer.
+func (e *evaluation) byOPA(ctx context.Context) (a answer) {
+	defer recovered(&a)
+	document, err := input.Value(e.refs, e.request, e.facts)
+	if err != nil {
+		return answer{err: unfit(err)}
+	}
+	return e.answer(e.run(ctx, document))
+}
+
 // run runs the query on OPA's evaluator and returns its only value.
-func (e *evaluation) run(ctx context.Context, document ast.Value) (ast.Value, error) {
-	options := make([]rego.EvalOption, 0, len(e.fixed)+8)
-	options = append(options, e.fixed...)
+func (e *evaluation) run(ctx context.Context, document ast.Value, more ...rego.EvalOption) (ast.Value, error) {
+	options := make([]rego.EvalOption, 0, len(e.fixed)+len(more)+8)
+	options = append(append(options, e.fixed...), more...)
 	options = append(options,
 		rego.EvalParsedInput(document),
 		rego.EvalMetrics(metrics.NoOp()),
 		rego.EvalExternalCancel(yielder.New(ctx)),
 		rego.EvalBuiltinErrorList(&e.failed))
-	if e.cache != nil && e.trace == nil {
-		e.nondeterministic = builtins.NDBCache{}
+	if !e.time.IsZero() {
+		options = append(options, rego.EvalTime(e.time))
+	}
+	if e.nondeterministic != nil {
 		options = append(options, rego.EvalNDBuiltinCache(e.nondeterministic))
 	}
-	if e.trace != nil {
-		t := newTracer(document)
-		defer t.fill(e.trace)
-		// Without the index the evaluator also enters rules that cannot be true. An explanation shows those too.
-		options = append(options, rego.EvalQueryTracer(t), rego.EvalRuleIndexing(false))
-	} else if e.print != nil {
-		options = append(options, rego.EvalPrintHook(e))
+	if e.prints() {
+		options = append(options, rego.EvalPrintHook(&e.printed))
 	}
 	results, err := e.prepared.Eval(ctx, options...)
 	if ctxErr := ended(ctx); ctxErr != nil {

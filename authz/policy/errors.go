@@ -15,6 +15,7 @@ const (
 	codeDecision  = "invalid_decision"
 	codeInput     = "invalid_input"
 	codePanic     = "panic"
+	codeDiffers   = "evaluators_differ"
 )
 
 // Bounds for errors and for the output of print, because both may quote a request.

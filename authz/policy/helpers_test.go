@@ -55,3 +55,12 @@ func wantEvalError(t *testing.T, err error, code string) *EvalError {
 	}
 	return e
 }
+
+// wantSame fails the test if a repeated decision differs or is not finished.
+func wantSame(t testing.TB) func(RecheckResult, *Difference) {
+	return func(r RecheckResult, d *Difference) {
+		if r != Same {
+			t.Errorf("%s: %+v", r, d)
+		}
+	}
+}

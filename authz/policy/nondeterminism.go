@@ -54,10 +54,11 @@ func placeOf(call string, t *ast.Term) string {
 
 // Caching describes whether verdicts are cached.
 func (p *Policy) Caching() string {
+	cache := p.now.Load().cache
 	switch {
-	case p.cache == nil && len(p.nondeterminism.always) > 0:
+	case cache == nil && len(p.nondeterminism.always) > 0:
 		return "off, because of " + strings.Join(p.nondeterminism.always, ", ")
-	case p.cache == nil:
+	case cache == nil:
 		return "off"
 	case len(p.nondeterminism.sometimes) > 0:
 		return "on, except for decisions that call " + strings.Join(slices.Compact(p.nondeterminism.sometimes), ", ")

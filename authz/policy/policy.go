@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -13,7 +14,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/verdictcache"
-	closures "github.com/tollkeeper-authz/tollkeeper/authz/rego"
 )
 
 // Options say how a policy is loaded. The zero value is valid.
@@ -34,6 +34,12 @@ type Options struct {
 	StrictErrors *bool
 	// Interpreted lets OPA's evaluator decide every request. Otherwise a compiled program decides where that is possible.
 	Interpreted bool
+	// Recheck is how many of the program's decisions there are for each one that OPA's evaluator repeats, chosen at random: 1 repeats
+	// every one, 0 none. If the evaluators disagree, the decision denies and OPA's evaluator decides from then on.
+	Recheck int
+	// Rechecked receives the result of each repetition, and the difference where the policy moved to OPA's evaluator because of it. It
+	// runs while a request waits. Nil: nobody is told.
+	Rechecked func(RecheckResult, *Difference)
 	// Print receives the output of print in rules. It runs while a request waits. Nil turns printing off.
 	Print func(file string, line int, text string)
 
@@ -50,16 +56,16 @@ type builtin struct {
 // Policy is one revision of the rules and their data. It is safe for concurrent use.
 type Policy struct {
 	bundle         *bundle.Bundle
-	refs           *input.Refs         // the parts of the input that rules read
-	cache          *verdictcache.Cache // nil: every request is evaluated
-	keys           sync.Pool           // of *input.Key
+	refs           *input.Refs // the parts of the input that rules read
+	now            atomic.Pointer[decider]
+	cached         int       // the most verdicts to cache
+	keys           sync.Pool // of *input.Key
 	nondeterminism nondeterminism
 	strict         bool // a failed function denies
+	recheck        int  // see Options.Recheck
+	rechecked      func(RecheckResult, *Difference)
 	print          func(file string, line int, text string)
 	prepared       rego.PreparedEvalQuery
-	program        *closures.Program // nil: OPA's evaluator evaluates every request
-	slots          *input.Slots      // what the program reads of the input; nil: the whole document
-	evaluator      Evaluator
 	responses      cache.InterQueryCache
 	values         cache.InterQueryValueCache
 	fixed          []rego.EvalOption // the same for every evaluation
@@ -78,15 +84,14 @@ func Load(ctx context.Context, src bundle.Source, o Options) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{bundle: compiled, print: o.Print, strict: compiled.Shipped}
+	p := &Policy{
+		bundle: compiled, cached: o.CachedVerdicts, print: o.Print, strict: compiled.Shipped, recheck: o.Recheck, rechecked: o.Rechecked,
+	}
 	p.refs, p.nondeterminism = input.RefsOf(compiled.Modules()), nondeterminismOf(compiled.Modules())
 	if o.StrictErrors != nil {
 		p.strict = *o.StrictErrors
 	}
-	if o.CachedVerdicts > 0 && len(p.nondeterminism.always) == 0 {
-		p.cache = verdictcache.New(o.CachedVerdicts)
-		p.keys.New = func() any { return new(input.Key) }
-	}
+	p.keys.New = func() any { return new(input.Key) }
 	if err := p.prepare(ctx, &o); err != nil {
 		return nil, bundle.ErrorOf(err)
 	}
@@ -134,12 +139,13 @@ func (p *Policy) Document(from, name string) (file string, content []byte, ok bo
 // References returns what the rules that decide refer to: see bundle.Bundle.
 func (p *Policy) References() []bundle.Reference { return p.bundle.References() }
 
-// CacheStats returns counters of the cache of verdicts, and false if there is no cache.
+// CacheStats returns counters of the cache of verdicts, which begin again when the evaluator changes, and false if there is no cache.
 func (p *Policy) CacheStats() (verdictcache.Stats, bool) {
-	if p.cache == nil {
+	cache := p.now.Load().cache
+	if cache == nil {
 		return verdictcache.Stats{}, false
 	}
-	return p.cache.Stats(), true
+	return cache.Stats(), true
 }
 
 // String names the policy in logs.
@@ -176,9 +182,9 @@ func (p *Policy) prepare(ctx context.Context, o *Options) error {
 		rego.EvalInterQueryBuiltinValueCache(p.values),
 	}
 	if o.Interpreted {
-		p.evaluator = Evaluator{Reason: Configured}
+		p.now.Store(&decider{cache: p.newCache(), evaluator: Evaluator{Reason: Configured, Detail: "the configuration asks for it"}})
 	} else {
-		p.compile(ctx, o.builtins, options)
+		p.now.Store(p.compile(ctx, o.builtins, options))
 	}
 	return nil
 }

@@ -1,14 +1,47 @@
 package policy
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/builtins"
+
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
 )
+
+// explain decides and fills tr. It also returns the answer of the traced evaluation, which decides nothing: it is given everything that
+// a policy could read, and without the index of rules it enters those that cannot be true as well, and may fail in them.
+func (p *Policy) explain(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (decided, traced answer) {
+	e := evaluation{
+		Policy: p, decider: p.now.Load(), request: r, facts: f, trace: tr, time: time.Now(), nondeterministic: builtins.NDBCache{}, silent: true,
+	}
+	decided = e.decide(ctx)
+	tr.Query, tr.Evaluator = p.Query(), p.Evaluator().String()
+	if err := ended(ctx); err != nil {
+		return decided, answer{err: err}
+	}
+	e.failed = nil
+	return decided, e.traced(ctx)
+}
+
+// traced evaluates for the trace.
+func (e *evaluation) traced(ctx context.Context) (a answer) {
+	defer recovered(&a)
+	document, err := input.Value(input.Everything(), e.request, e.facts)
+	if err != nil {
+		return answer{err: unfit(err)}
+	}
+	t := newTracer(document)
+	defer t.fill(e.trace)
+	return e.answer(e.run(ctx, document, rego.EvalQueryTracer(t), rego.EvalRuleIndexing(false)))
+}
 
 // tracer records which rules the evaluator enters, and which of them are true.
 type tracer struct {

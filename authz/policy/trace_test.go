@@ -104,10 +104,19 @@ func TestTrace_RulesThatCannotHold(t *testing.T) {
 func TestTrace_ChangesNoVerdict(t *testing.T) {
 	p := mustLoad(t, files("p.rego", factsPolicy, "d.json", factsData), Options{})
 	for _, f := range []*authz.Facts{nil, {}, goodFacts()} {
-		plain, err := p.Decide(t.Context(), get("/v1/x"), f, nil)
-		traced, tracedErr := p.Decide(t.Context(), get("/v1/x"), f, &authz.Trace{})
-		if !reflect.DeepEqual(plain, traced) || (err == nil) != (tracedErr == nil) {
-			t.Errorf("%+v, %v without and %+v, %v with a trace", plain, err, traced, tracedErr)
+		sameTraced(t, p, get("/v1/x"), f)
+	}
+}
+
+// sameTraced compares a decision with that of an explanation, and with the traced evaluation. That is given the whole input, so this
+// also tests that what is left out makes no difference.
+func sameTraced(t *testing.T, p *Policy, r *authz.Request, f *authz.Facts) {
+	t.Helper()
+	v, err := p.Decide(t.Context(), r, f, nil)
+	decided, traced := p.explain(t.Context(), r, f, &authz.Trace{})
+	for name, a := range map[string]answer{"explained": decided, "traced": traced} {
+		if !reflect.DeepEqual(v, a.verdict) || (err == nil) != (a.err == nil) {
+			t.Errorf("%+v, %v is %s as %+v, %v", v, err, name, a.verdict, a.err)
 		}
 	}
 }
