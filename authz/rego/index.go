@@ -20,15 +20,16 @@ type guard struct {
 	accepted []ast.Value // keys
 }
 
-// origin is an argument of a function, or a part of one.
+// origin is an argument of a function, a part of one, or a part of a slot.
 type origin struct {
 	argument ir.Local
+	slot     *slot // not nil: instead of the argument
 	path     []*ast.Term
 }
 
 // after returns the part with that name.
 func (o *origin) after(name *ast.Term) *origin {
-	return &origin{o.argument, append(o.path[:len(o.path):len(o.path)], name)}
+	return &origin{o.argument, o.slot, append(o.path[:len(o.path):len(o.path)], name)}
 }
 
 // originOf returns the argument, or the part of one, that an operand is, nil for others.
@@ -39,16 +40,35 @@ func (c *compiler) originOf(o ir.Operand) *origin {
 	return nil
 }
 
-// originAfter returns the part of an argument that a statement looks up, nil for others.
+// originAfter returns the part of an argument that a statement looks up, or the part of a slot that is no slot. It is nil for others.
 func (c *compiler) originAfter(s *ir.DotStmt) *origin {
 	from, name := c.originOf(s.Source), c.value(s.Key)
+	if in := c.slotOf(s.Source); in != nil && c.slotAfter(s) == nil {
+		from = &origin{slot: in}
+	}
 	if from == nil || name == nil {
 		return nil
 	}
 	return from.after(name)
 }
 
-func (o *origin) read(f *frame) *ast.Term { return part(f.locals[o.argument], o.path) }
+// reader returns a name for a value that is known when a function is called, and its reader. The reader is nil for other values.
+func (c *compiler) reader(known fact) (id string, value read) {
+	s, o := known.slot, known.origin
+	if s == nil && o == nil {
+		return "", nil
+	}
+	var path []*ast.Term
+	if s == nil {
+		s, path = o.slot, o.path
+	}
+	if s == nil {
+		argument := o.argument
+		return fmt.Sprint(argument, path), func(f *frame) *ast.Term { return part(f.locals[argument], path) }
+	}
+	number := c.numberOf(s)
+	return fmt.Sprint("slot ", number, path), func(f *frame) *ast.Term { return part(f.slots[number], path) }
+}
 
 // part returns a part of a value, nil if there is none.
 func part(t *ast.Term, path []*ast.Term) *ast.Term {
@@ -128,14 +148,8 @@ func (c *compiler) note(o ir.Operand, constants ...*ast.Term) {
 	if !ok || c.depth != ruleDepth || c.guards.over {
 		return
 	}
-	g := guard{}
-	switch known := c.known[l]; {
-	case known.slot != nil:
-		number := c.numberOf(known.slot)
-		g.id, g.value = fmt.Sprint("slot ", number), func(f *frame) *ast.Term { return f.slots[number] }
-	case known.origin != nil:
-		g.id, g.value = fmt.Sprint(known.origin.argument, known.origin.path), known.origin.read
-	default:
+	var g guard
+	if g.id, g.value = c.reader(c.known[l]); g.value == nil {
 		return
 	}
 	for _, t := range constants {

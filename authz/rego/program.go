@@ -200,7 +200,10 @@ func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) er
 		c.locals, c.known, c.reading = last+1, make(knowledge), map[place]bool{{-1, f.result}: true}
 		c.proofs = make(map[*ir.Block]bool)
 		c.known[ir.Data] = fact{value: c.data, base: true}
-		c.known[ir.Input] = fact{slot: c.input, origin: &origin{argument: ir.Input}}
+		c.known[ir.Input] = fact{slot: c.input}
+		if c.input == nil {
+			c.known[ir.Input] = fact{origin: &origin{argument: ir.Input}}
+		}
 		for i := int(ir.Data) + 1; i < len(f.params); i++ {
 			c.known[f.params[i]] = fact{origin: &origin{argument: f.params[i]}}
 		}
