@@ -68,7 +68,9 @@ stalls: build ## measure how much reloads, key writes and a slow policy delay ot
 	@./bin/bench -stalls
 
 .PHONY: microbench
-microbench: ## run the benchmarks of single functions
+microbench: ## compare OPA's evaluator with compiled programs, then run the benchmarks of single functions (BENCH='-only guarded': some rows)
+	@$(GO) build -o bin/ ./envoy/bench
+	@./bin/bench -evaluators $(BENCH)
 	$(GO) test -run '^$$' -bench . -benchmem ./authz/... ./policies/...
 
 .PHONY: sim

@@ -86,8 +86,10 @@ var law = map[string]struct {
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "see harness; it also runs an issuer"},
-	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/harness", "policies"},
+	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/bench/evaluators", "envoy/harness", "policies"},
 		"see harness; it also runs other authorizers for comparison, one with our policies, and fills the store with a million revoked tokens, for which there is no command"},
+	"envoy/bench/evaluators": {[]string{"authz", "authz/extauthz", "authz/policy", "authz/policy/bundle", "authz/policy/input/inputtest", "policies"},
+		"compares what evaluates policies, without a server"},
 }
 
 // doors lists the packages that may import a foreign module.

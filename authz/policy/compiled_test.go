@@ -3,10 +3,8 @@ package policy
 import (
 	"fmt"
 	"reflect"
-	"strings"
 	"testing"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/bundle"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input/inputtest"
 	"github.com/tollkeeper-authz/tollkeeper/policies"
@@ -58,52 +56,5 @@ q if data.tollkeeper.list["1"] == 2`,
 				t.Errorf("%+v, %v", v, err)
 			}
 		})
-	}
-}
-
-// BenchmarkEvaluators compares decisions of both evaluators.
-func BenchmarkEvaluators(b *testing.B) {
-	shipped := goodFacts()
-	shipped.Key.Plan, shipped.Account.Plan = "pro", "pro"
-	shipped.Path.State, shipped.Route = authz.PathOK, authz.RouteFact{State: authz.RouteNone}
-	shipped.Quota = []authz.QuotaFact{{Name: "rate", State: authz.QuotaOK}, {Name: "monthly", State: authz.QuotaOK}}
-	cases := []struct {
-		name string
-		src  bundle.Source
-	}{
-		{"shipped", bundle.FS(policies.Files)},
-		{"small", module("default allow := false\nallow if { input.key.status == \"active\"; input.attributes.request.http.method == \"GET\" }")},
-	}
-	for _, n := range []int{10, 100, 1000} {
-		var rules strings.Builder
-		rules.WriteString("default allow := false\n")
-		for i := range n {
-			fmt.Fprintf(&rules, "allow if { input.attributes.request.http.path == \"/%d\"; input.key.status == \"active\" }\n", i)
-		}
-		cases = append(cases, struct {
-			name string
-			src  bundle.Source
-		}{fmt.Sprintf("guarded rules %d", n), module(rules.String())})
-	}
-	for _, n := range []int{10, 10_000} {
-		list := strings.TrimSuffix(strings.Repeat("\"GET\",", n), ",")
-		cases = append(cases, struct {
-			name string
-			src  bundle.Source
-		}{fmt.Sprintf("some in %d", n), files("p.rego", "package envoy.authz\n\ndefault allow := false\n\nallow if { some p in data.list; input.attributes.request.http.method == p }", "data.json", `{"list": [`+list+`]}`)})
-	}
-	r := inputtest.Browser()
-	for _, c := range cases {
-		topdown, p := mustLoad(b, c.src, Options{Interpreted: true}), mustLoad(b, c.src, Options{})
-		for name, p := range map[string]*Policy{"topdown": topdown, "compiled": p} {
-			b.Run(c.name+"/"+name, func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := p.Decide(b.Context(), r, shipped, nil); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
 	}
 }

@@ -6,6 +6,8 @@
 // Ratios are taken within a round, and the tables show medians over the rounds. A second part measures requests through a
 // real Envoy, with and without the authorizers.
 //
+// With -evaluators it compares OPA's evaluator with compiled programs instead: see package evaluators.
+//
 // Read compare.go first, which defines the rivals and gives them their turns, then drive.go, which loads and measures them,
 // targets.go (the requests), and report.go.
 package main

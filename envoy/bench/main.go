@@ -16,15 +16,16 @@ import (
 
 // options are the command line.
 type options struct {
-	rounds   int
-	seconds  float64
-	keys     int // in the large set
-	stalls   bool
-	envoy    bool
-	only     string
-	binary   string
-	markdown string
-	svg      string
+	rounds     int
+	seconds    float64
+	keys       int // in the large set
+	stalls     bool
+	evaluators bool
+	envoy      bool
+	only       string
+	binary     string
+	markdown   string
+	svg        string
 }
 
 func main() {
@@ -36,9 +37,12 @@ func main() {
 		os.Exit(2) // flag has printed the error
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if kind != "" {
+	switch {
+	case kind != "":
 		err = serve(ctx, kind)
-	} else {
+	case o.evaluators:
+		err = compareEvaluators(ctx, o, os.Stdout)
+	default:
 		err = run(ctx, o)
 	}
 	interrupted := ctx.Err() != nil
@@ -56,26 +60,25 @@ func main() {
 func parseFlags(args []string) (o options, kind string, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.rounds, "rounds", 5, "how many turns each rival gets")
-	f.Float64Var(&o.seconds, "seconds", 4, "how long a turn is, after a second of warm-up")
+	f.Float64Var(&o.seconds, "seconds", 4, "how long a turn is, after a second of warm-up; 0.02 with -evaluators")
 	f.IntVar(&o.keys, "keys", 1_000_000, "keys in the large set")
 	f.BoolVar(&o.envoy, "envoy", true, "also measure requests through Envoy")
-	f.StringVar(&o.only, "only", "", "run only these rivals, such as noop,tollkeeper")
+	f.StringVar(&o.only, "only", "", "run only these rivals, such as noop,tollkeeper; with -evaluators: only rows whose name has one of these texts")
 	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
 	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
 	f.StringVar(&o.svg, "svg", "", "also draw the server CPU per check into this `file`")
 	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy delay other checks")
-	quick := f.Bool("quick", false, "only try whether it works: 1 round of 1 second, 10,000 keys in the large set")
+	f.BoolVar(&o.evaluators, "evaluators", false, "only compare OPA's evaluator with compiled programs: processor time and allocations of decisions")
+	quick := f.Bool("quick", false, "only try whether it works: 1 round of 1 second, 10,000 keys in the large set; with -evaluators: few decisions")
 	f.StringVar(&kind, "serve", "", "run as this rival; the program starts itself with it")
 	if err := f.Parse(args); err != nil {
 		return options{}, "", err
 	}
-	if *quick {
-		given := make(map[string]bool)
-		f.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		for name, value := range map[string]string{"rounds": "1", "seconds": "1", "keys": "10000"} {
-			if !given[name] {
-				_ = f.Set(name, value)
-			}
+	given := make(map[string]bool)
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range defaults(o.evaluators, *quick) {
+		if !given[name] {
+			_ = f.Set(name, value)
 		}
 	}
 	switch {
@@ -88,6 +91,19 @@ func parseFlags(args []string) (o options, kind string, err error) {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 	}
 	return o, kind, err
+}
+
+// defaults are the values of flags that are not given, if they differ from those of the flag set.
+func defaults(evaluators, quick bool) map[string]string {
+	switch {
+	case evaluators && quick:
+		return map[string]string{"rounds": "1", "seconds": "0.0005"}
+	case evaluators:
+		return map[string]string{"seconds": "0.02"}
+	case quick:
+		return map[string]string{"rounds": "1", "seconds": "1", "keys": "10000"}
+	}
+	return nil
 }
 
 func (o options) span() span {
