@@ -85,7 +85,6 @@ func (c *compiler) block(b *ir.Block) (block, error) {
 		}
 		compiled, err := c.statement(s, following)
 		c.learn(s)
-		c.pass(s)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +167,7 @@ func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
 }
 
 func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
-	source, key, value, base := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base
+	source, key, value, base, j := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base, c.joinOf(s)
 	c.known.forget(s) // the body runs again after its own changes
 	if base {
 		c.known[s.Value] = fact{base: true}
@@ -177,41 +176,35 @@ func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 	if err != nil {
 		return nil, err
 	}
-	// one runs the body for one member.
-	one := func(f *frame, k, v *ast.Term) int {
-		if f.interrupted() {
-			return abort
-		}
-		f.locals[key], f.locals[value] = k, v
-		if end := body.run(f); end > undef {
-			return outer(end)
-		}
-		return next
-	}
 	return func(f *frame) int {
 		from := source(f)
 		if from == nil {
 			return next
 		}
-		switch v := from.Value.(type) {
-		case *ast.Array:
-			for i := range v.Len() {
-				if end := one(f, ast.InternedTerm(i), v.Elem(i)); end != next {
-					return end
-				}
+		visit := func(k, v *ast.Term) int {
+			if f.interrupted() {
+				return abort
 			}
-		case ast.Object:
-			for _, k := range v.Keys() {
-				if end := one(f, k, v.Get(k)); end != next {
-					return end
-				}
+			f.locals[key], f.locals[value] = k, v
+			if end := body.run(f); end > undef {
+				return outer(end)
 			}
-		case ast.Set:
-			for _, k := range v.Slice() {
-				if end := one(f, k, k); end != next {
-					return end
-				}
+			return next
+		}
+		if j == nil {
+			return each(from, visit)
+		}
+		some, ok := j.candidates(f, from)
+		if !ok {
+			return each(from, visit)
+		}
+		for _, m := range some {
+			if end := visit(m.key, m.value); end != next {
+				return end
 			}
+		}
+		if f.err != nil { // a value to compare with could not be found
+			return abort
 		}
 		return next
 	}, nil

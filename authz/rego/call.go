@@ -15,20 +15,24 @@ type function struct {
 	generation string // which replacements of functions its rules call: see compiler.implicit
 	params     []ir.Local
 	result     ir.Local
-	memo       bool // it depends on input and data alone, so it is evaluated once
+	memo       bool // its last value is remembered
 	locals     int
 	blocks     []block
 	file       string // where the first rule is
 	line       int
 }
 
+// implicit is the number of arguments that every function has: input and data.
+const implicit = 2
+
 // run runs the blocks of a function, whose arguments are in the frame.
 func (fn *function) run(f *frame) { runAll(fn.blocks, f) }
 
 // apply calls the function. The result is nil if it is undefined, or if the evaluation failed.
 func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
+	own := args[implicit:]
 	if fn.memo {
-		if m := &r.memo[fn.number]; m.known {
+		if m := &r.memo[fn.number]; m.holds(own) {
 			if r.profile != nil {
 				r.profile.remembered(fn)
 			}
@@ -55,7 +59,9 @@ func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 		return nil
 	}
 	if fn.memo {
-		r.memo[fn.number] = memo{known: true, value: v}
+		m := &r.memo[fn.number]
+		m.known, m.value = true, v
+		copy(m.args[:], own)
 	}
 	return v
 }

@@ -15,9 +15,10 @@
 //     the next one; what a block may have changed is forgotten after it. Stores that nobody reads are dropped.
 //   - slots.go: parts of the input with constant names are numbered, so that the caller can give them without building the document.
 //   - index.go: it finds the rules that can hold by a value that they compare with constants.
+//   - join.go: loops that compare a part of each member look up the members that they need.
 //   - natives.go: frequent builtin functions are called without OPA's detours.
 //   - exit.go: rules that all have the same constant value stop at the first that holds, also inside loops.
-//   - A rule without arguments is evaluated once, and once more where a with statement replaces something (run.go).
+//   - A function remembers its last value, which a with statement hides where it replaces something (run.go).
 //
 // Known values are shared by all goroutines. So a collection is only changed by the function that made it, and only while it makes it.
 //

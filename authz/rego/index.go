@@ -13,7 +13,8 @@ import (
 //
 // The order of rules then differs from the plan. It matters to no value, because all rules of a name give the same one, or add to it.
 
-// guard is a condition of a rule: a value is one of some constants.
+// guard is a condition of a rule: a value is one of some constants. A rule changes its result after all of its conditions, so it does
+// nothing if one of them does not hold.
 type guard struct {
 	id       string // of the value
 	value    read
@@ -105,12 +106,6 @@ func isPlain(n string) bool {
 	return true
 }
 
-// guards collects the guards of a block.
-type guards struct {
-	list []guard
-	over bool // a statement has changed the result, so later conditions are no guards
-}
-
 // noteEqual notes the guard that a comparison is.
 func (c *compiler) noteEqual(s *ir.EqualStmt) {
 	if v := c.value(s.B); v != nil {
@@ -145,7 +140,7 @@ func (c *compiler) noteMember(s *ir.CallStmt, following ir.Stmt) {
 // note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
 func (c *compiler) note(o ir.Operand, constants ...*ast.Term) {
 	l, ok := o.Value.(ir.Local)
-	if !ok || c.depth != ruleDepth || c.guards.over {
+	if !ok || c.depth != ruleDepth {
 		return
 	}
 	var g guard
@@ -161,21 +156,9 @@ func (c *compiler) note(o ir.Operand, constants ...*ast.Term) {
 			g.accepted = append(g.accepted, k)
 		}
 	}
-	if !slices.ContainsFunc(c.guards.list, func(other guard) bool { return other.id == g.id }) {
-		c.guards.list = append(c.guards.list, g)
+	if !slices.ContainsFunc(c.guards, func(other guard) bool { return other.id == g.id }) {
+		c.guards = append(c.guards, g)
 	}
-}
-
-// pass notes that a statement of a rule was compiled.
-func (c *compiler) pass(s ir.Stmt) {
-	if _, ok := s.(*ir.ResetLocalStmt); ok || c.depth != ruleDepth {
-		return
-	}
-	walkBlocks([]*ir.Block{{Stmts: []ir.Stmt{s}}}, func(s ir.Stmt) {
-		for _, l := range targets(s) {
-			c.guards.over = c.guards.over || l <= c.shared
-		}
-	})
 }
 
 // rule is the blocks of one rule, and its guards.

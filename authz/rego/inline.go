@@ -71,9 +71,8 @@ func lookupOf(s *ir.BlockStmt) ([]ir.Stmt, bool) {
 	inner, ok := thenBreak(middle)
 	for _, s := range inner {
 		switch s.(type) {
-		case *ir.DotStmt, *ir.AssignVarStmt:
-		default:
-			return nil, false
+		case *ir.BlockStmt, *ir.NotStmt, *ir.ScanStmt, *ir.WithStmt, *ir.BreakStmt, *ir.CallDynamicStmt:
+			return nil, false // they may break out of these blocks
 		}
 	}
 	return inner, ok

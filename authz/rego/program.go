@@ -21,6 +21,7 @@ type Program struct {
 	funcs        []*function
 	data         *ast.Term
 	slots        [][]string
+	joins        int // loops that make tables in an evaluation
 	capabilities *ast.Capabilities
 	called       []string // the names of the builtin functions that it calls
 }
@@ -95,7 +96,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	if !o.noFolding {
 		p = inlined(p)
 	}
-	c := &compiler{policy: p, options: &o, numbers: make(map[string]int), implicit: map[string]int{"g0": 2}, paths: newPathTree()}
+	c := &compiler{policy: p, options: &o, numbers: make(map[string]int), implicit: map[string]int{"g0": 2}, paths: newPathTree(), tables: make(map[string]table)}
 	out := &Program{data: ast.NewTerm(ast.NewObject()), capabilities: o.Capabilities}
 	if o.Data != nil {
 		out.data = ast.NewTerm(o.Data)
@@ -111,7 +112,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	}
 	if p.Funcs != nil {
 		for i, fn := range p.Funcs.Funcs {
-			f := &function{number: i, name: fn.Name, generation: fn.Path[0], params: fn.Params, result: fn.Return, memo: len(fn.Params) == 2}
+			f := &function{number: i, name: fn.Name, generation: fn.Path[0], params: fn.Params, result: fn.Return, memo: len(fn.Params) <= implicit+maxRemembered}
 			if n, ok := c.implicit[f.generation]; !ok || len(fn.Params) < n {
 				c.implicit[f.generation] = len(fn.Params)
 			}
@@ -129,6 +130,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	out.funcs = c.funcs
 	out.main = function{name: "the query"}
 	err := c.compileFunction(&out.main, p.Plans.Plans[0].Blocks, int(ir.Data))
+	out.joins = c.joins
 	if c.input != nil {
 		out.slots = c.slots
 	}
@@ -159,7 +161,9 @@ type compiler struct {
 	data     *ast.Term  // the base data, nil if it may be replaced
 	input    *slot      // the whole input, nil if it may be replaced
 	slots    [][]string // the parts of the input that statements read, by number
-	called   []string   // the builtin functions that statements call, by number
+	joins    int        // loops that make tables in an evaluation
+	tables   map[string]table
+	called   []string // the builtin functions that statements call, by number
 
 	// The state of one function:
 	function *function
@@ -177,7 +181,7 @@ type compiler struct {
 	at       int         // the number of the rule, or of the rule after an else
 	ordered  bool        // the block of the function has a rule and those after its else
 	shared   ir.Local    // the last local that the blocks of the function share
-	guards   guards      // of the block
+	guards   []guard     // of the block
 	reading  map[place]bool
 	counting bool // the second time: slots get their numbers
 }
@@ -213,14 +217,14 @@ func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) er
 		c.at = 0
 		for i, b := range blocks {
 			c.at++
-			c.ordered, c.guards, c.changes = isOrdered(b), guards{}, changesOf(b)
+			c.ordered, c.guards, c.changes = isOrdered(b), nil, changesOf(b)
 			for l := ir.Local(0); l <= c.shared; l++ {
 				c.changes[l] = all[l]
 			}
 			if f.blocks[i], err = c.inner(b); err != nil {
 				return err
 			}
-			found[i] = c.guards.list
+			found[i] = c.guards
 		}
 		if !c.options.noIndexes {
 			f.blocks = indexed(blocks, f.blocks, found)

@@ -24,7 +24,8 @@ type run struct {
 
 	slots   []*ast.Term // the parts of the input
 	found   []*ast.Term // memory for slots
-	memo    []memo      // of the functions without arguments, by number; a new one for each replacement of input or data
+	memo    []memo      // of functions, by number; a new one for each replacement of input or data
+	joins   []joined    // the tables of loops, by number; nil until one is looked for
 	free    []*frame    // frames to be used again
 	args    []*ast.Term // a stack of arguments
 	results []*ast.Term
@@ -35,10 +36,25 @@ type run struct {
 	countdown int
 }
 
-// memo is the value of a function without arguments.
+// memo is the last value of a function. Arguments are compared by their place in memory, which suffices for calls with the same
+// variables.
 type memo struct {
 	known bool
 	value *ast.Term // nil: undefined
+	args  [maxRemembered]*ast.Term
+}
+
+// maxRemembered is the number of arguments, besides input and data, with which a function has a memo.
+const maxRemembered = 2
+
+// holds reports whether the memo is that of a call with these arguments.
+func (m *memo) holds(args []*ast.Term) bool {
+	for i, a := range args {
+		if m.args[i] != a {
+			return false
+		}
+	}
+	return m.known
 }
 
 // frame holds the locals of one call.

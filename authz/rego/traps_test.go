@@ -105,5 +105,7 @@ var traps = []trap{
 	{"data that a called function reads", "package p\nmain := [f(1), x] if x := f(1) with data.a.b as 2\nf(y) := [y, z] if z := data.a.b", `{"a": {"b": 1}}`, `{}`, "[[1, 1], [1, 2]]"},
 	{"undefined rule over data", "package p\nmain := data.a[input.x]\n---\npackage a\nq := 1 if input.z\nr := 2", `{"a": {"q": 7}}`, `{"x": "q"}`, ""},
 	{"data beside rules", "package p\nmain := data.a[input.x]\n---\npackage a\nq := 1 if input.z\nr := 2", `{"a": {"s": 7}}`, `{"x": "s"}`, "7"},
+	{"function called again", "package p\nmain := [f(input.a), f(input.b), f(input.a), f(input.a), x] if x := f(input.a) with input.z as 3\nf(x) := [x, input.z]", "", `{"a": 1, "b": 2, "z": 1}`, "[[1, 1], [2, 1], [1, 1], [1, 1], [1, 3]]"},
+	{"function called again with others", "package p\nmain := [f(a, b) | some a in [input.a, input.b, input.a]; some b in [input.b, input.a]]\nf(x, y) := z if { z := x - y; z != 0 }", "", `{"a": 1, "b": 2}`, "[-1, 1, -1]"},
 	{"locals of rules after else", "package p\nmain := [q, r]\nq := x if { y := input.a.b; x := y.c } else := x if { y := input.a.b; x := y } else := input.a\nr := x if { x := input.a.b.c } else := x if { x := input.a }", "", `{"a": {"b": {"d": 1}}}`, `[{"d": 1}, {"b": {"d": 1}}]`},
 }
