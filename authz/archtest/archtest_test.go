@@ -96,6 +96,7 @@ var law = map[string]struct {
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "authz/rego", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
+	"github.com/gobwas/glob":                 {"authz/rego"}, // OPA uses it too
 	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint/model", "authz/doctor/lint/rules", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
 	"google.golang.org/protobuf":             {"authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},
 	"google.golang.org/grpc":                 {"authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},

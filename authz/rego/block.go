@@ -168,9 +168,12 @@ func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
 
 func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 	source, key, value, base, j := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base, c.joinOf(s)
+	from := c.known[s.Source].value
 	c.known.forget(s) // the body runs again after its own changes
-	if base {
-		c.known[s.Value] = fact{base: true}
+	c.known[s.Value] = fact{base: base}
+	if from != nil {
+		c.known[s.Key] = fact{part: &collectionPart{from, memberPart{key: true}}}
+		c.known[s.Value] = fact{base: base, part: &collectionPart{from, memberPart{}}}
 	}
 	body, err := c.inner(s.Block)
 	if err != nil {

@@ -31,7 +31,11 @@ func (c *compiler) callBuiltin(s *ir.CallStmt, args []read) (step, error) {
 	b := &builtin{decl: decl, fn: fn, args: args, location: c.location(&s.Location), number: c.calledNumber(s.Func)}
 	b.void, b.relation = decl.Decl.Result() == nil, decl.Relation
 	to := c.use(s.Result)
-	if own := natives[s.Func]; own != nil {
+	own := natives[s.Func]
+	if own == nil {
+		own = c.matcher(s)
+	}
+	if own != nil {
 		return b.native(own, to), nil
 	}
 	return func(f *frame) int {

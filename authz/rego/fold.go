@@ -108,6 +108,8 @@ type fact struct {
 	slot  *slot     // it is this part of the input
 	// origin is the argument or the part of one that it is.
 	origin *origin
+	// part is the part of members of base data that it is.
+	part *collectionPart
 }
 
 // knowledge is what is known before a statement.
@@ -127,10 +129,10 @@ func (c *compiler) learn(s ir.Stmt) {
 	var known fact
 	switch s := s.(type) {
 	case *ir.DotStmt:
-		known = fact{value: c.foldedDot(s), base: c.isBase(s.Source), slot: c.slotAfter(s), origin: c.originAfter(s)}
+		known = fact{value: c.foldedDot(s), base: c.isBase(s.Source), slot: c.slotAfter(s), origin: c.originAfter(s), part: c.partAfter(s)}
 	case *ir.AssignVarStmt:
 		// A with statement saves the base data in a local. Values that a rule gives a name are no longer base data.
-		known = fact{value: c.value(s.Source), slot: c.slotOf(s.Source), origin: c.originOf(s.Source), base: s.Source.Value == ir.Data && c.isBase(s.Source)}
+		known = fact{value: c.value(s.Source), slot: c.slotOf(s.Source), origin: c.originOf(s.Source), part: c.partOf(s.Source), base: s.Source.Value == ir.Data && c.isBase(s.Source)}
 	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt:
 		known.value = c.scalar(s)
 	}
