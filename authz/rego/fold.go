@@ -133,7 +133,7 @@ func (c *compiler) learn(s ir.Stmt) {
 	case *ir.AssignVarStmt:
 		// A with statement saves the base data in a local. Values that a rule gives a name are no longer base data.
 		known = fact{value: c.value(s.Source), slot: c.slotOf(s.Source), origin: c.originOf(s.Source), part: c.partOf(s.Source), base: s.Source.Value == ir.Data && c.isBase(s.Source)}
-	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt:
+	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.AssignIntStmt:
 		known.value = c.scalar(s)
 	}
 	if c.options.noFolding {
@@ -153,6 +153,8 @@ func (c *compiler) scalar(s ir.Stmt) *ast.Term {
 	case *ir.MakeNullStmt:
 		return ast.NullTerm()
 	case *ir.MakeNumberIntStmt:
+		return ast.NumberTerm(jsonInt(s.Value))
+	case *ir.AssignIntStmt:
 		return ast.NumberTerm(jsonInt(s.Value))
 	case *ir.MakeNumberRefStmt:
 		return ast.NumberTerm(jsonNumber(c.policy.Static.Strings[s.Index].Value))

@@ -21,7 +21,7 @@ func many(format, more string) string {
 // TestIndex_Rules compares both evaluators where a rule index may leave out a rule that holds.
 func TestIndex_Rules(t *testing.T) {
 	inputs := []string{
-		`{}`, `7`, `{"x": "3"}`, `{"x": 3}`, `{"x": 3.0}`, `{"x": 0.3e1}`, `{"x": true}`, `{"x": null}`, `{"x": [3]}`, `{"x": ["3"]}`, `{"x": {"0": "3"}}`, `{"x": [{"y": "3", "z": "a"}]}`, `{"x": {"y": "3"}}`, `{"x": "3", "y": "3"}`,
+		`{}`, `7`, `{"x": "3"}`, `{"x": 3}`, `{"x": 3.0}`, `{"x": 0.3e1}`, `{"x": true}`, `{"x": null}`, `{"x": [3]}`, `{"x": ["3"]}`, `{"x": {"0": "3"}}`, `{"x": ["3", 1]}`, `{"x": [["3"], {"y": 2}]}`, `{"x": [{"y": "3", "z": "a"}]}`, `{"x": {"y": "3"}}`, `{"x": "3", "y": "3"}`,
 		`{"x": "3", "y": "z"}`, `{"x": "none", "y": "3"}`, `{"x": 3, "y": 3}`, `{"x": "33", "y": "1"}`, `{"y": "3"}`, `{"x": 1e20}`, `{"x": 100000000000000000001}`,
 	}
 	for name, c := range map[string]struct {
@@ -37,6 +37,8 @@ func TestIndex_Rules(t *testing.T) {
 		"deep in an array":            {many(`q contains N if input.x[0].y == "N"`, ""), 3},
 		"after an array in the input": {many(`q contains N if { input.x[0].z == "a"; input.x[0].y == "N" }`, ""), 3},
 		"array of the replaced input": {many(`r contains N if input.x[0] == "N"`, "q := [r, x] if x := r with input.x as [\"4\"]"), 0},
+		"pattern of an array":         {many(`q contains [N, y] if { input.x = ["N", y] }`, ""), 3},
+		"nested pattern":              {many(`q contains [N, y] if { input.x = [["N"], {"y": y}] }`, ""), 3},
 		"scalars":                     {many(`q contains N if input.x == "N"`, "q contains 30 if input.x == null\nq contains 31 if input.x == true\nq contains 32 if input.x == [3]\nq contains 33 if input.x == 3"), 3},
 		"in a set":                    {many(`q contains N if input.x in {"N", "3N", N}`, ""), 3},
 		"in an array":                 {many(`q contains N if input.x in ["N", "N", true]`, ""), 3},
@@ -66,7 +68,7 @@ func TestIndex_Rules(t *testing.T) {
 		"part of an argument":         {many(`f(x) := N if x.y == "N"`, "q := f(input.x)"), 2},
 		"argument, default":           {many(`f(x) := N if x == "N"`, "default f(_) := 9\nq := f(input.x)"), 3},
 		"argument of many":            {many(`f(x) := N if x == "N"`, "q := [f(i) | some i in [\"1\", 2, input.x, input.y]]"), 2},
-		"array as argument":           {many(`f([x, "N"]) := N`, "q := f([1, input.x])"), 0},
+		"array as argument":           {many(`f([x, "N"]) := N`, "q := f([1, input.x])"), 2},
 		"replaced input":              {many(`r contains N if input.x == "N"`, "q := [r, x, y] if { x := r with input.x as \"4\"; y := r with input as {\"x\": \"5\"} }"), 0},
 		"constant from data":          {many(`q contains N if input.x == data.k.kN`, "q contains 60 if input.x == data.k.kz"), 3},
 		"replaced data":               {many(`r contains N if input.x == data.k.kN`, "q := [r, x] if x := r with data.k as {\"k1\": \"3\"}"), 0},

@@ -86,9 +86,7 @@ func (c *compiler) assignment(s ir.Stmt) (out step, known bool) {
 		return c.assignOnce(s), true
 	case *ir.ResetLocalStmt:
 		return c.constant(s.Target, nil), true
-	case *ir.AssignIntStmt:
-		return c.constant(s.Target, ast.NumberTerm(jsonInt(s.Value))), true
-	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt:
+	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.AssignIntStmt:
 		return c.constant(targets(s)[0], c.scalar(s)), true
 	}
 	return nil, false
