@@ -29,7 +29,8 @@ func (s *Service) decision(ctx context.Context, id string) (Decision, error) {
 func viewExplanation(e *check.Explanation) Explanation {
 	out := Explanation{
 		Allowed: e.Decision.Allowed(), Status: e.Decision.HTTPStatus(), Reason: string(e.Decision.DeniedFor()),
-		Title: e.Info.Title, Remedy: e.Info.Remedy, Cause: e.Cause, PolicyErrors: e.PolicyErrors, Charge: e.Charge, Policy: e.Revision,
+		Title: e.Info.Title, Remedy: e.Info.Remedy, Cause: e.Cause, PolicyErrors: e.PolicyErrors, Charge: e.Charge,
+		Policy: e.Revision, Evaluator: e.Trace.Evaluator,
 		Key: part(e.Trace.Input, "key"), Token: part(e.Trace.Input, "token"), Account: part(e.Trace.Input, "account"),
 		Body: e.Decision.Body, Decision: e.Decision.ID,
 	}

@@ -231,6 +231,7 @@ type Explanation struct {
 	Route        *Route           `json:"route,omitempty" doc:"Absent if the request could not be read."`
 	Charge       map[string]int64 `json:"charge,omitempty"`
 	Policy       string           `json:"policy"`
+	Evaluator    string           `json:"evaluator,omitempty" doc:"What decides: compiled, or OPA's evaluator and why. The trace of rules always comes from OPA's evaluator."`
 	Key          json.RawMessage  `json:"key,omitempty"`
 	Token        json.RawMessage  `json:"token,omitempty"`
 	Account      json.RawMessage  `json:"account,omitempty"`
@@ -308,6 +309,7 @@ type Status struct {
 	DataDir     string `json:"data_dir"`
 	Version     string `json:"version"`
 	Policy      string `json:"policy"`
+	Evaluator   string `json:"evaluator" doc:"What decides: compiled, or OPA's evaluator and why."`
 	PolicyFault string `json:"policy_fault,omitempty" doc:"Why the policies on disk were not loaded."`
 	ClockFault  string `json:"clock_fault,omitempty" doc:"Why quotas do not count by the clock of the machine."`
 	// PruningPaused is set while the clock may be wrong, which takes longer to rule out than for quotas.

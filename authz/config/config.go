@@ -46,6 +46,13 @@ type Policy struct {
 	// Memo is how many verdicts are cached, in at most 64 MiB of memory. A cached verdict is used for requests that agree in
 	// everything that the policy reads. 0: none is cached.
 	Memo int `yaml:"memo" env:"MEMO"`
+	// Evaluator is what decides: compiled (a program that the rules are compiled to, and OPA's evaluator where that is not possible) or
+	// opa (OPA's evaluator, which takes about ten times as long).
+	Evaluator string `yaml:"evaluator" env:"EVALUATOR"`
+	// Recheck is how many decisions of the compiled program there are for each one that OPA's evaluator repeats, chosen at random. If
+	// they disagree, the request is denied with policy_error, and OPA's evaluator decides from then on. 1: every one is repeated. 0:
+	// none is.
+	Recheck int `yaml:"recheck" env:"RECHECK"`
 	// ReloadInterval is the time between two looks at paths for changed files. 0: they are read again on SIGHUP only.
 	ReloadInterval Duration `yaml:"reload_interval" env:"RELOAD_INTERVAL"`
 }
@@ -146,11 +153,17 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+func defaultPolicy() Policy {
+	return Policy{
+		Query: "envoy/authz/allow", Memo: 20_000, Evaluator: "compiled", Recheck: 1000, ReloadInterval: Duration{Duration: 500 * time.Millisecond},
+	}
+}
+
 // Default returns the configuration that applies without a file and without variables.
 func Default() Config {
 	return Config{
 		Listen:      defaultListen(),
-		Policy:      Policy{Query: "envoy/authz/allow", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}},
+		Policy:      defaultPolicy(),
 		DataDir:     "./data",
 		Store:       "bolt",
 		Request:     Request{Timeout: Duration{Duration: 250 * time.Millisecond}},

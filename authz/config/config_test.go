@@ -48,7 +48,7 @@ credentials: {headers: [X-Key], bearer: false, query: [k]}
 	want.Listen.GRPC, want.Listen.Admin = "127.0.0.1:8001", "127.0.0.1:7002"
 	want.TLS = TLS{CertFile: "tls.crt", KeyFile: "tls.key", ClientCAFile: "ca.crt", ClientNames: []string{"envoy.edge.svc"}, MinVersion: "1.2"}
 	want.Shutdown = Shutdown{Delay: Duration{Duration: 5 * time.Second}}
-	want.Policy = Policy{Paths: []string{"c", "d"}, Query: "x/y", Profile: "rfc", Memo: 20_000, ReloadInterval: Duration{Duration: 500 * time.Millisecond}}
+	want.Policy.Paths, want.Policy.Query, want.Policy.Profile = []string{"c", "d"}, "x/y", "rfc"
 	want.DataDir = "/var/lib/tollkeeper"
 	want.Request = Request{Timeout: Duration{Duration: 50 * time.Millisecond}, DryRun: true, SkipBodyParse: true, ProtoDescriptor: "x.pb"}
 	want.Credentials = Credentials{Headers: []string{"x-key"}, Query: []string{"k"}}
@@ -88,6 +88,9 @@ func TestLoad_Mistakes(t *testing.T) {
 		"timeout":            {"request: {timeout: 0s}\n", ":1:20: request.timeout: "},
 		"duration":           {"request: {timeout: soon}\n", `:1:20: request.timeout: "soon": want a duration`},
 		"profile":            {"policy: {profile: rcf}\n", `policy.profile: "rcf": want strict, article or rfc`},
+		"evaluator":          {"policy: {evaluator: wasm}\n", `:1:21: policy.evaluator: "wasm": want compiled or opa`},
+		"no evaluator":       {"policy: {evaluator: ''}\n", `policy.evaluator: "": want compiled or opa`},
+		"recheck":            {"policy: {recheck: -1}\n", `:1:19: policy.recheck: -1: want a number of decisions`},
 		"store":              {"store: redis\n", `:1:8: store: "redis": want bolt or memory`},
 		"authorization":      {"credentials: {headers: [Authorization]}\n", "for Authorization set bearer: true"},
 		"header name":        {"credentials: {headers: ['x y']}\n", "want header names"},
@@ -133,17 +136,18 @@ func TestLoad_Mistakes(t *testing.T) {
 // TestRead_LooseForms reads what the decoder need not take as strictly as a mistake.
 func TestRead_LooseForms(t *testing.T) {
 	for text, want := range map[string]func(*Config){
-		"# nothing\n":                        func(*Config) {},
-		"---\nstore: memory\n---\n":          func(c *Config) { c.Store = "memory" },
-		"listen:\ndata_dir: ~\n":             func(*Config) {}, // as if they were not there
-		"credentials: {headers: []}\n":       func(c *Config) { c.Credentials.Headers = []string{} },
-		"policy: {memo: '5', profile: ''}\n": func(c *Config) { c.Policy.Memo = 5 },
-		"policy: {memo: '010'}\n":            func(c *Config) { c.Policy.Memo = 10 },
-		"listen:\n  grpc: :9001\n":           func(c *Config) { c.Listen.GRPC = ":9001" },
-		"policy: {memo: 0x10}\n":             func(c *Config) { c.Policy.Memo = 16 },
-		"policy: {memo: 1e3}\n":              func(c *Config) { c.Policy.Memo = 1000 },
-		"policy: {strict_errors: false}\n":   func(c *Config) { c.Policy.StrictErrors = new(bool) },
-		"policy: {paths: [1.10, true]}\n":    func(c *Config) { c.Policy.Paths = []string{"1.10", "true"} },
+		"# nothing\n":                            func(*Config) {},
+		"---\nstore: memory\n---\n":              func(c *Config) { c.Store = "memory" },
+		"listen:\ndata_dir: ~\n":                 func(*Config) {}, // as if they were not there
+		"credentials: {headers: []}\n":           func(c *Config) { c.Credentials.Headers = []string{} },
+		"policy: {memo: '5', profile: ''}\n":     func(c *Config) { c.Policy.Memo = 5 },
+		"policy: {memo: '010'}\n":                func(c *Config) { c.Policy.Memo = 10 },
+		"listen:\n  grpc: :9001\n":               func(c *Config) { c.Listen.GRPC = ":9001" },
+		"policy: {memo: 0x10}\n":                 func(c *Config) { c.Policy.Memo = 16 },
+		"policy: {memo: 1e3}\n":                  func(c *Config) { c.Policy.Memo = 1000 },
+		"policy: {recheck: 0, evaluator: opa}\n": func(c *Config) { c.Policy.Recheck, c.Policy.Evaluator = 0, "opa" },
+		"policy: {strict_errors: false}\n":       func(c *Config) { c.Policy.StrictErrors = new(bool) },
+		"policy: {paths: [1.10, true]}\n":        func(c *Config) { c.Policy.Paths = []string{"1.10", "true"} },
 		"tokens: {issuers: [&a {issuer: a, discovery: true}, {<<: *a, issuer: b}, {<<: [{issuer: c}, *a]}]}\n": func(c *Config) {
 			c.Tokens.Issuers = []Issuer{{Issuer: "a", Discovery: true}, {Issuer: "b", Discovery: true}, {Issuer: "c", Discovery: true}}
 		},

@@ -96,6 +96,10 @@ func (p *Policy) validate() (field string, err error) {
 		return "policy.rego_version", fmt.Errorf("%q: want v1 or v0", p.RegoVersion)
 	case p.Memo < 0:
 		return "policy.memo", fmt.Errorf("%d: want a number of verdicts, or 0 for none", p.Memo)
+	case !slices.Contains([]string{"compiled", "opa"}, p.Evaluator):
+		return "policy.evaluator", fmt.Errorf("%q: want compiled or opa", p.Evaluator)
+	case p.Recheck < 0:
+		return "policy.recheck", fmt.Errorf("%d: want a number of decisions, such as 1000, or 0 for never", p.Recheck)
 	case p.Query == "":
 		return "policy.query", errors.New("want the path of a rule, such as envoy/authz/allow")
 	}

@@ -65,12 +65,11 @@ func (p *Policy) newCache() *verdictcache.Cache {
 	return verdictcache.New(p.cached)
 }
 
-// Distrust lets OPA's evaluator decide from now on, as after a difference. Detail says why.
-func (p *Policy) Distrust(detail string) { p.distrust(detail) }
+// distrusted is what decides after a difference.
+var distrusted = Evaluator{Reason: Differs, Detail: "it and the compiled program have disagreed about a decision"}
 
-// distrust reports whether the program decided until now.
-func (p *Policy) distrust(detail string) bool {
+// Distrust lets OPA's evaluator decide from now on, as after a difference. It reports whether the program decided until now.
+func (p *Policy) Distrust() bool {
 	before := p.now.Load()
-	return before.program != nil &&
-		p.now.CompareAndSwap(before, &decider{cache: p.newCache(), evaluator: Evaluator{Reason: Differs, Detail: detail}})
+	return before.program != nil && p.now.CompareAndSwap(before, &decider{cache: p.newCache(), evaluator: distrusted})
 }

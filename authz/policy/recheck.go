@@ -35,9 +35,6 @@ type Difference struct {
 	Program, OPA    string
 }
 
-// textDiffers says why OPA's evaluator decides.
-const textDiffers = "it and the compiled program have disagreed about a decision"
-
 // differs is the error of a decision about which the evaluators disagree.
 func differs() error {
 	return &EvalError{Code: codeDiffers, Text: "the compiled program and OPA's evaluator disagree: OPA's evaluator decides from now on"}
@@ -92,7 +89,7 @@ func half(ctx context.Context) (context.Context, context.CancelFunc) {
 // differ distrusts the program and denies.
 func (e *evaluation) differ(program, opa answer) answer {
 	var d *Difference
-	if e.distrust(textDiffers) {
+	if e.Distrust() {
 		d = &Difference{Revision: e.Revision(), Query: e.Query()}
 		d.Program, d.OPA = textsOf(program, opa)
 	}

@@ -95,7 +95,7 @@ func TestRecheck_Difference(t *testing.T) {
 	if len(l.found) != 1 || *l.found[0] != want {
 		t.Errorf("got %+v, want %+v", l.found[0], want)
 	}
-	if e := p.Evaluator(); e.Reason != Differs || e.Name() != "opa" || e.Detail == "" {
+	if e := p.Evaluator(); e != distrusted || e.Name() != "opa" {
 		t.Errorf("%+v", e)
 	}
 	if s := stats(t, p); s.Hits != 3 {
@@ -142,7 +142,7 @@ func TestRecheck_DifferenceWhileOthersDecide(t *testing.T) {
 	if len(l.found) != 1 || len(l.results) > 8 {
 		t.Errorf("%d differences were reported, of %d", len(l.found), len(l.results))
 	}
-	if p.Distrust("again"); p.Evaluator().Detail != textDiffers {
+	if p.Distrust() || p.Evaluator() != distrusted {
 		t.Errorf("%+v", p.Evaluator())
 	}
 }
@@ -345,7 +345,7 @@ func TestExplain_Difference(t *testing.T) {
 		t.Errorf("%+v, %v, %+v", v, err, tr)
 	}
 	v, err := p.Decide(t.Context(), get("/"), expired(), &tr)
-	if wantEvalError(t, err, codeDiffers); v.Allowed || !tr.Differed || tr.Evaluator != "OPA's: "+textDiffers || len(tr.Rules) == 0 {
+	if wantEvalError(t, err, codeDiffers); v.Allowed || !tr.Differed || tr.Evaluator != distrusted.String() || len(tr.Rules) == 0 {
 		t.Errorf("%+v, %+v", v, tr)
 	}
 	l.want(t, Same, Different)

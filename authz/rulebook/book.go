@@ -49,6 +49,7 @@ type Book struct {
 	// removedInUse is set while the policies on disk are refused only because they lack something in use. That ends by
 	// itself when the last account leaves the plan.
 	removedInUse atomic.Bool
+	distrusted   distrusted
 	missing      atomic.Pointer[[]string] // plans that do not exist and are used, one text each; nil: not known yet
 }
 
@@ -136,13 +137,17 @@ func (b *Book) accept(next *version) {
 	b.o.Metrics.RoutesLoaded(r.table.Routes())
 	b.o.Use(&r.Rules)
 	b.inForce.Store(next)
+	b.distrusted.apply(p) // once more, as a difference may have come up since it was loaded
 	b.fault.Store(nil)
 	b.keptAt.Store(nil)
 	b.removedInUse.Store(false)
 	b.o.Metrics.PolicyLoaded(p.Revision())
 	b.o.Metrics.PolicyKept(false)
 	b.o.Log.Info("policy loaded", "revision", p.Revision(), "query", p.Query(), "plans", slices.Sorted(maps.Keys(r.Plans)),
-		"routes", len(r.table.Routes()), "memo", p.Caching(), "strict_errors", p.StrictErrors())
+		"routes", len(r.table.Routes()), "memo", p.Caching(), "strict_errors", p.StrictErrors(), "evaluator", p.Evaluator().Name())
+	if e := p.Evaluator(); !e.Compiled() && e.Reason != policy.Configured {
+		b.o.Log.Warn("OPA's evaluator decides, which takes longer than a compiled program", "reason", e.Reason, "detail", e.Detail)
+	}
 	for _, w := range r.warnings {
 		b.o.Log.Warn("policy has a part that is probably a mistake", "file", w.File, "line", w.Line, "column", w.Column, "code", w.Code, "warning", w.Text)
 	}

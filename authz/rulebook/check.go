@@ -22,6 +22,8 @@ type Summary struct {
 	Memo     string   `json:"memo"` // whether verdicts can be cached
 	// StrictErrors reports whether a function that fails denies the request.
 	StrictErrors bool `json:"strict_errors"`
+	// Evaluator is what would decide: compiled, or OPA's evaluator and why.
+	Evaluator string `json:"evaluator"`
 	// Warnings are parts that are allowed and probably a mistake.
 	Warnings []bundle.Fault `json:"warnings,omitempty"`
 }
@@ -50,7 +52,7 @@ func Check(ctx context.Context, cfg config.Policy, used *admin.Plans) (Summary, 
 	}
 	return Summary{
 		Revision: p.Revision(), Query: p.Query(), Plans: slices.Sorted(maps.Keys(r.Plans)), Routes: len(r.table.Routes()), Reasons: len(r.Reasons), Memo: p.Caching(),
-		StrictErrors: p.StrictErrors(), Warnings: r.warnings,
+		StrictErrors: p.StrictErrors(), Evaluator: p.Evaluator().String(), Warnings: r.warnings,
 	}, nil
 }
 

@@ -24,7 +24,10 @@ func source(cfg config.Policy) bundle.Source {
 }
 
 func optionsOf(cfg config.Policy) policy.Options {
-	return policy.Options{Query: cfg.Query, Profile: cfg.Profile, CachedVerdicts: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors}
+	return policy.Options{
+		Query: cfg.Query, Profile: cfg.Profile, CachedVerdicts: cfg.Memo, RegoVersion: cfg.RegoVersion, StrictErrors: cfg.StrictErrors,
+		Interpreted: cfg.Evaluator == "opa", Recheck: cfg.Recheck,
+	}
 }
 
 // rules are what a policy says, and what is probably a mistake in it.
@@ -44,10 +47,12 @@ func (b *Book) load(ctx context.Context, src bundle.Source, cfg config.Policy) (
 	o.Print = func(file string, line int, text string) {
 		b.o.Log.Info("policy printed", "text", text, "file", file, "line", line)
 	}
+	o.Rechecked = b.rechecked
 	p, err := policy.Load(ctx, files, o)
 	if err != nil {
 		return nil, err
 	}
+	b.distrusted.apply(p)
 	r, err := rulesOf(p, b.o.Shipped)
 	if err != nil {
 		return nil, err

@@ -41,9 +41,10 @@ func (s *Server) status(ctx context.Context) admin.Status {
 	rules := s.checker.Rules()
 	plans := slices.AppendSeq(make([]string, 0, len(rules.Plans)), maps.Keys(rules.Plans)) // never nil
 	slices.Sort(plans)
+	evaluator, _ := s.rules.Evaluator()
 	return admin.Status{
 		Address: "http://" + s.AdminAddr(), DataDir: absolute(s.cfg.DataDir), Version: s.version, Node: string(s.node),
-		Policy: rules.Policy.Revision(), PolicyFault: s.rules.Fault(), PolicyKept: s.rules.KeptAt(),
+		Policy: rules.Policy.Revision(), Evaluator: evaluator.String(), PolicyFault: s.rules.Fault(), PolicyKept: s.rules.KeptAt(),
 		Plans: plans, MissingPlans: s.rules.MissingPlans(ctx), Routes: s.rules.Routes(),
 		ClockFault: s.clock.Doubt(), PruningPaused: s.pruner.Doubt(), Revocations: s.revocations.Len(),
 	}

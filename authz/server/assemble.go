@@ -45,12 +45,21 @@ func (s *Server) assemble(ctx context.Context, p *parts, registry *prometheus.Re
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
-		Issuers: s.issuerGauges, Memo: s.rules.Memo,
+		Issuers: s.issuerGauges, Memo: s.rules.Memo, Evaluator: s.evaluator,
 	})
 	if err := s.rules.Start(ctx); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	return nil
+}
+
+// evaluator says what decides, for the metrics.
+func (s *Server) evaluator() telemetry.Evaluator {
+	e, ok := s.rules.Evaluator()
+	if !ok {
+		return telemetry.Evaluator{}
+	}
+	return telemetry.Evaluator{Name: e.Name(), Reason: string(e.Reason)}
 }
 
 func (s *Server) openDecisionLog() error {

@@ -22,6 +22,7 @@ type Metrics struct {
 	faults     *prometheus.GaugeVec
 	signals    *prometheus.CounterVec
 	kept       prometheus.Gauge
+	rechecks   *prometheus.CounterVec
 	missing    prometheus.Gauge
 	// The counters in decisions, looked up once, because every request increments one of them.
 	allowed prometheus.Counter
@@ -75,15 +76,22 @@ func New(reg prometheus.Registerer, known []authz.Reason) *Metrics {
 		missing: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tollkeeper_plans_missing", Help: "Plans that accounts or keys are on and that do not exist, so that their requests are denied.",
 		}),
+		rechecks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tollkeeper_policy_rechecks_total",
+			Help: "Decisions of the compiled program that OPA's evaluator repeated: same, different (and denied) or unfinished (there was no time).",
+		}, []string{"result"}),
 		denied: make(map[authz.Reason]prometheus.Counter, len(known)),
 	}
 	m.allowed, m.other = m.decisions.WithLabelValues("allow", ""), m.decisions.WithLabelValues("deny", "other")
 	for _, r := range known {
 		m.denied[r] = m.decisions.WithLabelValues("deny", string(r))
 	}
+	for _, result := range []string{"same", "different", "unfinished"} {
+		m.rechecks.WithLabelValues(result) // zero until it happens, so that the first one is an increase
+	}
 	m.noRoute, m.otherRoute = m.routeCounters(noRoute), m.routeCounters(otherRoute)
 	m.routes.Store(&map[string]routeCounters{})
-	reg.MustRegister(m.decisions, m.byRoute, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.kept, m.missing, m.signals)
+	reg.MustRegister(m.decisions, m.byRoute, m.took, m.failures, m.policyInfo, m.loads, m.faults, m.kept, m.missing, m.signals, m.rechecks)
 	return m
 }
 
@@ -116,6 +124,9 @@ func (m *Metrics) PolicyLoaded(revision string) {
 	m.faults.Reset()
 }
 
+// Rechecked counts a decision that OPA's evaluator repeated, by a policy.RecheckResult.
+func (m *Metrics) Rechecked(result string) { m.rechecks.WithLabelValues(result).Inc() }
+
 // PolicyKept sets whether the policy in force is the kept one: the last good one, saved before this start.
 func (m *Metrics) PolicyKept(yes bool) { m.kept.Set(zeroOrOne(yes)) }
 
@@ -143,6 +154,34 @@ type Gauges struct {
 	ClockDoubted    func() bool
 	Issuers         func() []Issuer
 	Memo            func() Memo
+	Evaluator       func() Evaluator
+}
+
+// Evaluator says what decides.
+type Evaluator struct {
+	Name   string // compiled or opa
+	Reason string // why it is opa: a policy.EvaluatorReason
+}
+
+// evaluator is the collector of Evaluator.
+type evaluator struct {
+	read func() Evaluator
+	desc *prometheus.Desc
+}
+
+func newEvaluator(read func() Evaluator) *evaluator {
+	return &evaluator{read: read, desc: prometheus.NewDesc("tollkeeper_policy_evaluator",
+		"1 for what decides: compiled, or opa and why (configured, unsupported or difference).", []string{"evaluator", "reason"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (e *evaluator) Describe(ch chan<- *prometheus.Desc) { ch <- e.desc }
+
+// Collect implements prometheus.Collector.
+func (e *evaluator) Collect(ch chan<- prometheus.Metric) {
+	if now := e.read(); now.Name != "" {
+		ch <- prometheus.MustNewConstMetric(e.desc, prometheus.GaugeValue, 1, now.Name, now.Reason)
+	}
 }
 
 // Memo has the statistics of the verdict cache since the policy in force was loaded.
@@ -287,7 +326,7 @@ func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
 // Watch registers metrics that are read from gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
-		newIssuers(g.Issuers), newMemo(g.Memo),
+		newIssuers(g.Issuers), newMemo(g.Memo), newEvaluator(g.Evaluator),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_revocation_age_seconds", Help: "Time since the revocation list was last known to be complete.",
 		}, func() float64 { return g.RevocationAge().Seconds() }),

@@ -314,6 +314,7 @@ func explain(t *table, e *admin.Explanation, all bool) {
 		t.field("quota", fmt.Sprintf("%s: %s, %d of %d left, resets %s", q.Name, q.State, q.Remaining, q.Limit, orNever(when(q.ResetsAt))))
 	}
 	t.field("policy", e.Policy)
+	t.field("evaluator", e.Evaluator)
 	if !all {
 		return
 	}

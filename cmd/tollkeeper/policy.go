@@ -55,6 +55,7 @@ the policies lack one of them, the check fails, as it does when a server loads t
 				t.field("reasons", fmt.Sprint(s.Reasons))
 				t.field("verdict cache", s.Memo)
 				t.field("strict errors", fmt.Sprint(s.StrictErrors))
+				t.field("evaluator", s.Evaluator)
 			})
 		},
 	}

@@ -181,6 +181,7 @@ func printStatus(t *table, s *admin.Status) {
 	t.field("version", s.Version)
 	t.field("node", s.Node)
 	t.field("policy", s.Policy)
+	t.field("evaluator", s.Evaluator)
 	for fault := range strings.Lines(s.PolicyFault) {
 		t.field("policy fault", strings.TrimSuffix(fault, "\n"))
 	}
