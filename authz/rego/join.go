@@ -246,7 +246,9 @@ func (p *prefix) follow(s ir.Stmt) bool {
 	switch s := s.(type) {
 	case *ir.AssignVarStmt:
 		of, isMember = p.memberPart(s.Source)
-		value = p.fromOutside(s.Source)
+		if p.slotOf(s.Source) == nil {
+			value = p.fromOutside(s.Source)
+		}
 	case *ir.DotStmt:
 		name := p.value(s.Key)
 		if of, isMember = p.memberPart(s.Source); isMember {
@@ -254,7 +256,9 @@ func (p *prefix) follow(s ir.Stmt) bool {
 			if isMember {
 				of = of.after(name)
 			}
-		} else if from := p.fromOutside(s.Source); from != nil && name != nil && !p.isBase(s.Source) {
+		} else if name == nil || p.isBase(s.Source) || p.slotAfter(s) != nil {
+			break // a slot is read where it is compared: what it is in need not be built
+		} else if from := p.fromOutside(s.Source); from != nil {
 			value = func(f *frame) *ast.Term { return member(from(f), name) }
 		}
 	case *ir.CallStmt:

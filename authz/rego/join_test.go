@@ -132,3 +132,23 @@ func TestJoin_FewSteps(t *testing.T) {
 		})
 	}
 }
+
+// TestJoin_Slots checks that a loop does not read the parts of the input around the one that it compares: they would be built.
+func TestJoin_Slots(t *testing.T) {
+	for rule, want := range map[string]string{
+		`q if { some m in data.list; m.id == input.a.b }`:                    "[[a b]]",
+		`q if { some m in data.list; m.id == input.a.b[0] }`:                 "[[a b]]",
+		`q if { some x in input.l; some m in data.list; m.id == x }`:         "[[l]]",
+		`q if { some m in data.list; regex.match(m.id, input.a.b) }`:         "[[a b]]",
+		`q if { some m in data.list; some x in input.l; x.id == input.a.b }`: "[[l] [a b]]",
+	} {
+		data := ast.MustParseTerm(`{"list": [{"id": "1"}, {"id": "2"}]}`).Value
+		e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\nmain := q\n" + rule}, data, modes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(e.programs["all"].Slots()); got != want {
+			t.Errorf("%s: slots %s, want %s", rule, got, want)
+		}
+	}
+}
