@@ -92,8 +92,8 @@ func (c *compiler) block(b *ir.Block) (block, error) {
 			out = append(out, compiled)
 		}
 	}
-	if c.proofs[b] {
-		out = append(out, func(*frame) int { return held })
+	if end, ok := c.ends[b]; ok {
+		out = append(out, func(*frame) int { return end })
 	}
 	return out, nil
 }
@@ -111,7 +111,7 @@ func (c *compiler) statement(s, following ir.Stmt) (step, error) {
 	case *ir.NotStmt:
 		return c.not(s)
 	case *ir.ScanStmt:
-		return c.scan(s)
+		return c.loop(s)
 	case *ir.WithStmt:
 		return c.with(s)
 	case *ir.CallStmt:

@@ -17,7 +17,7 @@ func (c *compiler) not(s *ir.NotStmt) (step, error) {
 	}
 	loose := proof != s.Block
 	if loose {
-		c.proofs[proof] = true
+		c.ends[proof] = held
 	}
 	body, err := c.inner(s.Block)
 	return func(f *frame) int {

@@ -171,7 +171,7 @@ type compiler struct {
 	arrays   map[ir.Local]bool // locals that statements append to
 	changes  map[ir.Local]int  // the number of statements of the block that change the collection in a local
 	known    knowledge
-	proofs   map[*ir.Block]bool // blocks at whose end the body of a negation holds
+	ends     map[*ir.Block]int // how blocks end that run to their end, if not by next
 	// read are the locals whose value is read at run time. It is nil the first time that a function is compiled, which finds
 	// them, so that the second time no value is stored that nobody reads.
 	read     map[place]bool
@@ -202,7 +202,7 @@ func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) er
 	for pass := range 2 {
 		c.counting = pass == 1
 		c.locals, c.known, c.reading = last+1, make(knowledge), map[place]bool{{-1, f.result}: true}
-		c.proofs = make(map[*ir.Block]bool)
+		c.ends = make(map[*ir.Block]int)
 		c.known[ir.Data] = fact{value: c.data, base: true}
 		c.known[ir.Input] = fact{slot: c.input}
 		if c.input == nil {

@@ -106,6 +106,8 @@ func TestEval_StopsAtTheFirst(t *testing.T) {
 		"loop in a loop": {"package p\nmain if { some x in input.list; some y in input.list; x + y == 7 }", "true", true},
 		"second rule":    {"package p\nmain if input.n == 1\nmain if { every x in input.list { x >= 0 } }", "true", true},
 		"function":       {"package p\nmain := f(input.list)\nf(l) := \"a\" if { some x in l; x > 5 }\nf(l) := \"a\" if { every x in l { x >= 0 } }", `"a"`, true},
+		"every":          {"package p\nmain if not f(input.list)\nf(l) if { every x in l { x < 5 } }", "true", true},
+		"every in every": {"package p\nmain if not f(input.short)\nf(l) if { every x in l { x >= 0; every y in l { x + y < 7 } } }", "true", true},
 		"with":           {"package p\nmain := [q, input.n]\nq if { some x in input.list; r with input.n as x }\nr if input.n > 5", "[true, 1]", true},
 		"other value":    {"package p\nmain := x if { some x in [1, 1]; some y in input.list; y == 5 }", "1", false},
 		"else":           {"package p\nmain := 1 if { some x in input.list; x == 5 } else := 1 if { true }", "1", false},

@@ -99,6 +99,7 @@ var traps = []trap{
 	{"else with", "package p\nmain := x if { x := input.b with input.b as 3; x == 4 } else := [input.b, q] if true\nq := input.b", ``, `{"b": 1}`, "[1, 1]"},
 	{"not with", "package p\nmain := [input.b, q] if not q with input.b as false\nq := input.b", ``, `{"b": 1}`, "[1, 1]"},
 	{"keys with the same hash", "package p\nmain[k] contains v if { some v in [1, 2]; some k in [\"x\", [\"x\"], {\"x\"}] }", "", `{}`, `{"x": {1, 2}, ["x"]: {1, 2}, {"x"}: {1, 2}}`},
+	{"the first of equal values", "package p\nmain := [q, r, f(2)]\nq := 1.0 if input.x\nq := 1 if input.y\nr := x if some x in [1, 1.0]\nf(x) := 1e0 if x == 2\nf(y) := 1 if y > 1", "", `{"x": 1, "y": 2}`, "[1.0, 1, 1e0]"},
 	{"set with a number in its name", "package p\nmain := q\nq[1] contains 2 if false", "", `{}`, "refused"},
 	{"data that a called rule reads", "package p\nmain := [q, x] if x := q with data.a as {\"b\": 2}\nq := data.a.b", `{"a": {"b": 1}}`, `{}`, "[1, 2]"},
 	{"data below what a called rule reads", "package p\nmain := [q, x] if x := q with data.a.b as 2\nq := data.a", `{"a": {"b": 1, "c": 3}}`, `{}`, `[{"b": 1, "c": 3}, {"b": 2, "c": 3}]`},

@@ -106,10 +106,12 @@ func (c *compiler) assignOnce(s *ir.AssignVarOnceStmt) step {
 	source, to, conflict, end := c.operand(s.Source), c.dynamic(s.Target), c.conflict(s), c.exit(s)
 	return func(f *frame) int {
 		v := source(f)
-		if old := f.locals[to]; old != nil && !equal(old, v) {
+		switch old := f.locals[to]; {
+		case old == nil:
+			f.locals[to] = v
+		case !equal(old, v):
 			return f.fail(conflict)
-		}
-		f.locals[to] = v
+		} // of equal numbers such as 1 and 1.0, the first counts
 		return end
 	}
 }
