@@ -73,7 +73,7 @@ func (e *evaluation) isDisputable(err error) bool {
 // runProgram runs the program and returns the value of the query.
 func (e *evaluation) runProgram(ctx context.Context, document ast.Value, slots []*ast.Term) (ast.Value, error) {
 	call := rego.Call{
-		Input: document, Slots: slots, Time: e.time, Cancel: yielder.New(ctx),
+		Input: document, Slots: slots, Time: e.time, Cancel: yielder.ForProgram(ctx),
 		InterQueryBuiltinCache: e.responses, InterQueryBuiltinValueCache: e.values, NDBuiltinCache: e.nondeterministic,
 	}
 	if e.prints() {

@@ -184,7 +184,7 @@ func (e *evaluation) run(ctx context.Context, document ast.Value, more ...rego.E
 	options = append(options,
 		rego.EvalParsedInput(document),
 		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalExternalCancel(yielder.New(ctx)),
+		rego.EvalExternalCancel(yielder.ForOPA(ctx)),
 		rego.EvalBuiltinErrorList(&e.failed))
 	if !e.time.IsZero() {
 		options = append(options, rego.EvalTime(e.time))

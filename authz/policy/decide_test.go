@@ -92,16 +92,46 @@ func TestDecide_StopsAtDeadline(t *testing.T) {
 	}
 }
 
-// TestDecide_LongEvaluationsSleep runs in a bubble, whose clock stands still while a goroutine works.
+// TestDecide_LongEvaluationsSleep runs in a bubble, whose clock stands still while a goroutine works. It holds that both evaluators
+// sleep, and ask their context, about once in 0.2 ms of work.
 func TestDecide_LongEvaluationsSleep(t *testing.T) {
-	p := mustLoad(t, module(`allow if { every i in numbers.range(1, 20000) { i + 1 > 0 } }`), Options{})
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		mustDecide(t, p, get("/"), nil)
-		if time.Since(began) == 0 {
-			t.Error("it kept the processor to itself")
-		}
-	})
+	for _, interpreted := range []bool{false, true} {
+		p := mustLoad(t, module(`allow if { every i in numbers.range(1, 20000) { i + 1 > 0 } }`), Options{Interpreted: interpreted})
+		synctest.Test(t, func(t *testing.T) {
+			began, ctx := time.Now(), &asked{Context: t.Context()}
+			if v, err := p.Decide(ctx, get("/"), nil, nil); err != nil || !v.Allowed {
+				t.Error(v, err)
+			}
+			if time.Since(began) == 0 || ctx.times < 50 {
+				t.Errorf("%v: it slept for %v, and asked its context %d times", p.Evaluator(), time.Since(began), ctx.times)
+			}
+		})
+	}
+}
+
+// TestDecide_AsksAmongLongSteps has a program search texts, which takes as long as they are. It must ask its context about once in a
+// hundred of them: with texts of 1 MB, that is once in 10 ms.
+func TestDecide_AsksAmongLongSteps(t *testing.T) {
+	list := strings.TrimSuffix(strings.Repeat(`"x",`, 10_000), ",")
+	p := mustLoad(t, files("p.rego", "package envoy.authz\n\nallow if { every x in data.list { not contains(input.key.id, x) } }", "d.json", `{"list": [`+list+`]}`), Options{})
+	ctx := &asked{Context: t.Context()}
+	if v, err := p.Decide(ctx, get("/"), goodFacts(), nil); err != nil || !v.Allowed {
+		t.Error(v, err)
+	}
+	if ctx.times < 70 {
+		t.Errorf("it asked %d times in 10,000 steps", ctx.times)
+	}
+}
+
+// asked counts how often an evaluation asks whether it has to end.
+type asked struct {
+	context.Context
+	times int
+}
+
+func (a *asked) Err() error {
+	a.times++
+	return a.Context.Err()
 }
 
 // late ends without notice, between the first call of Err and the second.

@@ -15,13 +15,17 @@ import (
 // TestYielder_LongEvaluationsSleep counts sleep by the clock, which in a bubble stands still while a goroutine works.
 func TestYielder_LongEvaluationsSleep(t *testing.T) {
 	for name, c := range map[string]struct {
+		make  func(context.Context) *Yielder
 		steps int
 		naps  time.Duration
-	}{"short": {freeSteps, 0}, "long": {freeSteps + 10*stepsPerLook, 10}} {
+	}{
+		"short": {ForOPA, freeSteps, 0}, "long": {ForOPA, freeSteps + 10*stepsPerNap, 10},
+		"short program": {ForProgram, freeSteps, 0}, "long program": {ForProgram, freeSteps + 10*stepsPerNap, 10},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				y := New(t.Context())
+				y := c.make(t.Context())
 				for range c.steps {
 					if y.Cancelled() {
 						t.Fatal("it ended")
@@ -37,14 +41,15 @@ func TestYielder_LongEvaluationsSleep(t *testing.T) {
 
 func TestYielder_EndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	y := New(ctx)
 	cancel()
-	for range stepsPerLook {
-		if y.Cancelled() {
-			return
+	for most, y := range map[int]*Yielder{stepsPerLookOfOPA: ForOPA(ctx), stepsPerLookOfProgram: ForProgram(ctx)} {
+		n := 1
+		for ; !y.Cancelled() && n <= most; n++ {
+		}
+		if n != most {
+			t.Errorf("it ends after %d steps, want %d", n, most)
 		}
 	}
-	t.Error("it goes on")
 }
 
 // byContext is what the yielder replaces: it only ends with its context.
@@ -55,7 +60,7 @@ type byContext struct {
 
 func (c *byContext) Cancelled() bool {
 	c.steps++
-	return c.steps%stepsPerLook == 0 && c.ctx.Err() != nil
+	return c.steps%stepsPerLookOfOPA == 0 && c.ctx.Err() != nil
 }
 
 var work atomic.Int64
@@ -63,7 +68,7 @@ var work atomic.Int64
 // BenchmarkYielder sends a byte over a socket and back, while every processor runs a long evaluation.
 func BenchmarkYielder(b *testing.B) {
 	for device, cancel := range map[string]func(context.Context) interface{ Cancelled() bool }{
-		"on":  func(ctx context.Context) interface{ Cancelled() bool } { return New(ctx) },
+		"on":  func(ctx context.Context) interface{ Cancelled() bool } { return ForOPA(ctx) },
 		"off": func(ctx context.Context) interface{ Cancelled() bool } { return &byContext{ctx: ctx} },
 	} {
 		b.Run("device="+device, func(b *testing.B) {
