@@ -48,7 +48,7 @@ func TestHandler_OpenAPI(t *testing.T) {
 	r.Header.Set("Authorization", "bearer tka_0123456789abcdef")
 	w := httptest.NewRecorder()
 	handler("tka_0123456789abcdef").ServeHTTP(w, r)
-	for _, want := range []string{`"openapi":"3.1.0"`, "/v1/keys/{id}/rotate", "/v1/quota/credit", "/v1/explain", `"path_fault":{`, `"template":{`} {
+	for _, want := range []string{`"openapi":"3.1.0"`, "/v1/keys/{id}/rotate", "/v1/quota/credit", "/v1/explain", `"path_fault":{`, `"template":{`, `"evaluated":{`} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("no %s in %d %.200s", want, w.Code, w.Body)
 		}

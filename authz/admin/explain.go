@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"math"
 	"strings"
 	"time"
 
@@ -47,11 +48,34 @@ func viewExplanation(e *check.Explanation) Explanation {
 	for i := range e.Trace.Rules {
 		out.Rules = append(out.Rules, viewRule(&e.Trace.Rules[i]))
 	}
+	out.Profile = viewProfile(e.Profile)
 	for _, h := range e.Decision.Headers {
 		out.Headers = append(out.Headers, Header(h))
 	}
 	for _, q := range e.Facts.Quota {
 		out.Quota = append(out.Quota, QuotaState{Name: q.Name, State: string(q.State), Limit: q.Limit, Remaining: q.Remaining, ResetsAt: q.ResetsAt})
+	}
+	return out
+}
+
+// viewProfile returns nil for none.
+func viewProfile(p *authz.Profile) *Profile {
+	if p == nil {
+		return nil
+	}
+	return &Profile{
+		Evaluations: p.Evaluations, Once: p.Once,
+		TimeNS: p.Time.Nanoseconds(), InputNS: p.Input.Nanoseconds(),
+		Rules: viewCalls(p.Rules), Functions: viewCalls(p.Functions), Lines: viewCalls(p.Lines), Hints: p.Hints, Error: p.Error,
+	}
+}
+
+func viewCalls(list []authz.ProfiledCalls) (out []Profiled) {
+	for _, c := range list {
+		out = append(out, Profiled{
+			Name: c.Name, File: c.File, Line: c.Line, Calls: c.Calls, Evaluated: c.Evaluated,
+			OwnNS: c.Own.Nanoseconds(), TotalNS: c.Total.Nanoseconds(), Share: math.Round(c.Share*1000) / 1000,
+		})
 	}
 	return out
 }

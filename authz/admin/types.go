@@ -188,6 +188,8 @@ type Question struct {
 	Key string `json:"key,omitempty"`
 	// Account is the account whose first working key the request carries.
 	Account string `json:"account,omitempty"`
+	// Profile asks what the evaluation of the policy takes.
+	Profile bool `json:"profile,omitempty"`
 }
 
 // Route says which route applied to a request. Its other fields are those of the route, and absent if none applied.
@@ -240,6 +242,33 @@ type Explanation struct {
 	Headers      []Header         `json:"headers,omitempty"`
 	Body         string           `json:"body,omitempty"`
 	Decision     string           `json:"decision_id"`
+	Profile      *Profile         `json:"profile,omitempty" doc:"Only if it was asked for. Absent if the request could not be read."`
+}
+
+// Profile tells what it takes to evaluate the policy for a request, without the cache of verdicts. Numbers are means of one evaluation, in
+// the quickest of several rounds.
+type Profile struct {
+	Evaluations int        `json:"evaluations" doc:"How many were timed."`
+	Once        string     `json:"once,omitempty" doc:"Why only one was timed."`
+	TimeNS      int64      `json:"time_ns" doc:"From the request to the verdict."`
+	InputNS     int64      `json:"input_ns" doc:"The part of time_ns in which the request becomes the input."`
+	Rules       []Profiled `json:"rules,omitempty" doc:"Of a compiled program. The longest comes first."`
+	Functions   []Profiled `json:"functions,omitempty" doc:"The builtin functions that the rules of a compiled program called."`
+	Lines       []Profiled `json:"lines,omitempty" doc:"The lines that OPA's evaluator evaluated. Their times include the measuring."`
+	Hints       []string   `json:"hints,omitempty" doc:"What is slow, and why."`
+	Error       string     `json:"error,omitempty" doc:"Why there is no verdict."`
+}
+
+// Profiled tells about the calls of the rules of one name, of a builtin function, or of a line.
+type Profiled struct {
+	Name      string  `json:"name"`
+	File      string  `json:"file,omitempty" doc:"Of the first rule."`
+	Line      int     `json:"line,omitempty"`
+	Calls     int     `json:"calls"`
+	Evaluated int     `json:"evaluated" doc:"The calls that were evaluated: a rule has one value in a decision."`
+	OwnNS     int64   `json:"own_ns" doc:"Without the rules and functions that it called."`
+	TotalNS   int64   `json:"total_ns,omitempty" doc:"With them. Absent for lines."`
+	Share     float64 `json:"share" doc:"Of the evaluation, that own_ns is: from 0 to 1."`
 }
 
 // Decision is a recent decision, in the form of the decision log.

@@ -58,6 +58,13 @@ type Policy interface {
 	Revision() string
 }
 
+// Profiler is a Policy that can say what its evaluation takes.
+type Profiler interface {
+	// Profile evaluates the policy for a request, as Decide does without cached verdicts, and measures it. It evaluates it several times,
+	// but only once if that may be seen from outside. Nobody is told about the decisions. If ctx ends, it returns what it has until then.
+	Profile(ctx context.Context, r *authz.Request, f *authz.Facts) *authz.Profile
+}
+
 // Recorder keeps what was decided. Record is called exactly once for each check and must not block. The entry and what it
 // points to must not be kept: another check uses their memory after Record has returned.
 type Recorder interface {

@@ -23,7 +23,7 @@ func TestDryRun_LetsDenialsThrough(t *testing.T) {
 	if got := strings.Join(d.RemoveRequestHeaders, " "); got != "x-tollkeeper-account x_tollkeeper_plan" {
 		t.Errorf("a dry run lets forged headers through: removes %q", got)
 	}
-	if e := w.Explain(t.Context(), request(), nil); e.Decision.Allowed() {
+	if e := w.Explain(t.Context(), request(), check.Explained{}); e.Decision.Allowed() {
 		t.Error("a dry run explains away a denial")
 	}
 	w.book.entries = nil
@@ -66,7 +66,7 @@ func TestDryRun_DeniesWhatCouldNotBeDecided(t *testing.T) {
 func TestExplain_TakesNothing(t *testing.T) {
 	w := newWorld(t, rule(goodKey), check.Options{})
 	for range 5 {
-		if e := w.Explain(t.Context(), request("x-api-key", w.text), nil); !e.Decision.Allowed() || e.Charge["daily"] != 1 {
+		if e := w.Explain(t.Context(), request("x-api-key", w.text), check.Explained{}); !e.Decision.Allowed() || e.Charge["daily"] != 1 {
 			t.Fatalf("%+v", e)
 		}
 	}
@@ -91,7 +91,7 @@ func (m *misled) Revision() string { return "r1" }
 
 func TestExplain_OfADifference(t *testing.T) {
 	w := newWorld(t, &misled{}, check.Options{})
-	if e := w.Explain(t.Context(), request(), nil); e.Decision.DeniedFor() != "later" || e.Trace.Differed {
+	if e := w.Explain(t.Context(), request(), check.Explained{}); e.Decision.DeniedFor() != "later" || e.Trace.Differed {
 		t.Errorf("%+v", e)
 	}
 	w.wantRecorded(t, 0)

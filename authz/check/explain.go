@@ -21,17 +21,29 @@ type Explanation struct {
 	Info         authz.ReasonInfo
 	Revision     string
 	Trace        authz.Trace
+	// Profile is nil if nobody asked for it, or if the policy cannot be asked about the request.
+	Profile *authz.Profile
 }
 
-// traceTimeout limits the traced evaluation, which takes many times as long as an ordinary one.
-const traceTimeout = 5 * time.Second
+// Explained says how to explain a decision. The zero value is valid.
+type Explained struct {
+	// Keys finds the owners of keys. Nil: the same as for Check.
+	Keys Keys
+	// Profile asks for a profile of the policy.
+	Profile bool
+}
+
+// The traced evaluation takes many times as long as an ordinary one, and a profile has many evaluations.
+const (
+	traceTimeout   = 5 * time.Second
+	profileTimeout = 5 * time.Second
+)
 
 // Explain decides a request by the same code as Check, with these differences: nothing is charged or recorded, and a denial that
 // a dry run would let through is shown as a denial. Then the policy is asked once more, for the trace, because a traced policy also
-// evaluates rules that it skips otherwise, and can fail in them.
-//
-// Keys finds the owners of keys. If it is nil, Explain uses the same keys as Check.
-func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Explanation {
+// evaluates rules that it skips otherwise, and can fail in them. For a profile it is asked again, by a Profiler.
+func (c *Checker) Explain(ctx context.Context, r *authz.Request, how Explained) Explanation {
+	keys := how.Keys
 	if keys == nil {
 		keys = c.keys
 	}
@@ -41,6 +53,9 @@ func (c *Checker) Explain(ctx context.Context, r *authz.Request, keys Keys) Expl
 	out := dry.explain(ctx, r)
 	if out.Trace.Differed { // the decision was that of a program which decides nothing any more
 		out = dry.explain(ctx, r)
+	}
+	if rules := dry.rules.Load(); how.Profile && rules != nil && r.Fault == "" {
+		out.profile(ctx, rules.Policy, r)
 	}
 	return out
 }
@@ -61,6 +76,14 @@ func (c *Checker) explain(ctx context.Context, r *authz.Request) Explanation {
 		out.Info = reasonInfo(e.rules, e.verdict.Reason)
 	}
 	return out
+}
+
+func (e *Explanation) profile(ctx context.Context, p Policy, r *authz.Request) {
+	if p, ok := p.(Profiler); ok {
+		ctx, cancel := context.WithTimeout(ctx, profileTimeout)
+		defer cancel()
+		e.Profile = p.Profile(ctx, r, &e.Facts)
+	}
 }
 
 // Decisive returns the rule that decided, nil if the trace shows none. For a denial it is the last rule that held and contains

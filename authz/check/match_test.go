@@ -148,7 +148,7 @@ func TestMatch_ExplainSeesTheSameRoute(t *testing.T) {
 	for _, path := range []string{"ok", "none", "missing", "matrix"} {
 		w := newWorld(t, nil, check.Options{})
 		w.useTable(rule(goodKey))
-		e := w.Explain(t.Context(), w.requestOf(path, "7", "8"), nil)
+		e := w.Explain(t.Context(), w.requestOf(path, "7", "8"), check.Explained{})
 		w.wantRecorded(t, 0)
 		w.Check(t.Context(), w.requestOf(path, "7", "8"))
 		if f := w.book.entries[0].Facts; !reflect.DeepEqual(e.Facts.Route, f.Route) || e.Facts.Path != f.Path || f.Path.State == "" || f.Route.State == "" {

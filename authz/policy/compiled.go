@@ -75,6 +75,7 @@ func (e *evaluation) runProgram(ctx context.Context, document ast.Value, slots [
 	call := rego.Call{
 		Input: document, Slots: slots, Time: e.time, Cancel: yielder.ForProgram(ctx),
 		InterQueryBuiltinCache: e.responses, InterQueryBuiltinValueCache: e.values, NDBuiltinCache: e.nondeterministic,
+		Profile: e.measure.calls(),
 	}
 	if e.prints() {
 		call.PrintHook = &e.printed

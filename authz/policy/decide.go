@@ -97,6 +97,7 @@ type evaluation struct {
 	request          *authz.Request
 	facts            *authz.Facts
 	trace            *authz.Trace
+	measure          *measure          // nil: nothing is measured
 	time             time.Time         // zero: that of its beginning
 	failed           []topdown.Error   // functions that failed; their expressions are undefined
 	nondeterministic builtins.NDBCache // calls whose result may change; nil: they are not recorded
@@ -120,7 +121,7 @@ func (e *evaluation) decide(ctx context.Context) answer {
 	if e.program == nil {
 		return e.byOPA(ctx)
 	}
-	again := e.trace != nil || e.isRecheckDue()
+	again := e.measure == nil && (e.trace != nil || e.isRecheckDue())
 	if again {
 		e.time = time.Now()
 		if e.nondeterministic == nil {
@@ -130,9 +131,10 @@ func (e *evaluation) decide(ctx context.Context) answer {
 	a := e.byProgram(ctx)
 	switch {
 	case e.isDisputable(a.err):
+		e.measure.dispute(e.failed, a.err)
 		e.failed, e.printed = nil, printed{}
 		return e.byOPA(ctx)
-	case again || codeOf(a.err) == codePanic:
+	case again || codeOf(a.err) == codePanic && e.measure == nil:
 		return e.recheck(ctx, a)
 	}
 	return a
@@ -191,6 +193,9 @@ func (e *evaluation) run(ctx context.Context, document ast.Value, more ...rego.E
 	}
 	if e.nondeterministic != nil {
 		options = append(options, rego.EvalNDBuiltinCache(e.nondeterministic))
+	}
+	if e.measure != nil && e.measure.lines != nil {
+		options = append(options, rego.EvalQueryTracer(e.measure.lines))
 	}
 	if e.prints() {
 		options = append(options, rego.EvalPrintHook(&e.printed))

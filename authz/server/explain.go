@@ -25,10 +25,11 @@ func (s *Server) explain(ctx context.Context, q admin.Question) (check.Explanati
 	if text != "" && r.HTTP != nil && !s.keySources.Put(r, text) {
 		return check.Explanation{}, authz.Errorf(authz.KindInvalid, "no request can carry a key: credentials is empty in the configuration")
 	}
+	how := check.Explained{Profile: q.Profile}
 	if key != nil {
-		return s.checker.Explain(ctx, r, apikey.Only{Identifier: s.identifier, Key: key}), nil
+		how.Keys = apikey.Only{Identifier: s.identifier, Key: key}
 	}
-	return s.checker.Explain(ctx, r, nil), nil
+	return s.checker.Explain(ctx, r, how), nil
 }
 
 // keyOf returns the text of the key that the request carries, "" for none. If the operator gave an id, the text of the key is

@@ -25,7 +25,7 @@ type question struct {
 	headers, context                []string
 	content                         []byte // the body as it is sent
 	decision                        string
-	rules                           bool
+	rules, profile                  bool
 }
 
 // described are the flags that must not be combined with a curl command or a request file.
@@ -41,7 +41,11 @@ for a real request, and charges nothing. The answer has the facts, the route, th
 that decided, and the remedy for the caller.
 
 Describe the request with flags, or give the curl command that sends it. For a past
-request, give the id of its decision.`,
+request, give the id of its decision.
+
+With --profile the answer also says how long the policy takes for the request, and in which
+rules and functions. The server evaluates it up to 201 times for that, and only once if it
+calls functions such as http.send.`,
 		Example: `  # A request with a key, with a key by its id, with the first active key of an account.
   tollkeeper explain --path /v1/reports/7 --key tk_live_…
   tollkeeper explain --path /v1/reports/7 --key key_…
@@ -52,11 +56,17 @@ request, give the id of its decision.`,
   tollkeeper explain -- curl -H 'x-api-key: tk_live_…' https://api.example.com/v1/reports/7
   tollkeeper explain --request check.json
 
+  # What a slow policy waits for.
+  tollkeeper explain --path /v1/reports/7 --account acme --profile
+
   # A past decision, by x-authz-decision-id or x-request-id.
   tollkeeper explain --decision 0192d3a0-0000-7000-8000-000000000000`,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if err := notEmpty(cmd, "decision", "key", "account", "token", "url", "request"); err != nil {
 				return err
+			}
+			if q.decision != "" && q.profile {
+				return usagef("--profile: a past decision is not evaluated again: describe its request")
 			}
 			if q.decision != "" {
 				return c.showDecision(cmd, q.decision)
@@ -72,7 +82,12 @@ request, give the id of its decision.`,
 			if err := c.do(cmd, "POST", admin.Path("explain"), in, &e); err != nil {
 				return err
 			}
-			return c.show(cmd, e, func(t *table) { explain(t, &e, q.rules) })
+			return c.show(cmd, e, func(t *table) {
+				explain(t, &e, q.rules)
+				if q.profile {
+					showProfile(t, e.Profile)
+				}
+			})
 		},
 	}
 	q.flags(cmd.Flags())
@@ -94,6 +109,7 @@ func (q *question) flags(f *pflag.FlagSet) {
 	f.StringVar(&q.file, "request", "", "file with a CheckRequest as JSON, in place of the flags above; - is standard input")
 	f.StringVar(&q.decision, "decision", "", "show this decision: its id, or the x-request-id of its request")
 	f.BoolVar(&q.rules, "rules", false, "list every rule that was evaluated")
+	f.BoolVar(&q.profile, "profile", false, "show what the evaluation of the policy takes, and where")
 }
 
 // take completes the request from a curl command or a URL, if one is given.
@@ -155,7 +171,7 @@ func cutURL(s string) (location, bool) {
 
 // question returns the request in the form that Envoy sends.
 func (q *question) question(stdin io.Reader) (*admin.Question, error) {
-	out := &admin.Question{Key: q.key, Account: q.account}
+	out := &admin.Question{Key: q.key, Account: q.account, Profile: q.profile}
 	var err error
 	switch q.file {
 	case "":

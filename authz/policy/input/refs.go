@@ -136,6 +136,17 @@ func (r *Refs) field(name string) *Refs {
 // open reports whether rules read fields whose names are variables.
 func (r *Refs) open() bool { return r.all || r.any != nil }
 
+// Whole reports whether the rules read the input as one value.
+func (r *Refs) Whole() bool { return r.all }
+
+// Reads reports whether the rules may read a part of the input, or something in it.
+func (r *Refs) Reads(path ...string) bool {
+	for _, name := range path {
+		r = r.field(name)
+	}
+	return r != nil
+}
+
 // size returns how many of n fields are read at most.
 func (r *Refs) size(n int) int {
 	switch {
