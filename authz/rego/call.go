@@ -67,7 +67,7 @@ func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 }
 
 func (c *compiler) call(s *ir.CallStmt, following ir.Stmt) (step, error) {
-	c.noteMember(s, following)
+	c.noteCall(s, following)
 	number, planned := c.numbers[s.Func]
 	args := make([]read, len(s.Args))
 	for i, a := range s.Args {

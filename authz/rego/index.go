@@ -1,8 +1,8 @@
 package rego
 
 import (
-	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
@@ -12,72 +12,6 @@ import (
 // puts them behind an index instead, as OPA's evaluator does: it looks the value up, and runs the rules that it may be right for.
 //
 // The order of rules then differs from the plan. It matters to no value, because all rules of a name give the same one, or add to it.
-
-// guard is a condition of a rule: a value is one of some constants. A rule changes its result after all of its conditions, so it does
-// nothing if one of them does not hold.
-type guard struct {
-	id       string // of the value
-	value    read
-	accepted []ast.Value // keys
-}
-
-// origin is an argument of a function, a part of one, or a part of a slot.
-type origin struct {
-	argument ir.Local
-	slot     *slot // not nil: instead of the argument
-	path     []*ast.Term
-}
-
-// after returns the part with that name.
-func (o *origin) after(name *ast.Term) *origin {
-	return &origin{o.argument, o.slot, append(o.path[:len(o.path):len(o.path)], name)}
-}
-
-// originOf returns the argument, or the part of one, that an operand is, nil for others.
-func (c *compiler) originOf(o ir.Operand) *origin {
-	if l, ok := o.Value.(ir.Local); ok {
-		return c.known[l].origin
-	}
-	return nil
-}
-
-// originAfter returns the part of an argument that a statement looks up, or the part of a slot that is no slot. It is nil for others.
-func (c *compiler) originAfter(s *ir.DotStmt) *origin {
-	from, name := c.originOf(s.Source), c.value(s.Key)
-	if in := c.slotOf(s.Source); in != nil && c.slotAfter(s) == nil {
-		from = &origin{slot: in}
-	}
-	if from == nil || name == nil {
-		return nil
-	}
-	return from.after(name)
-}
-
-// reader returns a name for a value that is known when a function is called, and its reader. The reader is nil for other values.
-func (c *compiler) reader(known fact) (id string, value read) {
-	s, o := known.slot, known.origin
-	if s == nil && o == nil {
-		return "", nil
-	}
-	var path []*ast.Term
-	if s == nil {
-		s, path = o.slot, o.path
-	}
-	if s == nil {
-		argument := o.argument
-		return fmt.Sprint(argument, path), func(f *frame) *ast.Term { return part(f.locals[argument], path) }
-	}
-	number := c.numberOf(s)
-	return fmt.Sprint("slot ", number, path), func(f *frame) *ast.Term { return part(f.slots[number], path) }
-}
-
-// part returns a part of a value, nil if there is none.
-func part(t *ast.Term, path []*ast.Term) *ast.Term {
-	for _, name := range path {
-		t = member(t, name)
-	}
-	return t
-}
 
 // key returns a form of a value that has the same bits for equal values. Only few values have one: there are many ways to write a
 // number, and collections are too long.
@@ -104,61 +38,6 @@ func isPlain(n string) bool {
 		}
 	}
 	return true
-}
-
-// noteEqual notes the guard that a comparison is.
-func (c *compiler) noteEqual(s *ir.EqualStmt) {
-	if v := c.value(s.B); v != nil {
-		c.note(s.A, v)
-	} else if v := c.value(s.A); v != nil {
-		c.note(s.B, v)
-	}
-}
-
-// noteMember notes the guard that x in {constants} is, which a plan expresses by a call and a comparison of its result.
-func (c *compiler) noteMember(s *ir.CallStmt, following ir.Stmt) {
-	test, ok := following.(*ir.NotEqualStmt)
-	if !ok || s.Func != "internal.member_2" || test.A.Value != s.Result || test.B.Value != ir.Bool(false) {
-		return
-	}
-	collection := c.value(s.Args[1])
-	if collection == nil {
-		return
-	}
-	switch v := collection.Value.(type) {
-	case ast.Set:
-		c.note(s.Args[0], v.Slice()...)
-	case *ast.Array:
-		items := make([]*ast.Term, v.Len())
-		for i := range items {
-			items[i] = v.Elem(i)
-		}
-		c.note(s.Args[0], items...)
-	}
-}
-
-// note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
-func (c *compiler) note(o ir.Operand, constants ...*ast.Term) {
-	l, ok := o.Value.(ir.Local)
-	if !ok || c.depth != ruleDepth {
-		return
-	}
-	var g guard
-	if g.id, g.value = c.reader(c.known[l]); g.value == nil {
-		return
-	}
-	for _, t := range constants {
-		k, ok := key(t)
-		if !ok {
-			return
-		}
-		if !slices.Contains(g.accepted, k) {
-			g.accepted = append(g.accepted, k)
-		}
-	}
-	if !slices.ContainsFunc(c.guards, func(other guard) bool { return other.id == g.id }) {
-		c.guards = append(c.guards, g)
-	}
 }
 
 // rule is the blocks of one rule, and its guards.
@@ -205,12 +84,15 @@ const (
 	maxAccepted = 8 // times the number of rules
 )
 
-// ruleIndex finds rules by the value of which they have a guard.
+// ruleIndex finds rules by a value for which they have a guard.
 type ruleIndex struct {
-	value read
-	rules map[ast.Value][]block
-	rest  []block // rules without a guard
-	all   []block // for values without a key
+	value   read
+	test    test
+	texts   map[string][]block    // by the text that the value is compared with
+	others  map[ast.Value][]block // by another constant
+	lengths []int                 // of the texts, for begins and ends
+	rest    []block               // rules without a guard
+	all     []block               // for values that cannot be looked up
 }
 
 // index returns blocks that run those rules that can hold.
@@ -236,11 +118,27 @@ func index(rules []rule, depth int) []block {
 			byKey[k] = append(byKey[k], rule{r.blocks, others})
 		}
 	}
-	x := &ruleIndex{value: g.value, rules: make(map[ast.Value][]block, len(byKey)), rest: index(rest, depth), all: all}
-	for k, some := range byKey {
-		x.rules[k] = index(some, depth+1)
+	x := &ruleIndex{
+		value: g.value, test: g.test, texts: make(map[string][]block, len(byKey)), others: make(map[ast.Value][]block),
+		rest: index(rest, depth), all: all,
 	}
+	for k, some := range byKey {
+		x.add(k, index(some, depth+1))
+	}
+	slices.Sort(x.lengths)
 	return []block{{x.run}}
+}
+
+func (x *ruleIndex) add(k ast.Value, rules []block) {
+	text, ok := k.(ast.String)
+	if !ok {
+		x.others[k] = rules
+		return
+	}
+	x.texts[string(text)] = rules
+	if !slices.Contains(x.lengths, len(text)) {
+		x.lengths = append(x.lengths, len(text))
+	}
 }
 
 // selective returns the guard that leaves the fewest rules to try, nil if none is worth an index.
@@ -285,16 +183,71 @@ func selective(rules []rule) *guard {
 
 // run runs the rules that can hold. A guard does not hold if its value is undefined.
 func (x *ruleIndex) run(f *frame) int {
-	if v := x.value(f); v != nil {
+	v := x.value(f)
+	if v == nil {
+		return runAll(x.rest, f)
+	}
+	text, isText := v.Value.(ast.String)
+	end := next
+	switch {
+	case isText:
+		end = x.runText(f, string(text))
+	case x.test.kind != equals:
+		return runAll(x.all, f) // the functions of these tests fail
+	default:
 		k, ok := key(v)
 		if !ok {
 			return runAll(x.all, f)
 		}
-		if end := runAll(x.rules[k], f); end != next {
+		end = runAll(x.others[k], f)
+	}
+	if end != next {
+		return end
+	}
+	return runAll(x.rest, f)
+}
+
+// runText runs the rules whose guard holds for a text.
+func (x *ruleIndex) runText(f *frame, text string) int {
+	switch x.test.kind {
+	case equals:
+		return runAll(x.texts[text], f)
+	case hasSegment:
+		segment, ok := segmentOf(text, x.test.delimiter, x.test.segment)
+		if !ok {
+			return next
+		}
+		return runAll(x.texts[segment], f)
+	}
+	for _, n := range x.lengths {
+		if n > len(text) {
+			break
+		}
+		part := text[:n]
+		if x.test.kind == ends {
+			part = text[len(text)-n:]
+		}
+		if end := runAll(x.texts[part], f); end != next {
 			return end
 		}
 	}
-	return runAll(x.rest, f)
+	return next
+}
+
+// segmentOf returns a segment of a text that is cut at a delimiter, and false if it has fewer.
+func segmentOf(text string, delimiter byte, number int) (string, bool) {
+	for {
+		i := strings.IndexByte(text, delimiter)
+		switch {
+		case number == 0 && i < 0:
+			return text, true
+		case number == 0:
+			return text[:i], true
+		case i < 0:
+			return "", false
+		}
+		text, number = text[i+1:], number-1
+	}
 }
 
 // runAll runs blocks of a function, until one ends the function.

@@ -89,6 +89,17 @@ func (c *compiler) matcher(s *ir.CallStmt) native {
 	return nil
 }
 
+// isGlob reports whether a pattern is valid.
+func isGlob(pattern, delimiters *ast.Term) bool {
+	text, ok := pattern.Value.(ast.String)
+	separators, known := delimitersOf(delimiters)
+	if !ok || !known {
+		return false
+	}
+	_, err := glob.Compile(string(text), separators...)
+	return err == nil
+}
+
 // compiled compiles patterns, and leaves invalid ones out.
 func compiled(patterns []string, compile func(string) (func(string) bool, error)) map[string]func(string) bool {
 	out := make(map[string]func(string) bool, len(patterns))
