@@ -40,6 +40,7 @@ func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (*i
 // misplanned returns an error for rules that OPA's planner gives another meaning:
 //   - It drops the comparison of two arrays or objects that differ in length. What is dropped always holds, so
 //     not {input.a: 1} == {input.b: 1, "c": 2} is undefined instead of true.
+//   - It drops an expression that is a comprehension, and with it the conflicts and failed functions in its body.
 //   - It treats a constant in the name of a rule as a variable unless it is text, so the set of p[1] contains x if false does not exist.
 func misplanned(c *ast.Compiler) (err error) {
 	for _, m := range c.Modules {
@@ -52,10 +53,26 @@ func misplanned(c *ast.Compiler) (err error) {
 			if e.Negated && e.IsEquality() && literal(e.Operand(0)) && literal(e.Operand(1)) {
 				err = &unplanned{e.Location, "the negated comparison of two arrays or objects is not supported"}
 			}
+			if comprehends(e) {
+				err = &unplanned{e.Location, "a comprehension whose value is not used is not supported"}
+			}
 			return err != nil
 		})
 	}
 	return err
+}
+
+// comprehends reports whether an expression is a comprehension, or an array, an object or a set with one.
+func comprehends(e *ast.Expr) (found bool) {
+	t, ok := e.Terms.(*ast.Term)
+	if !ok {
+		return false
+	}
+	if _, isRef := t.Value.(ast.Ref); isRef {
+		return false
+	}
+	ast.WalkClosures(t, func(any) bool { found = true; return true })
+	return found
 }
 
 // unplanned is the error of rules that must not be planned.
