@@ -19,15 +19,16 @@ var register = sync.OnceFunc(func() { rego.RegisterPlugin(target, planner{}) })
 
 // Plan asks OPA for the plan of a query over compiled modules. The options name the query, and the functions that rules may call
 // besides OPA's own. An error means that the planner does not support something in the rules.
-func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (*ir.Policy, error) {
-	if err := misplanned(c); err != nil {
+func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (_ *ir.Policy, err error) {
+	defer recovered(&err) // OPA's planner panics for some rules that its evaluator evaluates
+	if err = misplanned(c); err != nil {
 		return nil, err
 	}
 	register()
 	// Planning sets a mode of the compiler. OPA's evaluator needs its own mode, which is as good for planning.
 	query := rego.New(append(options, rego.Compiler(c), rego.EvalMode(ast.EvalModeTopdown), rego.Target(target))...)
 	var p ir.Policy
-	_, err := query.PrepareForEval(context.WithValue(ctx, planKey{}, &p))
+	_, err = query.PrepareForEval(context.WithValue(ctx, planKey{}, &p))
 	if err != nil {
 		return nil, err
 	}
@@ -35,6 +36,13 @@ func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (*i
 		return nil, errors.New("OPA made no plan")
 	}
 	return &p, nil
+}
+
+// recovered makes an error of a panic, so that a policy for which there is a bug can be loaded.
+func recovered(err *error) {
+	if x := recover(); x != nil {
+		*err = fmt.Errorf("panic: %v", x)
+	}
 }
 
 // misplanned returns an error for rules that OPA's planner gives another meaning:

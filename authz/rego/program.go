@@ -92,7 +92,8 @@ func (p *Program) Eval(ctx context.Context, c *Call) (Result, error) {
 }
 
 // Compile turns a plan into a program. An error means that the plan has something that this package does not know.
-func Compile(p *ir.Policy, o Options) (*Program, error) {
+func Compile(p *ir.Policy, o Options) (_ *Program, err error) {
+	defer recovered(&err)
 	if !o.noFolding {
 		p = inlined(p)
 	}
@@ -129,7 +130,7 @@ func Compile(p *ir.Policy, o Options) (*Program, error) {
 	}
 	out.funcs = c.funcs
 	out.main = function{name: "the query"}
-	err := c.compileFunction(&out.main, p.Plans.Plans[0].Blocks, int(ir.Data))
+	err = c.compileFunction(&out.main, p.Plans.Plans[0].Blocks, int(ir.Data))
 	out.joins = c.joins
 	if c.input != nil {
 		out.slots = c.slots

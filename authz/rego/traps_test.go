@@ -66,6 +66,7 @@ var traps = []trap{
 	{"negated objects", "package p\nmain if not {input.x: 1, \"b\": 2} == {input.y: 1, \"b\": 2}", "", `{"x": "z", "y": "z"}`, "refused"},
 	{"conflict in a comprehension that is an expression", "package p\nmain if { {\"a\": x | some x in [1, 2]} }", "", `{}`, "refused"},
 	{"failure in a comprehension that is negated", "package p\nmain if not [{x | x := to_number(y)} | y := input.x]", "", `{"x": []}`, "refused"},
+	{"planner panics where functions and data are replaced", "package p\nmain := x if x := q with data.a.f as data.a.g\nq := 1 if { data.a[input.x][input.x] with data.b as 1 }\n---\npackage a\nf(x) := x\ng(x) := f(x)", "", `{"x": "h"}`, "refused"},
 	{"negated call", "package p\nmain if not f({input.x: 1}, {input.y: 1, \"b\": 2})\nf(x, x)", "", `{"x": "z", "y": "z"}`, "true"},
 	{"number for text in a loop", "package p\nmain := [x | x := data.a[_][1]]", `{"a": {"k": {"1": 2}, "l": [4, 5]}}`, `{"x": 1}`, "[2, 5]"},
 	{"text for number in a loop", "package p\nmain := [x | some k; x := data.a[k][\"1\"]]", `{"a": {"k": {"1": 2}, "l": [4, 5]}}`, `{"x": 1}`, "[2, 5]"},
