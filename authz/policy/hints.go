@@ -36,23 +36,26 @@ func (e *evaluation) buildsAll() bool {
 // inputAsOne returns where rules read the input other than by constant names, or replace it, "" for nowhere.
 func inputAsOne(modules []*ast.Module) string {
 	var places []string
+	add := func(t *ast.Term, replaced bool) {
+		ref, ok := t.Value.(ast.Ref)
+		switch {
+		case !ok || !ref.HasPrefix(ast.InputRootRef):
+		case replaced:
+			places = append(places, placeOf("with "+ref.String(), t))
+		case len(ref) == 1:
+			places = append(places, placeOf("input", t))
+		case !ref[1].IsGround():
+			places = append(places, placeOf("input[…]", t))
+		}
+	}
 	for _, m := range modules {
-		ast.WalkTerms(m, func(t *ast.Term) bool {
-			ref, ok := t.Value.(ast.Ref)
-			if !ok || !ref.HasPrefix(ast.InputRootRef) {
-				return false
-			}
-			if len(ref) == 1 {
-				places = append(places, placeOf("input", t))
-			} else if _, ok := ref[1].Value.(ast.String); !ok {
-				places = append(places, placeOf("input[…]", t))
-			}
+		replaced := make(map[*ast.Term]bool)
+		ast.WalkWiths(m, func(w *ast.With) bool {
+			replaced[w.Target] = true
 			return false
 		})
-		ast.WalkWiths(m, func(w *ast.With) bool {
-			if ref, ok := w.Target.Value.(ast.Ref); ok && ref.HasPrefix(ast.InputRootRef) {
-				places = append(places, placeOf("with "+ref.String(), w.Target))
-			}
+		ast.WalkTerms(m, func(t *ast.Term) bool {
+			add(t, replaced[t])
 			return false
 		})
 	}

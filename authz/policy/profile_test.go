@@ -293,6 +293,8 @@ func TestProfile_Hints(t *testing.T) {
 			[]string{"The whole input is built as a document, because rules read it as one: input (p.rego:4), input[…] (p.rego:7).", remembered + ", which is the whole input" + since}},
 		"replaced": {"default allow := false\nallow if {\n  q with input.key.status as \"active\" }\nq if input.key.status == \"active\"",
 			[]string{"The parts of the input that rules read are built as a document, because a rule replaces the input: with input.key.status (p.rego:5).", remembered + since}},
+		"replaced by another": {"default allow := false\nallow if q with input as {\"key\": 1}\nq if input.key == 2",
+			[]string{"The whole input is built as a document, because rules read it as one: with input (p.rego:4).", remembered + ", which is the whole input" + since}},
 		"failure": {"default allow := false\nallow if to_number(input.attributes.request.http.method) == 1",
 			[]string{"The verdict is not remembered, because a function failed: p.rego:4: to_number: "}},
 		"disputed": {"allow := q[\"a\"]\nq[k] := v if some k, v in {\"a\": true, \"b\": 1}\nq[k] := v if some k, v in {\"b\": 2}",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -124,7 +125,8 @@ func Compile(p *ir.Policy, o Options) (_ *Program, err error) {
 		for i, fn := range p.Funcs.Funcs {
 			c.funcs[i].file, c.funcs[i].line = c.firstPlace(fn.Blocks)
 			if err := c.compileFunction(c.funcs[i], fn.Blocks, int(maxParam(fn))); err != nil {
-				return nil, fmt.Errorf("%s: %w", fn.Name, err)
+				_, name, _ := strings.Cut(fn.Name, ".")
+				return nil, fmt.Errorf("%s:%d: %s: %w", c.funcs[i].file, c.funcs[i].line, name, err)
 			}
 		}
 	}

@@ -44,7 +44,7 @@ Describe the request with flags, or give the curl command that sends it. For a p
 request, give the id of its decision.
 
 With --profile the answer also says how long the policy takes for the request, and in which
-rules and functions. The server evaluates it up to 201 times for that, and only once if it
+rules and functions. The server evaluates it about 200 times for that, and only once if it
 calls functions such as http.send.`,
 		Example: `  # A request with a key, with a key by its id, with the first active key of an account.
   tollkeeper explain --path /v1/reports/7 --key tk_live_…
