@@ -10,8 +10,7 @@ import (
 
 // Of a thousand rules that each begin with input.x == "…", at most a few can hold. A plan tries them one after the other. The compiler
 // puts them behind an index instead, as OPA's evaluator does: it looks the value up, and runs the rules that it may be right for.
-//
-// The order of rules then differs from the plan. It matters to no value, because all rules of a name give the same one, or add to it.
+// It runs them in the order of the plan: of equal numbers that are written in different ways, the first is the value.
 
 // key returns a form of a value that has the same bits for equal values. Only few values have one: there are many ways to write a
 // number, and collections are too long.
@@ -51,7 +50,7 @@ type rule struct {
 func indexed(plan []*ir.Block, blocks []block, guards [][]guard) []block {
 	out, rules := make([]block, 0, len(blocks)), []rule(nil)
 	flush := func() {
-		out = append(out, index(rules, 0)...)
+		out = append(out, behindIndex(rules)...)
 		rules = nil
 	}
 	for i, b := range plan {
@@ -84,52 +83,81 @@ const (
 	maxAccepted = 8 // times the number of rules
 )
 
-// ruleIndex finds rules by a value for which they have a guard.
-type ruleIndex struct {
+// index finds rules by a value for which they have a guard. A nil index finds none.
+type index struct {
+	all []int // the numbers of all its rules, ascending
+
+	// If value is nil, all rules are tried.
 	value   read
 	test    test
-	texts   map[string][]block    // by the text that the value is compared with
-	others  map[ast.Value][]block // by another constant
-	lengths []int                 // of the texts, for begins and ends
-	rest    []block               // rules without a guard
-	all     []block               // for values that cannot be looked up
+	texts   map[string]*index    // by the text that the value is compared with
+	others  map[ast.Value]*index // by another constant
+	lengths []int                // of the texts, for begins and ends
+	rest    *index               // rules without a guard
 }
 
-// index returns blocks that run those rules that can hold.
-func index(rules []rule, depth int) []block {
-	var all []block
+// behindIndex returns blocks that run those rules that can hold.
+func behindIndex(rules []rule) (out []block) {
+	numbers, blocks := make([]int, len(rules)), make([][]block, len(rules))
 	for i := range rules {
-		all = append(all, rules[i].blocks...)
+		numbers[i], blocks[i] = i, rules[i].blocks
+		out = append(out, rules[i].blocks...)
 	}
-	g := selective(rules)
+	x := indexOf(rules, numbers, 0)
+	if x == nil || x.value == nil {
+		return out
+	}
+	run := func(f *frame) int {
+		begin := len(f.tried)
+		f.tried = x.find(f, f.tried)
+		found, end := f.tried[begin:], next
+		slices.Sort(found)
+
+		for _, n := range found {
+			if end = runAll(blocks[n], f); end != next {
+				break
+			}
+		}
+		f.tried = f.tried[:begin]
+		return end
+	}
+	return []block{{run}}
+}
+
+// indexOf returns an index of some of the rules.
+func indexOf(rules []rule, numbers []int, depth int) *index {
+	if len(numbers) == 0 {
+		return nil
+	}
+	x := &index{all: numbers}
+	g := selective(rules, numbers)
 	if g == nil || depth == maxIndexes {
-		return all
+		return x
 	}
-	var rest []rule
-	byKey := make(map[ast.Value][]rule)
-	for _, r := range rules {
-		at := slices.IndexFunc(r.guards, func(other guard) bool { return other.id == g.id })
+	var rest []int
+	byKey := make(map[ast.Value][]int)
+	without := slices.Clone(rules)
+	for _, n := range numbers {
+		at := slices.IndexFunc(rules[n].guards, func(other guard) bool { return other.id == g.id })
 		if at < 0 {
-			rest = append(rest, r)
+			rest = append(rest, n)
 			continue
 		}
-		others := slices.Delete(slices.Clone(r.guards), at, at+1)
-		for _, k := range r.guards[at].accepted {
-			byKey[k] = append(byKey[k], rule{r.blocks, others})
+		without[n].guards = slices.Delete(slices.Clone(rules[n].guards), at, at+1)
+		for _, k := range rules[n].guards[at].accepted {
+			byKey[k] = append(byKey[k], n)
 		}
 	}
-	x := &ruleIndex{
-		value: g.value, test: g.test, texts: make(map[string][]block, len(byKey)), others: make(map[ast.Value][]block),
-		rest: index(rest, depth), all: all,
-	}
+	x.value, x.test, x.rest = g.value, g.test, indexOf(rules, rest, depth)
+	x.texts, x.others = make(map[string]*index, len(byKey)), make(map[ast.Value]*index)
 	for k, some := range byKey {
-		x.add(k, index(some, depth+1))
+		x.add(k, indexOf(without, some, depth+1))
 	}
 	slices.Sort(x.lengths)
-	return []block{{x.run}}
+	return x
 }
 
-func (x *ruleIndex) add(k ast.Value, rules []block) {
+func (x *index) add(k ast.Value, rules *index) {
 	text, ok := k.(ast.String)
 	if !ok {
 		x.others[k] = rules
@@ -141,8 +169,8 @@ func (x *ruleIndex) add(k ast.Value, rules []block) {
 	}
 }
 
-// selective returns the guard that leaves the fewest rules to try, nil if none is worth an index.
-func selective(rules []rule) *guard {
+// selective returns the guard that leaves the fewest of some rules to try, nil if none is worth an index.
+func selective(rules []rule, numbers []int) *guard {
 	type count struct {
 		guard           *guard
 		rules, accepted int
@@ -150,7 +178,7 @@ func selective(rules []rule) *guard {
 	}
 	counts := make(map[string]*count)
 	var best *count
-	for i := range rules {
+	for _, i := range numbers {
 		for j := range rules[i].guards {
 			g := &rules[i].guards[j]
 			n := counts[g.id]
@@ -166,9 +194,9 @@ func selective(rules []rule) *guard {
 		}
 	}
 	// tried is about how many rules are tried for a value.
-	tried := func(n *count) int { return len(rules) - n.rules + n.accepted/len(n.values) }
+	tried := func(n *count) int { return len(numbers) - n.rules + n.accepted/len(n.values) }
 	for _, n := range counts {
-		if len(n.values) == 0 || n.rules < fewRules || n.accepted > maxAccepted*len(rules) || tried(n) > len(rules)*3/4 {
+		if len(n.values) == 0 || n.rules < fewRules || n.accepted > maxAccepted*len(numbers) || tried(n) > len(numbers)*3/4 {
 			continue
 		}
 		if best == nil || tried(n) < tried(best) || tried(n) == tried(best) && n.guard.id < best.guard.id {
@@ -181,43 +209,39 @@ func selective(rules []rule) *guard {
 	return best.guard
 }
 
-// run runs the rules that can hold. A guard does not hold if its value is undefined.
-func (x *ruleIndex) run(f *frame) int {
+// find appends the numbers of rules that can hold. A guard does not hold if its value is undefined.
+func (x *index) find(f *frame, found []int) []int {
+	if x == nil {
+		return found
+	}
+	if x.value == nil {
+		return append(found, x.all...)
+	}
 	v := x.value(f)
 	if v == nil {
-		return runAll(x.rest, f)
+		return x.rest.find(f, found)
 	}
-	text, isText := v.Value.(ast.String)
-	end := next
-	switch {
-	case isText:
-		end = x.runText(f, string(text))
-	case x.test.kind != equals:
-		return runAll(x.all, f) // the functions of these tests fail
-	default:
-		k, ok := key(v)
-		if !ok {
-			return runAll(x.all, f)
-		}
-		end = runAll(x.others[k], f)
+	if text, ok := v.Value.(ast.String); ok {
+		return x.rest.find(f, x.findText(f, string(text), found))
 	}
-	if end != next {
-		return end
+	k, ok := key(v)
+	if !ok || x.test.kind != equals { // the functions of the other tests fail
+		return append(found, x.all...)
 	}
-	return runAll(x.rest, f)
+	return x.rest.find(f, x.others[k].find(f, found))
 }
 
-// runText runs the rules whose guard holds for a text.
-func (x *ruleIndex) runText(f *frame, text string) int {
+// findText appends the numbers of the rules whose guard holds for a text.
+func (x *index) findText(f *frame, text string, found []int) []int {
 	switch x.test.kind {
 	case equals:
-		return runAll(x.texts[text], f)
+		return x.texts[text].find(f, found)
 	case hasSegment:
 		segment, ok := segmentOf(text, x.test.delimiter, x.test.segment)
 		if !ok {
-			return next
+			return found
 		}
-		return runAll(x.texts[segment], f)
+		return x.texts[segment].find(f, found)
 	}
 	for _, n := range x.lengths {
 		if n > len(text) {
@@ -227,11 +251,9 @@ func (x *ruleIndex) runText(f *frame, text string) int {
 		if x.test.kind == ends {
 			part = text[len(text)-n:]
 		}
-		if end := runAll(x.texts[part], f); end != next {
-			return end
-		}
+		found = x.texts[part].find(f, found)
 	}
-	return next
+	return found
 }
 
 // segmentOf returns a segment of a text that is cut at a delimiter, and false if it has fewer.

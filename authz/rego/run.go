@@ -28,6 +28,7 @@ type run struct {
 	joins   []joined    // the tables of loops, by number; nil until one is looked for
 	free    []*frame    // frames to be used again
 	args    []*ast.Term // a stack of arguments
+	tried   []int       // a stack of numbers of rules
 	results []*ast.Term
 	failed  []error
 	err     error
@@ -121,7 +122,7 @@ func (r *run) release() {
 	clear(r.memo)
 	clear(r.args[:cap(r.args)])
 	clear(r.found)
-	*r = run{memo: r.memo[:0], free: r.free, args: r.args[:0], found: r.found[:0]}
+	*r = run{memo: r.memo[:0], free: r.free, args: r.args[:0], tried: r.tried[:0], found: r.found[:0]}
 	runs.Put(r)
 }
 

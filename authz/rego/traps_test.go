@@ -102,6 +102,8 @@ var traps = []trap{
 	{"else with", "package p\nmain := x if { x := input.b with input.b as 3; x == 4 } else := [input.b, q] if true\nq := input.b", ``, `{"b": 1}`, "[1, 1]"},
 	{"not with", "package p\nmain := [input.b, q] if not q with input.b as false\nq := input.b", ``, `{"b": 1}`, "[1, 1]"},
 	{"keys with the same hash", "package p\nmain[k] contains v if { some v in [1, 2]; some k in [\"x\", [\"x\"], {\"x\"}] }", "", `{}`, `{"x": {1, 2}, ["x"]: {1, 2}, {"x"}: {1, 2}}`},
+	{"the first of equal values behind an index", "package p\nmain := [q, r]\nq := 1.0 if input.x\n" + strings.Repeat("q := 1 if input.y == \"a\"\n", 9) + "q := 2 if input.y == \"b\"\n" +
+		strings.Repeat("r := 1.0 if input.y == \"a\"\n", 9) + "r := 1 if input.x\nr := 2 if input.y == \"b\"\n", "", `{"x": 1, "y": "a"}`, "[1.0, 1.0]"},
 	{"the first of equal values", "package p\nmain := [q, r, f(2)]\nq := 1.0 if input.x\nq := 1 if input.y\nr := x if some x in [1, 1.0]\nf(x) := 1e0 if x == 2\nf(y) := 1 if y > 1", "", `{"x": 1, "y": 2}`, "[1.0, 1, 1e0]"},
 	{"set with a number in its name", "package p\nmain := q\nq[1] contains 2 if false", "", `{}`, "refused"},
 	{"data that a called rule reads", "package p\nmain := [q, x] if x := q with data.a as {\"b\": 2}\nq := data.a.b", `{"a": {"b": 1}}`, `{}`, "[1, 2]"},
