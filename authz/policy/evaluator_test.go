@@ -14,6 +14,7 @@ func TestEvaluator_Unsupported(t *testing.T) {
 		"packages by a variable": {"default allow := false\n\nallow if not data.a[input.key.id]", "p.rego:3: data.envoy.authz.allow: "},
 		"negated comparison":     {"default allow := false\n\nallow if not [input.a] == [input.b]", "p.rego:5: "},
 		"negated objects":        {"default allow := false\n\nallow if not {\"a\": input.a} == {\"a\": input.b}", "p.rego:5: "},
+		"unused comprehension":   {"default allow := false\n\nallow if [x | some x in input.list]", "p.rego:5: "},
 		"number in a name":       {"default allow := false\n\nallow if p[1][2]\n\np[1] contains x if some x in [1, 2]", "p.rego:7: "},
 		"shared name":            {"default allow := false\n\nallow if p.b.c\n\np.a.b := 1 if input.x\n\np[x].c := y if {\n\tsome x in [\"b\"]\n\ty := p.a.b\n}", "p.rego:11: "},
 	} {
