@@ -77,7 +77,7 @@ func (e *evaluation) runProgram(ctx context.Context, document ast.Value, slots [
 		InterQueryBuiltinCache: e.responses, InterQueryBuiltinValueCache: e.values, NDBuiltinCache: e.nondeterministic,
 		Profile: e.measure.calls(),
 	}
-	if e.prints() {
+	if e.print != nil {
 		call.PrintHook = &e.printed
 	}
 	result, err := e.program.Eval(ctx, &call)

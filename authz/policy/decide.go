@@ -102,7 +102,6 @@ type evaluation struct {
 	failed           []topdown.Error   // functions that failed; their expressions are undefined
 	nondeterministic builtins.NDBCache // calls whose result may change; nil: they are not recorded
 	printed          printed
-	silent           bool // nothing is printed
 }
 
 // answer is what an evaluation gives.
@@ -124,9 +123,6 @@ func (e *evaluation) decide(ctx context.Context) answer {
 	again := e.measure == nil && (e.trace != nil || e.isRecheckDue())
 	if again {
 		e.time = time.Now()
-		if e.nondeterministic == nil {
-			e.nondeterministic = builtins.NDBCache{}
-		}
 	}
 	a := e.byProgram(ctx)
 	switch {
@@ -158,9 +154,6 @@ func (e *evaluation) answer(value ast.Value, err error) (a answer) {
 func (e *evaluation) steady() bool {
 	return len(e.nondeterministic) == 0 && len(e.failed) == 0 && len(e.printed.lines) == 0
 }
-
-// prints reports whether the output of print is kept.
-func (e *evaluation) prints() bool { return e.print != nil && !e.silent }
 
 var _ topdown.Cancel = (*yielder.Yielder)(nil)
 
@@ -197,7 +190,7 @@ func (e *evaluation) run(ctx context.Context, document ast.Value, more ...rego.E
 	if e.measure != nil && e.measure.lines != nil {
 		options = append(options, rego.EvalQueryTracer(e.measure.lines))
 	}
-	if e.prints() {
+	if e.print != nil {
 		options = append(options, rego.EvalPrintHook(&e.printed))
 	}
 	results, err := e.prepared.Eval(ctx, options...)

@@ -53,7 +53,7 @@ func (e *evaluation) recheck(ctx context.Context, a answer) answer {
 	defer cancel()
 	again := evaluation{
 		Policy: e.Policy, decider: e.decider, request: e.request, facts: e.facts,
-		time: e.time, nondeterministic: e.nondeterministic, silent: true,
+		time: e.time, nondeterministic: e.nondeterministic,
 	}
 	calls := count(e.nondeterministic)
 	b := again.byOPA(within)

@@ -124,22 +124,34 @@ func TestRecheck_DifferencesOfErrors(t *testing.T) {
 	}
 }
 
-// TestRecheck_DifferenceWhileOthersDecide has many requests at the moment of the difference.
-func TestRecheck_DifferenceWhileOthersDecide(t *testing.T) {
+// TestRecheck_DifferencesAtOnce has many requests that the program has decided when the first difference comes up.
+func TestRecheck_DifferencesAtOnce(t *testing.T) {
+	const n = 8
 	var l log
-	p := misled(t, onlyActive, everybody, Options{CachedVerdicts: 10, Recheck: 1, Rechecked: l.rechecked})
+	var decided sync.WaitGroup
+	decided.Add(n)
+	f := counted("f", func(_ rego.BuiltinContext, i int64) (bool, error) {
+		if i < n {
+			decided.Done()
+			decided.Wait()
+		}
+		return i < n, nil
+	})
+	p := mustLoad(t, module("default allow := false\n\nallow if f(input.key)"), Options{CachedVerdicts: 10, Recheck: 1, Rechecked: l.rechecked, builtins: []builtin{f}})
 	var wg sync.WaitGroup
-	for range 8 {
+	for range n {
 		wg.Go(func() {
-			for range 50 {
-				if v, _ := p.Decide(t.Context(), get("/"), expired(), nil); v.Allowed {
-					t.Error("it was allowed")
-				}
+			v, err := p.Decide(t.Context(), get("/"), goodFacts(), nil)
+			if codeOf(err) != codeDiffers || v.Allowed {
+				t.Errorf("%+v, %v", v, err)
+			}
+			if mustDecide(t, p, get("/"), goodFacts()).Allowed {
+				t.Error("the program still decides")
 			}
 		})
 	}
 	wg.Wait()
-	if len(l.found) != 1 || len(l.results) > 8 {
+	if len(l.found) != 1 || len(l.results) != n {
 		t.Errorf("%d differences were reported, of %d", len(l.found), len(l.results))
 	}
 	if p.Distrust() || p.Evaluator() != distrusted {
@@ -159,11 +171,11 @@ func counted(name string, f func(b rego.BuiltinContext, n int64) (bool, error)) 
 	}
 }
 
-// TestRecheck_Unfinished has an evaluation that takes long only the second time.
+// TestRecheck_Unfinished has an evaluation that takes long only on OPA's evaluator, which comes second.
 func TestRecheck_Unfinished(t *testing.T) {
 	var l log
 	slow := counted("f", func(b rego.BuiltinContext, n int64) (bool, error) {
-		if n > 0 {
+		if n%2 == 1 {
 			<-b.Context.Done()
 		}
 		return true, nil
@@ -236,6 +248,20 @@ q[k] := v if some k, v in {"b": 2}`, nil},
 	}
 }
 
+// TestRecheck_SameTime has a function that reads the clock unnoticed, as io.jwt.decode_verify does.
+func TestRecheck_SameTime(t *testing.T) {
+	var seen []string
+	clock := counted("f", func(b rego.BuiltinContext, _ int64) (bool, error) {
+		seen = append(seen, b.Time.String())
+		return true, nil
+	})
+	p := mustLoad(t, module("allow if f(input.key)"), Options{Recheck: 1, Rechecked: wantSame(t), builtins: []builtin{clock}})
+	mustDecide(t, p, get("/"), nil)
+	if len(seen) != 2 || seen[0] != seen[1] {
+		t.Errorf("the evaluators saw the times %q", seen)
+	}
+}
+
 // TestRecheck_SendsOnce counts requests of http.send, also where both evaluators are asked because of a doubt.
 func TestRecheck_SendsOnce(t *testing.T) {
 	var sent atomic.Int64
@@ -245,14 +271,17 @@ func TestRecheck_SendsOnce(t *testing.T) {
 	}))
 	defer server.Close()
 	send := fmt.Sprintf(`http.send({"method": "GET", "url": %q}).body.n`, server.URL)
-	for name, rules := range map[string]string{
-		"repeated": `allow := {"allowed": true, "headers": {"x": format_int(n, 10)}} if n := ` + send,
-		"doubtful": "default allow := false\nallow if { " + send + ` > 0; q.a }
+	for name, c := range map[string]struct {
+		recheck int
+		rules   string
+	}{
+		"repeated": {1, `allow := {"allowed": true, "headers": {"x": format_int(n, 10)}} if n := ` + send},
+		"doubtful": {0, "default allow := false\nallow if { " + send + ` > 0; q.a }
 q[k] := v if some k, v in {"a": true, "b": 1}
-q[k] := v if some k, v in {"b": 2}`,
+q[k] := v if some k, v in {"b": 2}`},
 	} {
 		sent.Store(0)
-		p := mustLoad(t, module(rules), Options{Recheck: 1, Rechecked: wantSame(t)})
+		p := mustLoad(t, module(c.rules), Options{Recheck: c.recheck, Rechecked: wantSame(t)})
 		for i := range int64(3) {
 			if v := mustDecide(t, p, get("/"), nil); !v.Allowed || sent.Load() != i+1 {
 				t.Errorf("%s: %+v after %d requests", name, v, sent.Load())

@@ -20,7 +20,7 @@ import (
 // a policy could read, and without the index of rules it enters those that cannot be true as well, and may fail in them.
 func (p *Policy) explain(ctx context.Context, r *authz.Request, f *authz.Facts, tr *authz.Trace) (decided, traced answer) {
 	e := evaluation{
-		Policy: p, decider: p.now.Load(), request: r, facts: f, trace: tr, time: time.Now(), nondeterministic: builtins.NDBCache{}, silent: true,
+		Policy: p, decider: p.now.Load(), request: r, facts: f, trace: tr, time: time.Now(), nondeterministic: builtins.NDBCache{},
 	}
 	decided = e.decide(ctx)
 	tr.Query, tr.Evaluator = p.Query(), p.Evaluator().String()

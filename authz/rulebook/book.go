@@ -135,9 +135,9 @@ func (b *Book) reload(ctx context.Context, src bundle.Source) {
 func (b *Book) accept(next *version) {
 	r, p := next.rules, next.policy
 	b.o.Metrics.RoutesLoaded(r.table.Routes())
-	b.o.Use(&r.Rules)
 	b.inForce.Store(next)
-	b.distrusted.apply(p) // once more, as a difference may have come up since it was loaded
+	b.distrusted.apply(p) // after Store, so that a difference that comes up now is not missed: see rechecked
+	b.o.Use(&r.Rules)
 	b.fault.Store(nil)
 	b.keptAt.Store(nil)
 	b.removedInUse.Store(false)

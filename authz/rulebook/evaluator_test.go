@@ -20,10 +20,11 @@ import (
 // TestBook_Difference moves a revision to OPA's evaluator. It stays there when it is loaded again after another one.
 func TestBook_Difference(t *testing.T) {
 	dir, cfg := policyOf(t, "a.rego", allowNothing)
+	var used policy.Evaluator // when the rules were put in force
 	registry, log := prometheus.NewRegistry(), new(bytes.Buffer)
 	b := New(Options{
 		Policy: cfg, DataDir: t.TempDir(), Metrics: telemetry.New(registry, nil), Log: slog.New(slog.NewTextHandler(log, nil)),
-		Use: func(*check.Rules) {}, Uses: func(context.Context) (Uses, error) { return nil, nil },
+		Use: func(r *check.Rules) { used = r.Policy.(*policy.Policy).Evaluator() }, Uses: func(context.Context) (Uses, error) { return nil, nil },
 	})
 	if _, ok := b.Evaluator(); ok {
 		t.Error("something decides before the start")
@@ -62,6 +63,9 @@ func TestBook_Difference(t *testing.T) {
 	want("")
 	load(allowNothing)
 	want(policy.Differs)
+	if used.Reason != policy.Differs {
+		t.Error("the program decided for a moment")
+	}
 	if !strings.Contains(log.String(), "level=WARN msg=\"OPA's evaluator decides") {
 		t.Errorf("the load does not tell: %s", log)
 	}

@@ -52,7 +52,6 @@ func (b *Book) load(ctx context.Context, src bundle.Source, cfg config.Policy) (
 	if err != nil {
 		return nil, err
 	}
-	b.distrusted.apply(p)
 	r, err := rulesOf(p, b.o.Shipped)
 	if err != nil {
 		return nil, err
