@@ -172,6 +172,7 @@ type compiler struct {
 	function *function
 	locals   int               // number of locals
 	arrays   map[ir.Local]bool // locals that statements append to
+	truths   map[ir.Local]bool // locals that must not be false: the expressions of a rule that are only a reference, and others
 	changes  map[ir.Local]int  // the number of statements of the block that change the collection in a local
 	known    knowledge
 	ends     map[*ir.Block]int // how blocks end that run to their end, if not by next
@@ -190,10 +191,15 @@ type compiler struct {
 }
 
 func (c *compiler) compileFunction(f *function, blocks []*ir.Block, last int) error {
-	c.function, c.arrays = f, make(map[ir.Local]bool)
+	c.function, c.arrays, c.truths = f, make(map[ir.Local]bool), make(map[ir.Local]bool)
 	walkBlocks(blocks, func(s ir.Stmt) {
-		if a, ok := s.(*ir.ArrayAppendStmt); ok {
-			c.arrays[a.Array] = true
+		switch s := s.(type) {
+		case *ir.ArrayAppendStmt:
+			c.arrays[s.Array] = true
+		case *ir.NotEqualStmt:
+			if l, ok := s.A.Value.(ir.Local); ok && s.B.Value == ir.Bool(false) {
+				c.truths[l] = true
+			}
 		}
 	})
 	c.shared = ir.Local(last)

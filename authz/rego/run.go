@@ -173,7 +173,7 @@ func (r *run) cancelled() bool {
 }
 
 // ErrUnsure is the error of an evaluation that cannot go on as OPA's evaluator would. That evaluator must answer instead.
-var ErrUnsure = errors.New("a value of another type names a part of the data that may be replaced")
+var ErrUnsure = errors.New("a value of another type names a part of the data")
 
 // fail ends the evaluation with an error.
 func (r *run) fail(err error) int {

@@ -204,7 +204,12 @@ func (c *compiler) dot(s *ir.DotStmt, following ir.Stmt) step {
 	if to := c.slotAfter(s); to != nil {
 		return c.dotSlot(s, to, following)
 	}
+	// OPA's evaluator has an index of rules, which does not find base data under a name of another type.
+	condition := c.truths[s.Target]
 	if v := c.foldedDot(s); v != nil {
+		if condition && member(c.value(s.Source), c.value(s.Key)) == nil {
+			return func(f *frame) int { return f.fail(ErrUnsure) }
+		}
 		return c.constant(s.Target, v)
 	}
 	source, key, to := c.operand(s.Source), c.operand(s.Key), c.use(s.Target)
@@ -222,7 +227,7 @@ func (c *compiler) dot(s *ir.DotStmt, following ir.Stmt) step {
 		from, k := source(f), key(f)
 		v := member(from, k)
 		if v == nil {
-			if v = stored(from, k); v != nil && f.locals[ir.Data] != f.program.data {
+			if v = stored(from, k); v != nil && (condition || f.locals[ir.Data] != f.program.data) {
 				return f.fail(ErrUnsure) // whether this part of the data is replaced is not known here
 			}
 		}
