@@ -107,7 +107,7 @@ func policyState(ctx context.Context, cfg config.Policy, p *policy.Policy, s *li
 	if p == nil {
 		return
 	}
-	s.VerdictCache = p.Caching()
+	s.VerdictCache, s.Evaluator = p.Caching(), p.Evaluator().String()
 	var load *bundle.LoadError
 	checked, err := rulebook.Check(ctx, cfg, nil)
 	for _, w := range checked.Warnings {

@@ -62,6 +62,8 @@ func stateSamples(t *testing.T) []stateSample {
 		{"TK202", "good", state(func(*lint.State) {})},
 		{"TK203", "bad", state(func(s *lint.State) { s.VerdictCache = "off, because of io.jwt.decode_verify" })},
 		{"TK203", "good", state(func(s *lint.State) { s.VerdictCache = "on" })},
+		{"TK209", "bad", state(func(s *lint.State) { s.Evaluator = "OPA's: a.rego:3: too new" })},
+		{"TK209", "good", state(func(s *lint.State) { s.Evaluator = "compiled" })},
 		{"TK204", "bad", state(func(s *lint.State) { s.FailedTests = []string{"data.authz.test_deny"} })},
 		{"TK204", "good", state(func(s *lint.State) { s.FailedTests = []string{} })},
 		{"TK201", "bad", state(func(s *lint.State) {

@@ -32,6 +32,7 @@ type State struct {
 	PolicyFaults []string     // why the policies cannot be used, one a line
 	PolicyNotes  []string     // faults that only the strict check finds
 	VerdictCache string       // "on", or "off" and why
+	Evaluator    string       // of the policies: "compiled", or OPA's and why
 	FailedTests  []string     // of the policies
 	MissingPlans []string     // plans that are used but that the policies do not define, one a line
 	PolicyKept   string       // when the policies that a start falls back to were saved, "" if there are none

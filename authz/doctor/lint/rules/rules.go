@@ -22,7 +22,7 @@ var All = []rule.Rule{
 	unhardened,
 	overriddenPolicy, policyFailsOpen, refusedObject, unreachableBackend, ignoredKind,
 	vulnerableEnvoy, openAdmin,
-	ownUnusable, ownPolicies, ownCache, ownTests, ownDryRun, ownFiles, ownStrict, ownPlans, ownData, ownRunning, ownDisk, ownShared,
+	ownUnusable, ownPolicies, ownCache, ownTests, ownDryRun, ownFiles, ownStrict, ownPlans, ownEvaluator, ownData, ownRunning, ownDisk, ownShared,
 	ownDamage, ownMemory,
 	certUnusable, certExpiry, certNames, certClients, certKeyShared,
 	ownAdmin, ownClear, ownPepper, ownHTTP, envoyImpatient,

@@ -51,6 +51,15 @@ var ownCache = rule.Rule{
 	}),
 }
 
+var ownEvaluator = rule.Rule{
+	ID: "TK209", Severity: rule.Info, Since: since, Title: "The policies are not compiled.",
+	Why:    "OPA's evaluator decides, which takes about ten times as long.",
+	Remedy: "Change the rule that cannot be compiled, or set policy.evaluator to compiled.",
+	Checks: seen("policy.evaluator", func(_ *model.Own, s *model.State) []string {
+		return textIf(s.Evaluator != "" && s.Evaluator != "compiled", "the evaluator is %s", s.Evaluator)
+	}),
+}
+
 var ownTests = rule.Rule{
 	ID: "TK204", Severity: rule.Warning, Since: since, Title: "Tests of the policies fail.",
 	Why:    "They may not decide as intended.",
