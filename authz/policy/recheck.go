@@ -109,7 +109,7 @@ func (e *evaluation) report(r RecheckResult, d *Difference) {
 // isFinal reports whether the evaluation came to its end.
 func (a *answer) isFinal() bool { return a.err == nil || codeOf(a.err) != "" }
 
-// agrees reports whether two answers are the same. Failed functions play no part: see disputable.
+// agrees reports whether two answers are the same. Failed functions play no part: see isDisputable.
 func (a *answer) agrees(b answer) bool {
 	if codeOf(a.err) != codeOf(b.err) {
 		return false
