@@ -89,6 +89,7 @@ var traps = []trap{
 	{"number for text in a condition", "package p\ndefault main := 0\nmain := 1 if data.a[input.x]\nmain := 2 if input.x == 3", `{"a": {"1": 2}}`, `{"x": 1}`, "a value of another type names a part of the data"},
 	{"number of the data for text in a condition", "package p\ndefault main := 0\nmain := 1 if data.a[data.b]\nmain := 2 if input.x == 3", `{"a": {"1": 2}, "b": 1}`, `{"x": 1}`, "a value of another type names a part of the data"},
 	{"number for text in a comparison", "package p\ndefault main := 0\nmain := 1 if data.a[input.x] == 2\nmain := 2 if input.x == 3", `{"a": {"1": 2}}`, `{"x": 1}`, "1"},
+	{"forms of a number for an item", "package p\nmain := [x | some k in [\"1.0\", 1.0, \"01\", \"+1\", \"1e0\", 1e0, 10e-1]; x := [k, data.a[k]]]", `{"a": [1, 2]}`, `{}`, `[["1.0", 2], [1.0, 2], ["01", 2], ["+1", 2]]`},
 	{"text for number", "package p\nmain := [data.a[input.x]]", `{"a": [1, 2]}`, `{"x": "1"}`, "[2]"},
 	{"merge", "package p\nmain := data.a\n---\npackage a.b\nq := 1", `{"a": {"b": {"q": 2, "r": {"z": 1}}, "c": 1}}`, `{}`, `{"b": {"q": 2, "r": {"z": 1}}, "c": 1}`},
 	{"merge2", "package p\nmain := data.a.b\n---\npackage a.b.c\nq := 1", `{"a": {"b": {"c": 2}}}`, `{}`, `{"c": 2}`},

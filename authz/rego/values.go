@@ -2,10 +2,10 @@ package rego
 
 import (
 	"encoding/json"
-	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
+	"github.com/open-policy-agent/opa/v1/util"
 )
 
 type jsonNumber = json.Number
@@ -276,7 +276,7 @@ func stored(from, key *ast.Term) *ast.Term {
 	case ast.Object:
 		return v.Get(ast.StringTerm(name))
 	case *ast.Array:
-		if i, err := strconv.Atoi(name); err == nil && 0 <= i && i < v.Len() {
+		if i, ok := util.Atoi(name); ok && 0 <= i && i < v.Len() {
 			return v.Elem(i)
 		}
 	}

@@ -2,10 +2,10 @@ package bundle
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // baseData is the data of one revision, for OPA's evaluator. It never changes, so it needs no locks and no real transactions:
@@ -41,8 +41,8 @@ func (d *baseData) Read(_ context.Context, _ storage.Transaction, path storage.P
 			}
 			v = t.Value
 		case *ast.Array:
-			i, err := strconv.Atoi(name)
-			if err != nil || i < 0 || i >= x.Len() {
+			i, ok := util.Atoi(name) // as OPA's own store, also for 1.0
+			if !ok || i < 0 || i >= x.Len() {
 				return nil, d.notFound
 			}
 			v = x.Elem(i).Value
