@@ -70,7 +70,8 @@ func (c *compiler) inner(b *ir.Block) (block, error) {
 func (c *compiler) block(b *ir.Block) (block, error) {
 	statements, constants := c.constants(b)
 	out := make(block, 0, len(statements)+1)
-	for i, s := range statements {
+	for i := 0; i < len(statements); i++ {
+		s := statements[i]
 		if v := constants[s]; v != nil {
 			l := targets(s)[0]
 			if store := c.constant(l, v); store != nil {
@@ -83,8 +84,15 @@ func (c *compiler) block(b *ir.Block) (block, error) {
 		if i+1 < len(statements) {
 			following = statements[i+1]
 		}
-		compiled, err := c.statement(s, following)
-		c.learn(s)
+		var compiled step
+		var err error
+		if call, loop, ok := isWalk(s, following); ok && !c.options.noIndexes {
+			compiled, err = c.walk(call, loop)
+			i++
+		} else {
+			compiled, err = c.statement(s, following)
+			c.learn(s)
+		}
 		if err != nil {
 			return nil, err
 		}

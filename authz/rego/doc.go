@@ -16,6 +16,7 @@
 //   - slots.go: parts of the input with constant names are numbered, so that the caller can give them without building the document.
 //   - index.go: it finds the rules that can hold by a value that they compare with constants.
 //   - join.go: loops that compare a part of each member look up the members that they need.
+//   - walk.go: walk and the loop over its nodes become one loop, which leaves out nodes that do not matter.
 //   - natives.go, patterns.go: frequent builtin functions are called without OPA's detours, and with patterns compiled at load.
 //   - exit.go: rules that all have the same constant value stop at the first that holds, also inside loops.
 //   - A function remembers its last value, which a with statement hides where it replaces something (run.go).

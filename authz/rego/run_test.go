@@ -66,7 +66,7 @@ func TestEval_IsCancelled(t *testing.T) {
 		"loop in a loop":     {"package p\nmain := count({y | some x in input.short; some y in input.short; x != y})", 10_000 / pollEvery},
 		"loop that is empty": {"package p\nmain if { every x in input.list { x >= 0 } }", 100_000 / pollEvery},
 		"negation":           {"package p\nmain if not f(input.list)\nf(l) if { some x in l; x < 0 }", 100_000 / pollEvery},
-		"walk":               {"package p\nmain := count([p | walk(input, [p, _])])", 150_000 / pollEvery},
+		"walk":               {"package p\nmain := count([p | walk(input, [p, _])])", 100_000 / pollEvery},
 		"calls":              {chain.String(), 200 / pollEvery},
 		"builtins":           {"package p\nmain := [x | some n in input.short; x := sprintf(\"%d\", [n])]", 100},
 	} {
