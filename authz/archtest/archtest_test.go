@@ -36,6 +36,7 @@ var law = map[string]struct {
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
 	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys, and does not know what a key means"},
 	"authz/rego":                   {nil, "compiles and runs Rego, and does not know what it decides"},
+	"authz/rego/regotest":          {nil, "policies for tests"},
 	"authz/policy/yielder":         {nil, "interrupts long evaluations, and needs only the clock"},
 
 	"authz/tlsfiles/tlstest":          {nil, "a certificate authority for tests"},
