@@ -70,9 +70,21 @@ func (r *reader) fail(format string, args ...any) {
 	}
 }
 
+// fields are the names of the fields of a decision.
+var fields = termsOf("allowed", "headers", "dynamic_metadata", "charge", "response_headers_to_add", "request_headers_to_remove",
+	"query_parameters_to_set", "query_parameters_to_remove", "http_status", "body", "reason", "detail")
+
+func termsOf(names ...string) map[string]*ast.Term {
+	out := make(map[string]*ast.Term, len(names))
+	for _, name := range names {
+		out[name] = ast.StringTerm(name)
+	}
+	return out
+}
+
 // get returns a field, or nil.
 func (r *reader) get(name string) ast.Value {
-	if t := r.object.Get(ast.StringTerm(name)); t != nil {
+	if t := r.object.Get(fields[name]); t != nil {
 		return t.Value
 	}
 	return nil
@@ -230,7 +242,7 @@ func (r *reader) headers(name string, toClient bool) authz.Headers {
 	if size > maxHeaders {
 		r.fail("%s has %d bytes: Envoy would refuse more than %d", name, size, maxHeaders)
 	}
-	if n := fields(out, toClient); n > maxFields {
+	if n := fieldsOf(out, toClient); n > maxFields {
 		r.fail("%s has %d headers: Envoy would refuse more than %d in addition to those of the request", name, n, maxFields)
 	}
 	return out
@@ -242,8 +254,8 @@ const (
 	maxFields  = 64
 )
 
-// fields counts the headers that Envoy will set. On the way to the upstream, the values of one name become one header.
-func fields(h authz.Headers, toClient bool) int {
+// fieldsOf counts the headers that Envoy will set. On the way to the upstream, the values of one name become one header.
+func fieldsOf(h authz.Headers, toClient bool) int {
 	if toClient || len(h) <= maxFields {
 		return len(h)
 	}

@@ -62,6 +62,7 @@ func (s *Slots) Fill(room []*ast.Term, r *authz.Request, f *authz.Facts) ([]*ast
 	for range s.n {
 		out.slots = append(out.slots, nil)
 	}
+	out.terms = make([]ast.Term, 0, s.n)
 	out.values.open = out.values.memory[:0]
 	out.places = append(out.room[:0], s.root)
 	if s.root.slot >= 0 {
@@ -79,7 +80,8 @@ func (s *Slots) Fill(room []*ast.Term, r *authz.Request, f *authz.Facts) ([]*ast
 // slotFiller is the sink that fills slots. It passes over objects that are no slots, and builds those that are.
 type slotFiller struct {
 	slots  []*ast.Term
-	places []*place // of the open objects that are not built, outermost first
+	terms  []ast.Term // memory for the terms of slots
+	places []*place   // of the open objects that are not built, outermost first
 	room   [8]*place
 	values values // builds a slot that is an object or an array, while it has open ones
 }
@@ -127,7 +129,7 @@ func (s *slotFiller) fill(at *place, v ast.Value) {
 		return
 	}
 	if at.slot >= 0 {
-		s.slots[at.slot] = ast.NewTerm(v)
+		s.set(at, v)
 	}
 	o, ok := v.(ast.Object)
 	if !ok {
@@ -147,8 +149,14 @@ func (s *slotFiller) put(field string, v ast.Value) {
 		return
 	}
 	if at := s.places[len(s.places)-1].at(field); at != nil && at.slot >= 0 {
-		s.slots[at.slot] = ast.NewTerm(v)
+		s.set(at, v)
 	}
+}
+
+// set sets the value of a slot.
+func (s *slotFiller) set(at *place, v ast.Value) {
+	s.terms = append(s.terms, ast.Term{Value: v})
+	s.slots[at.slot] = &s.terms[len(s.terms)-1]
 }
 
 func (s *slotFiller) null(field string)            { s.put(field, ast.NullValue) }
