@@ -17,24 +17,27 @@ type trap struct {
 
 func TestTraps(t *testing.T) {
 	for _, c := range traps {
-		t.Run(c.name, func(t *testing.T) {
-			e, input, err := c.engines(t)
-			var r refused
-			if errors.As(err, &r) && c.want == "refused" {
-				return
-			}
-			if err != nil || c.want == "refused" {
-				t.Fatalf("%v, want %s", err, c.want)
-			}
-			for range 2 { // the first evaluation must not change what the second one reads
-				if d := e.compare(t.Context(), input); d != "" {
-					t.Error(d)
-				}
-				if a := e.compiled(t.Context(), "all", input); a.value+a.err != c.want {
-					t.Errorf("%v, want %s", a, c.want)
-				}
-			}
-		})
+		t.Run(c.name, c.run)
+	}
+}
+
+// run compares both evaluators, and the program's answer with what is wanted.
+func (c *trap) run(t *testing.T) {
+	e, input, err := c.engines(t)
+	var r refused
+	if errors.As(err, &r) && c.want == "refused" {
+		return
+	}
+	if err != nil || c.want == "refused" {
+		t.Fatalf("%v, want %s", err, c.want)
+	}
+	for range 2 { // the first evaluation must not change what the second one reads
+		if d := e.compare(t.Context(), input); d != "" {
+			t.Error(d)
+		}
+		if a := e.compiled(t.Context(), "all", input); a.value+a.err != c.want {
+			t.Errorf("%v, want %s", a, c.want)
+		}
 	}
 }
 
