@@ -60,11 +60,12 @@ func (w *walker) walk(f *frame, path []*ast.Term, t *ast.Term) int {
 	}
 	depth := len(path)
 	if depth < len(w.path) && w.path[depth] != nil {
-		name := w.path[depth]
-		if t = member(t, name); t == nil {
-			return next
+		if name := w.path[depth]; isName(t, name) {
+			if t = member(t, name); t == nil {
+				return next
+			}
+			return w.walk(f, append(path, name), t)
 		}
-		return w.walk(f, append(path, name), t)
 	}
 	if depth >= len(w.path) && (w.value == nil || equal(t, w.value)) {
 		if end := w.visit(path, t); end != next {
@@ -72,6 +73,14 @@ func (w *walker) walk(f *frame, path []*ast.Term, t *ast.Term) int {
 		}
 	}
 	return each(t, func(name, t *ast.Term) int { return w.walk(f, append(path, name), t) })
+}
+
+// isName reports whether a member with an equal name has the same name. The names of objects and sets that are numbers can be written in
+// different ways.
+func isName(t, name *ast.Term) bool {
+	_, isArray := t.Value.(*ast.Array)
+	_, isNumber := name.Value.(ast.Number)
+	return isArray || !isNumber
 }
 
 // walked are the conditions with which the body of a loop over nodes begins.
@@ -87,8 +96,9 @@ func (c *compiler) walked(s *ir.ScanStmt) (out walked) {
 		case len(at) == 1 && isNumber(at[0], 1):
 			out.value = found.value
 		case len(at) == 2 && isNumber(at[0], 0):
-			i, ok := at[1].Value.(ast.Number).Int()
-			if !ok || i > maxWalked {
+			number, _ := at[1].Value.(ast.Number)
+			i, ok := number.Int()
+			if !ok || i < 0 || i > maxWalked {
 				continue
 			}
 			for len(out.path) <= i {

@@ -12,6 +12,7 @@ func TestWalk_AsOPA(t *testing.T) {
 	inputs := []string{
 		`{}`, `{"x": "a", "v": "leaf"}`, `{"x": "1", "v": "x"}`, `{"x": 1, "v": 1}`, `{"x": 1.0, "v": 1.0}`, `{"x": "c", "i": 2, "v": null}`, `{"x": ["a"], "v": ["a"]}`,
 		`{"x": "s", "t": {"s": {"k", ["k"]}, "t": "k"}, "v": "k"}`, `{"x": "k", "t": [[["k"]]], "v": "k"}`, `{"t": "k", "v": "k"}`, `{"t": 7}`,
+		`{"t": {1.0: "k", 2: "k"}, "v": "k"}`, `{"t": {1.0, "k"}, "v": "k"}`, `{"t": ["a", "k"], "v": "k"}`,
 	}
 	for name, rules := range map[string]string{
 		"all":                    `main := [[p, v] | walk(data.tree, [p, v])]`,
@@ -32,6 +33,9 @@ func TestWalk_AsOPA(t *testing.T) {
 		"item":                   `main := [v | walk(data.tree, [["a", "c", input.i], v])]`,
 		"item, other number":     `main := [v | walk(data.tree, [["a", "c", 2.0], v])]`,
 		"text for an item":       `main := [v | walk(data.tree, [["a", "c", "2"], v])]`,
+		"negative position":      `main := [v | i := -1; walk(data.tree, [p, v]); p[i] == "a"]`,
+		"position that is text":  `main := [v | walk(data.tree, [p, v]); p[data.tree.s] == "a"]`,
+		"number of a member":     `main := [[p, v] | walk(input.t, [p, v]); p[0] == 1]`,
 		"of a rule":              `main := [v | walk(data.tree, [[r, "b"], v])]` + "\nr := input.x",
 		"of a failing rule":      `main := [v | walk(data.tree, [[r, "b"], v])]` + "\nr := to_number(input.x)",
 		"both":                   `main if walk(data.tree, [["a", "b"], "leaf"])`,
