@@ -30,13 +30,28 @@ type dataset struct {
 	keys    int
 	revoked int
 	policy  string // more settings of the policy
+	rules   string // the operator's own rules
 }
+
+// pathRules read the raw path, so that a verdict is good for one path alone.
+const pathRules = `package tollkeeper.custom
+
+deny contains {"reason": "path_not_allowed", "detail": "this path is internal"} if {
+	startswith(input.attributes.request.http.path, "/internal/")
+}
+
+deny contains {"reason": "path_not_allowed", "detail": "reports are read by GET"} if {
+	input.parsed_path[1] == "reports"
+	input.attributes.request.http.method != "GET"
+}
+`
 
 func rivalSpecs(large int) []rivalSpec {
 	keys := newKeySet(max(large, smallSet))
 	few, many := keys[:smallSet*keyLen], keys[:large*keyLen]
 	small := &dataset{name: "small", keys: smallSet}
 	full := &dataset{name: "large", keys: large, revoked: large}
+	raw := &dataset{name: "raw", keys: smallSet, rules: pathRules}
 	nomemo := &dataset{name: "nomemo", keys: smallSet, policy: ", memo: 0"}
 	one, ids := loadOf(few, smallSet).to(onePath), loadOf(few, smallSet).to(idPaths)
 	inFew, inMany := grouped(smallSet)+" keys", grouped(int64(large))+" keys and revocations"
@@ -52,6 +67,7 @@ func rivalSpecs(large int) []rivalSpec {
 		{"tollkeeper-nomemo", "Tollkeeper without verdict cache, " + inFew, nomemo, loadOf(few, smallSet)},
 		{"tollkeeper-path", "Tollkeeper, one path", small, one},
 		{"tollkeeper-ids", "Tollkeeper, another id in each path", small, ids},
+		{"tollkeeper-ids-raw", "… and own rules that read the raw path", raw, ids},
 		{keysAsData + "-path", "OPA as its Envoy plugin, one path", nil, one.mapped()},
 		{keysAsData + "-ids", "OPA as its Envoy plugin, ids in paths", nil, ids.mapped()},
 	}

@@ -123,7 +123,11 @@ func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys key
 	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("policy init: %w: %s", err, out)
 	}
-	for name, text := range map[string]string{"plans.yaml": plansYAML, "routes.yaml": routesYAML} {
+	files := map[string]string{"plans.yaml": plansYAML, "routes.yaml": routesYAML}
+	if w.rules != "" {
+		files["custom.rego"] = w.rules
+	}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
