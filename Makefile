@@ -33,6 +33,10 @@ demo: ## show requests through a real Envoy, then keep everything running (DEMO_
 .PHONY: test
 test: lint policies ## lint, policies, and all tests, also through the real Envoy
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
+	@# What passing tests say is hidden without -v.
+	@echo "conformance of the evaluators of policies:"
+	@set -o pipefail; $(GO) test -v -run '^Test(Cases|Conformance|DropIn|Engines|Decide_Generated|Shipped)' \
+		./authz/rego ./authz/policy ./authz/extauthz ./authz/rulebook | sed -n 's/.*conformance: /  /p'
 	@# One package at a time: Envoy waits 0.3 s for an answer, and parallel tests would delay it.
 	$(GO) test -timeout 10m -p 1 ./envoy/...
 	@# Not from the test cache, which does not notice changes of the manifests and the program.

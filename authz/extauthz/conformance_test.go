@@ -67,8 +67,8 @@ func (c *conformanceCase) message(t *testing.T) []byte {
 	return marshal(t, &req)
 }
 
-// server is the whole path with the case's policy and a verdict cache of that size. OPA's evaluator repeats each decision.
-func (c *conformanceCase) server(t *testing.T, memo int) *Server {
+// server is the whole path with the case's policy. OPA's evaluator repeats each decision of a program.
+func (c *conformanceCase) server(t *testing.T, o policy.Options) *Server {
 	t.Helper()
 	opt := Options{SkipBody: c.Config.SkipBody}
 	if len(c.Config.Descriptor) > 0 {
@@ -77,26 +77,41 @@ func (c *conformanceCase) server(t *testing.T, memo int) *Server {
 			t.Fatal(err)
 		}
 	}
-	rules := policy.Options{Query: c.Query, CachedVerdicts: memo, Recheck: 1, Rechecked: func(_ policy.RecheckResult, d *policy.Difference) {
+	o.Query, o.Recheck, o.Rechecked = c.Query, 1, func(_ policy.RecheckResult, d *policy.Difference) {
 		if d != nil {
 			t.Errorf("%+v", *d)
 		}
-	}}
-	return newServer(t, c.Policy, rules, check.Options{DryRun: c.Config.DryRun}, opt)
+	}
+	return newServer(t, c.Policy, o, check.Options{DryRun: c.Config.DryRun}, opt)
 }
 
 // TestDropIn_AnswersLikeThePlugin runs every conformance case on the whole path, from CheckRequest to CheckResponse: without a
-// verdict cache, with one, and once more when the cache knows the answer.
+// verdict cache, with one, and once more when the cache knows the answer, on both evaluators.
 func TestDropIn_AnswersLikeThePlugin(t *testing.T) {
-	for _, c := range conformanceCases(t) {
-		t.Run(c.ID, func(t *testing.T) {
-			message := c.message(t)
-			c.compare(t, ask(t, c.server(t, 0), message))
-			s := c.server(t, 100)
-			c.compare(t, ask(t, s, message))
-			c.compare(t, ask(t, s, message))
-		})
+	cases, compiled := conformanceCases(t), 0
+	for _, c := range cases {
+		for evaluator, interpreted := range map[string]bool{"compiled": false, "opa": true} {
+			t.Run(c.ID+"/"+evaluator, func(t *testing.T) {
+				message := c.message(t)
+				c.compare(t, ask(t, c.server(t, policy.Options{Interpreted: interpreted}), message))
+				s := c.server(t, policy.Options{Interpreted: interpreted, CachedVerdicts: 100})
+				c.compare(t, ask(t, s, message))
+				c.compare(t, ask(t, s, message))
+			})
+		}
+		p, err := policy.Load(t.Context(), source(c.Policy), policy.Options{Query: c.Query})
+		if err == nil && p.Evaluator().Compiled() {
+			compiled++
+		}
 	}
+	t.Logf("conformance: drop-in answers: %d cases on OPA's evaluator, %d compiled", len(cases), compiled)
+	if compiled != len(cases) {
+		t.Errorf("%d of %d cases are compiled", compiled, len(cases))
+	}
+}
+
+func source(rego string) bundle.Source {
+	return bundle.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}})
 }
 
 // TestVerdictCache_MixesNothingUp asks the policy of every conformance case about the requests of all cases. A policy with a cache
@@ -108,7 +123,7 @@ func TestVerdictCache_MixesNothingUp(t *testing.T) {
 		messages[i] = cases[i].message(t)
 	}
 	for _, c := range cases {
-		plain, caching := c.server(t, 0), c.server(t, 1000)
+		plain, caching := c.server(t, policy.Options{}), c.server(t, policy.Options{CachedVerdicts: 1000})
 		for round := range 2 {
 			for i, other := range cases {
 				want, got := unnamed(ask(t, plain, messages[i])), unnamed(ask(t, caching, messages[i]))
@@ -130,7 +145,7 @@ func unnamed(resp *authv3.CheckResponse) string {
 // newServer makes the whole path over empty stores.
 func newServer(t testing.TB, rego string, opa policy.Options, opt check.Options, reading Options) *Server {
 	t.Helper()
-	p, err := policy.Load(context.Background(), bundle.FS(fstest.MapFS{"policy.rego": {Data: []byte(rego)}}), opa)
+	p, err := policy.Load(context.Background(), source(rego), opa)
 	if err != nil {
 		t.Fatal(err)
 	}

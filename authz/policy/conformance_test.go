@@ -61,6 +61,7 @@ func (c *conformanceCase) needsDecoding() bool {
 	return n >= "c052" && n <= "c057" || n >= "c059" && n <= "c061" || n >= "c068" && n <= "c074"
 }
 
+// TestConformance_OPAEnvoyPlugin runs every case on both evaluators, and counts those that a program really decides.
 func TestConformance_OPAEnvoyPlugin(t *testing.T) {
 	f, err := os.Open("../extauthz/testdata/opa-envoy.jsonl")
 	if err != nil {
@@ -69,7 +70,7 @@ func TestConformance_OPAEnvoyPlugin(t *testing.T) {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)
-	run := 0
+	run, compiled := 0, 0
 	for lines.Scan() {
 		var c conformanceCase
 		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
@@ -79,15 +80,26 @@ func TestConformance_OPAEnvoyPlugin(t *testing.T) {
 			continue
 		}
 		run++
-		t.Run(c.ID, func(t *testing.T) { c.run(t) })
+		for evaluator, interpreted := range map[string]bool{"compiled": false, "opa": true} {
+			t.Run(c.ID+"/"+evaluator, func(t *testing.T) {
+				o := Options{Query: c.Query, Interpreted: interpreted, Recheck: 1, Rechecked: wantSame(t)}
+				p := mustLoad(t, files("p.rego", c.Policy), o)
+				c.run(t, p)
+				if p.Evaluator().Compiled() {
+					compiled++
+				} else if !interpreted {
+					t.Logf("not compiled: %v", p.Evaluator())
+				}
+			})
+		}
 	}
-	if run != 59 {
-		t.Errorf("%d cases were run", run)
+	t.Logf("conformance: drop-in verdicts: %d cases on OPA's evaluator, %d compiled", run, compiled)
+	if run != 59 || compiled != 59 {
+		t.Errorf("%d cases were run, %d of them compiled", run, compiled)
 	}
 }
 
-func (c *conformanceCase) run(t *testing.T) {
-	p := mustLoad(t, files("p.rego", c.Policy), Options{Query: c.Query, Recheck: 1, Rechecked: wantSame(t)})
+func (c *conformanceCase) run(t *testing.T, p *Policy) {
 	v, err := p.Decide(t.Context(), c.request(t), nil, nil)
 	sameTraced(t, p, c.request(t), nil)
 	want := &c.Expect

@@ -92,7 +92,7 @@ func TestEngines_Agree(t *testing.T) {
 		})
 	}
 	group.Wait()
-	t.Logf("%+v", sum)
+	t.Logf("conformance: generated policies: %d agree in %d evaluations; %+v", sum.Policies, sum.Evaluations, sum)
 	n := int(policies)
 	if sum.Policies < n*8/10 || sum.WithValue < 5*n || sum.WithFailure < n || sum.WithError < n/2 || sum.WithClocks < n/5 {
 		t.Errorf("%+v: the policies have become too few or too plain", sum)
