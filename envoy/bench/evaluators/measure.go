@@ -115,7 +115,9 @@ func (p *pair) rounds(ctx context.Context, c *Case, o Options) (topdown, compile
 
 // turn measures as many decisions as the turn has time for.
 func turn(ctx context.Context, p *policy.Policy, c *Case, length time.Duration) Cost {
-	runtime.GC() // the garbage of the other evaluator is not ours
+	if length >= time.Millisecond { // a shorter turn measures nothing, and each collection takes milliseconds
+		runtime.GC() // the garbage of the other evaluator is not ours
+	}
 	n, before, began := 0, mallocs(), processorTime()
 	for batch := 1; ; batch *= 2 {
 		for range batch {
