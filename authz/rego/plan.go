@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -18,12 +19,14 @@ const target = "tollkeeper"
 var register = sync.OnceFunc(func() { rego.RegisterPlugin(target, planner{}) })
 
 // Plan asks OPA for the plan of a query over compiled modules. The options name the query, and the functions that rules may call
-// besides OPA's own. An error means that the planner does not support something in the rules.
+// besides OPA's own. It may change the order of replacements (with) in the modules, so nothing must evaluate them meanwhile. An error means
+// that the planner does not support something in the rules.
 func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (_ *ir.Policy, err error) {
 	defer recovered(&err) // OPA's planner panics for some rules that its evaluator evaluates
 	if err = misplanned(c); err != nil {
 		return nil, err
 	}
+	unshift(c)
 	register()
 	// Planning sets a mode of the compiler. OPA's evaluator needs its own mode, which is as good for planning.
 	query := rego.New(append(options, rego.Compiler(c), rego.EvalMode(ast.EvalModeTopdown), rego.Target(target))...)
@@ -81,6 +84,37 @@ func comprehends(e *ast.Expr) (found bool) {
 	}
 	ast.WalkClosures(t, func(any) bool { found = true; return true })
 	return found
+}
+
+// unshift puts replacements of functions behind those of data and input, which means the same. OPA's planner numbers the replaced
+// documents without the functions, and looks the number up among all replacements. So of count(x) with sort as f with data.a as 1 it
+// makes a plan that replaces input.a.
+func unshift(c *ast.Compiler) {
+	for _, m := range c.Modules {
+		ast.WalkExprs(m, func(e *ast.Expr) bool {
+			if len(e.With) > 1 {
+				slices.SortStableFunc(e.With, func(a, b *ast.With) int { return last(c, a) - last(c, b) })
+			}
+			return false
+		})
+	}
+}
+
+// last returns 1 for the replacement of a function, and 0 for others.
+func last(c *ast.Compiler, w *ast.With) int {
+	if isFunction(c, w.Target.Value.(ast.Ref)) {
+		return 1
+	}
+	return 0
+}
+
+// isFunction reports whether a reference names a function.
+func isFunction(c *ast.Compiler, ref ast.Ref) bool {
+	if !ref[0].Equal(ast.DefaultRootDocument) && !ref[0].Equal(ast.InputRootDocument) {
+		return true
+	}
+	rules := c.GetRulesExact(ref)
+	return len(rules) > 0 && len(rules[0].Head.Args) > 0
 }
 
 // unplanned is the error of rules that must not be planned.
