@@ -75,7 +75,9 @@ test_every_fault_gives_its_reason if {
 }
 
 test_every_reason_is_given if {
-{fault.reason | some fault in faults} | outside == {code | some code in data.tollkeeper.precedence}}
+	given := {fault.reason | some fault in faults} | outside
+	given == {code | some code in data.tollkeeper.precedence}
+}
 
 test_every_reason_has_its_texts if {
 	every code in data.tollkeeper.precedence {

@@ -31,7 +31,7 @@ var law = map[string]struct {
 
 	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock"},
 	"authz/route/openapi":          {nil, "reads documents, and does not know the table that its entries are for"},
-	"authz/policy/bundle":          {nil, "reads and compiles files, and does not know requests"},
+	"authz/policy/bundle":          {[]string{"authz/rego"}, "reads, compiles and tests files, and does not know requests"},
 	"authz/policy/input":           {[]string{"authz"}, "makes the input of rules from a request, and does not know files"},
 	"authz/policy/input/inputtest": {[]string{"authz"}, "requests and facts for tests"},
 	"authz/policy/verdictcache":    {[]string{"authz"}, "stores verdicts by keys, and does not know what a key means"},

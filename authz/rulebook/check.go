@@ -74,7 +74,7 @@ func Lacking(ctx context.Context, cfg config.Policy, used *admin.Plans) ([]strin
 	return out, nil
 }
 
-// Test runs the tests of policies. Without paths it runs those of the shipped policies.
+// Test runs the tests of policies on both evaluators. Without paths it runs those of the shipped policies.
 func Test(ctx context.Context, cfg config.Policy) ([]bundle.TestResult, error) {
 	return bundle.Test(ctx, source(cfg), cfg.RegoVersion)
 }

@@ -111,7 +111,10 @@ func (c *cli) policyTestCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "test [PATH...]", Short: "Run the tests of policies, as opa test does",
 		Long: `Run all rules named test_…, including those in files named *_test.rego, as opa test does.
-No server is needed. Without paths, the shipped policies are tested.`,
+No server is needed. Without paths, the shipped policies are tested.
+
+Each test runs on OPA's evaluator and as a compiled program, which decides requests. They must
+give the same value. --verbose shows which tests could not be compiled, and why.`,
 		Example: "  tollkeeper policy test\n  tollkeeper policy test policies/ --verbose",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
@@ -140,11 +143,18 @@ No server is needed. Without paths, the shipped policies are tested.`,
 }
 
 func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
+	both := 0
 	for i := range results {
+		if results[i].OnBoth() {
+			both++
+		}
 		switch r := &results[i]; {
 		case r.Passed():
 			if verbose {
 				t.row("PASS", r.Name, r.Duration.String())
+				if !r.OnBoth() {
+					t.line("  not compiled: " + r.Uncompiled)
+				}
 			}
 		case r.Skipped:
 			t.row("SKIP", r.Name, fmt.Sprintf("%s:%d", r.File, r.Line))
@@ -152,6 +162,9 @@ func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 			t.row("FAIL", r.Name, fmt.Sprintf("%s:%d", r.File, r.Line))
 			if r.Err != nil {
 				t.line("  " + r.Err.Error())
+			}
+			if r.Difference != "" {
+				t.line("  " + r.Difference)
 			}
 			t.line(r.Trace)
 			for line := range strings.Lines(r.Output) {
@@ -163,5 +176,5 @@ func testResults(t *table, results []bundle.TestResult, bad int, verbose bool) {
 		t.sentence("There are no tests: name a rule test_… to make it a test.")
 		return
 	}
-	t.sentence("%d of %d tests passed.", len(results)-bad, len(results))
+	t.sentence("%d of %d tests passed, %d ran on both evaluators.", len(results)-bad, len(results), both)
 }

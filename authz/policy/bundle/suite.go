@@ -32,6 +32,10 @@ type TestResult struct {
 	Duration time.Duration
 	// Cases are the failed cases of a test with several cases. Each is a path of names.
 	Cases []string
+	// Difference says how a compiled program and OPA's evaluator differ, and what to do. Then the test did not pass.
+	Difference string
+	// Uncompiled says why only OPA's evaluator ran the test.
+	Uncompiled string
 	// Trace shows the expressions that failed, for a test that did not pass.
 	Trace string
 	// Output is the rule's output of print.
@@ -39,10 +43,15 @@ type TestResult struct {
 }
 
 // Passed reports whether the test ran and passed.
-func (r *TestResult) Passed() bool { return !r.Failed && !r.Skipped && r.Err == nil }
+func (r *TestResult) Passed() bool {
+	return !r.Failed && !r.Skipped && r.Err == nil && r.Difference == ""
+}
 
-// Test runs the rules whose names begin with test_ in all files of src, including *_test.rego, as opa test does. The results are
-// sorted by file and line. The error is a *LoadError or ctx's error; a failed test is not an error. regoVersion is as in
+// OnBoth reports whether both evaluators ran the test.
+func (r *TestResult) OnBoth() bool { return !r.Skipped && r.Uncompiled == "" }
+
+// Test runs the rules whose names begin with test_ in all files of src, including *_test.rego, as opa test does. Each is evaluated by a
+// compiled program, too, which must give the same value. The results are sorted by file and line. The error is a *LoadError or ctx's error; a failed test is not an error. regoVersion is as in
 // Options.
 func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, error) {
 	files, err := src.read(true)
@@ -68,7 +77,12 @@ func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, er
 	}
 	out := make([]TestResult, len(results))
 	for i := range results {
-		out[i] = testResult(results[i])
+		if out[i] = testResult(results[i]); !out[i].Skipped {
+			s.compare(ctx, &out[i])
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(out, func(a, b TestResult) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Name, b.Name))
@@ -78,13 +92,16 @@ func Test(ctx context.Context, src Source, regoVersion string) ([]TestResult, er
 
 // suite is a set of modules with tests.
 type suite struct {
-	modules map[string]*ast.Module
-	store   *baseData
+	modules  map[string]*ast.Module
+	store    *baseData
+	compiler *ast.Compiler // of the last run
 }
 
 // run runs the tests whose full names match filter, or all if filter is empty.
 func (s *suite) run(ctx context.Context, filter string, trace bool) ([]*tester.Result, error) {
+	s.compiler = ast.NewCompiler().WithCapabilities(ast.CapabilitiesForThisVersion()).WithEnablePrintStatements(true)
 	results, err := tester.NewRunner().
+		SetCompiler(s.compiler).
 		SetStore(s.store).
 		SetModules(s.modules).
 		SetTimeout(testTimeout).
