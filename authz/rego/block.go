@@ -119,6 +119,9 @@ func (c *compiler) statement(s, following ir.Stmt) (step, error) {
 	case *ir.NotStmt:
 		return c.not(s)
 	case *ir.ScanStmt:
+		if following == nil {
+			c.noteScan(s)
+		}
 		return c.loop(s)
 	case *ir.WithStmt:
 		return c.with(s)

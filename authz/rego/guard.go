@@ -34,6 +34,7 @@ const (
 	begins
 	ends
 	hasSegment
+	has // the value is a collection, and the constant a member
 )
 
 // origin is an argument of a function, a part of one, or a part of a slot.
@@ -112,40 +113,84 @@ func (c *compiler) noteCall(s *ir.CallStmt, following ir.Stmt) {
 	switch s.Func {
 	case ast.Member.Name:
 		c.noteMember(s)
-	case ast.StartsWith.Name:
-		c.noteText(s.Args[0], test{kind: begins}, c.value(s.Args[1]))
-	case ast.EndsWith.Name:
-		c.noteText(s.Args[0], test{kind: ends}, c.value(s.Args[1]))
+	case ast.StartsWith.Name, ast.AnyPrefixMatch.Name:
+		c.noteTexts(s.Args[0], test{kind: begins}, c.value(s.Args[1]))
+	case ast.EndsWith.Name, ast.AnySuffixMatch.Name:
+		c.noteTexts(s.Args[0], test{kind: ends}, c.value(s.Args[1]))
 	case ast.GlobMatch.Name:
 		c.noteGlob(s)
 	}
 }
 
-// noteMember notes the guard that x in {constants} is.
+// noteMember notes the guards that x in {constants} and constant in x are.
 func (c *compiler) noteMember(s *ir.CallStmt) {
-	collection := c.value(s.Args[1])
-	if collection == nil || size(collection) > maxConstants {
-		return
-	}
-	var items []*ast.Term
-	switch collection.Value.(type) {
-	case ast.Set, *ast.Array:
-		each(collection, func(_, v *ast.Term) int { items = append(items, v); return next })
-		c.note(s.Args[0], test{}, items...)
+	if v := c.value(s.Args[0]); v != nil {
+		c.note(s.Args[1], test{kind: has}, v)
+	} else if list, ok := items(c.value(s.Args[1])); ok {
+		c.note(s.Args[0], test{}, list...)
 	}
 }
 
 // maxConstants is the number of constants that are worth an index.
 const maxConstants = 256
 
-// noteText notes the guard that a value begins or ends with a constant, unless all texts do.
-func (c *compiler) noteText(o ir.Operand, t test, constant *ast.Term) {
-	if constant == nil {
-		return
+// items returns the members of an array or a set, and false for other values and for more members than are worth an index.
+func items(t *ast.Term) (out []*ast.Term, ok bool) {
+	if t == nil || size(t) > maxConstants {
+		return nil, false
 	}
-	if s, ok := constant.Value.(ast.String); ok && s != "" {
-		c.note(o, t, constant)
+	switch t.Value.(type) {
+	case ast.Set, *ast.Array:
+		each(t, func(_, v *ast.Term) int { out = append(out, v); return next })
+		return out, true
 	}
+	return nil, false
+}
+
+// noteTexts notes the guard that a value begins or ends with a constant or with one of several, unless all texts do.
+func (c *compiler) noteTexts(o ir.Operand, t test, constant *ast.Term) {
+	list, several := items(constant)
+	if !several && constant != nil {
+		list = []*ast.Term{constant}
+	}
+	for _, one := range list {
+		if s, ok := one.Value.(ast.String); !ok || s == "" {
+			return
+		}
+	}
+	if several || constant != nil {
+		c.note(o, t, list...)
+	}
+}
+
+// noteScan notes the guard that the last statement of a rule is, if it is a loop whose body begins by comparing a member with a constant.
+func (c *compiler) noteScan(s *ir.ScanStmt) {
+	members := map[ir.Local]bool{s.Value: true}
+	isMember := func(o ir.Operand) bool { l, ok := o.Value.(ir.Local); return ok && members[l] }
+	for _, first := range s.Block.Stmts {
+		switch first := first.(type) {
+		case *ir.NopStmt:
+		case *ir.AssignVarStmt:
+			members[first.Target] = isMember(first.Source)
+		case *ir.EqualStmt:
+			if v := c.text(first.B); v != nil && isMember(first.A) {
+				c.note(ir.Operand{Value: s.Source}, test{kind: has}, v)
+			} else if v := c.text(first.A); v != nil && isMember(first.B) {
+				c.note(ir.Operand{Value: s.Source}, test{kind: has}, v)
+			}
+			return
+		default:
+			return
+		}
+	}
+}
+
+// text returns an operand that is a constant text, nil for others.
+func (c *compiler) text(o ir.Operand) *ast.Term {
+	if i, ok := o.Value.(ir.StringIndex); ok {
+		return c.strings[i]
+	}
+	return nil
 }
 
 // noteGlob notes what each text has in common that a glob matches: how it begins and ends, and segments between delimiters.

@@ -112,8 +112,7 @@ func behindIndex(rules []rule) (out []block) {
 		f.tried = x.find(f, f.tried)
 		found, end := f.tried[begin:], next
 		slices.Sort(found)
-
-		for _, n := range found {
+		for _, n := range slices.Compact(found) {
 			if end = runAll(blocks[n], f); end != next {
 				break
 			}
@@ -221,6 +220,9 @@ func (x *index) find(f *frame, found []int) []int {
 	if v == nil {
 		return x.rest.find(f, found)
 	}
+	if x.test.kind == has {
+		return x.findMembers(f, v, found)
+	}
 	if text, ok := v.Value.(ast.String); ok {
 		return x.rest.find(f, x.findText(f, string(text), found))
 	}
@@ -254,6 +256,33 @@ func (x *index) findText(f *frame, text string, found []int) []int {
 		found = x.texts[part].find(f, found)
 	}
 	return found
+}
+
+// findMembers appends the numbers of the rules whose guard holds for a member of a collection. A number may come several times.
+func (x *index) findMembers(f *frame, v *ast.Term, found []int) []int {
+	begin, most := len(found), 2*len(x.all)
+	known := each(v, func(_, m *ast.Term) int {
+		switch m := m.Value.(type) {
+		case *ast.Array, ast.Object, ast.Set: // equal to no constant of a guard
+			return next
+		case ast.String:
+			found = x.texts[string(m)].find(f, found)
+		default:
+			k, ok := key(ast.NewTerm(m))
+			if !ok {
+				return abort
+			}
+			found = x.others[k].find(f, found)
+		}
+		if len(found)-begin > most {
+			return abort
+		}
+		return next
+	})
+	if known != next {
+		return append(found[:begin], x.all...)
+	}
+	return x.rest.find(f, found)
 }
 
 // segmentOf returns a segment of a text that is cut at a delimiter, and false if it has fewer.
