@@ -26,6 +26,9 @@ func Plan(ctx context.Context, c *ast.Compiler, options ...func(*rego.Rego)) (_ 
 	if err = misplanned(c); err != nil {
 		return nil, err
 	}
+	if err = overlaid(c); err != nil {
+		return nil, err
+	}
 	unshift(c)
 	register()
 	// Planning sets a mode of the compiler. OPA's evaluator needs its own mode, which is as good for planning.
@@ -115,6 +118,63 @@ func isFunction(c *ast.Compiler, ref ast.Ref) bool {
 	}
 	rules := c.GetRulesExact(ref)
 	return len(rules) > 0 && len(rules[0].Head.Args) > 0
+}
+
+// overlaid returns an error for rules that replace a part of the data by an object and read the whole around it. There OPA's evaluator
+// merges the object with the base data that it replaces, so data.a with data.a.b as {"x": 1} also has the other fields of data.a.b.
+func overlaid(c *ast.Compiler) (err error) {
+	var parts []*ast.With
+	for _, m := range c.Modules {
+		ast.WalkExprs(m, func(e *ast.Expr) bool {
+			for _, w := range e.With {
+				if ref := w.Target.Value.(ast.Ref); ref[0].Equal(ast.DefaultRootDocument) && !isFunction(c, ref) && mayBeObject(w.Value) {
+					parts = append(parts, w)
+				}
+			}
+			return false
+		})
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	visit := func(read ast.Ref) bool {
+		for _, w := range parts {
+			if err == nil && isAround(read, w.Target.Value.(ast.Ref)) {
+				err = &unplanned{w.Location, fmt.Sprintf("the replacement of a part of %v by an object is not supported, because a rule reads the whole", read)}
+			}
+		}
+		return false
+	}
+	for _, m := range c.Modules {
+		for _, r := range m.Rules {
+			ast.WalkRefs(r, visit)
+		}
+	}
+	return err
+}
+
+func mayBeObject(t *ast.Term) bool {
+	switch t.Value.(type) {
+	case ast.Object, ast.Var, ast.Ref, ast.Call, *ast.ObjectComprehension:
+		return true
+	}
+	return false
+}
+
+// isAround reports whether a reference may be to something of which the part is a part.
+func isAround(ref, part ast.Ref) bool {
+	if len(ref) >= len(part) || len(ref) < 2 && !ref[0].Equal(part[0]) {
+		return false
+	}
+	for i, t := range ref {
+		if _, isVar := t.Value.(ast.Var); i > 0 && isVar {
+			continue
+		}
+		if !t.Equal(part[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // unplanned is the error of rules that must not be planned.

@@ -102,7 +102,7 @@ table["n"] := input.n
 deep.a[k] contains input.n if { some k in ["x", "y"] }
 kept := [x | x := {"k": [1, {2}]}; input.n > 0]
 f(x) := [x, array.concat(x, [input.n]), object.union({"a": x}, {"b": input.n}), {3} | {input.n}]
-changed := x if { x := data.d with data.d.z as input.n with data.d.list as [] }
+changed := [x, input.n] if { x := data.d with data.d.z as 7 with data.d.list as [] }
 `
 	data := ast.MustParseTerm(`{"d": {"z": {"a": 1}, "list": [1, 2]}}`).Value
 	for mode, o := range modes {

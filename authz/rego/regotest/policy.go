@@ -12,20 +12,17 @@ type Policy struct {
 	Data    string            // a JSON object
 	// Inputs are JSON objects, or what stands at the root that New was given. Many make conditions of the rules hold.
 	Inputs []string
-	// Keyed reports whether a rule may ask a rule with many members for one of them. OPA's evaluator evaluates only that one.
-	Keyed bool
 }
 
 // New returns the policy of a seed, always the same one. Its rules read what stands at root: input, or a part of it.
 //
-// About one policy in six does not compile, because it mixes types that OPA knows to differ.
+// About one policy in seven does not compile, because it mixes types that OPA knows to differ.
 func New(seed uint64, root string) *Policy {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 15)), root: root}
 	p := &Policy{Modules: g.modules(), Data: g.data()}
 	for range 8 {
 		p.Inputs = append(p.Inputs, g.input())
 	}
-	p.Keyed = g.keyed
 	return p
 }
 
@@ -48,7 +45,6 @@ type generator struct {
 	functions []string // functions with one argument
 	vars      []string // variables that are bound here
 	fresh     int      // the number of variables so far
-	keyed     bool     // see Policy
 	trees     bool     // bodies may name packages by variables
 }
 

@@ -66,16 +66,24 @@ func (g *generator) literal(depth int) string {
 	return g.reference()
 }
 
+// with replaces one thing, or several.
 func (g *generator) with() string {
+	if g.one(6) {
+		return g.replacement() + g.replacement()
+	}
+	return g.replacement()
+}
+
+func (g *generator) replacement() string {
 	switch g.IntN(11) {
 	case 0:
 		return " with " + g.root + " as " + g.constant()
 	case 1, 2:
 		return " with " + g.at(g.field()) + " as " + g.pick(g.term(0), g.guardValue())
 	case 3, 8:
-		return " with data.base." + g.field() + " as " + g.term(0)
+		return " with data.base." + g.field() + " as " + g.noObject()
 	case 4:
-		return " with " + g.rule1() + " as " + g.constant()
+		return " with " + g.rule1() + " as " + g.noObject()
 	case 5:
 		return " with count as " + g.scalar()
 	case 6:
@@ -88,6 +96,14 @@ func (g *generator) with() string {
 		return " with data.groups as " + g.pick(g.constant(), g.untyped(), `[{"user": 1, "name": "x"}]`)
 	}
 	return " with " + g.at(g.field()) + " as " + g.constant() + " with " + g.at(g.field(), g.field()) + " as " + g.term(0)
+}
+
+// noObject is rarely an object, which programs refuse where a rule reads the whole.
+func (g *generator) noObject() string {
+	if g.one(8) {
+		return g.term(0)
+	}
+	return g.pick(g.scalar(), "[]", `[1, "x"]`, `{"x", 1}`, "set()", `[["x", 1], ["y", 2]]`)
 }
 
 // at is a part of the input.
@@ -167,7 +183,6 @@ func (g *generator) reference() string {
 				"data.a.c."+g.pick("x", "d", "q0", "q1", "d.q0"), "data.a.b[\"q\"]", "data.a["+g.at("x")+"]["+g.at("y")+"]", "data.base", g.root)
 		}
 	case 7:
-		g.keyed = g.keyed || len(g.tables)+len(g.sets) > 0
 		return g.pick(g.table(), g.table(), g.table(), g.set()) + "[" + g.key() + "]"
 	case 8:
 		if len(g.vars) > 0 {
