@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
@@ -38,6 +37,16 @@ func outer(end int) int {
 		return end
 	}
 	return end - 1
+}
+
+// runAll runs blocks of a function, until one ends the function.
+func runAll(blocks []block, f *frame) int {
+	for _, b := range blocks {
+		if end := b.run(f); end >= abort {
+			return end
+		}
+	}
+	return next
 }
 
 // blocks compiles blocks that run one after the other.
@@ -175,78 +184,4 @@ func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
 		}
 		return next
 	}, nil
-}
-
-func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
-	source, key, value, base, j := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base, c.joinOf(s)
-	from := c.known[s.Source].value
-	c.known.forget(s) // the body runs again after its own changes
-	c.known[s.Value] = fact{base: base}
-	if from != nil {
-		c.known[s.Key] = fact{part: &collectionPart{from, memberPart{key: true}}}
-		c.known[s.Value] = fact{base: base, part: &collectionPart{from, memberPart{}}}
-	}
-	body, err := c.inner(s.Block)
-	if err != nil {
-		return nil, err
-	}
-	return func(f *frame) int {
-		from := source(f)
-		if from == nil {
-			return next
-		}
-		visit := func(k, v *ast.Term) int {
-			if f.interrupted() {
-				return abort
-			}
-			f.locals[key], f.locals[value] = k, v
-			if end := body.run(f); end > undef {
-				return outer(end)
-			}
-			return next
-		}
-		if j == nil {
-			return each(from, visit)
-		}
-		some, ok := j.candidates(f, from)
-		if !ok {
-			return each(from, visit)
-		}
-		for _, m := range some {
-			if end := visit(m.key, m.value); end != next {
-				return end
-			}
-		}
-		if f.err != nil { // a value to compare with could not be found
-			return abort
-		}
-		return next
-	}, nil
-}
-
-// with compiles a block in which a value, or a part of it, is replaced. Functions without arguments have other values in it.
-func (c *compiler) with(s *ir.WithStmt) (step, error) {
-	local, value := c.dynamic(s.Local), c.operand(s.Value)
-	path := make([]*ast.Term, len(s.Path))
-	for i, index := range s.Path {
-		path[i] = c.strings[index]
-	}
-	before := c.known[s.Local]
-	c.known[s.Local] = fact{base: before.base}
-	if len(path) == 0 {
-		c.known[s.Local] = fact{value: c.value(s.Value), base: before.base || c.isBase(s.Value)}
-	}
-	body, err := c.inner(s.Block)
-	c.known[s.Local] = before
-	return func(f *frame) int {
-		saved, memos := f.locals[local], f.memo
-		f.locals[local] = upsert(saved, path, value(f))
-		f.memo = make([]memo, len(memos))
-		end := body.run(f)
-		f.locals[local], f.memo = saved, memos
-		if end > undef {
-			return outer(end)
-		}
-		return end
-	}, err
 }

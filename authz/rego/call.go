@@ -1,11 +1,8 @@
 package rego
 
 import (
-	"strings"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
-	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
 // function is a compiled function: the rules of one name.
@@ -105,22 +102,4 @@ func (c *compiler) callFunction(fn *function, args []read, to int) step {
 		}
 		return next
 	}
-}
-
-// conflict is the error of two different values of one rule or function.
-func (c *compiler) conflict(s *ir.AssignVarOnceStmt) error {
-	_, path, _ := strings.Cut(c.function.name, ".") // g0.data.x.y
-	text := "rule " + path + " produced conflicting values"
-	if len(c.function.params) > c.implicit[c.function.generation] {
-		text = "function " + path + " produced conflicting values for the same inputs"
-	}
-	return &topdown.Error{Code: topdown.ConflictErr, Location: c.location(&s.Location), Message: text}
-}
-
-func (c *compiler) location(l *ir.Location) *ast.Location {
-	out := &ast.Location{Row: l.Row, Col: l.Col, Text: l.Text}
-	if l.File >= 0 && l.File < len(c.policy.Static.Files) {
-		out.File = c.policy.Static.Files[l.File].Value
-	}
-	return out
 }

@@ -11,7 +11,7 @@
 //
 // The compiler removes work in these ways, none of which changes a value:
 //   - inline.go: it takes lookups of base data out of their blocks.
-//   - fold.go: it follows values that it knows, also into the base data, which never changes. The knowledge holds from a statement to
+//   - knowledge.go: it follows values that it knows, also into the base data, which never changes. The knowledge holds from a statement to
 //     the next one; what a block may have changed is forgotten after it. Stores that nobody reads are dropped.
 //   - slots.go: parts of the input with constant names are numbered, so that the caller can give them without building the document.
 //   - index.go: it finds the rules that can hold by a value that they compare with constants.

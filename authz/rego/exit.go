@@ -40,16 +40,3 @@ func (c *compiler) isUniform(blocks []*ir.Block) bool {
 	}
 	return len(c.outcomes) > 0
 }
-
-// isOrdered reports whether a block of a function has a rule with else.
-func isOrdered(b *ir.Block) bool {
-	if len(b.Stmts) != 1 {
-		return false
-	}
-	s, ok := b.Stmts[0].(*ir.BlockStmt)
-	if !ok || len(s.Blocks) == 0 || len(s.Blocks[0].Stmts) == 0 {
-		return false
-	}
-	_, ok = s.Blocks[0].Stmts[0].(*ir.ResetLocalStmt)
-	return ok
-}

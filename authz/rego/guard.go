@@ -87,12 +87,29 @@ func (c *compiler) reader(known fact) (id string, value read) {
 	return fmt.Sprint("slot ", number, path), func(f *frame) *ast.Term { return part(f.slots[number], path) }
 }
 
-// part returns a part of a value, nil if there is none.
-func part(t *ast.Term, path []*ast.Term) *ast.Term {
-	for _, name := range path {
-		t = member(t, name)
+// note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
+func (c *compiler) note(o ir.Operand, t test, constants ...*ast.Term) {
+	l, ok := o.Value.(ir.Local)
+	if !ok || c.depth != ruleDepth {
+		return
 	}
-	return t
+	g := guard{test: t}
+	if g.id, g.value = c.reader(c.known[l]); g.value == nil {
+		return
+	}
+	g.id = fmt.Sprint(g.id, t)
+	for _, t := range constants {
+		k, ok := key(t)
+		if !ok {
+			return
+		}
+		if !slices.Contains(g.accepted, k) {
+			g.accepted = append(g.accepted, k)
+		}
+	}
+	if !slices.ContainsFunc(c.guards, func(other guard) bool { return other.id == g.id }) {
+		c.guards = append(c.guards, g)
+	}
 }
 
 // noteEqual notes the guard that a comparison is.
@@ -218,30 +235,5 @@ func (c *compiler) noteGlob(s *ir.CallStmt) {
 		case segment != "" && !strings.ContainsAny(segment, special):
 			c.note(s.Args[2], test{hasSegment, byte(separators[0]), i}, ast.StringTerm(segment))
 		}
-	}
-}
-
-// note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
-func (c *compiler) note(o ir.Operand, t test, constants ...*ast.Term) {
-	l, ok := o.Value.(ir.Local)
-	if !ok || c.depth != ruleDepth {
-		return
-	}
-	g := guard{test: t}
-	if g.id, g.value = c.reader(c.known[l]); g.value == nil {
-		return
-	}
-	g.id = fmt.Sprint(g.id, t)
-	for _, t := range constants {
-		k, ok := key(t)
-		if !ok {
-			return
-		}
-		if !slices.Contains(g.accepted, k) {
-			g.accepted = append(g.accepted, k)
-		}
-	}
-	if !slices.ContainsFunc(c.guards, func(other guard) bool { return other.id == g.id }) {
-		c.guards = append(c.guards, g)
 	}
 }

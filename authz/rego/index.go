@@ -12,33 +12,6 @@ import (
 // puts them behind an index instead, as OPA's evaluator does: it looks the value up, and runs the rules that it may be right for.
 // It runs them in the order of the plan: of equal numbers that are written in different ways, the first is the value.
 
-// key returns a form of a value that has the same bits for equal values. Only few values have one: there are many ways to write a
-// number, and collections are too long.
-func key(t *ast.Term) (ast.Value, bool) {
-	switch v := t.Value.(type) {
-	case ast.String, ast.Boolean, ast.Null:
-		return v, true
-	case ast.Number:
-		return v, isPlain(string(v))
-	}
-	return nil, false
-}
-
-// isPlain reports whether a number is a whole number that cannot be written in another plain way. OPA compares longer numbers by
-// value, shorter ones are equal if their texts are.
-func isPlain(n string) bool {
-	const longest = 15
-	if len(n) == 0 || len(n) > longest || n[0] == '0' && n != "0" {
-		return false
-	}
-	for i := range len(n) {
-		if n[i] < '0' || n[i] > '9' {
-			return false
-		}
-	}
-	return true
-}
-
 // rule is the blocks of one rule, and its guards.
 type rule struct {
 	blocks []block
@@ -299,14 +272,4 @@ func segmentOf(text string, delimiter byte, number int) (string, bool) {
 		}
 		text, number = text[i+1:], number-1
 	}
-}
-
-// runAll runs blocks of a function, until one ends the function.
-func runAll(blocks []block, f *frame) int {
-	for _, b := range blocks {
-		if end := b.run(f); end >= abort {
-			return end
-		}
-	}
-	return next
 }

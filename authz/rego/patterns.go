@@ -15,33 +15,6 @@ import (
 // maxPatterns is the number of patterns that are compiled for one call. Others are left to OPA's functions.
 const maxPatterns = 10_000
 
-// collectionPart is a part of each member of base data.
-type collectionPart struct {
-	collection *ast.Term
-	memberPart
-}
-
-func (p *collectionPart) after(name *ast.Term) *collectionPart {
-	return &collectionPart{p.collection, p.memberPart.after(name)}
-}
-
-// partOf returns the part of members of base data that an operand is, nil for others.
-func (c *compiler) partOf(o ir.Operand) *collectionPart {
-	if l, ok := o.Value.(ir.Local); ok {
-		return c.known[l].part
-	}
-	return nil
-}
-
-// partAfter returns the part of members of base data that a statement looks up, nil for others.
-func (c *compiler) partAfter(s *ir.DotStmt) *collectionPart {
-	from, name := c.partOf(s.Source), c.value(s.Key)
-	if from == nil || name == nil {
-		return nil
-	}
-	return from.after(name)
-}
-
 // texts returns the texts that an operand may be. The list is empty if it is not known.
 func (c *compiler) texts(o ir.Operand) (out []string) {
 	add := func(t *ast.Term) {

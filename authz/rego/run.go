@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"strconv"
 	"sync"
 	"time"
 
@@ -78,46 +77,6 @@ func newRun(ctx context.Context, p *Program, c *Call) *run {
 	return r
 }
 
-// builtins is the context of calls of OPA's functions.
-func (r *run) builtins() *topdown.BuiltinContext {
-	if r.builtin != nil {
-		return r.builtin
-	}
-	c, now := r.call, r.call.Time
-	if now.IsZero() {
-		now = time.Now()
-	}
-	r.builtin = &topdown.BuiltinContext{
-		Context: r.context, Metrics: c.Metrics, Seed: c.Seed, Time: ast.NumberTerm(jsonInt(now.UnixNano())), Cancel: c.Cancel, Runtime: c.Runtime,
-		Cache: builtins.Cache{}, InterQueryBuiltinCache: c.InterQueryBuiltinCache, InterQueryBuiltinValueCache: c.InterQueryBuiltinValueCache,
-		NDBuiltinCache: c.NDBuiltinCache, PrintHook: c.PrintHook, RequestMetadata: map[string]any{},
-		Capabilities: r.program.capabilities,
-	}
-	if r.builtin.Metrics == nil {
-		r.builtin.Metrics = metrics.NoOp()
-	}
-	if r.builtin.Seed == nil {
-		r.builtin.Seed = rand.Reader
-	}
-	return r.builtin
-}
-
-// push reads arguments onto the stack of arguments. It returns false if one is undefined and must not be. Pop takes them off.
-func (r *run) push(f *frame, args []read, defined bool) (values []*ast.Term, ok bool) {
-	begin := len(r.args)
-	for _, a := range args {
-		v := a(f)
-		if v == nil && defined {
-			r.args = r.args[:begin]
-			return nil, false
-		}
-		r.args = append(r.args, v)
-	}
-	return r.args[begin:], true
-}
-
-func (r *run) pop(n int) { r.args = r.args[:len(r.args)-n] }
-
 func (r *run) release() {
 	clear(r.memo)
 	clear(r.args[:cap(r.args)])
@@ -149,6 +108,46 @@ func (r *run) drop(f *frame) {
 	clear(f.locals)
 	f.run, f.function = nil, nil
 	r.free = append(r.free, f)
+}
+
+// push reads arguments onto the stack of arguments. It returns false if one is undefined and must not be. Pop takes them off.
+func (r *run) push(f *frame, args []read, defined bool) (values []*ast.Term, ok bool) {
+	begin := len(r.args)
+	for _, a := range args {
+		v := a(f)
+		if v == nil && defined {
+			r.args = r.args[:begin]
+			return nil, false
+		}
+		r.args = append(r.args, v)
+	}
+	return r.args[begin:], true
+}
+
+func (r *run) pop(n int) { r.args = r.args[:len(r.args)-n] }
+
+// builtins is the context of calls of OPA's functions.
+func (r *run) builtins() *topdown.BuiltinContext {
+	if r.builtin != nil {
+		return r.builtin
+	}
+	c, now := r.call, r.call.Time
+	if now.IsZero() {
+		now = time.Now()
+	}
+	r.builtin = &topdown.BuiltinContext{
+		Context: r.context, Metrics: c.Metrics, Seed: c.Seed, Time: ast.NumberTerm(jsonInt(now.UnixNano())), Cancel: c.Cancel, Runtime: c.Runtime,
+		Cache: builtins.Cache{}, InterQueryBuiltinCache: c.InterQueryBuiltinCache, InterQueryBuiltinValueCache: c.InterQueryBuiltinValueCache,
+		NDBuiltinCache: c.NDBuiltinCache, PrintHook: c.PrintHook, RequestMetadata: map[string]any{},
+		Capabilities: r.program.capabilities,
+	}
+	if r.builtin.Metrics == nil {
+		r.builtin.Metrics = metrics.NoOp()
+	}
+	if r.builtin.Seed == nil {
+		r.builtin.Seed = rand.Reader
+	}
+	return r.builtin
 }
 
 // pollEvery is the number of calls and steps of loops between two looks at the cancellation.
@@ -195,5 +194,3 @@ func (r *run) failures() (out []topdown.Error) {
 	}
 	return out
 }
-
-func jsonInt(n int64) jsonNumber { return jsonNumber(strconv.FormatInt(n, 10)) }

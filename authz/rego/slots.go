@@ -81,27 +81,3 @@ func (c *compiler) dotSlot(s *ir.DotStmt, to *slot, following ir.Stmt) step {
 		return next
 	}
 }
-
-// Slots are the parts of the input that the program reads, as paths of names. Call.Slots has their values in the same order. It is
-// nil if the program reads the input as a document.
-func (p *Program) Slots() [][]string { return p.slots }
-
-// fill finds the values of the slots in a document.
-func fill(slots []*ast.Term, paths [][]string, input *ast.Term) []*ast.Term {
-	for _, path := range paths {
-		t := input
-		for _, name := range path {
-			if t == nil {
-				break
-			}
-			o, ok := t.Value.(ast.Object)
-			if !ok {
-				t = nil
-				break
-			}
-			t = o.Get(ast.InternedTerm(name))
-		}
-		slots = append(slots, t)
-	}
-	return slots
-}

@@ -2,241 +2,83 @@ package rego
 
 import (
 	"encoding/json"
+	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
 type jsonNumber = json.Number
 
-// read reads an operand. The result is nil if it is undefined.
-type read func(f *frame) *ast.Term
-
-// use makes room for a local.
-func (c *compiler) use(l ir.Local) int {
-	c.locals = max(c.locals, int(l)+1)
-	return int(l)
-}
-
-// dynamic makes room for a local whose value is read at run time.
-func (c *compiler) dynamic(l ir.Local) int {
-	c.reading[c.place(l)] = true
-	return c.use(l)
-}
-
-// place is a local of a rule. The locals of a rule are its own: another rule uses the same numbers for others.
-type place struct {
-	rule  int // its number; -1 for arguments and results, which all rules share
-	local ir.Local
-}
-
-func (c *compiler) place(l ir.Local) place {
-	if l <= c.shared {
-		return place{-1, l}
-	}
-	return place{c.at, l}
-}
-
-// isRead reports whether the value of a local is read at run time.
-func (c *compiler) isRead(l ir.Local) bool { return c.read == nil || c.read[c.place(l)] }
-
-func (c *compiler) local(l ir.Local) read {
-	if t := c.known[l].value; t != nil {
-		return func(*frame) *ast.Term { return t }
-	}
-	if s := c.known[l].slot; s != nil {
-		number := c.numberOf(s)
-		return func(f *frame) *ast.Term { return f.slots[number] }
-	}
-	i := c.dynamic(l)
-	if c.arrays[l] {
-		return func(f *frame) *ast.Term { return finished(f, i) }
-	}
-	return func(f *frame) *ast.Term { return f.locals[i] }
-}
-
-func (c *compiler) operand(o ir.Operand) read {
-	switch v := o.Value.(type) {
-	case ir.Local:
-		return c.local(v)
-	case ir.StringIndex:
-		term := c.strings[v]
-		return func(*frame) *ast.Term { return term }
-	case ir.Bool:
-		term := ast.InternedTerm(bool(v))
-		return func(*frame) *ast.Term { return term }
-	}
-	return func(*frame) *ast.Term { return nil }
-}
-
-// assignment compiles statements that give a local a value.
-func (c *compiler) assignment(s ir.Stmt) (out step, known bool) {
-	switch s := s.(type) {
-	case *ir.AssignVarStmt:
-		if v := c.value(s.Source); v != nil {
-			return c.constant(s.Target, v), true
-		}
-		if c.slotOf(s.Source) != nil && !c.isRead(s.Target) {
-			return nil, true
-		}
-		source, to := c.operand(s.Source), c.use(s.Target)
-		return func(f *frame) int { f.locals[to] = source(f); return next }, true
-	case *ir.AssignVarOnceStmt:
-		return c.assignOnce(s), true
-	case *ir.ResetLocalStmt:
-		return c.constant(s.Target, nil), true
-	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.AssignIntStmt:
-		return c.constant(targets(s)[0], c.scalar(s)), true
-	}
-	return nil, false
-}
-
-// constant compiles the assignment of a constant. It returns nil if nobody reads the local at run time.
-func (c *compiler) constant(l ir.Local, value *ast.Term) step {
-	if !c.isRead(l) {
-		return nil
-	}
-	to := c.use(l)
-	return func(f *frame) int { f.locals[to] = value; return next }
-}
-
-// assignOnce compiles the assignment of a rule's value. Two different ones are a conflict.
-func (c *compiler) assignOnce(s *ir.AssignVarOnceStmt) step {
-	source, to, conflict, end := c.operand(s.Source), c.dynamic(s.Target), c.conflict(s), c.exit(s)
-	return func(f *frame) int {
-		v := source(f)
-		switch old := f.locals[to]; {
-		case old == nil:
-			f.locals[to] = v
-		case !equal(old, v):
-			return f.fail(conflict)
-		} // of equal numbers such as 1 and 1.0, the first counts
-		return end
-	}
-}
+func jsonInt(n int64) jsonNumber { return jsonNumber(strconv.FormatInt(n, 10)) }
 
 func equal(a, b *ast.Term) bool {
 	return a == b || a != nil && b != nil && a.Value.Compare(b.Value) == 0
 }
 
-// condition compiles statements that are undefined if a condition does not hold.
-func (c *compiler) condition(s ir.Stmt) (out step, known bool) {
-	var holds func(f *frame) bool
-	switch s := s.(type) {
-	case *ir.EqualStmt:
-		if a, b := c.value(s.A), c.value(s.B); a != nil && b != nil {
-			return always(equal(a, b)), true
-		}
-		c.noteEqual(s)
-		holds = equality(c.operand(s.A), c.operand(s.B), c.value(s.A), c.value(s.B))
-	case *ir.NotEqualStmt:
-		if a, b := c.value(s.A), c.value(s.B); a != nil && b != nil {
-			return always(!equal(a, b)), true
-		}
-		a, b := c.operand(s.A), c.operand(s.B)
-		holds = func(f *frame) bool { return !equal(a(f), b(f)) }
-	case *ir.IsDefinedStmt:
-		source := c.local(s.Source)
-		holds = func(f *frame) bool { return source(f) != nil }
-	case *ir.IsUndefinedStmt:
-		source := c.local(s.Source)
-		holds = func(f *frame) bool { return source(f) == nil }
-	case *ir.IsArrayStmt:
-		holds = isA[*ast.Array](c.operand(s.Source))
-	case *ir.IsObjectStmt:
-		holds = isA[ast.Object](c.operand(s.Source))
-	case *ir.IsSetStmt:
-		holds = isA[ast.Set](c.operand(s.Source))
-	default:
-		return nil, false
+// key returns a form of a value that has the same bits for equal values. Only few values have one: there are many ways to write a
+// number, and collections are too long.
+func key(t *ast.Term) (ast.Value, bool) {
+	switch v := t.Value.(type) {
+	case ast.String, ast.Boolean, ast.Null:
+		return v, true
+	case ast.Number:
+		return v, isPlain(string(v))
 	}
-	return func(f *frame) int {
-		if holds(f) {
-			return next
-		}
-		return undef
-	}, true
+	return nil, false
 }
 
-// always compiles a condition whose truth is known.
-func always(holds bool) step {
-	if holds {
-		return nil
+// isPlain reports whether a number is a whole number that cannot be written in another plain way. OPA compares longer numbers by
+// value, shorter ones are equal if their texts are.
+func isPlain(n string) bool {
+	const longest = 15
+	if len(n) == 0 || len(n) > longest || n[0] == '0' && n != "0" {
+		return false
 	}
-	return func(*frame) int { return undef }
-}
-
-// equality compares two operands, of which one may be known.
-func equality(a, b read, knownA, knownB *ast.Term) func(f *frame) bool {
-	if knownA != nil {
-		a, knownB = b, knownA
-	}
-	if knownB == nil {
-		return func(f *frame) bool { return equal(a(f), b(f)) }
-	}
-	if text, ok := knownB.Value.(ast.String); ok {
-		return func(f *frame) bool {
-			t := a(f)
-			if t == nil {
-				return false
-			}
-			s, ok := t.Value.(ast.String)
-			return ok && s == text
-		}
-	}
-	return func(f *frame) bool { return equal(a(f), knownB) }
-}
-
-func isA[T ast.Value](source read) func(f *frame) bool {
-	return func(f *frame) bool {
-		t := source(f)
-		if t == nil {
+	for i := range len(n) {
+		if n[i] < '0' || n[i] > '9' {
 			return false
 		}
-		_, ok := t.Value.(T)
-		return ok
 	}
+	return true
 }
 
-// dot compiles the lookup of a member.
-func (c *compiler) dot(s *ir.DotStmt, following ir.Stmt) step {
-	if to := c.slotAfter(s); to != nil {
-		return c.dotSlot(s, to, following)
+// size is the number of members of a collection.
+func size(t *ast.Term) int {
+	switch c := t.Value.(type) {
+	case *ast.Array:
+		return c.Len()
+	case ast.Object:
+		return c.Len()
+	case ast.Set:
+		return c.Len()
 	}
-	// OPA's evaluator has an index of rules, which does not find base data under a name of another type.
-	condition := c.truths[s.Target]
-	if v := c.foldedDot(s); v != nil {
-		if condition && member(c.value(s.Source), c.value(s.Key)) == nil {
-			return func(f *frame) int { return f.fail(ErrUnsure) }
-		}
-		return c.constant(s.Target, v)
-	}
-	source, key, to := c.operand(s.Source), c.operand(s.Key), c.use(s.Target)
-	if !c.isBase(s.Source) {
-		return func(f *frame) int {
-			v := member(source(f), key(f))
-			f.locals[to] = v
-			if v == nil {
-				return undef
-			}
-			return next
-		}
-	}
-	return func(f *frame) int {
-		from, k := source(f), key(f)
-		v := member(from, k)
-		if v == nil {
-			if v = stored(from, k); v != nil && (condition || f.locals[ir.Data] != f.program.data) {
-				return f.fail(ErrUnsure) // whether this part of the data is replaced is not known here
+	return 0
+}
+
+// each visits the members of a collection in order, until visit returns something else than next.
+func each(t *ast.Term, visit func(k, v *ast.Term) int) int {
+	switch c := t.Value.(type) {
+	case *ast.Array:
+		for i := range c.Len() {
+			if end := visit(ast.InternedTerm(i), c.Elem(i)); end != next {
+				return end
 			}
 		}
-		f.locals[to] = v
-		if v == nil {
-			return undef
+	case ast.Object:
+		for _, k := range c.Keys() {
+			if end := visit(k, c.Get(k)); end != next {
+				return end
+			}
 		}
-		return next
+	case ast.Set:
+		for _, k := range c.Slice() {
+			if end := visit(k, k); end != next {
+				return end
+			}
+		}
 	}
+	return next
 }
 
 // member returns a member of an object, an array or a set, nil if there is none.
@@ -283,23 +125,47 @@ func stored(from, key *ast.Term) *ast.Term {
 	return nil
 }
 
-func (c *compiler) length(s *ir.LenStmt) step {
-	source, to := c.operand(s.Source), c.use(s.Target)
-	return func(f *frame) int {
-		t := source(f)
-		if t == nil {
-			return undef
-		}
-		switch v := t.Value.(type) {
-		case *ast.Array:
-			f.locals[to] = ast.InternedTerm(v.Len())
-		case ast.Object:
-			f.locals[to] = ast.InternedTerm(v.Len())
-		case ast.Set:
-			f.locals[to] = ast.InternedTerm(v.Len())
-		default:
-			return undef
-		}
-		return next
+// part returns a part of a value, nil if there is none.
+func part(t *ast.Term, path []*ast.Term) *ast.Term {
+	for _, name := range path {
+		t = member(t, name)
 	}
+	return t
+}
+
+// merge returns the members of base data and of rules at one path. Where both have a member, objects are merged, and otherwise the
+// base data counts.
+func merge(a, b *ast.Term) *ast.Term {
+	if a == nil {
+		return b
+	}
+	if b == nil {
+		return a
+	}
+	x, ok := a.Value.(ast.Object)
+	y, both := b.Value.(ast.Object)
+	if !ok || !both {
+		return a
+	}
+	out := ast.NewObject()
+	x.Foreach(func(k, v *ast.Term) { out.Insert(k, v) })
+	y.Foreach(func(k, v *ast.Term) { out.Insert(k, merge(out.Get(k), v)) })
+	return ast.NewTerm(out)
+}
+
+// put gives a field of an object a value, and returns the object. OPA's Insert loses a field if it replaces the value of another one
+// with the same hash, and "x" and ["x"] have the same hash. Then put returns a copy.
+func put(t, key, value *ast.Term) *ast.Term {
+	o := t.Value.(ast.Object)
+	if o.Get(key) == nil || !o.Until(func(k, _ *ast.Term) bool { return k.Hash() == key.Hash() && !equal(k, key) }) {
+		o.Insert(key, value)
+		return t
+	}
+	out := ast.NewObject([2]*ast.Term{key, value})
+	o.Foreach(func(k, v *ast.Term) {
+		if !equal(k, key) {
+			out.Insert(k, v)
+		}
+	})
+	return ast.NewTerm(out)
 }
