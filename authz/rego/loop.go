@@ -11,6 +11,9 @@ const enough = held - 1
 // loop compiles a loop. That of an every expression ends at the first member for which its body does not hold: the plan marks such a
 // member, and looks at the mark after the loop.
 func (c *compiler) loop(s *ir.ScanStmt) (step, error) {
+	if name := c.nameOf(s); name != nil {
+		return c.lookup(s, name)
+	}
 	if !marks(s.Block.Stmts) {
 		return c.scan(s)
 	}
@@ -32,6 +35,30 @@ func marks(body []ir.Stmt) bool {
 	_, unless := body[len(body)-2].(*ir.IsUndefinedStmt)
 	mark, ok := body[len(body)-1].(*ir.AssignVarStmt)
 	return unless && ok && mark.Source.Value == ir.Bool(true)
+}
+
+// nameOf reads the name of the member that a loop over base data looks for: so a plan looks a member up beside packages. It is nil for
+// other loops.
+func (c *compiler) nameOf(s *ir.ScanStmt) read {
+	if !c.known[s.Source].base || marks(s.Block.Stmts) || len(s.Block.Stmts) == 0 {
+		return nil
+	}
+	if first, ok := s.Block.Stmts[0].(*ir.EqualStmt); ok && first.A.Value == s.Key {
+		return c.operand(first.B)
+	}
+	return nil
+}
+
+// lookup compiles a loop over base data that looks for the member with a name.
+func (c *compiler) lookup(s *ir.ScanStmt, name read) (step, error) {
+	source := c.local(s.Source)
+	all, err := c.scan(s)
+	return func(f *frame) int {
+		if from, k := source(f), name(f); member(from, k) == nil && stored(from, k) != nil {
+			return f.fail(ErrUnsure) // the loop compares the name, and finds no other form of it
+		}
+		return all(f)
+	}, err
 }
 
 func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
