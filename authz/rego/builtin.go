@@ -35,9 +35,18 @@ func (c *compiler) callBuiltin(s *ir.CallStmt, args []read) (step, error) {
 	if own == nil {
 		own = c.matcher(s)
 	}
+	call := b.opa(to)
 	if own != nil {
-		return b.native(own, to), nil
+		call = b.native(own, to)
 	}
+	if s.Func == ast.GlobMatch.Name && c.value(s.Args[0]) != nil {
+		call = escaped(call, args, to)
+	}
+	return call, nil
+}
+
+// opa compiles a call of OPA's function.
+func (b *builtin) opa(to int) step {
 	return func(f *frame) int {
 		p := f.profile
 		if p != nil {
@@ -49,7 +58,7 @@ func (c *compiler) callBuiltin(s *ir.CallStmt, args []read) (step, error) {
 			p.close()
 		}
 		return end
-	}, nil
+	}
 }
 
 // native compiles a call that this package can make itself for most values.

@@ -154,7 +154,7 @@ func (e *engines) compare(ctx context.Context, input ast.Value) string {
 			continue
 		}
 		most := e.topdown(ctx, input, false)
-		if got.err == ErrUnsure.Error() || got.err != "" && code(got.err) == code(most.err) || strings.HasSuffix(got.err, ": object keys must be unique") {
+		if got.err == ErrUnsure.Error() || got.err == ErrEscaped.Error() || got.err != "" && code(got.err) == code(most.err) || strings.HasSuffix(got.err, ": object keys must be unique") {
 			continue // a conflict that OPA's evaluator skips
 		}
 		if want.same(got) && includes(got.failures, want.failures) && includes(got.unsteady, want.unsteady) {
@@ -162,9 +162,6 @@ func (e *engines) compare(ctx context.Context, input ast.Value) string {
 				e.extra++
 			}
 			continue
-		}
-		if got.equal(most) || !want.same(most) && most.same(got) {
-			continue // OPA's evaluator has another answer without its indexes
 		}
 		return fmt.Sprintf("%s: %v\nOPA: %v\nwithout skips: %v", mode, got, want, most)
 	}

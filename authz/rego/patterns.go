@@ -2,6 +2,7 @@ package rego
 
 import (
 	"regexp"
+	"strings"
 
 	"github.com/gobwas/glob"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -60,6 +61,29 @@ func (c *compiler) matcher(s *ir.CallStmt) native {
 		}), 2)
 	}
 	return nil
+}
+
+// escaped leaves it to OPA's evaluator whether a rule holds for which a constant pattern of glob.match or its text has a backslash. Its
+// index of rules splits both at delimiters without a backslash before them, so it does not find /v1/*/b for /v1/a\/b, and never a
+// pattern with \*.
+func escaped(call step, args []read, to int) step {
+	return func(f *frame) int {
+		end := call(f)
+		if end == next && equal(f.locals[to], truth(true)) && hasDelimiters(args[1](f)) && (hasBackslash(args[0](f)) || hasBackslash(args[2](f))) {
+			return f.fail(ErrEscaped)
+		}
+		return end
+	}
+}
+
+func hasDelimiters(t *ast.Term) bool {
+	_, ok := t.Value.(*ast.Array)
+	return ok
+}
+
+func hasBackslash(t *ast.Term) bool {
+	s, ok := t.Value.(ast.String)
+	return ok && strings.Contains(string(s), `\`)
 }
 
 // isGlob reports whether a pattern is valid.

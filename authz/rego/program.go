@@ -69,7 +69,7 @@ type Result struct {
 // nil if the program reads the input as a document.
 func (p *Program) Slots() [][]string { return p.slots }
 
-// Eval evaluates the program. Errors are ErrUnsure, and those of OPA's evaluator, a *topdown.Error. OPA's evaluator finds fewer
+// Eval evaluates the program. Errors are ErrUnsure, ErrEscaped, and those of OPA's evaluator, a *topdown.Error. OPA's evaluator finds fewer
 // conflicts and failed functions, because it skips what cannot change the value: see doc.go. So a caller that wants its errors asks it
 // again after an error.
 func (p *Program) Eval(ctx context.Context, c *Call) (Result, error) {

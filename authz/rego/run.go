@@ -174,6 +174,9 @@ func (r *run) cancelled() bool {
 // ErrUnsure is the error of an evaluation that cannot go on as OPA's evaluator would. That evaluator must answer instead.
 var ErrUnsure = errors.New("a value of another type names a part of the data")
 
+// ErrEscaped is another such error: see escaped.
+var ErrEscaped = errors.New("a glob matches a backslash, which OPA's evaluator may read as an escape")
+
 // fail ends the evaluation with an error.
 func (r *run) fail(err error) int {
 	if r.err == nil {
