@@ -114,7 +114,7 @@ func (c *cli) policyTestCmd() *cobra.Command {
 No server is needed. Without paths, the shipped policies are tested.
 
 Each test runs on OPA's evaluator and as a compiled program, which decides requests. They must
-give the same value. --verbose shows which tests could not be compiled, and why.`,
+give the same value. --verbose names the tests that are not compiled, and why.`,
 		Example: "  tollkeeper policy test\n  tollkeeper policy test policies/ --verbose",
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			cfg.Paths = paths
