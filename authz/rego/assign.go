@@ -1,8 +1,6 @@
 package rego
 
 import (
-	"strings"
-
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -15,7 +13,7 @@ func (c *compiler) assignment(s ir.Stmt) (out step, known bool) {
 		if v := c.value(s.Source); v != nil {
 			return c.constant(s.Target, v), true
 		}
-		if c.slotOf(s.Source) != nil && !c.isRead(s.Target) {
+		if c.factOf(s.Source).slot != nil && !c.isRead(s.Target) {
 			return nil, true
 		}
 		source, to := c.operand(s.Source), c.use(s.Target)
@@ -41,7 +39,7 @@ func (c *compiler) constant(l ir.Local, value *ast.Term) step {
 
 // assignOnce compiles the assignment of a rule's value. Two different ones are a conflict.
 func (c *compiler) assignOnce(s *ir.AssignVarOnceStmt) step {
-	source, to, conflict, end := c.operand(s.Source), c.dynamic(s.Target), c.conflict(s), c.exit(s)
+	source, to, conflict, end := c.operand(s.Source), c.useRead(s.Target), c.conflict(s), c.exit(s)
 	return func(f *frame) int {
 		v := source(f)
 		switch old := f.locals[to]; {
@@ -56,7 +54,7 @@ func (c *compiler) assignOnce(s *ir.AssignVarOnceStmt) step {
 
 // conflict is the error of two different values of one rule or function.
 func (c *compiler) conflict(s *ir.AssignVarOnceStmt) error {
-	_, path, _ := strings.Cut(c.function.name, ".") // g0.data.x.y
+	path := c.function.rules()
 	text := "rule " + path + " produced conflicting values"
 	if len(c.function.params) > c.implicit[c.function.generation] {
 		text = "function " + path + " produced conflicting values for the same inputs"

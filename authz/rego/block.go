@@ -53,8 +53,8 @@ func runAll(blocks []block, f *frame) int {
 func (c *compiler) blocks(list []*ir.Block) ([]block, error) {
 	out := make([]block, len(list))
 	for i, b := range list {
-		if c.ordered && c.depth == 1 {
-			c.at++
+		if c.hasElse && c.depth == 1 {
+			c.rule++
 		}
 		var err error
 		if out[i], err = c.inner(b); err != nil {
@@ -139,7 +139,7 @@ func (c *compiler) statement(s, following ir.Stmt) (step, error) {
 	case *ir.CallDynamicStmt:
 		return c.callDynamic(s)
 	case *ir.ReturnLocalStmt:
-		c.dynamic(s.Source)
+		c.useRead(s.Source)
 		return func(*frame) int { return abort }, nil // the function's result is where it returns from
 	case *ir.ResultSetAddStmt:
 		value := c.local(s.Value)

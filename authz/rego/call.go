@@ -1,6 +1,8 @@
 package rego
 
 import (
+	"strings"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 )
@@ -12,23 +14,31 @@ type function struct {
 	generation string // which replacements of functions its rules call: see compiler.implicit
 	params     []ir.Local
 	result     ir.Local
-	memo       bool // its last value is remembered
+	remembers  bool // its last value, see memo
 	locals     int
 	blocks     []block
 	file       string // where the first rule is
 	line       int
 }
 
-// implicit is the number of arguments that every function has: input and data.
-const implicit = 2
+// rules is the name of the rules, such as data.x.y. That of the function begins with the generation: g0.data.x.y.
+func (fn *function) rules() string {
+	_, name, _ := strings.Cut(fn.name, ".")
+	return name
+}
+
+const (
+	documents       = 2    // the arguments that every function begins with: input and data
+	firstGeneration = "g0" // of functions that call what their rules name
+)
 
 // run runs the blocks of a function, whose arguments are in the frame.
 func (fn *function) run(f *frame) { runAll(fn.blocks, f) }
 
 // apply calls the function. The result is nil if it is undefined, or if the evaluation failed.
 func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
-	own := args[implicit:]
-	if fn.memo {
+	own := args[documents:]
+	if fn.remembers {
 		if m := &r.memo[fn.number]; m.holds(own) {
 			if r.profile != nil {
 				r.profile.remembered(fn)
@@ -55,7 +65,7 @@ func (fn *function) apply(r *run, args []*ast.Term) *ast.Term {
 	if r.err != nil {
 		return nil
 	}
-	if fn.memo {
+	if fn.remembers {
 		m := &r.memo[fn.number]
 		m.known, m.value = true, v
 		copy(m.args[:], own)

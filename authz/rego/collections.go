@@ -34,13 +34,13 @@ func (c *compiler) collection(s ir.Stmt) (out step, known bool) {
 	case *ir.MakeArrayStmt:
 		return c.makeArray(s), true
 	case *ir.ArrayAppendStmt:
-		value, to := c.operand(s.Value), c.dynamic(s.Array)
+		value, to := c.operand(s.Value), c.useRead(s.Array)
 		return func(f *frame) int { appendTo(f, to, value(f)); return next }, true
 	case *ir.MakeObjectStmt:
 		to := c.use(s.Target)
 		return func(f *frame) int { f.locals[to] = ast.NewTerm(ast.NewObject()); return next }, true
 	case *ir.ObjectInsertStmt:
-		object, key, value := c.dynamic(s.Object), c.operand(s.Key), c.operand(s.Value)
+		object, key, value := c.useRead(s.Object), c.operand(s.Key), c.operand(s.Value)
 		return func(f *frame) int { f.locals[object] = put(f.locals[object], key(f), value(f)); return next }, true
 	case *ir.ObjectInsertOnceStmt:
 		return c.insertOnce(s), true
@@ -51,7 +51,7 @@ func (c *compiler) collection(s ir.Stmt) (out step, known bool) {
 		to := c.use(s.Target)
 		return func(f *frame) int { f.locals[to] = emptySet; return next }, true
 	case *ir.SetAddStmt:
-		set, value := c.dynamic(s.Set), c.operand(s.Value)
+		set, value := c.useRead(s.Set), c.operand(s.Value)
 		return func(f *frame) int {
 			if f.locals[set] == emptySet {
 				f.locals[set] = ast.NewTerm(ast.NewSet())
@@ -64,7 +64,7 @@ func (c *compiler) collection(s ir.Stmt) (out step, known bool) {
 }
 
 func (c *compiler) makeArray(s *ir.MakeArrayStmt) step {
-	if !c.arrays[s.Target] {
+	if !c.appended[s.Target] {
 		return c.constant(s.Target, ast.ArrayTerm())
 	}
 	to, size := c.use(s.Target), s.Capacity
@@ -89,7 +89,7 @@ func appendTo(f *frame, i int, v *ast.Term) {
 }
 
 func (c *compiler) insertOnce(s *ir.ObjectInsertOnceStmt) step {
-	object, key, value := c.dynamic(s.Object), c.operand(s.Key), c.operand(s.Value)
+	object, key, value := c.useRead(s.Object), c.operand(s.Key), c.operand(s.Value)
 	conflict := &topdown.Error{Code: topdown.ConflictErr, Location: c.location(&s.Location), Message: "object keys must be unique"}
 	return func(f *frame) int {
 		o, k, v := f.locals[object].Value.(ast.Object), key(f), value(f)

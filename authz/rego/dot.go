@@ -11,7 +11,7 @@ func (c *compiler) dot(s *ir.DotStmt, following ir.Stmt) step {
 		return c.dotSlot(s, to, following)
 	}
 	// OPA's evaluator has an index of rules, which does not find base data under a name of another type.
-	condition := c.truths[s.Target]
+	condition := c.tested[s.Target]
 	if v := c.foldedDot(s); v != nil {
 		if condition && member(c.value(s.Source), c.value(s.Key)) == nil {
 			return func(f *frame) int { return f.fail(ErrUnsure) }
@@ -19,7 +19,7 @@ func (c *compiler) dot(s *ir.DotStmt, following ir.Stmt) step {
 		return c.constant(s.Target, v)
 	}
 	source, key, to := c.operand(s.Source), c.operand(s.Key), c.use(s.Target)
-	if !c.isBase(s.Source) {
+	if !c.factOf(s.Source).base {
 		return func(f *frame) int {
 			v := member(source(f), key(f))
 			f.locals[to] = v

@@ -28,7 +28,7 @@ func (t *pathTree) add(path []string, f *function) {
 // callDynamic compiles the call of a function whose path is made of values. If there is none, the statement is undefined. If the
 // function is undefined, the reference is: that ends the blocks that would look into the base data instead.
 func (c *compiler) callDynamic(s *ir.CallDynamicStmt) (step, error) {
-	if g, ok := s.Path[0].Value.(ir.StringIndex); !ok || c.implicit[c.policy.Static.Strings[g].Value] != 2 {
+	if g, ok := s.Path[0].Value.(ir.StringIndex); !ok || c.implicit[c.policy.Static.Strings[g].Value] != documents {
 		return nil, errors.New("a reference with variables where functions are replaced by variables")
 	}
 	args := []read{c.inputArgument(ir.Operand{Value: s.Args[0]}), c.local(s.Args[1])}
@@ -50,7 +50,7 @@ func (c *compiler) callDynamic(s *ir.CallDynamicStmt) (step, error) {
 				return undef
 			}
 		}
-		if t.function == nil || len(t.function.params) != 2 { // nothing, or a function of the policy, which has no value
+		if t.function == nil || len(t.function.params) != documents { // nothing, or a function of the policy, which has no value
 			return undef
 		}
 		v := t.function.apply(f.run, []*ast.Term{args[0](f), args[1](f)})

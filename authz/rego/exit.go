@@ -10,11 +10,11 @@ import (
 // first one that holds is enough: its loops end, and the function returns. OPA's evaluator does the same.
 func (c *compiler) exit(s *ir.AssignVarOnceStmt) int {
 	inRule := s.Target != c.function.result
-	if c.read == nil && inRule {
-		c.outcomes = append(c.outcomes, c.value(s.Source))
+	if inRule {
+		c.values = append(c.values, c.value(s.Source))
 	}
 	switch {
-	case c.read == nil || !c.uniform || c.value(s.Source) != nil && !inRule:
+	case !c.final || !c.uniform || c.value(s.Source) != nil && !inRule:
 		return next
 	case inRule:
 		if c.depth > ruleDepth {
@@ -30,13 +30,13 @@ const ruleDepth = 1
 
 // isUniform reports whether the rules of a function all have the same constant value. Rules with else are left alone.
 func (c *compiler) isUniform(blocks []*ir.Block) bool {
-	if slices.ContainsFunc(blocks, isOrdered) {
+	if slices.ContainsFunc(blocks, hasElse) {
 		return false
 	}
-	for _, v := range c.outcomes {
-		if v == nil || !equal(v, c.outcomes[0]) {
+	for _, v := range c.values {
+		if v == nil || !equal(v, c.values[0]) {
 			return false
 		}
 	}
-	return len(c.outcomes) > 0
+	return len(c.values) > 0
 }

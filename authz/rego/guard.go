@@ -49,18 +49,10 @@ func (o *origin) after(name *ast.Term) *origin {
 	return &origin{o.argument, o.slot, append(o.path[:len(o.path):len(o.path)], name)}
 }
 
-// originOf returns the argument, or the part of one, that an operand is, nil for others.
-func (c *compiler) originOf(o ir.Operand) *origin {
-	if l, ok := o.Value.(ir.Local); ok {
-		return c.known[l].origin
-	}
-	return nil
-}
-
 // originAfter returns the part of an argument that a statement looks up, or the part of a slot that is no slot. It is nil for others.
 func (c *compiler) originAfter(s *ir.DotStmt) *origin {
-	from, name := c.originOf(s.Source), c.value(s.Key)
-	if in := c.slotOf(s.Source); in != nil && c.slotAfter(s) == nil {
+	from, name := c.factOf(s.Source).origin, c.value(s.Key)
+	if in := c.factOf(s.Source).slot; in != nil && c.slotAfter(s) == nil {
 		from = &origin{slot: in}
 	}
 	if from == nil || name == nil {

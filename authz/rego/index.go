@@ -76,7 +76,7 @@ func behindIndex(rules []rule) (out []block) {
 		numbers[i], blocks[i] = i, rules[i].blocks
 		out = append(out, rules[i].blocks...)
 	}
-	x := indexOf(rules, numbers, 0)
+	x := newIndex(rules, numbers, 0)
 	if x == nil || x.value == nil {
 		return out
 	}
@@ -96,8 +96,8 @@ func behindIndex(rules []rule) (out []block) {
 	return []block{{run}}
 }
 
-// indexOf returns an index of some of the rules.
-func indexOf(rules []rule, numbers []int, depth int) *index {
+// newIndex returns an index of some of the rules.
+func newIndex(rules []rule, numbers []int, depth int) *index {
 	if len(numbers) == 0 {
 		return nil
 	}
@@ -120,10 +120,10 @@ func indexOf(rules []rule, numbers []int, depth int) *index {
 			byKey[k] = append(byKey[k], n)
 		}
 	}
-	x.value, x.test, x.rest = g.value, g.test, indexOf(rules, rest, depth)
+	x.value, x.test, x.rest = g.value, g.test, newIndex(rules, rest, depth)
 	x.texts, x.others = make(map[string]*index, len(byKey)), make(map[ast.Value]*index)
 	for k, some := range byKey {
-		x.add(k, indexOf(without, some, depth+1))
+		x.add(k, newIndex(without, some, depth+1))
 	}
 	slices.Sort(x.lengths)
 	return x

@@ -33,9 +33,9 @@ type item struct{ key, value *ast.Term }
 // fewMembers are tried one after the other in about the time that a lookup takes.
 const fewMembers = 8
 
-// joinOf returns the conditions with which the body of a loop begins, nil if there are none that a table is good for. What is known is
+// newJoin returns the conditions with which the body of a loop begins, nil if there are none that a table is good for. What is known is
 // what is known before the loop.
-func (c *compiler) joinOf(s *ir.ScanStmt) *join {
+func (c *compiler) newJoin(s *ir.ScanStmt) *join {
 	if c.options.noIndexes {
 		return nil
 	}
@@ -45,12 +45,12 @@ func (c *compiler) joinOf(s *ir.ScanStmt) *join {
 	}
 	from := c.known[s.Source].value
 	if from == nil {
-		if c.counting {
+		if c.final {
 			c.joins++
 		}
 		return j
 	}
-	if size(from) <= fewMembers || !c.counting {
+	if size(from) <= fewMembers || !c.final {
 		return nil
 	}
 	j.tables = make([]table, len(j.conditions))
@@ -70,15 +70,15 @@ func (c *compiler) table(t *ast.Term, of memberPart) table {
 	id := fmt.Sprintf("%p %v %v", t, of.key, of.path)
 	out, ok := c.tables[id]
 	if !ok {
-		out = tableOf(t, of)
+		out = newTable(t, of)
 		c.tables[id] = out
 	}
 	return out
 }
 
-// tableOf returns the members of a collection by a part of them. It returns nil if one of the parts has no key. A member without the
+// newTable returns the members of a collection by a part of them. It returns nil if one of the parts has no key. A member without the
 // part fulfils no condition on it.
-func tableOf(t *ast.Term, of memberPart) table {
+func newTable(t *ast.Term, of memberPart) table {
 	out, whole := make(table), true
 	each(t, func(k, v *ast.Term) int {
 		p := of.of(k, v)
@@ -142,8 +142,8 @@ func (j *join) candidates(f *frame, from *ast.Term) (best []item, ok bool) {
 	return best, ok
 }
 
-// joined is what an evaluation knows about a loop.
-type joined struct {
+// joinState is what an evaluation knows about a loop.
+type joinState struct {
 	from   *ast.Term // the collection of the last time
 	tables []table   // nil the first time
 }
@@ -154,17 +154,17 @@ func (r *run) tables(j *join, from *ast.Term) []table {
 		return nil
 	}
 	if r.joins == nil {
-		r.joins = make([]joined, r.program.joins)
+		r.joins = make([]joinState, r.program.joins)
 	}
 	known := &r.joins[j.number]
 	if known.from != from {
-		*known = joined{from: from}
+		*known = joinState{from: from}
 		return nil
 	}
 	if known.tables == nil {
 		known.tables = make([]table, len(j.conditions))
 		for i := range j.conditions {
-			known.tables[i] = tableOf(from, j.conditions[i].of)
+			known.tables[i] = newTable(from, j.conditions[i].of)
 		}
 	}
 	return known.tables

@@ -25,7 +25,7 @@ type knowledge map[ir.Local]fact
 
 // forget removes what some statements, and those inside them, may change.
 func (k knowledge) forget(statements ...ir.Stmt) {
-	walkBlocks([]*ir.Block{{Stmts: statements}}, func(s ir.Stmt) {
+	visitStatements([]*ir.Block{{Stmts: statements}}, func(s ir.Stmt) {
 		for _, l := range targets(s) {
 			delete(k, l)
 		}
@@ -37,10 +37,11 @@ func (c *compiler) learn(s ir.Stmt) {
 	var known fact
 	switch s := s.(type) {
 	case *ir.DotStmt:
-		known = fact{value: c.foldedDot(s), base: c.isBase(s.Source), slot: c.slotAfter(s), origin: c.originAfter(s), part: c.partAfter(s)}
+		known = fact{value: c.foldedDot(s), base: c.factOf(s.Source).base, slot: c.slotAfter(s), origin: c.originAfter(s), part: c.partAfter(s)}
 	case *ir.AssignVarStmt:
 		// A with statement saves the base data in a local. Values that a rule gives a name are no longer base data.
-		known = fact{value: c.value(s.Source), slot: c.slotOf(s.Source), origin: c.originOf(s.Source), part: c.partOf(s.Source), base: s.Source.Value == ir.Data && c.isBase(s.Source)}
+		known = c.factOf(s.Source)
+		known.base = known.base && s.Source.Value == ir.Data
 	case *ir.MakeNullStmt, *ir.MakeNumberIntStmt, *ir.MakeNumberRefStmt, *ir.AssignIntStmt:
 		known.value = c.scalar(s)
 	}
@@ -70,24 +71,21 @@ func (c *compiler) scalar(s ir.Stmt) *ast.Term {
 	return nil
 }
 
-// value returns the value of an operand, nil if it is not known.
-func (c *compiler) value(o ir.Operand) *ast.Term {
+// factOf returns what is known about an operand.
+func (c *compiler) factOf(o ir.Operand) fact {
 	switch v := o.Value.(type) {
 	case ir.Local:
-		return c.known[v].value
+		return c.known[v]
 	case ir.StringIndex:
-		return c.strings[v]
+		return fact{value: c.strings[v]}
 	case ir.Bool:
-		return ast.InternedTerm(bool(v))
+		return fact{value: ast.InternedTerm(bool(v))}
 	}
-	return nil
+	return fact{}
 }
 
-// isBase reports whether an operand is base data.
-func (c *compiler) isBase(o ir.Operand) bool {
-	l, ok := o.Value.(ir.Local)
-	return ok && c.known[l].base
-}
+// value returns the value of an operand, nil if it is not known.
+func (c *compiler) value(o ir.Operand) *ast.Term { return c.factOf(o).value }
 
 // foldedDot returns the member that a statement looks up, nil if it is not known or does not exist.
 func (c *compiler) foldedDot(s *ir.DotStmt) *ast.Term {
@@ -95,7 +93,7 @@ func (c *compiler) foldedDot(s *ir.DotStmt) *ast.Term {
 	if v := member(from, key); v != nil {
 		return v
 	}
-	if c.isBase(s.Source) {
+	if c.factOf(s.Source).base {
 		return stored(from, key)
 	}
 	return nil

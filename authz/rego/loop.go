@@ -62,7 +62,7 @@ func (c *compiler) lookup(s *ir.ScanStmt, name read) (step, error) {
 }
 
 func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
-	source, key, value, base, j := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base, c.joinOf(s)
+	source, key, value, base, j := c.local(s.Source), c.use(s.Key), c.use(s.Value), c.known[s.Source].base, c.newJoin(s)
 	from := c.known[s.Source].value
 	c.known.forget(s) // the body runs again after its own changes
 	c.known[s.Value] = fact{base: base}

@@ -66,7 +66,7 @@ var errNegated = errors.New("the negation of a reference with a variable that ma
 func dispatches(b *ir.Block) bool {
 	found := false
 	if len(b.Stmts) > 0 {
-		walkBlocks(inside(b.Stmts[0]), func(s ir.Stmt) {
+		visitStatements(inside(b.Stmts[0]), func(s ir.Stmt) {
 			_, ok := s.(*ir.CallDynamicStmt)
 			found = found || ok
 		})

@@ -8,33 +8,36 @@ import (
 // read reads an operand. The result is nil if it is undefined.
 type read func(f *frame) *ast.Term
 
-// place is a local of a rule. The locals of a rule are its own: another rule uses the same numbers for others.
-type place struct {
-	rule  int // its number; -1 for arguments and results, which all rules share
+// variable is a local of a rule. The locals of a rule are its own: another rule uses the same numbers for others.
+type variable struct {
+	rule  int // its number, or ofAll
 	local ir.Local
 }
 
-func (c *compiler) place(l ir.Local) place {
+// ofAll stands for the number of a rule where all rules of a function share a local: arguments, results and the value of one rule.
+const ofAll = -1
+
+func (c *compiler) variable(l ir.Local) variable {
 	if l <= c.shared {
-		return place{-1, l}
+		return variable{ofAll, l}
 	}
-	return place{c.at, l}
+	return variable{c.rule, l}
 }
 
-// use makes room for a local.
+// use makes room for a local in the frame, and returns its place there.
 func (c *compiler) use(l ir.Local) int {
 	c.locals = max(c.locals, int(l)+1)
 	return int(l)
 }
 
-// dynamic makes room for a local whose value is read at run time.
-func (c *compiler) dynamic(l ir.Local) int {
-	c.reading[c.place(l)] = true
+// useRead does too, for a local whose value a closure reads. No value is stored in a local that is not read.
+func (c *compiler) useRead(l ir.Local) int {
+	c.reading[c.variable(l)] = true
 	return c.use(l)
 }
 
-// isRead reports whether the value of a local is read at run time.
-func (c *compiler) isRead(l ir.Local) bool { return c.read == nil || c.read[c.place(l)] }
+// isRead reports whether a closure reads the value of a local.
+func (c *compiler) isRead(l ir.Local) bool { return !c.final || c.read[c.variable(l)] }
 
 func (c *compiler) local(l ir.Local) read {
 	if t := c.known[l].value; t != nil {
@@ -44,8 +47,8 @@ func (c *compiler) local(l ir.Local) read {
 		number := c.numberOf(s)
 		return func(f *frame) *ast.Term { return f.slots[number] }
 	}
-	i := c.dynamic(l)
-	if c.arrays[l] {
+	i := c.useRead(l)
+	if c.appended[l] {
 		return func(f *frame) *ast.Term { return finished(f, i) }
 	}
 	return func(f *frame) *ast.Term { return f.locals[i] }

@@ -32,17 +32,9 @@ func (p *collectionPart) after(name *ast.Term) *collectionPart {
 	return &collectionPart{p.collection, p.memberPart.after(name)}
 }
 
-// partOf returns the part of members of base data that an operand is, nil for others.
-func (c *compiler) partOf(o ir.Operand) *collectionPart {
-	if l, ok := o.Value.(ir.Local); ok {
-		return c.known[l].part
-	}
-	return nil
-}
-
 // partAfter returns the part of members of base data that a statement looks up, nil for others.
 func (c *compiler) partAfter(s *ir.DotStmt) *collectionPart {
-	from, name := c.partOf(s.Source), c.value(s.Key)
+	from, name := c.factOf(s.Source).part, c.value(s.Key)
 	if from == nil || name == nil {
 		return nil
 	}

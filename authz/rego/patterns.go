@@ -27,7 +27,7 @@ func (c *compiler) texts(o ir.Operand) (out []string) {
 	}
 	if v := c.value(o); v != nil {
 		add(v)
-	} else if p := c.partOf(o); p != nil {
+	} else if p := c.factOf(o).part; p != nil {
 		each(p.collection, func(k, v *ast.Term) int { add(p.of(k, v)); return next })
 	}
 	return out
@@ -35,7 +35,7 @@ func (c *compiler) texts(o ir.Operand) (out []string) {
 
 // matcher returns a function for calls of regex.match and glob.match with known patterns, nil for others.
 func (c *compiler) matcher(s *ir.CallStmt) native {
-	if c.options.noFolding || !c.counting {
+	if c.options.noFolding || !c.final {
 		return nil
 	}
 	switch s.Func {

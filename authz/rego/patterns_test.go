@@ -54,7 +54,7 @@ func TestPatterns_AsOPA(t *testing.T) {
 // TestPatterns_KnownAtLoad checks which calls find their patterns.
 func TestPatterns_KnownAtLoad(t *testing.T) {
 	list := ast.MustParseTerm(`[{"re": "^/a"}, {"re": "b"}, {"re": 7}, {}]`)
-	c := &compiler{options: &Options{}, known: knowledge{}}
+	c := &compiler{options: &Options{}, functionState: functionState{known: knowledge{}}}
 	c.known[5] = fact{part: &collectionPart{list, memberPart{path: []*ast.Term{ast.StringTerm("re")}}}}
 	if got := c.texts(ir.Operand{Value: ir.Local(5)}); len(got) != 2 || got[0] != "^/a" || got[1] != "b" {
 		t.Errorf("%q", got)

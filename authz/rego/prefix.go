@@ -23,7 +23,7 @@ func (c *compiler) conditions(s *ir.ScanStmt) (found []condition) {
 		p.known[l] = f
 	}
 	p.known.forget(s)
-	walkBlocks([]*ir.Block{{Stmts: []ir.Stmt{s}}}, func(s ir.Stmt) {
+	visitStatements([]*ir.Block{{Stmts: []ir.Stmt{s}}}, func(s ir.Stmt) {
 		for _, l := range targets(s) {
 			p.changed[l] = true
 		}
@@ -61,7 +61,7 @@ func (p *prefix) condition(s *ir.EqualStmt) (condition, bool) {
 func (p *prefix) fromOutside(o ir.Operand) read {
 	l, isLocal := o.Value.(ir.Local)
 	switch {
-	case p.value(o) != nil, p.slotOf(o) != nil:
+	case p.value(o) != nil, p.factOf(o).slot != nil:
 		return p.operand(o)
 	case !isLocal:
 		return nil
@@ -81,7 +81,7 @@ func (p *prefix) follow(s ir.Stmt) bool {
 	switch s := s.(type) {
 	case *ir.AssignVarStmt:
 		of, isMember = p.memberPart(s.Source)
-		if p.slotOf(s.Source) == nil {
+		if p.factOf(s.Source).slot == nil {
 			value = p.fromOutside(s.Source)
 		}
 	case *ir.DotStmt:
@@ -91,7 +91,7 @@ func (p *prefix) follow(s ir.Stmt) bool {
 			if isMember {
 				of = of.after(name)
 			}
-		} else if name == nil || p.isBase(s.Source) || p.slotAfter(s) != nil {
+		} else if name == nil || p.factOf(s.Source).base || p.slotAfter(s) != nil {
 			break // a slot is read where it is compared: what it is in need not be built
 		} else if from := p.fromOutside(s.Source); from != nil {
 			value = func(f *frame) *ast.Term { return member(from(f), name) }
@@ -133,7 +133,7 @@ func (p *prefix) memberPart(o ir.Operand) (memberPart, bool) {
 // it may fail for nothing: then the evaluation is one of which the caller is not sure. It returns nil for other calls.
 func (p *prefix) ruleOf(s *ir.CallStmt) read {
 	number, ok := p.numbers[s.Func]
-	if !ok || len(s.Args) > implicit {
+	if !ok || len(s.Args) > documents {
 		return nil
 	}
 	fn, args := p.funcs[number], [2]read{p.inputArgument(s.Args[0]), p.operand(s.Args[1])}

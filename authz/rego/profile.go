@@ -100,7 +100,7 @@ func (p *Profile) remembered(fn *function) {
 func (p *Profile) Rules() []Calls {
 	byName := make(map[string]*Calls)
 	for i, f := range p.program.funcs {
-		_, name, _ := strings.Cut(f.name, ".") // g0.data.x.y; functions with replaced functions are others, of the same rules
+		name := f.rules() // the same in each generation
 		c := byName[name]
 		if c == nil {
 			c = &Calls{Name: name, File: f.file, Line: f.line}
@@ -153,9 +153,9 @@ func (c *compiler) calledNumber(name string) int {
 	return i
 }
 
-// firstPlace returns where the first rule of a function is.
-func (c *compiler) firstPlace(blocks []*ir.Block) (file string, line int) {
-	walkBlocks(blocks, func(s ir.Stmt) {
+// firstLocation returns where the first rule of a function is.
+func (c *compiler) firstLocation(blocks []*ir.Block) (file string, line int) {
+	visitStatements(blocks, func(s ir.Stmt) {
 		l := c.location(s.GetLocation())
 		if l.Row > 0 && (line == 0 || cmp.Or(strings.Compare(l.File, file), l.Row-line) < 0) {
 			file, line = l.File, l.Row

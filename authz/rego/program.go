@@ -80,8 +80,8 @@ func (p *Program) Eval(ctx context.Context, c *Call) (Result, error) {
 		in = ast.NewTerm(c.Input)
 	}
 	if r.slots = c.Slots; r.slots == nil {
-		r.found = fill(r.found[:0], p.slots, in)
-		r.slots = r.found
+		r.ownSlots = fill(r.ownSlots[:0], p.slots, in)
+		r.slots = r.ownSlots
 	}
 	f := r.frame(&p.main)
 	f.locals[ir.Input], f.locals[ir.Data] = in, p.data

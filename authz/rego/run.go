@@ -21,16 +21,16 @@ type run struct {
 	builtin *topdown.BuiltinContext // nil until a function of OPA is called
 	profile *Profile                // nil for none
 
-	slots   []*ast.Term // the parts of the input
-	found   []*ast.Term // memory for slots
-	memo    []memo      // of functions, by number; a new one for each replacement of input or data
-	joins   []joined    // the tables of loops, by number; nil until one is looked for
-	free    []*frame    // frames to be used again
-	args    []*ast.Term // a stack of arguments
-	tried   []int       // a stack of numbers of rules
-	results []*ast.Term
-	failed  []error
-	err     error
+	slots    []*ast.Term // the parts of the input
+	ownSlots []*ast.Term // memory for slots
+	memo     []memo      // of functions, by number; a new one for each replacement of input or data
+	joins    []joinState // of loops, by number; nil until one is looked at
+	free     []*frame    // frames to be used again
+	args     []*ast.Term // a stack of arguments
+	tried    []int       // a stack of numbers of rules that indexes found
+	results  []*ast.Term
+	failed   []error
+	err      error
 
 	cancel    topdown.Cancel
 	countdown int
@@ -80,8 +80,8 @@ func newRun(ctx context.Context, p *Program, c *Call) *run {
 func (r *run) release() {
 	clear(r.memo)
 	clear(r.args[:cap(r.args)])
-	clear(r.found)
-	*r = run{memo: r.memo[:0], free: r.free, args: r.args[:0], tried: r.tried[:0], found: r.found[:0]}
+	clear(r.ownSlots)
+	*r = run{memo: r.memo[:0], free: r.free, args: r.args[:0], tried: r.tried[:0], ownSlots: r.ownSlots[:0]}
 	runs.Put(r)
 }
 

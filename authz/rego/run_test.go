@@ -200,8 +200,8 @@ q.a[k].b := x if { some x in data.d.list; k := sprintf("%d", [x + input.n]) }
 func TestEval_KeepsNothing(t *testing.T) {
 	p := mustCompile(t, "package p\nmain := count([[x, y] | some x in input.short; some y in input.short; f(x, y)])\nf(x, y) if x != y", nil, Options{})
 	r := newRun(t.Context(), p, &Call{Input: longInput()})
-	r.found = fill(r.found[:0], p.slots, ast.NewTerm(longInput()))
-	r.slots = r.found
+	r.ownSlots = fill(r.ownSlots[:0], p.slots, ast.NewTerm(longInput()))
+	r.slots = r.ownSlots
 	f := r.frame(&p.main)
 	p.main.run(f)
 	r.drop(f)
@@ -216,7 +216,7 @@ func TestEval_KeepsNothing(t *testing.T) {
 			}
 		}
 	}
-	for _, v := range append(r.args[:cap(r.args)], r.found[:cap(r.found)]...) {
+	for _, v := range append(r.args[:cap(r.args)], r.ownSlots[:cap(r.ownSlots)]...) {
 		if v != nil {
 			t.Errorf("the run keeps %v", v)
 		}

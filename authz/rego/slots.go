@@ -25,24 +25,16 @@ func (s *slot) after(name string) *slot {
 
 // numberOf gives a slot a number, by which it is read.
 func (c *compiler) numberOf(s *slot) int {
-	if s.number < 0 && c.counting {
+	if s.number < 0 && c.final {
 		s.number = len(c.slots)
 		c.slots = append(c.slots, s.path)
 	}
 	return s.number
 }
 
-// slotOf returns the part of the input that an operand is, nil for others.
-func (c *compiler) slotOf(o ir.Operand) *slot {
-	if l, ok := o.Value.(ir.Local); ok {
-		return c.known[l].slot
-	}
-	return nil
-}
-
 // slotAfter returns the part of the input that a statement looks up, nil for others.
 func (c *compiler) slotAfter(s *ir.DotStmt) *slot {
-	from, key := c.slotOf(s.Source), c.value(s.Key)
+	from, key := c.factOf(s.Source).slot, c.value(s.Key)
 	if from == nil || key == nil {
 		return nil
 	}

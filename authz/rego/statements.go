@@ -2,12 +2,12 @@ package rego
 
 import "github.com/open-policy-agent/opa/v1/ir"
 
-// walkBlocks visits all statements of some blocks, also those of blocks inside them.
-func walkBlocks(blocks []*ir.Block, visit func(ir.Stmt)) {
+// visitStatements visits all statements of some blocks, also those of blocks inside them.
+func visitStatements(blocks []*ir.Block, visit func(ir.Stmt)) {
 	for _, b := range blocks {
 		for _, s := range b.Stmts {
 			visit(s)
-			walkBlocks(inside(s), visit)
+			visitStatements(inside(s), visit)
 		}
 	}
 }
@@ -83,10 +83,10 @@ func replaces(p *ir.Policy, document ir.Local) bool {
 			found = true
 		}
 	}
-	walkBlocks(p.Plans.Plans[0].Blocks, visit)
+	visitStatements(p.Plans.Plans[0].Blocks, visit)
 	if p.Funcs != nil {
 		for _, f := range p.Funcs.Funcs {
-			walkBlocks(f.Blocks, visit)
+			visitStatements(f.Blocks, visit)
 		}
 	}
 	return found
@@ -95,7 +95,7 @@ func replaces(p *ir.Policy, document ir.Local) bool {
 // changesOf counts the statements that change the collection in a local.
 func changesOf(blocks ...*ir.Block) map[ir.Local]int {
 	out := make(map[ir.Local]int)
-	walkBlocks(blocks, func(s ir.Stmt) {
+	visitStatements(blocks, func(s ir.Stmt) {
 		switch s := s.(type) {
 		case *ir.ArrayAppendStmt:
 			out[s.Array]++
@@ -110,8 +110,8 @@ func changesOf(blocks ...*ir.Block) map[ir.Local]int {
 	return out
 }
 
-// isOrdered reports whether a block of a function has a rule with else.
-func isOrdered(b *ir.Block) bool {
+// hasElse reports whether a block of a function has a rule with else.
+func hasElse(b *ir.Block) bool {
 	if len(b.Stmts) != 1 {
 		return false
 	}

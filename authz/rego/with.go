@@ -7,7 +7,7 @@ import (
 
 // with compiles a block in which a value, or a part of it, is replaced. Functions without arguments have other values in it.
 func (c *compiler) with(s *ir.WithStmt) (step, error) {
-	local, value := c.dynamic(s.Local), c.operand(s.Value)
+	local, value := c.useRead(s.Local), c.operand(s.Value)
 	path := make([]*ast.Term, len(s.Path))
 	for i, index := range s.Path {
 		path[i] = c.strings[index]
@@ -15,7 +15,7 @@ func (c *compiler) with(s *ir.WithStmt) (step, error) {
 	before := c.known[s.Local]
 	c.known[s.Local] = fact{base: before.base}
 	if len(path) == 0 {
-		c.known[s.Local] = fact{value: c.value(s.Value), base: before.base || c.isBase(s.Value)}
+		c.known[s.Local] = fact{value: c.value(s.Value), base: before.base || c.factOf(s.Value).base}
 	}
 	body, err := c.inner(s.Block)
 	c.known[s.Local] = before
