@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
@@ -13,10 +14,11 @@ type step func(f *frame) int
 // How a block ends. A number of 0 or more is the number of blocks around it that end too: 0 is what a statement returns that is
 // undefined.
 const (
-	next  = -1      // the block has run to its end
-	undef = 0       // a statement was undefined
-	held  = 1 << 29 // the body of a negation holds; all blocks end up to the negation
-	abort = 1 << 30 // the function returns, or the evaluation fails; all blocks end
+	next   = -1       // the block has run to its end
+	undef  = 0        // a statement was undefined
+	enough = held - 1 // the body of a loop has run to its end, and need not run again
+	held   = 1 << 29  // the body of a negation holds; all blocks end up to the negation
+	abort  = 1 << 30  // the function returns, or the evaluation fails; all blocks end up to the function
 )
 
 // block is a compiled block.
@@ -27,6 +29,15 @@ func (b block) run(f *frame) int {
 		if end := s(f); end != next {
 			return end
 		}
+	}
+	return next
+}
+
+// set gives a local a value, and returns how the statement ends: undefined without a value.
+func (f *frame) set(local int, v *ast.Term) int {
+	f.locals[local] = v
+	if v == nil {
+		return undef
 	}
 	return next
 }

@@ -81,12 +81,11 @@ func (c *compiler) reader(known fact) (id string, value read) {
 
 // note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
 func (c *compiler) note(o ir.Operand, t test, constants ...*ast.Term) {
-	l, ok := o.Value.(ir.Local)
-	if !ok || c.depth != ruleDepth {
+	if c.depth != ruleDepth {
 		return
 	}
 	g := guard{test: t}
-	if g.id, g.value = c.reader(c.known[l]); g.value == nil {
+	if g.id, g.value = c.reader(c.factOf(o)); g.value == nil {
 		return
 	}
 	g.id = fmt.Sprint(g.id, t)
@@ -135,30 +134,35 @@ func (c *compiler) noteCall(s *ir.CallStmt, following ir.Stmt) {
 func (c *compiler) noteMember(s *ir.CallStmt) {
 	if v := c.value(s.Args[0]); v != nil {
 		c.note(s.Args[1], test{kind: has}, v)
-	} else if list, ok := items(c.value(s.Args[1])); ok {
+	} else if list, ok := constantsIn(c.value(s.Args[1])); ok {
 		c.note(s.Args[0], test{}, list...)
 	}
 }
 
-// maxConstants is the number of constants that are worth an index.
-const maxConstants = 256
-
-// items returns the members of an array or a set, and false for other values and for more members than are worth an index.
-func items(t *ast.Term) (out []*ast.Term, ok bool) {
-	if t == nil || size(t) > maxConstants {
+// constantsIn returns the members of a constant array or set, and false for other values and for more members than are worth an index.
+func constantsIn(t *ast.Term) (out []*ast.Term, ok bool) {
+	const most = 256
+	if n, _ := size(t); n > most || !isList(t) {
 		return nil, false
+	}
+	each(t, func(_, v *ast.Term) int { out = append(out, v); return next })
+	return out, true
+}
+
+func isList(t *ast.Term) bool {
+	if t == nil {
+		return false
 	}
 	switch t.Value.(type) {
 	case ast.Set, *ast.Array:
-		each(t, func(_, v *ast.Term) int { out = append(out, v); return next })
-		return out, true
+		return true
 	}
-	return nil, false
+	return false
 }
 
 // noteTexts notes the guard that a value begins or ends with a constant or with one of several, unless all texts do.
 func (c *compiler) noteTexts(o ir.Operand, t test, constant *ast.Term) {
-	list, several := items(constant)
+	list, several := constantsIn(constant)
 	if !several && constant != nil {
 		list = []*ast.Term{constant}
 	}

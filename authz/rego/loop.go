@@ -5,9 +5,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// enough is how the body of a loop ends that need not run again.
-const enough = held - 1
-
 // loop compiles a loop. That of an every expression ends at the first member for which its body does not hold: the plan marks such a
 // member, and looks at the mark after the loop.
 func (c *compiler) loop(s *ir.ScanStmt) (step, error) {

@@ -104,15 +104,11 @@ func member3(args []*ast.Term) (*ast.Term, bool) {
 }
 
 func countOf(args []*ast.Term) (*ast.Term, bool) {
-	switch v := args[0].Value.(type) {
-	case *ast.Array:
-		return ast.InternedTerm(v.Len()), true
-	case ast.Object:
-		return ast.InternedTerm(v.Len()), true
-	case ast.Set:
-		return ast.InternedTerm(v.Len()), true
+	n, ok := size(args[0])
+	if !ok {
+		return nil, false
 	}
-	return nil, false
+	return ast.InternedTerm(n), true
 }
 
 func objectGet(args []*ast.Term) (*ast.Term, bool) {

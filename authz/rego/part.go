@@ -15,7 +15,8 @@ func (p memberPart) after(name *ast.Term) memberPart {
 	return memberPart{p.key, append(p.path[:len(p.path):len(p.path)], name)}
 }
 
-func (p memberPart) of(k, v *ast.Term) *ast.Term {
+// in returns the part of one member, nil if it has none.
+func (p memberPart) in(k, v *ast.Term) *ast.Term {
 	if p.key {
 		return part(k, p.path)
 	}

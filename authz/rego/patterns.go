@@ -28,7 +28,7 @@ func (c *compiler) texts(o ir.Operand) (out []string) {
 	if v := c.value(o); v != nil {
 		add(v)
 	} else if p := c.factOf(o).part; p != nil {
-		each(p.collection, func(k, v *ast.Term) int { add(p.of(k, v)); return next })
+		each(p.collection, func(k, v *ast.Term) int { add(p.in(k, v)); return next })
 	}
 	return out
 }

@@ -1,11 +1,14 @@
 package rego
 
 import (
+	"maps"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// prefix is what is known at a statement of the body of a loop before which nothing happens that can be noticed.
+// prefix is how far the body of a loop can be followed without an effect on anything but locals. A member for which a comparison in the
+// prefix does not hold makes no difference to the loop.
 type prefix struct {
 	*compiler
 	members map[ir.Local]memberPart
@@ -13,15 +16,12 @@ type prefix struct {
 	changed map[ir.Local]bool // locals that the body assigns somewhere
 }
 
-// conditions finds comparisons of a part of a member with a value from outside in the body of a loop.
-func (c *compiler) conditions(s *ir.ScanStmt) (found []condition) {
+// comparisons finds those of a part of a member with a value from outside, in the prefix of the body of a loop.
+func (c *compiler) comparisons(s *ir.ScanStmt) (found []comparison) {
 	saved := c.known
 	defer func() { c.known = saved }()
 	p := prefix{c, map[ir.Local]memberPart{s.Key: {key: true}, s.Value: {}}, make(map[ir.Local]read), make(map[ir.Local]bool)}
-	p.known = make(knowledge)
-	for l, f := range saved {
-		p.known[l] = f
-	}
+	p.known = maps.Clone(saved)
 	p.known.forget(s)
 	visitStatements([]*ir.Block{{Stmts: []ir.Stmt{s}}}, func(s ir.Stmt) {
 		for _, l := range targets(s) {
@@ -30,8 +30,8 @@ func (c *compiler) conditions(s *ir.ScanStmt) (found []condition) {
 	})
 	for _, s := range s.Block.Stmts {
 		if equal, ok := s.(*ir.EqualStmt); ok {
-			if f, ok := p.condition(equal); ok {
-				found = append(found, f)
+			if one, ok := p.comparison(equal); ok {
+				found = append(found, one)
 			}
 			continue
 		}
@@ -42,19 +42,15 @@ func (c *compiler) conditions(s *ir.ScanStmt) (found []condition) {
 	return found
 }
 
-func (p *prefix) condition(s *ir.EqualStmt) (condition, bool) {
+func (p *prefix) comparison(s *ir.EqualStmt) (comparison, bool) {
 	for _, side := range [][2]ir.Operand{{s.A, s.B}, {s.B, s.A}} {
-		l, ok := side[0].Value.(ir.Local)
-		if !ok {
-			continue
-		}
-		if of, ok := p.members[l]; ok {
+		if part, ok := p.memberPart(side[0]); ok {
 			if value := p.fromOutside(side[1]); value != nil {
-				return condition{of, value}, true
+				return comparison{part, value}, true
 			}
 		}
 	}
-	return condition{}, false
+	return comparison{}, false
 }
 
 // fromOutside reads an operand whose value is the same for all members. It is nil for others.
@@ -73,23 +69,22 @@ func (p *prefix) fromOutside(o ir.Operand) read {
 	return p.local(l)
 }
 
-// follow goes on behind a statement. It returns false if the statement may do something that can be noticed.
+// follow goes on behind a statement. It returns false if the statement may have an effect on more than locals.
 func (p *prefix) follow(s ir.Stmt) bool {
-	var of memberPart
+	var part memberPart
 	var isMember bool
 	var value read
 	switch s := s.(type) {
 	case *ir.AssignVarStmt:
-		of, isMember = p.memberPart(s.Source)
+		part, isMember = p.memberPart(s.Source)
 		if p.factOf(s.Source).slot == nil {
 			value = p.fromOutside(s.Source)
 		}
 	case *ir.DotStmt:
 		name := p.value(s.Key)
-		if of, isMember = p.memberPart(s.Source); isMember {
-			isMember = name != nil
-			if isMember {
-				of = of.after(name)
+		if part, isMember = p.memberPart(s.Source); isMember {
+			if isMember = name != nil; isMember {
+				part = part.after(name)
 			}
 		} else if name == nil || p.factOf(s.Source).base || p.slotAfter(s) != nil {
 			break // a slot is read where it is compared: what it is in need not be built
@@ -110,7 +105,7 @@ func (p *prefix) follow(s ir.Stmt) bool {
 		delete(p.members, l)
 		delete(p.outside, l)
 		if isMember {
-			p.members[l] = of
+			p.members[l] = part
 		}
 		if value != nil {
 			p.outside[l] = value
@@ -125,12 +120,12 @@ func (p *prefix) memberPart(o ir.Operand) (memberPart, bool) {
 	if !ok {
 		return memberPart{}, false
 	}
-	of, ok := p.members[l]
-	return of, ok
+	part, ok := p.members[l]
+	return part, ok
 }
 
-// ruleOf reads the value of a rule without arguments, which is the same for all members. To evaluate it before the first member needs
-// it may fail for nothing: then the evaluation is one of which the caller is not sure. It returns nil for other calls.
+// ruleOf reads the value of a rule without arguments, which is the same for all members. It returns nil for other calls. The rule is
+// evaluated even if no member needs it. If it fails then, the evaluation fails, and the caller asks OPA's evaluator.
 func (p *prefix) ruleOf(s *ir.CallStmt) read {
 	number, ok := p.numbers[s.Func]
 	if !ok || len(s.Args) > documents {

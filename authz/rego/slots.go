@@ -64,12 +64,5 @@ func (c *compiler) dotSlot(s *ir.DotStmt, to *slot, following ir.Stmt) step {
 			return next
 		}
 	}
-	return func(f *frame) int {
-		v := f.slots[number]
-		f.locals[target] = v
-		if v == nil {
-			return undef
-		}
-		return next
-	}
+	return func(f *frame) int { return f.set(target, f.slots[number]) }
 }

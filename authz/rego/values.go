@@ -43,17 +43,20 @@ func isPlain(n string) bool {
 	return true
 }
 
-// size is the number of members of a collection.
-func size(t *ast.Term) int {
+// size is the number of members of a collection, and false for other values and nil.
+func size(t *ast.Term) (n int, ok bool) {
+	if t == nil {
+		return 0, false
+	}
 	switch c := t.Value.(type) {
 	case *ast.Array:
-		return c.Len()
+		return c.Len(), true
 	case ast.Object:
-		return c.Len()
+		return c.Len(), true
 	case ast.Set:
-		return c.Len()
+		return c.Len(), true
 	}
-	return 0
+	return 0, false
 }
 
 // each visits the members of a collection in order, until visit returns something else than next.

@@ -25,7 +25,7 @@ type walker struct {
 }
 
 func (c *compiler) walk(call *ir.CallStmt, s *ir.ScanStmt) (step, error) {
-	root, pair, wanted := c.operand(call.Args[0]), c.use(s.Value), c.walked(s)
+	root, pair, nodes := c.operand(call.Args[0]), c.use(s.Value), c.wanted(s)
 	c.known.forget(call, s)
 	body, err := c.inner(s.Block)
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *compiler) walk(call *ir.CallStmt, s *ir.ScanStmt) (step, error) {
 		if t == nil {
 			return undef
 		}
-		w, ok := wanted.walker(f)
+		w, ok := nodes.walker(f)
 		switch {
 		case f.err != nil:
 			return abort
@@ -83,22 +83,26 @@ func isName(t, name *ast.Term) bool {
 	return isArray || !isNumber
 }
 
-// walked are the conditions with which the body of a loop over nodes begins.
-type walked struct {
-	path  []read // by the position in the path, nil for none
-	value read   // nil for none
+// wanted is which nodes the body of a loop needs, by the comparisons with which it begins.
+type wanted struct {
+	path  []read // what nodes are below, by the position in their path; nil: no matter what
+	value read   // what nodes are; nil: no matter what
 }
 
-func (c *compiler) walked(s *ir.ScanStmt) (out walked) {
-	for _, found := range c.conditions(s) {
-		switch at := found.of.path; {
-		case found.of.key:
+// maxPath is the longest path that is compared.
+const maxPath = 64
+
+// wanted reads the comparisons of a loop over pairs of a path, pair[0], and a node, pair[1].
+func (c *compiler) wanted(s *ir.ScanStmt) (out wanted) {
+	for _, found := range c.comparisons(s) {
+		switch at := found.part.path; {
+		case found.part.key:
 		case len(at) == 1 && isNumber(at[0], 1):
 			out.value = found.value
 		case len(at) == 2 && isNumber(at[0], 0):
 			number, _ := at[1].Value.(ast.Number)
 			i, ok := number.Int()
-			if !ok || i < 0 || i > maxWalked {
+			if !ok || i < 0 || i > maxPath {
 				continue
 			}
 			for len(out.path) <= i {
@@ -110,42 +114,39 @@ func (c *compiler) walked(s *ir.ScanStmt) (out walked) {
 	return out
 }
 
-// maxWalked is the longest path that is looked for.
-const maxWalked = 64
-
 func isNumber(t *ast.Term, n int) bool {
 	number, ok := t.Value.(ast.Number)
 	i, whole := number.Int()
 	return ok && whole && i == n
 }
 
-// walker evaluates the conditions. It returns false if no node fulfils them. Values without a key are left to the body.
-func (w *walked) walker(f *frame) (out walker, ok bool) {
-	lookup := func(of read) (*ast.Term, bool) {
-		v := of(f)
-		if v == nil {
-			return nil, false
-		}
-		if _, ok := key(v); !ok {
-			return nil, true
-		}
-		return v, true
-	}
-	if w.value != nil {
-		if out.value, ok = lookup(w.value); !ok {
-			return out, false
-		}
+// walker evaluates what nodes are compared with. It returns false if that is undefined, so that the loop needs no node.
+func (w *wanted) walker(f *frame) (out walker, ok bool) {
+	if out.value, ok = wantedValue(f, w.value); !ok {
+		return out, false
 	}
 	if len(w.path) > 0 {
 		out.path = make([]*ast.Term, len(w.path))
 	}
-	for i, of := range w.path {
-		if of == nil {
-			continue
-		}
-		if out.path[i], ok = lookup(of); !ok {
+	for i, name := range w.path {
+		if out.path[i], ok = wantedValue(f, name); !ok {
 			return out, false
 		}
 	}
 	return out, true
+}
+
+// wantedValue reads a value, and returns false if it is undefined. It returns nil for a value without a key: the body compares it.
+func wantedValue(f *frame, value read) (*ast.Term, bool) {
+	if value == nil {
+		return nil, true
+	}
+	v := value(f)
+	if v == nil {
+		return nil, false
+	}
+	if _, hasKey := key(v); !hasKey {
+		return nil, true
+	}
+	return v, true
 }
