@@ -109,7 +109,6 @@ type answer struct {
 	value   ast.Value // of the query; nil: there is none
 	verdict authz.Verdict
 	err     error
-	note    string // for Difference
 }
 
 // decide lets the program answer, and OPA's evaluator where there is no program or its answer is in doubt.
