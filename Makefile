@@ -61,7 +61,7 @@ lint: ## gofmt, go vet, staticcheck, go.mod
 	@for module in $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) tool staticcheck ./...) || exit 1; done
 
 .PHONY: bench
-bench: ## compare with the rivals: checks a second, server CPU, latency, memory (BENCH=-quick: one minute, not ten)
+bench: ## compare with the rivals: checks a second, server CPU, latency, memory (BENCH=-quick: one minute, not fifteen; BENCH="-only street": one load)
 	@echo "building the bench"
 	@$(GO) build -trimpath -o bin/ ./cmd/tollkeeper ./envoy/bench
 	@exec ./bin/bench -tollkeeper bin/tollkeeper $(BENCH)

@@ -87,8 +87,8 @@ var law = map[string]struct {
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "see harness; it also runs an issuer"},
-	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "envoy/bench/evaluators", "envoy/harness", "policies"},
-		"see harness; it also runs other authorizers for comparison, one with our policies, and fills the store with a million revoked tokens, for which there is no command"},
+	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "authz/token/tokentest", "envoy/bench/evaluators", "envoy/harness", "policies"},
+		"see harness; it also runs other authorizers for comparison, one with our policies, signs tokens, and fills the store with a million revoked tokens, for which there is no command"},
 	"envoy/bench/evaluators": {[]string{"authz", "authz/extauthz", "authz/policy", "authz/policy/bundle", "authz/policy/input/inputtest", "policies"},
 		"compares what evaluates policies, without a server"},
 }

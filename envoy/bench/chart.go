@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// bar is one bar of a chart.
+// bar is one bar of a chart, or the heading of those below it.
 type bar struct {
 	label, text string
 	value       float64
 	ours        bool
+	heading     bool
 }
 
 // The measures of a chart in pixels, and its colours, which are visible on white and on black: a page may have either.
 const (
 	chartWidth  = 800
 	labelWidth  = 310
-	numberWidth = 80
+	numberWidth = 140
 	rowHeight   = 34
 	barHeight   = 20
 	titleHeight = 40
@@ -43,6 +44,10 @@ func drawBars(w io.Writer, title string, bars []bar) error {
 	for i, b := range bars {
 		top := titleHeight + i*rowHeight
 		base := top + barHeight/2 + 5 // of the text, centred on the bar
+		if b.heading {
+			fmt.Fprintf(&s, `<text x="0" y="%d" font-weight="600">%s</text>`+"\n", base+4, escaped(b.label))
+			continue
+		}
 		width := 0.
 		if longest > 0 {
 			width = b.value / longest * (chartWidth - labelWidth - numberWidth)

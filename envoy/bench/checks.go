@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -18,76 +17,112 @@ import (
 )
 
 const (
-	inFlight    = 16 // checks at a time
-	connections = 2  // over which they are spread
+	inFlight  = 16 // checks at a time
+	connCount = 2  // connections over which they are spread
 )
 
-// checks sends an authorizer checks as Envoy does, each for another request, and measures them.
-func checks(ctx context.Context, port int, l *load, s span, at func() error) (*measurement, error) {
-	conns := make([]*grpc.ClientConn, connections)
+// connections are those of a client to an authorizer.
+type connections []*grpc.ClientConn
+
+func dial(port int) (connections, error) {
+	conns := make(connections, connCount)
 	for i := range conns {
 		conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///127.0.0.1:%d", port),
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wireCodec{})),
 			grpc.WithDisableRetry()) // retries would keep copies of requests
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, conns[:i].close())
 		}
-		defer conn.Close()
 		conns[i] = conn
 	}
+	return conns, nil
+}
+
+func (c connections) close() error {
+	var err error
+	for _, conn := range c {
+		err = errors.Join(err, conn.Close())
+	}
+	return err
+}
+
+// checks sends an authorizer checks as Envoy does, each for another request, and measures them.
+func checks(ctx context.Context, port int, l *load, turn uint64, s span, at func() error) (_ *measurement, err error) {
+	conns, err := dial(port)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conns.close()) }()
 	calls := make([]call, inFlight)
 	for i := range calls {
-		requests, err := l.requests()
+		asker, err := l.asker(seed{turn, uint64(i)})
 		if err != nil {
 			return nil, err
 		}
-		conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-		a, buf := answer{reason: []byte(l.reason)}, make([]byte, 0, keyLen)
+		conn, a := conns[i%len(conns)], new(answer)
 		calls[i] = func(ctx context.Context, now time.Time) error {
-			q := requests[rnd.IntN(len(requests))]
-			q.renew(rnd, now, l.next(buf, rnd))
-			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
+			q, reason := asker.next(now)
+			a.expect(reason, l.judged)
+			if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, a); err != nil {
 				return err
 			}
 			return a.err
 		}
 	}
-	if err := warmKeys(ctx, conns, l); err != nil {
-		return nil, err
+	if !l.cold {
+		// The first check of a key costs more than later ones, and a load with busy callers is about a server that has run for hours.
+		if _, err := conns.each(ctx, l, turn, longestVisit); err != nil {
+			return nil, err
+		}
 	}
 	return drive(ctx, s, calls, at)
 }
 
-// warmKeys sends one check for each key of the load. The first check of a key costs more than later ones, and the comparison
-// is about a server that has run for hours.
-func warmKeys(ctx context.Context, conns []*grpc.ClientConn, l *load) error {
+// each sends one check for each caller of the load, all of which should be allowed. It stops when that takes longer than it may.
+func (c connections) each(ctx context.Context, l *load, turn uint64, longest time.Duration) (*measurement, error) {
+	parts := make([]measurement, inFlight)
+	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
-	for i := range inFlight {
+	for i := range parts {
 		g.Go(func() error {
-			requests, err := l.requests()
+			asker, err := l.asker(seed{turn, inFlight + uint64(i)})
 			if err != nil {
 				return err
 			}
-			conn, rnd := conns[i%len(conns)], rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-			for n := i; n < l.callers; n += inFlight {
-				var a answer
-				q := requests[0]
-				q.renew(rnd, time.Now(), l.nth(n))
-				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
+			var a answer
+			for n, now := i, began; n < l.callers && now.Sub(began) < longest; n += inFlight {
+				if err := c[i%len(c)].Invoke(ctx, authv3.Authorization_Check_FullMethodName, asker.of(n, now), &a); err != nil {
 					return err
 				}
+				answered := time.Now()
+				if err := parts[i].count(a.err, answered.Sub(now), true); err != nil {
+					return err
+				}
+				now = answered
 			}
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return sum(parts, time.Since(began))
 }
 
 // answer compares a CheckResponse with the one that is expected.
 type answer struct {
-	reason []byte // of the expected denial; empty: an allow is expected
+	denial bool   // whether one is expected
+	reason []byte // of the expected denial; empty: any
 	err    error  // nil: the answer is as expected
+}
+
+// expect sets what is expected: a denial with that reason or, if it is empty, an allow, as far as the authorizer can tell.
+func (a *answer) expect(reason string, j judgement) {
+	a.denial, a.reason = reason != "" && j != allAllow, a.reason[:0]
+	if j == byReason {
+		a.reason = append(a.reason, reason...)
+	}
 }
 
 // wireCodec sends wireRequests unchanged, and decodes as little of an answer as possible.
@@ -120,9 +155,9 @@ func (a *answer) judge(wire []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case no && (len(a.reason) == 0 || !bytes.Contains(wire, a.reason)):
+	case no && (!a.denial || !bytes.Contains(wire, a.reason)):
 		return denialOf(wire)
-	case !no && len(a.reason) > 0:
+	case !no && a.denial:
 		return denial("allowed")
 	}
 	return nil

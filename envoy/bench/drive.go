@@ -36,8 +36,8 @@ type denial string
 
 func (d denial) Error() string { return string(d) }
 
-// tooMany is the share of denials above which a drive fails.
-const tooMany = .01
+// tooMany is the share of denials above which a measurement fails: the data are wrong then, or the machine is too busy.
+const tooMany = .1
 
 // phase is the progress of a drive.
 type phase struct{ atomic.Int32 }
@@ -53,7 +53,7 @@ const (
 // other error ends it.
 func drive(ctx context.Context, s span, calls []call, at func() error) (*measurement, error) {
 	var p phase
-	t := &measurement{}
+	var took time.Duration
 	parts := make([]measurement, len(calls))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, c := range calls {
@@ -65,12 +65,18 @@ func drive(ctx context.Context, s span, calls []call, at func() error) (*measure
 		})
 	}
 	g.Go(func() (err error) {
-		t.took, err = p.pass(ctx, s, at)
+		took, err = p.pass(ctx, s, at)
 		return err
 	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	return sum(parts, took)
+}
+
+// sum is the measurement of all loops over the same time. It fails if too many answers were denials.
+func sum(parts []measurement, took time.Duration) (*measurement, error) {
+	t := &measurement{took: took}
 	for i := range parts {
 		t.add(&parts[i])
 	}
@@ -94,15 +100,25 @@ func (p *phase) loop(ctx context.Context, c call, t *measurement) error {
 	for p.Load() != over {
 		err := c(ctx, now)
 		end := time.Now()
-		if d, ok := err.(denial); ok {
-			t.denied++
-			t.denial = cmp.Or(t.denial, d)
-		} else if err != nil {
+		if err := t.count(err, end.Sub(now), p.Load() == measuring); err != nil {
 			return err
-		} else if p.Load() == measuring {
-			t.latency.add(end.Sub(now))
 		}
 		now = end
+	}
+	return nil
+}
+
+// count counts an answer: its latency if it matters, a denial, or any other error, which it returns.
+func (t *measurement) count(err error, took time.Duration, matters bool) error {
+	d, ok := err.(denial)
+	switch {
+	case ok:
+		t.denied++
+		t.denial = cmp.Or(t.denial, d)
+	case err != nil:
+		return err
+	case matters:
+		t.latency.add(took)
 	}
 	return nil
 }

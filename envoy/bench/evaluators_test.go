@@ -12,7 +12,7 @@ import (
 func TestCompareEvaluators_ChosenRows(t *testing.T) {
 	t.Chdir("../..")
 	file := filepath.Join(t.TempDir(), "table.md")
-	o, _, err := parseFlags([]string{"-evaluators", "-quick", "-only", "small: constant,semver", "-markdown", file})
+	o, err := parseFlags([]string{"-evaluators", "-quick", "-only", "small: constant,semver", "-markdown", file})
 	if err != nil {
 		t.Fatal(err)
 	}

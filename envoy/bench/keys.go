@@ -1,13 +1,8 @@
 package main
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"fmt"
 	"hash/crc32"
-	"io"
 	"math/rand/v2"
-	"os"
 )
 
 const (
@@ -16,8 +11,6 @@ const (
 	keyCheck  = 6
 	keyLen    = len(keyPrefix) + keyRandom + keyCheck
 	base62    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-	keysPerAccount = 100
 )
 
 // keySet is the texts of API keys, one after the other. A larger set begins with the keys of a smaller one.
@@ -49,29 +42,5 @@ func appendKey(dst []byte, n uint64) []byte {
 	return append(dst, check[:]...)
 }
 
-// accountOf is the account of the nth key.
-func accountOf(n int) string { return fmt.Sprintf("account-%06d", n/keysPerAccount) }
-
 func (s keySet) len() int          { return len(s) / keyLen }
 func (s keySet) text(i int) []byte { return s[i*keyLen : (i+1)*keyLen] }
-
-// writeFile writes a file for `tollkeeper key import`, with digests, as for keys of another product.
-func (s keySet) writeFile(path, plan string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = s.write(f, plan)
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	return err
-}
-
-func (s keySet) write(w io.Writer, plan string) error {
-	b := bufio.NewWriterSize(w, 1<<20)
-	for i := range s.len() {
-		_, _ = fmt.Fprintf(b, `{"sha256":"%x","account":%q,"plan":%q,"scopes":[%q]}`+"\n", sha256.Sum256(s.text(i)), accountOf(i), plan, ordersScope)
-	}
-	return b.Flush() // a bufio.Writer keeps its first error
-}

@@ -2,15 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
+	"os"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/topdown/cache"
 	"github.com/open-policy-agent/opa/v1/util"
 	"google.golang.org/protobuf/encoding/protojson"
 )
@@ -20,19 +20,25 @@ import (
 // decision log.
 const keysAsData = "opa-keys"
 
-// keysPolicy checks keys and routes as policies for the plugin do. Its routes are those of the loads.
+// keysPolicy checks keys, tokens and routes as policies for the plugin do. Its routes are those of the loads.
 const keysPolicy = `package envoy.authz
 
 default allow := {"allowed": false, "reason": "key_unknown"}
 
-allow := {"allowed": true, "headers": {"x-account": key.account, "x-plan": key.plan}} if {
-	key.status == "active"
+allow := {"allowed": true, "headers": {"x-account": caller.account, "x-plan": caller.plan}} if {
+	caller.status == "active"
 	every scope in needed {
-		scope in key.scopes
+		scope in caller.scopes
 	}
 }
 
-key := data.keys[crypto.sha256(http.headers["x-api-key"])]
+caller := data.keys[crypto.sha256(http.headers["x-api-key"])]
+
+caller := {"status": "active", "account": claims.` + accountClaim + `, "plan": claims.` + planClaim + `, "scopes": split(claims.scope, " ")} if {
+	token := trim_prefix(http.headers.authorization, "Bearer ")
+	[valid, _, claims] := io.jwt.decode_verify(token, {"cert": data.jwks, "iss": data.issuer, "aud": "` + tokenAudience + `"})
+	valid
+}
 
 http := input.attributes.request.http
 
@@ -44,21 +50,34 @@ needed := ["` + ordersScope + `"] if {
 }
 `
 
-func newKeysAsData(ctx context.Context) (*opa, error) {
-	keys, set := make(map[string]any, smallSet), newKeySet(smallSet)
-	for i := range set.len() {
-		digest := sha256.Sum256(set.text(i))
-		keys[hex.EncodeToString(digest[:])] = map[string]any{
-			"account": accountOf(i), "plan": plan, "status": "active", "scopes": []any{ordersScope},
-		}
+// newKeysAsData reads the data from a file that writeData has written.
+func newKeysAsData(ctx context.Context, file string) (*opa, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var data map[string]any
+	if err := util.UnmarshalJSON(raw, &data); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	query, err := rego.New(
-		rego.Query(opaQuery), rego.Module("keys.rego", keysPolicy), rego.Store(inmem.NewFromObject(map[string]any{"keys": keys})),
+		rego.Query(opaQuery), rego.Module("keys.rego", keysPolicy), rego.Store(inmem.NewFromObject(data)),
 	).PrepareForEval(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("keys.rego: %w", err)
 	}
-	return &opa{query: query, input: pluginInput}, nil
+	config, err := cache.ParseCachingConfig(nil)
+	if err != nil {
+		return nil, err
+	}
+	values := cache.NewInterQueryValueCache(ctx, config) // remembers tokens, as the plugin does
+	return &opa{query: query, input: func(req *authv3.CheckRequest) (rego.EvalOption, error) {
+		input, err := pluginInput(req)
+		return func(e *rego.EvalContext) {
+			input(e)
+			rego.EvalInterQueryBuiltinValueCache(values)(e)
+		}, err
+	}}, nil
 }
 
 // pluginInput makes the input in the steps of the plugin.

@@ -1,29 +1,52 @@
 package main
 
-import (
-	"math/rand/v2"
-)
-
-// load is what the clients ask: the keys of the checks, their paths, and the expected answer.
+// load is what the clients ask: who calls, for which paths, and how many checks should be denied or bear a token. It is data:
+// an asker draws checks from it.
 type load struct {
-	keys keySet
-	// callers is the number of keys in use, spread evenly over the set: the callers of an hour among all customers.
-	callers int
-	forge   func(dst []byte, rnd *rand.Rand) []byte // appends a key that is not in the set; nil: keys of the set are used
-	reason  string                                  // of the expected denial; empty: every check should be allowed
+	people  *population
+	callers int     // how many keys are in use, spread evenly over the population: the callers of an hour among all customers
+	skew    float64 // the exponent of a Zipf distribution of the callers; 0: all call alike
+	cold    bool    // the callers come as they are drawn; otherwise each has called before anything is measured
 
 	targets      []target
 	headersAsMap bool // Envoy's default, and what policies for OPA's Envoy plugin read; else a list, as with our configuration
+
+	tokens  *tokenSet
+	bearing float64 // the share of the checks that bear a token in place of a key
+	denied  float64 // the share of the checks that should be denied
+	faults  []fault // for which they are, in equal shares
+	judged  judgement
 }
 
-// loadOf uses a number of the keys of a set, for requests of a few paths.
-func loadOf(keys keySet, callers int) load {
-	return load{keys: keys, callers: min(callers, keys.len()), targets: fewPaths}
+// judgement says which answers an authorizer can give.
+type judgement int
+
+const (
+	byReason  judgement = iota // denials with the right reason
+	byVerdict                  // denials
+	allAllow                   // none but allows
+)
+
+// loadOf uses a number of the keys of a population, for requests of a few paths.
+func loadOf(people *population, callers int) load {
+	return load{people: people, callers: min(callers, people.callers()), targets: fewPaths}
 }
 
 // to is the load for other requests.
 func (l load) to(targets []target) load {
 	l.targets = targets
+	return l
+}
+
+// drawn is the load with callers who come as they are drawn, from a Zipf distribution with that exponent, or alike if it is 0.
+func (l load) drawn(skew float64) load {
+	l.skew, l.cold = skew, true
+	return l
+}
+
+// mixed is the load with shares of checks that should be denied and of checks that bear a token.
+func (l load) mixed(denied float64, faults []fault, bearing float64, tokens *tokenSet) load {
+	l.denied, l.faults, l.bearing, l.tokens = denied, faults, bearing, tokens
 	return l
 }
 
@@ -33,40 +56,11 @@ func (l load) mapped() load {
 	return l
 }
 
-// requests makes a check for each target.
-func (l *load) requests() ([]*wireRequest, error) {
-	all := make([]*wireRequest, len(l.targets))
-	for i, t := range l.targets {
-		var err error
-		if all[i], err = newWireRequest(t, l.headersAsMap); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
+// judgedBy is the load for authorizers that can give other answers.
+func (l load) judgedBy(j judgement) load {
+	l.judged = j
+	return l
 }
 
 // nth is the key of a caller.
-func (l *load) nth(i int) []byte { return l.keys.text(i * (l.keys.len() / l.callers)) }
-
-// next is the key of the next check. It may be written into buf.
-func (l *load) next(buf []byte, rnd *rand.Rand) []byte {
-	if l.forge != nil {
-		return l.forge(buf[:0], rnd)
-	}
-	return l.nth(rnd.IntN(l.callers))
-}
-
-// unknownKey appends a well-formed key that no account has.
-func unknownKey(dst []byte, rnd *rand.Rand) []byte { return appendKey(dst, 1<<63|rnd.Uint64()) }
-
-// garbageKey appends a key with a wrong checksum.
-func garbageKey(dst []byte, rnd *rand.Rand) []byte {
-	dst = appendKey(dst, 1<<63|rnd.Uint64())
-	last := &dst[len(dst)-1]
-	if *last == '0' {
-		*last = '1'
-	} else {
-		*last = '0'
-	}
-	return dst
-}
+func (l *load) nth(i int) []byte { return l.people.keys.text(i * (l.people.callers() / l.callers)) }

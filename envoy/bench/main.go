@@ -19,6 +19,8 @@ type options struct {
 	rounds     int
 	seconds    float64
 	keys       int // in the large set
+	callers    int // of the trials
+	rest       time.Duration
 	stalls     bool
 	evaluators bool
 	envoy      bool
@@ -26,10 +28,12 @@ type options struct {
 	binary     string
 	markdown   string
 	svg        string
+
+	serve, data string // of a rival that this program started
 }
 
 func main() {
-	o, kind, err := parseFlags(os.Args[1:])
+	o, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
@@ -38,8 +42,8 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	switch {
-	case kind != "":
-		err = serve(ctx, kind)
+	case o.serve != "":
+		err = serve(ctx, o.serve, o.data)
 	case o.evaluators:
 		err = compareEvaluators(ctx, o, os.Stdout)
 	default:
@@ -57,22 +61,25 @@ func main() {
 	}
 }
 
-func parseFlags(args []string) (o options, kind string, err error) {
+func parseFlags(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.IntVar(&o.rounds, "rounds", 5, "how many turns each rival gets")
-	f.Float64Var(&o.seconds, "seconds", 4, "how long a turn is, after a second of warm-up; 0.02 with -evaluators")
+	f.IntVar(&o.rounds, "rounds", 3, "how many turns each rival gets")
+	f.Float64Var(&o.seconds, "seconds", 3, "how long a rival is measured in a turn, after a second of warm-up; 0.02 with -evaluators")
 	f.IntVar(&o.keys, "keys", 1_000_000, "keys in the large set")
+	f.IntVar(&o.callers, "callers", 200_000, "callers of the loads "+trialNames())
+	f.DurationVar(&o.rest, "rest", time.Minute, "how long a server may take to come to rest after a visit of all callers; 0: it need not")
 	f.BoolVar(&o.envoy, "envoy", true, "also measure requests through Envoy")
-	f.StringVar(&o.only, "only", "", "run only these rivals, such as noop,tollkeeper; with -evaluators: only rows whose name has one of these texts")
+	f.StringVar(&o.only, "only", "", "run only these rivals and loads, such as noop,tollkeeper,street; with -evaluators: only rows whose name has one of these texts")
 	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
 	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
 	f.StringVar(&o.svg, "svg", "", "also draw the server CPU per check into this `file`")
 	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy delay other checks")
 	f.BoolVar(&o.evaluators, "evaluators", false, "only compare OPA's evaluator with compiled programs: processor time and allocations of decisions")
-	quick := f.Bool("quick", false, "only try whether it works: 1 round of 1 second, 10,000 keys in the large set; with -evaluators: few decisions")
-	f.StringVar(&kind, "serve", "", "run as this rival; the program starts itself with it")
+	quick := f.Bool("quick", false, "only try whether it works: 1 round of half a second, 10,000 callers, 10,000 keys in the large set, no rest; with -evaluators: few decisions")
+	f.StringVar(&o.serve, "serve", "", "run as this rival; the program starts itself with it")
+	f.StringVar(&o.data, "data", "", "the `file` with the rival's data")
 	if err := f.Parse(args); err != nil {
-		return options{}, "", err
+		return options{}, err
 	}
 	given := make(map[string]bool)
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -84,13 +91,15 @@ func parseFlags(args []string) (o options, kind string, err error) {
 	switch {
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case o.rounds < 1, o.seconds <= 0, o.keys < 1:
-		err = errors.New("-rounds, -seconds and -keys must be more than 0")
+	case o.rounds < 1, o.seconds <= 0, o.keys < 1, o.callers < 1:
+		err = errors.New("-rounds, -seconds, -keys and -callers must be more than 0")
+	case o.rest < 0:
+		err = errors.New("-rest must not be negative")
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 	}
-	return o, kind, err
+	return o, err
 }
 
 // defaults are the values of flags that are not given, if they differ from those of the flag set.
@@ -99,15 +108,16 @@ func defaults(evaluators, quick bool) map[string]string {
 	case evaluators && quick:
 		return map[string]string{"rounds": "1", "seconds": "0.0005"}
 	case evaluators:
-		return map[string]string{"seconds": "0.02"}
+		return map[string]string{"rounds": "5", "seconds": "0.02"}
 	case quick:
-		return map[string]string{"rounds": "1", "seconds": "1", "keys": "10000"}
+		return map[string]string{"rounds": "1", "seconds": "0.5", "keys": "10000", "callers": "10000", "rest": "0"}
 	}
 	return nil
 }
 
 func (o options) span() span {
-	return span{warmUp: time.Second, measured: time.Duration(o.seconds * float64(time.Second))}
+	measured := time.Duration(o.seconds * float64(time.Second))
+	return span{warmUp: min(time.Second, measured), measured: measured}
 }
 
 // run measures everything and reports it.
@@ -131,20 +141,20 @@ func run(ctx context.Context, o options) (err error) {
 	if o.stalls {
 		return stalls(ctx, o, dir, os.Stdout)
 	}
-	rivals, err := prepare(ctx, o, dir)
+	sessions, err := prepare(ctx, o, dir)
 	defer func() {
-		for _, rv := range rivals {
-			err = errors.Join(err, rv.close())
+		for _, one := range sessions {
+			err = errors.Join(err, one.close())
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	if r.direct, err = compare(ctx, rivals, o.rounds, o.span()); err != nil {
+	if r.direct, err = compare(ctx, sessions, o.rounds, o.span()); err != nil {
 		return err
 	}
 	if o.envoy {
-		r.envoy, err = compareThroughEnvoy(ctx, rivals, o.rounds, o.span())
+		r.envoy, err = compareThroughEnvoy(ctx, sessions, o.rounds, o.span())
 	}
 	return errors.Join(r.publish(), r.denials(), err) // an error of the Envoy part does not hide the rest
 }

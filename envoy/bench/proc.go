@@ -88,6 +88,19 @@ func residentBytes(pid int) (int64, error) {
 	return kb << 10, err
 }
 
+// writtenBytes is what a process caused to be written to disk: whole pages, each time one becomes dirty.
+func writtenBytes(pid int) (int64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, err
+	}
+	text, err := field(raw, "write_bytes")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(text, 10, 64)
+}
+
 // field is the value of the first line "name: value".
 func field(raw []byte, name string) (string, error) {
 	lines := bufio.NewScanner(bytes.NewReader(raw))

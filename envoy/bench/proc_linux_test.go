@@ -14,3 +14,31 @@ func TestProc_ReadsThisProcess(t *testing.T) {
 		t.Errorf("this process holds %d bytes, %v", held, err)
 	}
 }
+
+func TestProc_CountsWhatIsWritten(t *testing.T) {
+	before, err := writtenBytes(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := writtenBytes(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after == before {
+		t.Skip("the folder for temporary files is not on a disk")
+	}
+	if after-before < 1<<20 {
+		t.Errorf("%d bytes count as written, want a MiB", after-before)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +25,13 @@ type authorizer interface {
 	close() error
 }
 
-// rival is an authorizer with its load.
+// rival is an authorizer with a load, a row of a table. Its session has the authorizer.
 type rival struct {
-	authorizer
 	name  string // on the command line
 	label string // in the tables
+	kind  string // of our own servers, "" for Tollkeeper
+	trial string // in which it takes part, "" if it is compared apart
+	aged  bool   // all callers visit the server before it is measured
 	load  load
 }
 
@@ -44,6 +45,7 @@ const (
 // ownServer is this program, started again as an authorizer.
 type ownServer struct {
 	kind  string
+	data  string    // the file with its data, "" if it needs none
 	cmd   *exec.Cmd // nil while it does not run
 	stdin io.Closer // closing it ends the process
 }
@@ -55,7 +57,7 @@ func (s *ownServer) start(ctx context.Context) (port, pid int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	cmd := exec.CommandContext(ctx, path, "-serve", s.kind)
+	cmd := exec.CommandContext(ctx, path, "-serve", s.kind, "-data", s.data)
 	cmd.Stderr = os.Stderr
 	if s.stdin, err = cmd.StdinPipe(); err != nil {
 		return 0, 0, err
@@ -100,63 +102,6 @@ type tollkeeper struct {
 
 var _ authorizer = (*tollkeeper)(nil)
 
-// plan is the keys' plan. Its limits are charged as usual, and never reached.
-const plan = "bench"
-
-const plansYAML = `tollkeeper:
-  plans:
-    ` + plan + `:
-      limits:
-        rate: {units: 1000000000, window: minute}
-        daily: {units: 1000000000000, window: day, per: account}
-`
-
-// settings are more settings of Tollkeeper, none of which makes it faster.
-const settings = `policy: {paths: [%q]%s}
-log: {decisions: %q}
-`
-
-// newTollkeeper makes a Tollkeeper with keys and revocations, and does not start it. Its files are in dir, or in folders
-// that close removes.
-func newTollkeeper(ctx context.Context, binary, dir string, w *dataset, keys keySet) (_ *tollkeeper, err error) {
-	policies := filepath.Join(dir, w.name+"-policies")
-	if out, err := exec.CommandContext(ctx, binary, "policy", "init", policies).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("policy init: %w: %s", err, out)
-	}
-	files := map[string]string{"plans.yaml": plansYAML, "routes.yaml": routesYAML}
-	if w.rules != "" {
-		files["custom.rego"] = w.rules
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(policies, name), []byte(text), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	t := &tollkeeper{decisions: filepath.Join(dir, w.name+"-decisions.jsonl")}
-	t.Tollkeeper, err = harness.StartTollkeeper(ctx, harness.TollkeeperOptions{
-		Binary: binary, Extra: fmt.Sprintf(settings, policies, w.policy, t.decisions),
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.close())
-		}
-	}()
-	file := filepath.Join(dir, w.name+"-keys.jsonl")
-	if err := keys.writeFile(file, plan); err != nil {
-		return nil, err
-	}
-	if _, err := t.CLI(ctx, "key", "import", file); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.Remove(file), t.stop()); err != nil {
-		return nil, err
-	}
-	return t, revoke(ctx, filepath.Join(t.DataDir(), "tollkeeper.db"), w.revoked)
-}
-
 func (t *tollkeeper) start(ctx context.Context) (port, pid int, err error) {
 	if err := t.Start(ctx); err != nil {
 		return 0, 0, err
@@ -174,27 +119,58 @@ const memoMetric = "tollkeeper_policy_memo_total"
 
 // memo reads the metric of the cache of verdicts, which counts from the start of the process.
 func (t *tollkeeper) memo(ctx context.Context) (memo, error) {
+	var m memo
+	err := t.metrics(ctx, func(name string, value float64) {
+		switch {
+		case !strings.HasPrefix(name, memoMetric+"{"):
+		case strings.Contains(name, `"hit"`):
+			m.hits += value
+		default:
+			m.others += value
+		}
+	})
+	return m, err
+}
+
+// heap is what Go says of its heap.
+type heap struct{ goal, percent, collections float64 }
+
+// live is how many bytes the last collection found in use: the goal is that much and a percentage more.
+func (h heap) live() int64 { return int64(h.goal / (1 + h.percent/100)) }
+
+func (t *tollkeeper) heap(ctx context.Context) (heap, error) {
+	var h heap
+	err := t.metrics(ctx, func(name string, value float64) {
+		switch name {
+		case "go_memstats_next_gc_bytes":
+			h.goal = value
+		case "go_gc_gogc_percent":
+			h.percent = value
+		case "go_gc_duration_seconds_count":
+			h.collections = value
+		}
+	})
+	return h, err
+}
+
+// metrics calls each with every metric and its value.
+func (t *tollkeeper) metrics(ctx context.Context, each func(name string, value float64)) error {
 	text, err := t.Metrics(ctx)
 	if err != nil {
-		return memo{}, err
+		return err
 	}
-	var m memo
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if !strings.HasPrefix(name, memoMetric+"{") {
+		if strings.HasPrefix(name, "#") {
 			continue
 		}
 		n, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			return memo{}, fmt.Errorf("%s: %w", line, err)
+			return fmt.Errorf("%s: %w", line, err)
 		}
-		if strings.Contains(name, `"hit"`) {
-			m.hits += n
-		} else {
-			m.others += n
-		}
+		each(name, n)
 	}
-	return m, nil
+	return nil
 }
 
 func (t *tollkeeper) stop() error {

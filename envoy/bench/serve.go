@@ -22,7 +22,7 @@ import (
 
 // serve runs this program as one of the rivals. It prints its port, and serves until its standard input ends, which also
 // happens when the parent process dies.
-func serve(ctx context.Context, kind string) error {
+func serve(ctx context.Context, kind, data string) error {
 	signal.Ignore(os.Interrupt) // Ctrl-C reaches all processes of the terminal, and the parent stops its rivals
 	var authorizer authv3.AuthorizationServer
 	switch kind {
@@ -39,9 +39,9 @@ func serve(ctx context.Context, kind string) error {
 		if authorizer, err = newOPA(ctx); err != nil {
 			return err
 		}
-	case keysAsData + "-path", keysAsData + "-ids":
+	case keysAsData:
 		var err error
-		if authorizer, err = newKeysAsData(ctx); err != nil {
+		if authorizer, err = newKeysAsData(ctx, data); err != nil {
 			return err
 		}
 	default:

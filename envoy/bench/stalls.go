@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // slowRule takes longer than any check may, for one path.
@@ -50,9 +48,9 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	keys := newKeySet(smallSet)
-	l := loadOf(keys, smallSet)
-	t, err := newTollkeeper(ctx, binary, dir, &dataset{name: "stalls", policy: ", reload_interval: 100ms"}, keys)
+	people := newPopulation(smallSet)
+	l := loadOf(people, smallSet)
+	t, err := newTollkeeper(ctx, binary, dir, &dataset{name: "stalls", people: people, policy: ", reload_interval: 100ms"})
 	if err != nil {
 		return err
 	}
@@ -64,15 +62,15 @@ func stalls(ctx context.Context, o options, dir string, w io.Writer) (err error)
 	if _, _, err := t.start(ctx); err != nil {
 		return err
 	}
-	conn, err := grpc.NewClient(fmt.Sprintf("passthrough:///127.0.0.1:%d", t.Port()), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wireCodec{})))
+	conns, err := dial(t.Port())
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	if err := warmKeys(ctx, []*grpc.ClientConn{conn}, &l); err != nil {
+	defer func() { err = errors.Join(err, conns.close()) }()
+	if _, err := conns.each(ctx, &l, 0, patience); err != nil {
 		return err
 	}
+	conn := conns[0]
 	var m stallTimes
 	span := time.Duration(float64(o.rounds) * o.seconds * float64(time.Second))
 	progress("quiet for %v", span)
@@ -92,18 +90,17 @@ func paced(ctx context.Context, conn *grpc.ClientConn, l *load, span time.Durati
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range parts {
 		g.Go(func() error {
-			requests, err := l.requests()
+			asker, err := l.asker(seed{loop: uint64(i)})
 			if err != nil {
 				return err
 			}
-			rnd := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 			tick := time.NewTicker(pace)
 			defer tick.Stop()
 			for end := time.Now().Add(span); time.Now().Before(end); {
 				<-tick.C
 				var a answer
-				q, began := requests[rnd.IntN(len(requests))], time.Now()
-				q.renew(rnd, began, l.next(nil, rnd))
+				began := time.Now()
+				q, _ := asker.next(began)
 				if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 					return err
 				}
@@ -172,14 +169,14 @@ func (m *stallTimes) reloadPolicies(ctx context.Context, policies string, over t
 
 // checkSlowly sends checks that evaluate the slow rule, one at a time.
 func (m *stallTimes) checkSlowly(ctx context.Context, conn *grpc.ClientConn, l *load, over time.Time) error {
-	q, err := newWireRequest(target{method: "GET", path: "/slow"}, false)
+	slow := l.to([]target{{method: "GET", path: "/slow"}})
+	asker, err := slow.asker(seed{})
 	if err != nil {
 		return err
 	}
-	rnd := rand.New(rand.NewPCG(1, 2))
 	for time.Now().Before(over) {
 		var a answer
-		q.renew(rnd, time.Now(), l.next(nil, rnd))
+		q, _ := asker.next(time.Now())
 		if err := conn.Invoke(ctx, authv3.Authorization_Check_FullMethodName, q, &a); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 type target struct {
 	method, path string
 	shape        shape
+	guarded      bool // its route wants a scope, which nearly all keys and all tokens have
 }
 
 const idMark = "{id}"
@@ -24,14 +25,15 @@ var (
 	}
 	onePath = fewPaths[:1]
 	// idPaths never repeat. Half of them are of the route of routesYAML, and no route names the others.
-	idPaths = append(withIDs("GET", "/v1/orders/"+idMark), withIDs("GET", "/v1/customers/"+idMark+"/invoices")...)
+	idPaths = append(withIDs(target{method: "GET", path: "/v1/orders/" + idMark, guarded: true}),
+		withIDs(target{method: "GET", path: "/v1/customers/" + idMark + "/invoices"})...)
 )
 
 // idPathsNote says in a report what idPaths are.
 const idPathsNote = "Another id in each path: half of the requests are GET /v1/orders/{id}, a route that wants a scope, and half are " +
 	"GET /v1/customers/{id}/invoices, which no route names. Ids are decimal (7 to 19 digits), UUIDs, and base64url (11 to 43 letters)."
 
-// routesYAML has a route with a template and a scope, which all keys have.
+// routesYAML has a route with a template and a scope.
 const (
 	routesYAML = `tollkeeper:
   routes:
@@ -43,10 +45,11 @@ const (
 )
 
 // withIDs is a request with ids of every shape.
-func withIDs(method, path string) []target {
+func withIDs(t target) []target {
 	all := make([]target, len(shapes))
 	for i, s := range shapes {
-		all[i] = target{method, path, s}
+		all[i] = t
+		all[i].shape = s
 	}
 	return all
 }

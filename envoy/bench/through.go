@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,14 +23,14 @@ const clients = 8
 
 // setup is an Envoy with or without an authorizer, and its measurements by round.
 type setup struct {
-	label  string
-	rival  *rival // nil: no authorizer
-	rounds []*measurement
+	label, name string     // of a rival
+	authorizer  authorizer // nil: none
+	rounds      []*measurement
 }
 
 // compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, and with
 // those of the rivals that do nothing or are Tollkeeper with few keys.
-func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s span) ([]*setup, error) {
+func compareThroughEnvoy(ctx context.Context, sessions []*session, rounds int, s span) ([]*setup, error) {
 	root, err := harness.ModuleRoot(".")
 	if err != nil {
 		return nil, err
@@ -49,17 +48,17 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 		return nil, err
 	}
 	defer upstream.close()
-	w := &envoyRun{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newKeySet(smallSet), smallSet), span: s}
+	w := &envoyRun{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newPopulation(smallSet), smallSet), span: s}
 	setups := []*setup{{label: "no authorizer"}}
-	for _, rv := range rivals {
-		if rv.name == baseline || rv.name == sameAnswer || rv.name == "tollkeeper" {
-			setups = append(setups, &setup{label: rv.label, rival: rv})
+	for _, one := range sessions {
+		if rv := one.rivals[0]; rv.name == baseline || rv.name == sameAnswer || rv.name == "tollkeeper" {
+			setups = append(setups, &setup{label: rv.label, name: rv.name, authorizer: one.authorizer})
 		}
 	}
 	for round := range rounds {
 		for i := range setups {
 			one := setups[(round+i)%len(setups)]
-			t, err := w.turn(ctx, one.rival)
+			t, err := w.turn(ctx, uint64(round), one.authorizer)
 			if err != nil {
 				return nil, fmt.Errorf("through Envoy, %s: %w", one.label, err)
 			}
@@ -71,7 +70,7 @@ func compareThroughEnvoy(ctx context.Context, rivals []*rival, rounds int, s spa
 	return setups, nil
 }
 
-// envoyRun is the envoyRun of a request through Envoy.
+// envoyRun is what the turns of all setups share.
 type envoyRun struct {
 	envoy    string
 	config   []byte
@@ -81,25 +80,25 @@ type envoyRun struct {
 }
 
 // turn starts an Envoy and an authorizer, if there is one, loads and measures them, and stops them.
-func (w *envoyRun) turn(ctx context.Context, rv *rival) (_ *measurement, err error) {
+func (w *envoyRun) turn(ctx context.Context, round uint64, a authorizer) (_ *measurement, err error) {
 	syscall.Sync() // as in turn
 	config, port := w.config, w.upstream
-	if rv == nil {
+	if a == nil {
 		if config, err = withoutAuthorizer(config); err != nil {
 			return nil, err
 		}
 	} else {
-		if port, _, err = rv.start(ctx); err != nil {
+		if port, _, err = a.start(ctx); err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, rv.stop()) }()
+		defer func() { err = errors.Join(err, a.stop()) }()
 	}
 	proxy, err := harness.StartProxy(ctx, harness.ProxyOptions{Binary: w.envoy, Config: config, Tollkeeper: port, Upstream: w.upstream})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, proxy.Stop()) }()
-	return requests(ctx, proxy.Addr(), &w.load, w.span)
+	return requests(ctx, proxy.Addr(), &w.load, round, w.span)
 }
 
 // withoutAuthorizer removes the ext_authz filter from the shipped configuration, and changes nothing else.
@@ -116,10 +115,14 @@ func withoutAuthorizer(config []byte) ([]byte, error) {
 }
 
 // requests sends requests to Envoy over connections that stay open.
-func requests(ctx context.Context, addr string, l *load, s span) (*measurement, error) {
+func requests(ctx context.Context, addr string, l *load, round uint64, s span) (*measurement, error) {
 	calls := make([]call, clients)
 	for i := range calls {
-		c, err := newClient(addr)
+		asker, err := l.asker(seed{round, uint64(i)})
+		if err != nil {
+			return nil, err
+		}
+		c, err := newClient(addr, asker)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +130,7 @@ func requests(ctx context.Context, addr string, l *load, s span) (*measurement, 
 		if err := c.conn.SetDeadline(time.Now().Add(s.warmUp + s.measured + patience)); err != nil {
 			return nil, err
 		}
-		calls[i] = func(context.Context, time.Time) error { return c.get(l) }
+		calls[i] = func(context.Context, time.Time) error { return c.get() }
 	}
 	return drive(ctx, s, calls, func() error { return nil })
 }
@@ -136,12 +139,12 @@ func requests(ctx context.Context, addr string, l *load, s span) (*measurement, 
 type client struct {
 	conn    net.Conn
 	reader  *bufio.Reader
-	rnd     *rand.Rand
+	asker   *asker
 	request []byte
 	key     int // offset of the key in the request
 }
 
-func newClient(addr string) (*client, error) {
+func newClient(addr string, a *asker) (*client, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -150,13 +153,11 @@ func newClient(addr string) (*client, error) {
 		"Accept: application/json\r\nAccept-Language: en-GB,en;q=0.8\r\nX-Client-Version: 2026-05-01\r\nX-Api-Key: "
 	request := append(appendKey([]byte(head), 0), "\r\n\r\n"...)
 	return &client{
-		conn: conn, reader: bufio.NewReader(conn), rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-		request: request, key: len(head),
-	}, nil
+		conn: conn, reader: bufio.NewReader(conn), asker: a, request: request, key: len(head)}, nil
 }
 
-func (c *client) get(l *load) error {
-	copy(c.request[c.key:], l.next(nil, c.rnd))
+func (c *client) get() error {
+	copy(c.request[c.key:], c.asker.key())
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}

@@ -31,18 +31,27 @@ var blankTime = &timestamppb.Timestamp{Seconds: 1_000_000_000, Nanos: 1 << 28}
 // wireRequest is an encoded CheckRequest. For the next check only a few of its bytes are replaced, because the client takes
 // its CPU time from the server, which runs on the same processors.
 type wireRequest struct {
-	wire                           []byte
-	id, requestID, time, port, key int // offsets in wire
+	wire                                  []byte
+	id, requestID, time, port, credential int // offsets in wire
 
 	shape   shape // of the id in the path
 	pathIDs []int // the offsets of that id: the path is a field and a header
 }
 
-// newWireRequest makes the check of a request. Headers come as a list, or as a map.
-func newWireRequest(t target, headersAsMap bool) (*wireRequest, error) {
-	key := string(appendKey(nil, blankKey))
+// carrier is how a request carries a credential: in a header, after a prefix. blank stands for one of the same length.
+type carrier struct{ header, prefix, blank string }
+
+var apiKey = carrier{header: "x-api-key", blank: string(appendKey(nil, blankKey))}
+
+// bearer carries one of the tokens.
+func bearer(t *tokenSet) carrier {
+	return carrier{"authorization", "Bearer ", strings.Repeat("!", len(t.text(0)))}
+}
+
+// newWireRequest makes the check of a request with a credential. Headers come as a list, or as a map.
+func newWireRequest(t target, c carrier, headersAsMap bool) (*wireRequest, error) {
 	blankPathID := strings.Repeat("~", t.shape.length)
-	check := checkRequest(t.method, strings.Replace(t.path, idMark, blankPathID, 1), key)
+	check := checkRequest(t.method, strings.Replace(t.path, idMark, blankPathID, 1), c.header, c.prefix+c.blank)
 	if headersAsMap {
 		mapHeaders(check)
 	}
@@ -71,7 +80,7 @@ func newWireRequest(t target, headersAsMap bool) (*wireRequest, error) {
 		{&q.requestID, []byte(blankRequestID), 0},
 		{&q.time, blank, 0},
 		{&q.port, protowire.AppendVarint(protowire.AppendTag(nil, 3, protowire.VarintType), blankPort), 1},
-		{&q.key, []byte(key), 0},
+		{&q.credential, []byte(c.blank), 0},
 	} {
 		if n := bytes.Count(wire, b.what); n != 1 {
 			return nil, fmt.Errorf("%q occurs %d times in the check, want once", b.what, n)
@@ -81,9 +90,9 @@ func newWireRequest(t target, headersAsMap bool) (*wireRequest, error) {
 	return q, nil
 }
 
-// renew makes it the check of another request: with a new stream and request id, at a time, with a key, and with another id
-// in the path if there is one.
-func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
+// renew makes it the check of another request: with a new stream and request id, at a time, with a credential, and with another
+// id in the path if there is one.
+func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, credential []byte) {
 	const least = 10_000_000_000_000_000_000 // so that the number has as many digits as the placeholder
 	strconv.AppendUint(q.wire[q.id:q.id], least+rnd.Uint64N(math.MaxUint64-least), 10)
 
@@ -102,7 +111,7 @@ func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
 	binary.PutUvarint(q.wire[q.time+1:], uint64(now.Unix()))
 	binary.PutUvarint(q.wire[q.time+7:], nanos)
 
-	copy(q.wire[q.key:], key)
+	copy(q.wire[q.credential:], credential)
 
 	if len(q.pathIDs) > 0 {
 		text := q.wire[q.pathIDs[0]:][:q.shape.length]
@@ -112,14 +121,14 @@ func (q *wireRequest) renew(rnd *rand.Rand, now time.Time, key []byte) {
 }
 
 // checkRequest is the check that Envoy with our configuration sends for a request with 15 header fields.
-func checkRequest(method, path, key string) *authv3.CheckRequest {
+func checkRequest(method, path, header, credential string) *authv3.CheckRequest {
 	headers := [][2]string{
 		{":authority", "api.example.com"}, {":path", path}, {":method", method}, {":scheme", "https"},
 		{"user-agent", "example-sdk-python/4.2.1 (Linux x86_64) httpx/0.28.1"},
 		{"accept", "application/json"},
 		{"accept-encoding", "gzip, deflate, br"},
 		{"accept-language", "en-GB,en;q=0.8"},
-		{"x-api-key", key},
+		{header, credential},
 		{"x-client-version", "2026-05-01"},
 		{"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
 		{"x-forwarded-for", "198.51.100.23"},

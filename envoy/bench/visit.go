@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// visit is what it costs a server that each of many callers comes once and stays away: their first checks, and what the server does
+// later, such as giving back what it holds for them.
+type visit struct {
+	callers      int   // who came
+	*measurement       // of the first checks
+	first        usage // from the first to the last of them
+	later        usage // after that, and until the server has come to rest
+	// Bytes of live memory: before the visit, just after it, and at rest.
+	before, during, after int64
+}
+
+const (
+	// sweep is how often Tollkeeper looks for idle leases. One that is idle for a whole sweep is given back.
+	sweep = 15 * time.Second
+	// idle is the share of a processor that a server at rest uses at most.
+	idle = .05
+	// longestVisit is the time after which no more visitors come.
+	longestVisit = time.Minute
+)
+
+// sweeping is the span in which a server that all callers have visited gets the checks of a load. With cold callers, it has
+// exactly one sweep, because what they leave behind costs as well, and must be theirs: so there is another sweep before it, unless
+// the same callers came before.
+func (s span) sweeping(l, before *load) span {
+	if !l.cold || s.measured < time.Second { // under a second, it is only tried whether it works
+		return s
+	}
+	if before == nil || !before.cold || before.skew != l.skew {
+		s.warmUp = sweep
+	}
+	s.measured = sweep
+	return s
+}
+
+// receive sends one check for each caller, and measures what it costs.
+func (t *turn) receive(ctx context.Context) error {
+	ours, ok := t.authorizer.(*tollkeeper)
+	if !ok {
+		return errors.New("only Tollkeeper has visitors")
+	}
+	l := loadOf(t.rivals[0].load.people, t.rivals[0].load.people.callers()).to(onePath)
+	v := new(visit)
+	conns, err := dial(t.port)
+	if err != nil {
+		return err
+	}
+	defer conns.close()
+	if v.before, err = live(ctx, conns, &l, ours); err != nil {
+		return err
+	}
+	begin, err := t.usage()
+	if err != nil {
+		return err
+	}
+	if v.measurement, err = conns.each(ctx, &l, uint64(t.round), longestVisit); err != nil {
+		return err
+	}
+	v.callers = max(1, v.calls+v.denied)
+	t.visit = v
+	end, err := t.usage()
+	if err != nil {
+		return err
+	}
+	v.first = end.since(begin)
+	progress("round %d of %d: a visit of %s callers, %s a second, %s each",
+		t.round+1, t.rounds, grouped(int64(v.callers)), count(v.perSecond()), micros(float64(v.first.cpu)/float64(v.callers)))
+	if v.during, err = live(ctx, conns, &l, ours); err != nil || t.rest == 0 {
+		return err
+	}
+	if begin, err = t.usage(); err != nil {
+		return err
+	}
+	if err := t.settle(ctx); err != nil {
+		return err
+	}
+	if end, err = t.usage(); err != nil {
+		return err
+	}
+	v.later = end.since(begin)
+	v.after, err = live(ctx, conns, &l, ours)
+	return err
+}
+
+// settle waits until the server has given back what it holds for its visitors, or for as long as it may take.
+func (t *turn) settle(ctx context.Context) error {
+	began := time.Now()
+	for {
+		before, err := t.usage()
+		if err != nil {
+			return err
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		after, err := t.usage()
+		if err != nil {
+			return err
+		}
+		waited := time.Since(began)
+		switch {
+		case waited > 2*sweep && after.since(before).cpu.Seconds() < idle:
+			return nil
+		case waited > t.rest:
+			progress("%s is still busy %v after the visit", t.rivals[0].name, waited.Round(time.Second))
+			return nil
+		}
+	}
+}
+
+// live is the live memory of a server, as its next collection of garbage finds it. A few busy callers make the garbage.
+func live(ctx context.Context, conns connections, l *load, ours *tollkeeper) (int64, error) {
+	few := *l
+	few.callers = min(l.callers, smallSet)
+	first, err := ours.heap(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for end := time.Now().Add(patience); ; {
+		if _, err := conns.each(ctx, &few, 0, patience); err != nil {
+			return 0, err
+		}
+		h, err := ours.heap(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if h.collections > first.collections || time.Now().After(end) {
+			return h.live(), nil
+		}
+	}
+}
