@@ -42,7 +42,7 @@ func (n *tally) compare(ctx context.Context, seed uint64) string {
 		some[name] = modes[name]
 	}
 	data := ast.MustParseTerm(p.Data).Value
-	e, err := newEngines(ctx, p.Modules, data, some)
+	e, err := newEvaluators(ctx, p.Modules, data, some)
 	if _, ok := errors.AsType[refused](err); ok {
 		n.Refused++
 		return ""
@@ -67,8 +67,8 @@ func (n *tally) compare(ctx context.Context, seed uint64) string {
 	return ""
 }
 
-// TestEngines_Agree compares both evaluators on generated policies. FuzzEngines goes on from there.
-func TestEngines_Agree(t *testing.T) {
+// TestEvaluators_Agree compares both evaluators on generated policies. FuzzEvaluators goes on from there.
+func TestEvaluators_Agree(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // most of the time goes into short-lived syntax trees
 	const parts = 4
 	policies := uint64(2500)
@@ -105,7 +105,7 @@ func (n *tally) add(m tally) {
 	n.WithValue, n.WithFailure, n.WithError, n.WithClocks, n.Extra = n.WithValue+m.WithValue, n.WithFailure+m.WithFailure, n.WithError+m.WithError, n.WithClocks+m.WithClocks, n.Extra+m.Extra
 }
 
-func FuzzEngines(f *testing.F) {
+func FuzzEvaluators(f *testing.F) {
 	f.Add(uint64(1))
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		var n tally

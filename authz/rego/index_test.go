@@ -8,127 +8,233 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// many returns a module of 20 rules, made of a text with the number of the rule.
-func many(format, more string) string {
-	var text strings.Builder
-	text.WriteString("package p\n")
-	for i := range 20 {
-		text.WriteString(strings.ReplaceAll(format, "N", fmt.Sprint(i)) + "\n")
-	}
-	return text.String() + more
+// indexedRules are rules that an index finds, each for 20 numbers N.
+var indexedRules = map[string]string{
+	// equality
+	"text":                        `q contains N if input.x == "N"`,
+	"text on the left":            `q contains N if "N" == input.x`,
+	"number":                      `q contains N if input.x == N`,
+	"deep":                        `q contains N if input.x.y == "N"`,
+	"in an array of the input":    `q contains N if input.x[0] == "N"`,
+	"deep in an array":            `q contains N if input.x[0].y == "N"`,
+	"after an array in the input": `q contains N if { input.x[0].z == "a"; input.x[0].y == "N" }`,
+	"pattern of an array":         `q contains [N, y] if { input.x = ["N", y] }`,
+	"nested pattern":              `q contains [N, y] if { input.x = [["N"], {"y": y}] }`,
+	"item":                        `q contains N if input.l[0] == "N"`,
+	"array":                       `q contains N if ["N", y] = input.l`,
+	"scalars": `q contains N if input.x == "N"
+		q contains 30 if input.x == null
+		q contains 31 if input.x == true
+		q contains 32 if input.x == [3]
+		q contains 33 if input.x == 3`,
+	"in a set":    `q contains N if input.x in {"N", "3N", N}`,
+	"in an array": `q contains N if input.x in ["N", "N", true]`,
+	"constant from data": `q contains N if input.x == data.k.kN
+		q contains 60 if input.x == data.k.kz`,
+
+	// beginnings and ends
+	"begins": `q contains N if startswith(input.x, "/N")
+		q contains 20 if startswith(input.x, "")`,
+	"begins, of two lengths": `q contains N if startswith(input.x, "/N/")
+		q contains 20 if startswith(input.x, "/")`,
+	"ends": `q contains N if endswith(input.x, "N")
+		q contains 20 if endswith(input.x, input.y)`,
+	"begins and ends": `q contains N if { startswith(input.x, "/"); endswith(input.x, "N"); not startswith(input.x, "/3") }`,
+	"begins or equals": `q contains N if startswith(input.x, "/N")
+		q contains 1N if input.x == "/N/v"`,
+	"begins, argument": `f(x) := N if startswith(x, "/N/")
+		q := [f(x) | some x in [input.x, input.y]]`,
+	"begins, nested": `q contains N if startswith(input.x, "N")
+		q contains 30 if startswith(input.x, "")`,
+	"begins, same value":   `q if startswith(input.x, "N")`,
+	"ends, of a member":    `q contains N if endswith(input.x[0], "N")`,
+	"one of two":           `q contains N if strings.any_prefix_match(input.x, ["N", "aN"])`,
+	"one of two that nest": `q contains N if strings.any_prefix_match(input.x, ["N", "Na", "N", "a"])`,
+	"one of a set":         `q contains N if strings.any_prefix_match(input.x, {"N", "aN"})`,
+	"one of none": `q contains N if strings.any_prefix_match(input.x, [])
+		q contains 31 if strings.any_prefix_match(input.x, "3")`,
+	"one of two ends": `q contains N if strings.any_suffix_match(input.x, ["N", "Na"])`,
+
+	// globs
+	"globs":            `q contains N if glob.match("/N/*", ["/"], input.x)`,
+	"globs, segment":   `q contains N if glob.match("*/N/?", ["/"], input.x)`,
+	"globs, end":       `q contains N if glob.match("**/v/N", ["/"], input.x)`,
+	"globs, dots":      `q contains N if glob.match("*.N", [], input.x)`,
+	"globs, literal":   `q contains N if glob.match("/N/v", ["/"], input.x)`,
+	"globs, both ends": `q contains N if glob.match("/v1/N/**/aN", ["/"], input.x)`,
+	"globs, escaped":   `q contains N if glob.match("/\\N/v", ["/"], input.x)`,
+
+	// members
+	"has":                    `q contains N if "N" in input.x`,
+	"has number":             `q contains N if N in input.x`,
+	"has, by underscore":     `q contains N if input.x[_] == "N"`,
+	"has, by some":           `q contains [i, N] if { some i, v in input.x; v == "N" }`,
+	"has, more conditions":   `q contains N if { input.x[_] == "N"; input.y[_] == "z" }`,
+	"has, after a condition": `q contains N if { input.y == "z"; input.x[_] == "N" }`,
+	"has and begins": `q contains N if { "N" in input.x; startswith(input.y, "z") }
+		q contains 1N if startswith(input.y, "N")`,
+	"has, value":  `q := N if "N" in input.x`,
+	"has, object": `q["kN"] := N if "N" in input.x`,
+
+	// several conditions
+	"two":       `q contains N if { input.x == "N"; input.y == "z" }`,
+	"few first": `q contains N if { input.y == "z"; input.x == "N" }`,
+	"another for some": `q contains N if input.x == "N"
+		q contains 1N if input.y == "N"`,
+	"the same twice": `q contains N if { input.x == "N"; input.x == "3" }`,
+	"same key in many": `q contains N if input.x == "3"
+		q contains 1N if input.x == "N"`,
+	"without": `q contains N if input.x == "N"
+		q contains 40
+		q contains 41 if input.y`,
+	"after a failure": `q contains N if { to_number(input.x) > 0; input.y == "N" }`,
+	"loop after":      `q contains [N, i] if { input.x == "N"; some i in [1, 2, N] }`,
+
+	// kinds of rules, and arguments
+	"item of an argument": `f(x) := N if x[0] == "N"
+		q := f(input.l)`,
+	"array of an argument": `f(["v", x, "N"]) := N
+		q := f(input.l)`,
+	"value": `q := N if input.x == "N"`,
+	"value, default": `q := N if input.x == "N"
+		default q := -1`,
+	"same value": `q if input.x == "N"
+		q if input.y == "z"`,
+	"conflict": `q := N if input.x in {"N", "3"}`,
+	"object":   `q["kN"] := N if input.x == "N"`,
+	"argument": `f("N", y) := N
+		q := f(input.x, 1)`,
+	"argument, in body": `f(x, y) := N if { x == "N"; y == 1 }
+		q := f(input.x, 1)`,
+	"part of an argument": `f(x) := N if x.y == "N"
+		q := f(input.x)`,
+	"argument, default": `f(x) := N if x == "N"
+		default f(_) := 9
+		q := f(input.x)`,
+	"argument of many": `f(x) := N if x == "N"
+		q := [f(i) | some i in ["1", 2, input.x, input.y]]`,
+	"array as argument": `f([x, "N"]) := N
+		q := f([1, input.x])`,
+	"failure in the value": `q := to_number(input.y) if input.x == "N"
+		q := 9 if input.x == "none"`,
+	"array of the replaced input": `r contains N if input.x[0] == "N"
+		q := [r, x] if x := r with input.x as ["4"]`,
+	"else": `q := N if input.x == "N"
+		q := 50 if input.y == "z" else := 51 if input.y == "3" else := 52`,
+	"replaced input": `r contains N if input.x == "N"
+		q := [r, x, y] if { x := r with input.x as "4"; y := r with input as {"x": "5"} }`,
 }
 
-// TestIndex_Rules compares both evaluators where a rule index may leave out a rule that holds.
+// triedRules are rules that are tried one after the other.
+var triedRules = map[string]string{
+	// equality
+	"other numbers": `q contains N if input.x == N.0
+		q contains 7 if input.x == 1e20`,
+	"in a mixed array": `q contains N if input.x in ["N", ["N"]]`,
+	"in an object":     `q contains N if input.x in {"a": "N"}`,
+	"not in":           `q contains N if not input.x in {"N", "3N"}`,
+	"not":              `q contains N if not input.x == "N"`,
+	"not equal":        `q contains N if input.x != "N"`,
+	"value of a rule": `q contains N if r == "N"
+		r := input.x`,
+
+	// beginnings and ends
+	"begins, negated": `q contains N if not startswith(input.x, "/N")`,
+	"begins, data": `q contains N if startswith(input.x, data.k.kN)
+		q contains 60 if startswith(input.x, data.k.kz)`,
+	"begins, value": `q contains startswith(input.x, "N") if true`,
+
+	// globs
+	"globs, no delimiters":      `q contains N if glob.match("*N*", null, input.x)`,
+	"globs, two delimiters":     `q contains N if glob.match("*/N/?", ["/", "."], input.x)`,
+	"globs, alternatives":       `q contains N if glob.match("{/a,/N}/v", ["/"], input.x)`,
+	"globs, not":                `q contains N if glob.match("[!N]/v", ["/"], input.x)`,
+	"globs, invalid":            `q contains N if glob.match("/N/[", ["/"], input.x)`,
+	"globs, any depth":          `q contains N if glob.match("**/N/*", ["/"], input.x)`,
+	"globs, class":              `q contains N if glob.match("[!N]*", ["/"], input.x)`,
+	"globs, class last":         `q contains N if glob.match("*[!N]", ["/"], input.x)`,
+	"globs, braces last":        `q contains N if glob.match("*/{a,N}", ["/"], input.x)`,
+	"globs, alternatives first": `q contains N if glob.match("/v1/{N,1N}/z*", null, input.x)`,
+
+	// members
+	"has no more than others": `q contains N if { input.x[_] != "N" }`,
+	"has key":                 `q contains N if { some i, v in input.x; i == "N" }`,
+	"has, not":                `q contains N if not "N" in input.x`,
+	"has, every":              `q contains N if every v in input.x { v == "N" }`,
+
+	// several conditions
+	"after a loop": `q contains N if { some i in [1, 2, N]; input.x == "N" }`,
+
+	// kinds of rules, and arguments
+	"else of all": `q := N if input.x == "N" else := 3 if input.y == "3"`,
+	"replaced data": `r contains N if input.x == data.k.kN
+		q := [r, x] if x := r with data.k as {"k1": "3"}`,
+}
+
+// guardInputs are inputs for both, such as make some of the conditions hold, fail or undefined.
+var guardInputs = []string{
+	`{}`, `7`,
+	`{"x": "3"}`, `{"x": 3}`, `{"x": 3.0}`, `{"x": 0.3e1}`, `{"x": true}`, `{"x": null}`, `{"x": ""}`, `{"x": 1e20}`, `{"x": 100000000000000000001}`,
+	`{"y": "3"}`, `{"x": "3", "y": "3"}`, `{"x": "3", "y": "z"}`, `{"x": "none", "y": "3"}`, `{"x": 3, "y": 3}`, `{"x": "33", "y": "1"}`,
+
+	// beginnings, ends and segments
+	`{"x": "3a"}`, `{"x": "a3"}`, `{"x": "13a"}`, `{"x": "a13"}`, `{"x": "ab"}`, `{"x": "a"}`, `{"x": "a.3"}`, `{"x": "a.b.3"}`,
+	`{"x": "/"}`, `{"x": "/3"}`, `{"x": "/3/"}`, `{"x": "/3/v"}`, `{"x": "/a/v"}`, `{"x": "/v/3"}`, `{"x": "/v/3/a"}`, `{"x": "/a/b/v/17"}`,
+	`{"x": "a/3"}`, `{"x": "a/v"}`, `{"x": "a/3/b"}`, `{"x": "a/b/3"}`, `{"x": "ü/3/é", "y": "/3/"}`, `{"x": "/13/v/3", "y": "3"}`,
+	`{"x": "/v1/3/z"}`, `{"x": "/v1/z/3"}`, `{"x": "/v1/13/z/a3"}`,
+
+	// collections
+	`{"x": [3]}`, `{"x": ["3"]}`, `{"x": ["3", 1]}`, `{"x": [3.0, "4"]}`, `{"x": ["3", "3", "13", 3]}`, `{"x": [true, null, "none"]}`,
+	`{"x": [["3"], {"y": 2}]}`, `{"x": [["3"], {"a": "3"}, "5"]}`, `{"x": [{"y": "3", "z": "a"}]}`, `{"x": ["3"], "y": "z"}`,
+	`{"x": ["4", "5", "x"], "y": ["3"]}`, `{"x": [` + strings.Repeat(`"3", "7", `, 100) + `"9"]}`,
+	`{"x": {"0": "3"}}`, `{"x": {"y": "3"}}`, `{"x": {"3": "z"}}`, `{"x": {"a": "3", "b": "13", "3": 1}}`, `{"x": {"3", "z", true}}`,
+	`{"l": []}`, `{"l": ["3"]}`, `{"l": ["3", 1]}`, `{"l": ["v", 1, "3"]}`, `{"l": {"0": "3"}}`, `{"l": {"3"}}`,
+}
+
+// TestIndex_Rules compares both evaluators where an index may leave out a rule that holds.
 func TestIndex_Rules(t *testing.T) {
-	inputs := []string{
-		`{}`, `7`, `{"x": "3"}`, `{"x": 3}`, `{"x": 3.0}`, `{"x": 0.3e1}`, `{"x": true}`, `{"x": null}`, `{"x": [3]}`, `{"x": ["3"]}`,
-		`{"x": {"0": "3"}}`, `{"x": ["3", 1]}`, `{"x": [["3"], {"y": 2}]}`, `{"x": [{"y": "3", "z": "a"}]}`, `{"x": {"y": "3"}}`,
-		`{"x": "3", "y": "3"}`, `{"x": "3", "y": "z"}`, `{"x": "none", "y": "3"}`, `{"x": 3, "y": 3}`, `{"x": "33", "y": "1"}`, `{"y": "3"}`,
-		`{"x": 1e20}`, `{"x": 100000000000000000001}`, `{"x": "/3"}`, `{"x": "/3/"}`, `{"x": "/3/v"}`, `{"x": "/a/v"}`,
-		`{"x": "/13/v/3", "y": "3"}`, `{"x": ""}`, `{"x": "/"}`, `{"x": "a.3"}`, `{"x": "a.b.3"}`, `{"x": "ü/3/é", "y": "/3/"}`,
-		`{"x": "/v/3"}`, `{"x": "a/3/b"}`, `{"x": "a/b/3"}`, `{"x": "/a/b/v/17"}`, `{"x": "a/v"}`, `{"x": "/v/3/a"}`, `{"x": "a/3"}`,
-		`{"x": "ab"}`, `{"x": "a"}`, `{"l": []}`, `{"l": ["3"]}`, `{"l": ["3", 1]}`, `{"l": ["v", 1, "3"]}`, `{"l": {"0": "3"}}`,
-		`{"l": {"3"}}`,
-	}
-	for name, c := range map[string]struct {
-		modules string
-		blocks  int // of the rules of q or f behind an index; 0: no index
-	}{
-		"text":                        {many(`q contains N if input.x == "N"`, ""), 3},
-		"text on the left":            {many(`q contains N if "N" == input.x`, ""), 3},
-		"number":                      {many(`q contains N if input.x == N`, ""), 3},
-		"other numbers":               {many(`q contains N if input.x == N.0`, "q contains 7 if input.x == 1e20"), 0},
-		"deep":                        {many(`q contains N if input.x.y == "N"`, ""), 3},
-		"in an array of the input":    {many(`q contains N if input.x[0] == "N"`, ""), 3},
-		"deep in an array":            {many(`q contains N if input.x[0].y == "N"`, ""), 3},
-		"after an array in the input": {many(`q contains N if { input.x[0].z == "a"; input.x[0].y == "N" }`, ""), 3},
-		"array of the replaced input": {many(`r contains N if input.x[0] == "N"`, "q := [r, x] if x := r with input.x as [\"4\"]"), 0},
-		"pattern of an array":         {many(`q contains [N, y] if { input.x = ["N", y] }`, ""), 3},
-		"nested pattern":              {many(`q contains [N, y] if { input.x = [["N"], {"y": y}] }`, ""), 3},
-		"item":                        {many(`q contains N if input.l[0] == "N"`, ""), 3},
-		"item of an argument":         {many(`f(x) := N if x[0] == "N"`, "q := f(input.l)"), 2},
-		"array":                       {many(`q contains N if ["N", y] = input.l`, ""), 3},
-		"array of an argument":        {many(`f(["v", x, "N"]) := N`, "q := f(input.l)"), 2},
-		"begins":                      {many(`q contains N if startswith(input.x, "/N")`, "q contains 20 if startswith(input.x, \"\")"), 3},
-		"begins, of two lengths":      {many(`q contains N if startswith(input.x, "/N/")`, "q contains 20 if startswith(input.x, \"/\")"), 3},
-		"begins, negated":             {many(`q contains N if not startswith(input.x, "/N")`, ""), 0},
-		"ends":                        {many(`q contains N if endswith(input.x, "N")`, "q contains 20 if endswith(input.x, input.y)"), 3},
-		"begins and ends":             {many(`q contains N if { startswith(input.x, "/"); endswith(input.x, "N"); not startswith(input.x, "/3") }`, ""), 3},
-		"begins or equals":            {many(`q contains N if startswith(input.x, "/N")`, many(`q contains 1N if input.x == "/N/v"`, "")[len("package p"):]), 3},
-		"begins, argument":            {many(`f(x) := N if startswith(x, "/N/")`, "q := [f(x) | some x in [input.x, input.y]]"), 2},
-		"begins, data":                {many(`q contains N if startswith(input.x, data.k.kN)`, "q contains 60 if startswith(input.x, data.k.kz)"), 0},
-		"globs":                       {many(`q contains N if glob.match("/N/*", ["/"], input.x)`, ""), 3},
-		"globs, segment":              {many(`q contains N if glob.match("*/N/?", ["/"], input.x)`, ""), 3},
-		"globs, end":                  {many(`q contains N if glob.match("**/v/N", ["/"], input.x)`, ""), 3},
-		"globs, dots":                 {many(`q contains N if glob.match("*.N", [], input.x)`, ""), 3},
-		"globs, no delimiters":        {many(`q contains N if glob.match("*N*", null, input.x)`, ""), 0},
-		"globs, two delimiters":       {many(`q contains N if glob.match("*/N/?", ["/", "."], input.x)`, ""), 0},
-		"globs, alternatives":         {many(`q contains N if glob.match("{/a,/N}/v", ["/"], input.x)`, ""), 0},
-		"globs, escaped":              {many(`q contains N if glob.match("/\\N/v", ["/"], input.x)`, ""), 0},
-		"globs, not":                  {many(`q contains N if glob.match("[!N]/v", ["/"], input.x)`, ""), 0},
-		"globs, invalid":              {many(`q contains N if glob.match("/N/[", ["/"], input.x)`, ""), 0},
-		"globs, any depth":            {many(`q contains N if glob.match("**/N/*", ["/"], input.x)`, ""), 0},
-		"globs, class":                {many(`q contains N if glob.match("[!N]*", ["/"], input.x)`, ""), 0},
-		"globs, class last":           {many(`q contains N if glob.match("*[!N]", ["/"], input.x)`, ""), 0},
-		"globs, braces last":          {many(`q contains N if glob.match("*/{a,N}", ["/"], input.x)`, ""), 0},
-		"globs, literal":              {many(`q contains N if glob.match("/N/v", ["/"], input.x)`, ""), 3},
-		"scalars":                     {many(`q contains N if input.x == "N"`, "q contains 30 if input.x == null\nq contains 31 if input.x == true\nq contains 32 if input.x == [3]\nq contains 33 if input.x == 3"), 3},
-		"in a set":                    {many(`q contains N if input.x in {"N", "3N", N}`, ""), 3},
-		"in an array":                 {many(`q contains N if input.x in ["N", "N", true]`, ""), 3},
-		"in a mixed array":            {many(`q contains N if input.x in ["N", ["N"]]`, ""), 0},
-		"in an object":                {many(`q contains N if input.x in {"a": "N"}`, ""), 0},
-		"not in":                      {many(`q contains N if not input.x in {"N", "3N"}`, ""), 0},
-		"not":                         {many(`q contains N if not input.x == "N"`, ""), 0},
-		"not equal":                   {many(`q contains N if input.x != "N"`, ""), 0},
-		"two":                         {many(`q contains N if { input.x == "N"; input.y == "z" }`, ""), 3},
-		"few first":                   {many(`q contains N if { input.y == "z"; input.x == "N" }`, ""), 3},
-		"another for some":            {many(`q contains N if input.x == "N"`, many(`q contains 1N if input.y == "N"`, "")[len("package p"):]), 3},
-		"the same twice":              {many(`q contains N if { input.x == "N"; input.x == "3" }`, ""), 3},
-		"same key in many":            {many(`q contains N if input.x == "3"`, many(`q contains 1N if input.x == "N"`, "")[len("package p"):]), 3},
-		"without":                     {many(`q contains N if input.x == "N"`, "q contains 40\nq contains 41 if input.y"), 3},
-		"after a failure":             {many(`q contains N if { to_number(input.x) > 0; input.y == "N" }`, ""), 3},
-		"after a loop":                {many(`q contains N if { some i in [1, 2, N]; input.x == "N" }`, ""), 0},
-		"loop after":                  {many(`q contains [N, i] if { input.x == "N"; some i in [1, 2, N] }`, ""), 3},
-		"value":                       {many(`q := N if input.x == "N"`, ""), 2},
-		"value, default":              {many(`q := N if input.x == "N"`, "default q := -1"), 3},
-		"same value":                  {many(`q if input.x == "N"`, "q if input.y == \"z\""), 2},
-		"conflict":                    {many(`q := N if input.x in {"N", "3"}`, ""), 2},
-		"else":                        {many(`q := N if input.x == "N"`, "q := 50 if input.y == \"z\" else := 51 if input.y == \"3\" else := 52"), 0},
-		"else of all":                 {many(`q := N if input.x == "N" else := 3 if input.y == "3"`, ""), 0},
-		"object":                      {many(`q["kN"] := N if input.x == "N"`, ""), 3},
-		"argument":                    {many(`f("N", y) := N`, "q := f(input.x, 1)"), 2},
-		"argument, in body":           {many(`f(x, y) := N if { x == "N"; y == 1 }`, "q := f(input.x, 1)"), 2},
-		"part of an argument":         {many(`f(x) := N if x.y == "N"`, "q := f(input.x)"), 2},
-		"argument, default":           {many(`f(x) := N if x == "N"`, "default f(_) := 9\nq := f(input.x)"), 3},
-		"argument of many":            {many(`f(x) := N if x == "N"`, "q := [f(i) | some i in [\"1\", 2, input.x, input.y]]"), 2},
-		"array as argument":           {many(`f([x, "N"]) := N`, "q := f([1, input.x])"), 2},
-		"replaced input":              {many(`r contains N if input.x == "N"`, "q := [r, x, y] if { x := r with input.x as \"4\"; y := r with input as {\"x\": \"5\"} }"), 0},
-		"constant from data":          {many(`q contains N if input.x == data.k.kN`, "q contains 60 if input.x == data.k.kz"), 3},
-		"replaced data":               {many(`r contains N if input.x == data.k.kN`, "q := [r, x] if x := r with data.k as {\"k1\": \"3\"}"), 0},
-		"value of a rule":             {many(`q contains N if r == "N"`, "r := input.x"), 0},
-		"failure in the value":        {many(`q := to_number(input.y) if input.x == "N"`, "q := 9 if input.x == \"none\""), 2},
-	} {
+	for name, rules := range indexedRules {
 		t.Run(name, func(t *testing.T) {
-			text := c.modules
-			data := ast.MustParseTerm(`{"k": {"k1": "1", "k2": "3", "k3": "3", "k4": 3, "k5": "5", "k6": "6", "k7": true, "k8": [3], "kz": "3"}}`).Value.(ast.Object)
-			e, err := newEngines(t.Context(), map[string]string{"p.rego": text + "\nmain := q"}, data, modes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, input := range inputs {
-				if d := e.compare(t.Context(), ast.MustParseTerm(input).Value); d != "" {
-					t.Errorf("%s: %s", input, d)
-				}
-			}
-			for _, f := range e.programs["all"].funcs {
-				if (f.name == "g0.data.p.q" && !strings.Contains(text, "f(")) || f.name == "g0.data.p.f" {
-					if got := len(f.blocks); c.blocks > 0 && got != c.blocks || c.blocks == 0 && got < 20 && f.name != "g0.data.p.q" {
-						t.Errorf("%s has %d blocks, want %d", f.name, got, c.blocks)
-					}
-				}
+			if n := mostBlocks(t, rules); n >= rulesOfMany {
+				t.Errorf("%d blocks, so the rules are tried", n)
 			}
 		})
 	}
+	for name, rules := range triedRules {
+		t.Run(name, func(t *testing.T) {
+			if n := mostBlocks(t, rules); n < rulesOfMany {
+				t.Errorf("%d blocks, so the rules are behind an index", n)
+			}
+		})
+	}
+}
+
+// mostBlocks compares the evaluators and returns how many blocks the largest function has. An index is one block.
+func mostBlocks(t *testing.T, rules string) (n int) {
+	const data = `{"k": {"k1": "1", "k2": "3", "k3": "3", "k4": 3, "k5": "5", "k6": "6", "k7": true, "k8": [3], "kz": "3"}}`
+	e := checkAgree(t, many(rules)+"main := q", data, guardInputs)
+	for _, f := range e.programs["all"].funcs {
+		n = max(n, len(f.blocks))
+	}
+	return n
+}
+
+const rulesOfMany = 20
+
+// many returns a module in which each line with an N stands once for each number.
+func many(lines string) string {
+	var text strings.Builder
+	text.WriteString("package p\n")
+	for line := range strings.Lines(lines + "\n") {
+		n := 1
+		if strings.Contains(line, "N") {
+			n = rulesOfMany
+		}
+		for i := range n {
+			text.WriteString(strings.ReplaceAll(line, "N", fmt.Sprint(i)))
+		}
+	}
+	return text.String()
 }
 
 // TestKey_EqualValues checks that two values with a key are equal if and only if their keys are.

@@ -74,26 +74,10 @@ func TestJoin_Loops(t *testing.T) {
 		"rules and data":       `main := [i | data.p.q[i].id == input.x]` + "\nq := data.same",
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\n" + rules}, ast.MustParseTerm(data).Value, modes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, input := range inputs {
-				for range 2 {
-					if d := e.compare(t.Context(), ast.MustParseTerm(input).Value); d != "" {
-						t.Errorf("%s: %s", input, d)
-					}
-				}
-			}
+			checkAgree(t, "package p\n"+rules, data, inputs)
 		})
 	}
 }
-
-// polls counts how often a program asks whether it must end.
-type polls int
-
-func (p *polls) Cancel()         {}
-func (p *polls) Cancelled() bool { *p++; return false }
 
 // TestJoin_FewSteps counts the steps of loops of which a table leaves out nearly all.
 func TestJoin_FewSteps(t *testing.T) {
@@ -117,16 +101,16 @@ func TestJoin_FewSteps(t *testing.T) {
 		"by first part": {`main := [m | some m in data.list; m.n == 8; m.id == input.x]`, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\n" + c.rules}, data, map[string]Options{"all": {}})
+			e, err := newEvaluators(t.Context(), map[string]string{"p.rego": "package p\n" + c.rules}, data, map[string]Options{"all": {}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			var n polls
+			var n looks
 			r, err := e.programs["all"].Eval(t.Context(), &Call{Input: input, Cancel: &n})
 			if err != nil || len(r.Values) != 1 {
 				t.Fatal(r, err)
 			}
-			if steps := int(n) * pollEvery; steps > c.steps {
+			if steps := int(n.n) * pollEvery; steps > c.steps {
 				t.Errorf("about %d steps, want at most %d", steps, c.steps)
 			}
 		})
@@ -143,7 +127,7 @@ func TestJoin_Slots(t *testing.T) {
 		`q if { some m in data.list; some x in input.l; x.id == input.a.b }`: "[[l] [a b]]",
 	} {
 		data := ast.MustParseTerm(`{"list": [{"id": "1"}, {"id": "2"}]}`).Value
-		e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\nmain := q\n" + rule}, data, modes)
+		e, err := newEvaluators(t.Context(), map[string]string{"p.rego": "package p\nmain := q\n" + rule}, data, modes)
 		if err != nil {
 			t.Fatal(err)
 		}

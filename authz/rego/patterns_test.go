@@ -38,15 +38,7 @@ func TestPatterns_AsOPA(t *testing.T) {
 		"replaced function":     `main if regex.match("^/a", input.x) with regex.match as f` + "\nf(_, y) := y == \"ab\"",
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\n" + rules}, ast.MustParseTerm(data).Value, modes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, input := range inputs {
-				if d := e.compare(t.Context(), ast.MustParseTerm(input).Value); d != "" {
-					t.Errorf("%s: %s", input, d)
-				}
-			}
+			checkAgree(t, "package p\n"+rules, data, inputs)
 		})
 	}
 }

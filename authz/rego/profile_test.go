@@ -119,8 +119,8 @@ func TestProfile_OfAFailure(t *testing.T) {
 
 // TestProfile_ChangesNoAnswer evaluates what has been hard to compile, with a profile.
 func TestProfile_ChangesNoAnswer(t *testing.T) {
-	for _, c := range traps {
-		e, input, err := c.engines(t)
+	for _, c := range readTraps(t, "traps.txt") {
+		e, input, err := c.evaluators(t)
 		if err != nil {
 			continue
 		}

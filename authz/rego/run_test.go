@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -44,11 +43,14 @@ func mustCompile(t testing.TB, module string, data ast.Value, o Options) *Progra
 	return p
 }
 
-// looks is a cancellation that happens at a look.
-type looks struct{ n, at atomic.Int64 }
+// looks counts how often an evaluation looks whether it is cancelled. That happens at a look, or never if it is zero.
+type looks struct{ n, at int64 }
 
-func (l *looks) Cancel()         {}
-func (l *looks) Cancelled() bool { return l.n.Add(1) >= l.at.Load() }
+func (l *looks) Cancel() {}
+func (l *looks) Cancelled() bool {
+	l.n++
+	return l.at > 0 && l.n >= l.at
+}
 
 // TestEval_IsCancelled has an evaluation of each kind that can be long, and counts how often it looks at the cancellation.
 func TestEval_IsCancelled(t *testing.T) {
@@ -74,21 +76,19 @@ func TestEval_IsCancelled(t *testing.T) {
 			p := mustCompile(t, c.module, nil, Options{})
 			input := longInput()
 			all := looks{}
-			all.at.Store(1 << 60)
 			if r, err := p.Eval(t.Context(), &Call{Input: input, Cancel: &all}); err != nil || len(r.Values) != 1 {
 				t.Fatalf("%v, %v", r, err)
 			}
-			if n := all.n.Load(); n < c.least {
+			if n := all.n; n < c.least {
 				t.Errorf("%d looks, want at least %d", n, c.least)
 			}
-			for _, at := range []int64{1, 2, all.n.Load() / 2, all.n.Load()} {
-				some := looks{}
-				some.at.Store(max(1, at))
+			for _, at := range []int64{1, 2, all.n / 2, all.n} {
+				some := looks{at: max(1, at)}
 				r, err := p.Eval(t.Context(), &Call{Input: input, Cancel: &some})
 				if !topdown.IsCancel(err) || len(r.Values) > 0 {
 					t.Fatalf("cancelled at look %d: %v, %v", at, r, err)
 				}
-				if n := some.n.Load(); n > max(1, at)+1 {
+				if n := some.n; n > max(1, at)+1 {
 					t.Errorf("cancelled at look %d, but it looked %d times", at, n)
 				}
 			}
@@ -114,12 +114,11 @@ func TestEval_StopsAtTheFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var n looks
-			n.at.Store(1 << 60)
 			r, err := mustCompile(t, c.module, nil, Options{}).Eval(t.Context(), &Call{Input: longInput(), Cancel: &n})
 			if err != nil || len(r.Values) != 1 || r.Values[0].String() != `{"x": `+c.want+`}` {
 				t.Fatalf("%v, %v, want %s", r, err, c.want)
 			}
-			if got := n.n.Load(); (got < 100) != c.stops {
+			if got := n.n; (got < 100) != c.stops {
 				t.Errorf("%d looks, stops: %t", got, c.stops)
 			}
 		})
@@ -193,6 +192,47 @@ q.a[k].b := x if { some x in data.d.list; k := sprintf("%d", [x + input.n]) }
 	group.Wait()
 	if data.String() != before {
 		t.Errorf("the data has become %v", data)
+	}
+}
+
+// TestEval_SharesConstants has rules that add to a collection, and return one, that all evaluations share. Run it with the race
+// detector.
+func TestEval_SharesConstants(t *testing.T) {
+	const module = `package p
+main := {"empty": empty, "set": set, "object": table, "deep": deep, "kept": kept, "given": f([1, 2]), "data": data.d, "with": changed}
+empty contains x if { some x in input.none }
+set contains x if { some x in {1, 2} }
+set contains input.n
+table[k] := v if { some k, v in {"a": 1} }
+table["n"] := input.n
+deep.a[k] contains input.n if { some k in ["x", "y"] }
+kept := [x | x := {"k": [1, {2}]}; input.n > 0]
+f(x) := [x, array.concat(x, [input.n]), object.union({"a": x}, {"b": input.n}), {3} | {input.n}]
+changed := [x, input.n] if { x := data.d with data.d.z as 7 with data.d.list as [] }
+`
+	data := ast.MustParseTerm(`{"d": {"z": {"a": 1}, "list": [1, 2]}}`).Value
+	for mode, o := range modes {
+		p, before := mustCompile(t, module, data, o), data.String()
+		eval := func(n int) string {
+			r, err := p.Eval(context.Background(), &Call{Input: ast.NewObject([2]*ast.Term{ast.StringTerm("n"), ast.InternedTerm(n)})})
+			return fmt.Sprint(r.Values, err)
+		}
+		want := []string{eval(5), eval(6), eval(7)}
+		var group sync.WaitGroup
+		for range 2 {
+			group.Go(func() {
+				for i := range 100 {
+					if got := eval(5 + i%3); got != want[i%3] {
+						t.Errorf("%s, input %d: %s, want %s", mode, 5+i%3, got, want[i%3])
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
+		if data.String() != before || emptySet.Value.(ast.Set).Len() > 0 {
+			t.Errorf("%s: the data has become %v, and the empty set %v", mode, data, emptySet)
+		}
 	}
 }
 

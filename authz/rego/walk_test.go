@@ -1,10 +1,6 @@
 package rego
 
-import (
-	"testing"
-
-	"github.com/open-policy-agent/opa/v1/ast"
-)
+import "testing"
 
 // TestWalk_AsOPA compares both evaluators where a loop may leave out a node.
 func TestWalk_AsOPA(t *testing.T) {
@@ -49,15 +45,7 @@ func TestWalk_AsOPA(t *testing.T) {
 		"in a function":          `main := [f(x) | some x in [input.t, data.tree, input.x]]` + "\nf(x) := [p | walk(x, [p, y]); y == input.v]",
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := newEngines(t.Context(), map[string]string{"p.rego": "package p\n" + rules}, ast.MustParseTerm(data).Value, modes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, input := range inputs {
-				if d := e.compare(t.Context(), ast.MustParseTerm(input).Value); d != "" {
-					t.Errorf("%s: %s", input, d)
-				}
-			}
+			checkAgree(t, "package p\n"+rules, data, inputs)
 		})
 	}
 }

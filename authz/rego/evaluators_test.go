@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -35,8 +36,8 @@ func (a answer) String() string {
 	return fmt.Sprintf("value %s, error %q, failures %q, unsteady %q", a.value, a.err, a.failures, a.unsteady)
 }
 
-// engines are both evaluators of a query over the same rules and data.
-type engines struct {
+// evaluators are both evaluators of a query over the same rules and data.
+type evaluators struct {
 	prepared rego.PreparedEvalQuery
 	programs map[string]*Program
 	extra    int // answers with failed functions that OPA's evaluator never meets, for example as it evaluates only the member that a rule asks for
@@ -45,8 +46,8 @@ type engines struct {
 // refused is the error of rules that the planner does not support. OPA's evaluator evaluates those.
 type refused struct{ error }
 
-// newEngines compiles data.p.main of some modules.
-func newEngines(ctx context.Context, modules map[string]string, data ast.Value, modes map[string]Options) (*engines, error) {
+// newEvaluators compiles data.p.main of some modules.
+func newEvaluators(ctx context.Context, modules map[string]string, data ast.Value, modes map[string]Options) (*evaluators, error) {
 	compiler, err := ast.CompileModulesWithOpt(modules, ast.CompileOpts{})
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func newEngines(ctx context.Context, modules map[string]string, data ast.Value, 
 	}
 	store := inmem.NewFromObjectWithOpts(native.(map[string]any), inmem.OptReturnASTValuesOnRead(true))
 	query := []func(*rego.Rego){rego.ParsedQuery(ast.MustParseBody("data.p.main = x")), rego.Compiler(compiler), rego.Store(store)}
-	e := &engines{programs: make(map[string]*Program)}
+	e := &evaluators{programs: make(map[string]*Program)}
 	if e.prepared, err = rego.New(append(query, rego.GenerateJSON(asTerm))...).PrepareForEval(ctx); err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ var aMoment = time.Unix(1_700_000_000, 0)
 
 // topdown evaluates with OPA's evaluator. Indexes and early exits skip expressions, which then cannot fail; without them it evaluates
 // what a program does.
-func (e *engines) topdown(ctx context.Context, input ast.Value, skips bool) answer {
+func (e *evaluators) topdown(ctx context.Context, input ast.Value, skips bool) answer {
 	var failures []topdown.Error
 	calls := builtins.NDBCache{}
 	options := []rego.EvalOption{
@@ -102,7 +103,7 @@ func (e *engines) topdown(ctx context.Context, input ast.Value, skips bool) answ
 }
 
 // compiled evaluates with a program.
-func (e *engines) compiled(ctx context.Context, mode string, input ast.Value) (out answer) {
+func (e *evaluators) compiled(ctx context.Context, mode string, input ast.Value) (out answer) {
 	defer func() {
 		if x := recover(); x != nil {
 			out = answer{err: fmt.Sprintf("panic: %v", x)}
@@ -143,7 +144,7 @@ func answerOf(values []string, err error, failures []topdown.Error, calls builti
 }
 
 // compare says how the programs and OPA's evaluator differ, empty if they do not.
-func (e *engines) compare(ctx context.Context, input ast.Value) string {
+func (e *evaluators) compare(ctx context.Context, input ast.Value) string {
 	want := e.topdown(ctx, input, true)
 	if code(want.err) == topdown.InternalErr {
 		return "" // a bug of OPA's evaluator
@@ -166,6 +167,24 @@ func (e *engines) compare(ctx context.Context, input ast.Value) string {
 		return fmt.Sprintf("%s: %v\nOPA: %v\nwithout skips: %v", mode, got, want, most)
 	}
 	return ""
+}
+
+// checkAgree compares the evaluators of a module for each input, and returns them.
+func checkAgree(t *testing.T, module, data string, inputs []string) *evaluators {
+	t.Helper()
+	e, err := newEvaluators(t.Context(), map[string]string{"p.rego": module}, ast.MustParseTerm(data).Value, modes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range inputs {
+		input := ast.MustParseTerm(text).Value
+		for range 2 { // the first evaluation must not change what the second one reads
+			if d := e.compare(t.Context(), input); d != "" {
+				t.Errorf("%s: %s", text, d)
+			}
+		}
+	}
+	return e
 }
 
 // same reports whether two answers have the same value, or errors of one kind: of several conflicts, each evaluator finds another one
