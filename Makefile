@@ -35,7 +35,7 @@ test: lint policies ## lint, policies, and all tests, also through the real Envo
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /envoy)
 	@# What passing tests say is hidden without -v.
 	@echo "conformance of the evaluators of policies:"
-	@set -o pipefail; $(GO) test -v -run '^Test(Cases|Conformance|DropIn|Engines|Decide_Generated|Shipped)' \
+	@set -o pipefail; $(GO) test -v -run '^Test(Cases|Conformance|DropIn|Evaluators|Decide_Generated|Shipped)' \
 		./authz/rego ./authz/policy ./authz/extauthz ./policies | sed -n 's/.*conformance: /  /p'
 	@# One package at a time: Envoy waits 0.3 s for an answer, and parallel tests would delay it.
 	$(GO) test -timeout 10m -p 1 ./envoy/...

@@ -60,8 +60,7 @@ func (m *memo) holds(args []*ast.Term) bool {
 // frame holds the locals of one call.
 type frame struct {
 	*run
-	function *function
-	locals   []*ast.Term // nil: undefined
+	locals []*ast.Term // nil: undefined
 }
 
 var runs = sync.Pool{New: func() any { return new(run) }}
@@ -94,7 +93,7 @@ func (r *run) frame(fn *function) *frame {
 	} else {
 		f = new(frame)
 	}
-	f.run, f.function = r, fn
+	f.run = r
 	if cap(f.locals) < fn.locals {
 		f.locals = make([]*ast.Term, fn.locals)
 	} else {
@@ -106,7 +105,7 @@ func (r *run) frame(fn *function) *frame {
 // drop lets a later call use the frame.
 func (r *run) drop(f *frame) {
 	clear(f.locals)
-	f.run, f.function = nil, nil
+	f.run = nil
 	r.free = append(r.free, f)
 }
 
