@@ -50,6 +50,14 @@ func outer(end int) int {
 	return end - 1
 }
 
+// runInside runs the block of a statement, and returns how the statement ends. It is defined even if the block is not.
+func (b block) runInside(f *frame) int {
+	if end := b.run(f); end > undef {
+		return outer(end)
+	}
+	return next
+}
+
 // runAll runs blocks of a function, until one ends the function.
 func runAll(blocks []block, f *frame) int {
 	for _, b := range blocks {
@@ -180,17 +188,12 @@ func (c *compiler) nested(s *ir.BlockStmt) (step, error) {
 	}
 	if len(blocks) == 1 {
 		only := blocks[0]
-		return func(f *frame) int {
-			if end := only.run(f); end > undef {
-				return outer(end)
-			}
-			return next
-		}, nil
+		return func(f *frame) int { return only.runInside(f) }, nil
 	}
 	return func(f *frame) int {
 		for _, b := range blocks {
-			if end := b.run(f); end > undef {
-				return outer(end)
+			if end := b.runInside(f); end != next {
+				return end
 			}
 		}
 		return next

@@ -103,13 +103,18 @@ func (c *compiler) callFunction(fn *function, args []read, to int) step {
 		values, _ := f.push(f, args, false)
 		v := fn.apply(f.run, values)
 		f.pop(len(args))
-		f.locals[to] = v
-		switch {
-		case f.err != nil:
-			return abort
-		case v == nil:
-			return undef
-		}
-		return next
+		return f.called(to, v, undef)
 	}
+}
+
+// called stores the result of a call, and returns how its statement ends: without a result as the caller says.
+func (f *frame) called(to int, v *ast.Term, without int) int {
+	f.locals[to] = v
+	switch {
+	case f.err != nil:
+		return abort
+	case v == nil:
+		return without
+	}
+	return next
 }

@@ -7,58 +7,67 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// constants finds collections that consist of constants, and replaces the statements that build them by one that assigns the
-// whole. It looks at runs of statements that begin with the empty collection. It leaves alone a local that other statements
-// change.
+// constants finds collections that consist of constants. The statement that makes the empty collection gets the whole as its value, and
+// those that fill it are left out. What is known is what is known before the block.
 func (c *compiler) constants(b *ir.Block) (out []ir.Stmt, values map[ir.Stmt]*ast.Term) {
 	if c.options.noFolding {
 		return b.Stmts, nil
 	}
 	values = make(map[ir.Stmt]*ast.Term)
-	known := maps.Clone(c.known)
-	get := func(o ir.Operand) *ast.Term {
-		if l, ok := o.Value.(ir.Local); ok {
-			return known[l].value
-		}
-		return c.value(o)
-	}
+	before := c.known
+	defer func() { c.known = before }()
+	c.known = maps.Clone(before)
 	for i := 0; i < len(b.Stmts); i++ {
 		s := b.Stmts[i]
 		out = append(out, s)
-		known.forget(s)
-		if v := c.scalar(s); v != nil {
-			known[targets(s)[0]] = fact{value: v}
-		}
-		begin, local, ok := emptyCollection(s)
-		if !ok {
+		c.known.forget(s)
+		c.learnScalar(s)
+		whole, n := c.wholeCollection(b.Stmts[i:])
+		if whole == nil {
 			continue
 		}
-		value, changes, end := begin, 0, i+1
-		for ; end < len(b.Stmts); end++ {
-			s := b.Stmts[end]
-			if v := c.scalar(s); v != nil {
-				known[targets(s)[0]] = fact{value: v}
-				continue
-			}
-			grown, ok := grow(value, local, s, get)
-			if !ok {
-				break
-			}
-			value, changes = grown, changes+1
-		}
-		if changes != c.changes[local] {
-			continue
-		}
-		known[local] = fact{value: ast.NewTerm(value)}
-		values[s] = known[local].value
-		for _, s := range b.Stmts[i+1 : end] {
+		c.known[targets(s)[0]], values[s] = fact{value: whole}, whole
+		for _, s := range b.Stmts[i+1 : i+n] {
 			if c.scalar(s) != nil {
 				out = append(out, s)
 			}
 		}
-		i = end - 1
+		i += n - 1
 	}
 	return out, values
+}
+
+// wholeCollection returns the collection that the first of some statements begins and the following ones fill with constants, and how
+// many statements that is. It returns nil if they do not, or if statements elsewhere change the collection too.
+func (c *compiler) wholeCollection(list []ir.Stmt) (whole *ast.Term, n int) {
+	value, local, ok := emptyCollection(list[0])
+	if !ok {
+		return nil, 0
+	}
+	changes := 0
+	for n = 1; n < len(list); n++ {
+		if c.learnScalar(list[n]) {
+			continue
+		}
+		grown, ok := c.grow(value, local, list[n])
+		if !ok {
+			break
+		}
+		value, changes = grown, changes+1
+	}
+	if changes != c.changes[local] {
+		return nil, 0
+	}
+	return ast.NewTerm(value), n
+}
+
+// learnScalar notes the constant that a statement makes, and returns false for other statements.
+func (c *compiler) learnScalar(s ir.Stmt) bool {
+	v := c.scalar(s)
+	if v != nil {
+		c.known[targets(s)[0]] = fact{value: v}
+	}
+	return v != nil
 }
 
 func emptyCollection(s ir.Stmt) (ast.Value, ir.Local, bool) {
@@ -74,19 +83,19 @@ func emptyCollection(s ir.Stmt) (ast.Value, ir.Local, bool) {
 }
 
 // grow adds a constant to a collection that nobody else has yet.
-func grow(v ast.Value, local ir.Local, s ir.Stmt, get func(ir.Operand) *ast.Term) (ast.Value, bool) {
+func (c *compiler) grow(v ast.Value, local ir.Local, s ir.Stmt) (ast.Value, bool) {
 	switch s := s.(type) {
 	case *ir.SetAddStmt:
-		if t := get(s.Value); s.Set == local && t != nil {
+		if t := c.value(s.Value); s.Set == local && t != nil {
 			v.(ast.Set).Add(t)
 			return v, true
 		}
 	case *ir.ArrayAppendStmt:
-		if t := get(s.Value); s.Array == local && t != nil {
+		if t := c.value(s.Value); s.Array == local && t != nil {
 			return v.(*ast.Array).Append(t), true
 		}
 	case *ir.ObjectInsertStmt:
-		if k, t := get(s.Key), get(s.Value); s.Object == local && k != nil && t != nil {
+		if k, t := c.value(s.Key), c.value(s.Value); s.Object == local && k != nil && t != nil {
 			v.(ast.Object).Insert(k, t)
 			return v, true
 		}

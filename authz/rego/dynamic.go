@@ -53,14 +53,6 @@ func (c *compiler) callDynamic(s *ir.CallDynamicStmt) (step, error) {
 		if t.function == nil || len(t.function.params) != documents { // nothing, or a function of the policy, which has no value
 			return undef
 		}
-		v := t.function.apply(f.run, []*ast.Term{args[0](f), args[1](f)})
-		f.locals[to] = v
-		switch {
-		case f.err != nil:
-			return abort
-		case v == nil:
-			return undefinedReference
-		}
-		return next
+		return f.called(to, t.function.apply(f.run, []*ast.Term{args[0](f), args[1](f)}), undefinedReference)
 	}, nil
 }

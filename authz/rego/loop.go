@@ -81,10 +81,7 @@ func (c *compiler) scan(s *ir.ScanStmt) (step, error) {
 				return abort
 			}
 			f.locals[key], f.locals[value] = k, v
-			if end := body.run(f); end > undef {
-				return outer(end)
-			}
-			return next
+			return body.runInside(f)
 		}
 		if j == nil {
 			return each(from, visit)

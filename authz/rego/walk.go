@@ -45,10 +45,7 @@ func (c *compiler) walk(call *ir.CallStmt, s *ir.ScanStmt) (step, error) {
 		}
 		w.visit = func(path []*ast.Term, t *ast.Term) int {
 			f.locals[pair] = ast.ArrayTerm(ast.ArrayTerm(slices.Clone(path)...), t)
-			if end := body.run(f); end > undef {
-				return outer(end)
-			}
-			return next
+			return body.runInside(f)
 		}
 		return w.walk(f, nil, t)
 	}, nil
