@@ -1,6 +1,7 @@
 package rego
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -53,5 +54,27 @@ func TestPatterns_KnownAtLoad(t *testing.T) {
 	}
 	if got := c.texts(ir.Operand{Value: ir.Local(6)}); got != nil {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestPatterns_LongText matches a long text with many patterns. Each match looks at the cancellation.
+func TestPatterns_LongText(t *testing.T) {
+	const patterns = 100
+	data := ast.MustParseTerm(`{"res": [` + strings.Repeat(`"x$", `, patterns) + `"y$"]}`).Value
+	for _, rule := range []string{"main := [r | some r in data.res; regex.match(r, input.x)]", "main := [r | some r in data.res; glob.match(r, [], input.x)]"} {
+		e, err := newEvaluators(t.Context(), map[string]string{"p.rego": "package p\n" + rule}, data, modes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for length, most := range map[int]int64{10: patterns / 2, longText + 1: 2 * patterns} {
+			asked := &looks{}
+			input := ast.NewObject([2]*ast.Term{ast.StringTerm("x"), ast.StringTerm(strings.Repeat("a", length))})
+			if _, err := e.programs["all"].Eval(t.Context(), &Call{Input: input, Cancel: asked}); err != nil {
+				t.Fatal(err)
+			}
+			if n := asked.n; n > most || length > longText && n < patterns {
+				t.Errorf("%s: it looked %d times for %d bytes", rule, n, length)
+			}
+		}
 	}
 }
