@@ -12,12 +12,12 @@ const maxLines = 100
 // printed is the output of print in one evaluation. It is kept until the end of the decision, because OPA's evaluator may repeat what
 // a program did.
 type printed struct {
-	lines   []line
+	lines   []printedLine
 	dropped int // lines after the first maxLines
 }
 
-// line is a line of the output of print.
-type line struct {
+// printedLine is a line of the output of print.
+type printedLine struct {
 	file string
 	line int
 	text string
@@ -31,7 +31,7 @@ func (p *printed) Print(at print.Context, text string) error {
 		p.dropped++
 		return nil
 	}
-	l := line{text: cutText(text, maxPrinted)}
+	l := printedLine{text: cutText(text, maxPrinted)}
 	if at.Location != nil {
 		l.file, l.line = at.Location.File, at.Location.Row
 	}

@@ -7,13 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/policy/input"
-	closures "github.com/tollkeeper-authz/tollkeeper/authz/rego"
+	"github.com/tollkeeper-authz/tollkeeper/authz/rego"
 )
 
 // A profile has rounds of evaluations, half of them without measuring calls, and one evaluation before them that fills caches. None
@@ -30,16 +29,16 @@ var harmless = map[string]bool{"time.now_ns": true, "rand.intn": true, "uuid.rfc
 
 // measure is what evaluations are measured with. A nil measure measures nothing.
 type measure struct {
-	program  *closures.Profile // nil: calls are not measured
-	lines    *lines            // nil: lines are not measured
-	n        int               // evaluations
+	program  *rego.Profile // nil: calls are not measured
+	lines    *lineTimer    // nil: lines are not measured
+	n        int           // evaluations
 	took     time.Duration
 	disputed string // why OPA's evaluator decided after the program
 }
 
 // newMeasure makes a measure of calls.
 func newMeasure(d *decider) *measure {
-	m := &measure{lines: newLines()}
+	m := &measure{lines: newLineTimer()}
 	if d.program != nil {
 		m.program = d.program.NewProfile()
 	}
@@ -47,7 +46,7 @@ func newMeasure(d *decider) *measure {
 }
 
 // calls returns nil if calls are not measured.
-func (m *measure) calls() *closures.Profile {
+func (m *measure) calls() *rego.Profile {
 	if m == nil {
 		return nil
 	}
@@ -163,14 +162,9 @@ func (e *evaluation) effect() string {
 
 // changing returns the functions whose result may change and that were called.
 func (e *evaluation) changing() (names []string) {
+	names = changingIn(e.failed)
 	for name := range e.nondeterministic {
 		names = append(names, name)
-	}
-	for i := range e.failed {
-		name, _, _ := strings.Cut(e.failed[i].Message, ":")
-		if b := ast.BuiltinMap[name]; b != nil && b.Nondeterministic {
-			names = append(names, name)
-		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -213,7 +207,7 @@ func (m *measure) fill(out *authz.Profile) {
 	}
 }
 
-func (m *measure) callsOf(list []closures.Calls) (out []authz.ProfiledCalls) {
+func (m *measure) callsOf(list []rego.Calls) (out []authz.ProfiledCalls) {
 	n := time.Duration(m.n)
 	for _, c := range list {
 		out = append(out, authz.ProfiledCalls{

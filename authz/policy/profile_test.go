@@ -114,7 +114,7 @@ func TestProfile_OfOPAsEvaluator(t *testing.T) {
 
 // TestLines_Pause: the time between two evaluations is that of no line.
 func TestLines_Pause(t *testing.T) {
-	l, x := newLines(), ast.MustParseExpr("input.x")
+	l, x := newLineTimer(), ast.MustParseExpr("input.x")
 	x.Location = ast.NewLocation([]byte("input.x"), "p.rego", 7, 1)
 	for range 2 {
 		l.TraceEvent(topdown.Event{Op: topdown.EvalOp, Node: x})

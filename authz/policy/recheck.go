@@ -46,7 +46,7 @@ func (p *Policy) isRecheckDue() bool { return p.recheck > 0 && rand.IntN(p.reche
 // time and the same results of functions that may give another one each time. OPA's evaluator may call more of them, such as
 // time.now_ns in a rule that the program leaves out because a later condition cannot hold. Then the verdict is not cached.
 func (e *evaluation) recheck(ctx context.Context, a answer) answer {
-	if !a.isFinal() || repeatsEffect(e.failed) {
+	if !a.isFinal() || len(changingIn(e.failed)) > 0 {
 		return a
 	}
 	within, cancel := half(ctx)
@@ -59,17 +59,14 @@ func (e *evaluation) recheck(ctx context.Context, a answer) answer {
 	if err := ended(ctx); err != nil {
 		return answer{err: err}
 	}
-	result := Same
 	switch {
 	case !b.isFinal() || codeOf(b.err) == codeInput && codeOf(a.err) != codeInput: // the program does not read what is unfit
-		result = Unfinished
+		e.report(Unfinished, nil)
 	case !a.agrees(b):
-		result = Different
-	}
-	if result == Different {
 		return e.differ(a, b)
+	default:
+		e.report(Same, nil)
 	}
-	e.report(result, nil)
 	return a
 }
 
@@ -121,15 +118,15 @@ func codeOf(err error) string {
 	return ""
 }
 
-// repeatsEffect reports whether a repetition would call a failed function again that may give another result then, such as http.send.
-func repeatsEffect(failed []topdown.Error) bool {
+// changingIn returns the failed functions that may give another result if they are called again, such as http.send.
+func changingIn(failed []topdown.Error) (names []string) {
 	for i := range failed {
 		name, _, _ := strings.Cut(failed[i].Message, ":")
 		if b := ast.BuiltinMap[name]; b != nil && b.Nondeterministic {
-			return true
+			names = append(names, name)
 		}
 	}
-	return false
+	return names
 }
 
 // textsOf returns two answers as texts. Of two objects it shows the fields that differ, because the others may hold secrets.

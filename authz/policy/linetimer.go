@@ -12,9 +12,9 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// lines measures OPA's evaluator line by line. OPA's own profiler does too, but it changes the expressions that it meets, which other
+// lineTimer measures OPA's evaluator line by line. OPA's own profiler does too, but it changes the expressions that it meets, which other
 // evaluations read, and it counts the time between two evaluations.
-type lines struct {
+type lineTimer struct {
 	expressions map[*ast.Location]*expression
 	last        *expression // the one that is being evaluated, nil for none
 	since       time.Time
@@ -26,18 +26,18 @@ type expression struct {
 	took  time.Duration
 }
 
-var _ topdown.QueryTracer = (*lines)(nil)
+var _ topdown.QueryTracer = (*lineTimer)(nil)
 
-func newLines() *lines { return &lines{expressions: make(map[*ast.Location]*expression)} }
+func newLineTimer() *lineTimer { return &lineTimer{expressions: make(map[*ast.Location]*expression)} }
 
 // Enabled is always true.
-func (l *lines) Enabled() bool { return true }
+func (l *lineTimer) Enabled() bool { return true }
 
 // Config asks for no local variables.
-func (l *lines) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
+func (l *lineTimer) Config() topdown.TraceConfig { return topdown.TraceConfig{} }
 
 // TraceEvent takes the time from one expression to the next.
-func (l *lines) TraceEvent(e topdown.Event) {
+func (l *lineTimer) TraceEvent(e topdown.Event) {
 	x, ok := e.Node.(*ast.Expr)
 	if !ok || e.Op != topdown.EvalOp && e.Op != topdown.RedoOp {
 		return
@@ -58,7 +58,7 @@ func (l *lines) TraceEvent(e topdown.Event) {
 }
 
 // pause ends the time of the expression that is being evaluated.
-func (l *lines) pause() {
+func (l *lineTimer) pause() {
 	if l.last != nil {
 		l.last.took += time.Since(l.since)
 		l.last = nil
@@ -66,7 +66,7 @@ func (l *lines) pause() {
 }
 
 // calls tells about the lines, as means of n evaluations. The longest time comes first.
-func (l *lines) calls(n int) (out []authz.ProfiledCalls) {
+func (l *lineTimer) calls(n int) (out []authz.ProfiledCalls) {
 	type place struct {
 		file string
 		row  int
