@@ -66,6 +66,7 @@ func TestLoad_Mistakes(t *testing.T) {
 		"no boolean":         {"request:\n  dry_run: 7\n", `:2:12: request.dry_run: "7": want true or false`},
 		"YAML 1.1 boolean":   {"request: {dry_run: yes}\n", `:1:20: request.dry_run: "yes": want true or false`},
 		"no number":          {"policy: {memo: 1k}\n", `:1:16: policy.memo: "1k": want a number`},
+		"no whole number":    {"policy: {recheck: 0.5}\n", `:1:19: policy.recheck: "0.5": want a number`},
 		"too large a number": {"policy: {memo: 99999999999999999999}\n", `:1:16: policy.memo: "99999999999999999999": want a number`},
 		"text for a list":    {"policy: {paths: x}\n", ":1:17: policy.paths: want a list"},
 		"list for a text":    {"data_dir: [a]\n", ":1:11: data_dir: want one value"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -197,11 +198,16 @@ func scalar(n *yaml.Node, v reflect.Value, path string) error {
 		}
 		if i, err := strconv.ParseInt(n.Value, base, v.Type().Bits()); err == nil {
 			v.SetInt(i)
-		} else if n.Decode(v.Addr().Interface()) != nil {
+		} else if n.Decode(v.Addr().Interface()) != nil || hasFraction(n) { // the library takes 0.5 for 0, too
 			return mistake(n, "%s: %q: want a number", path, n.Value)
 		}
 	}
 	return nil
+}
+
+func hasFraction(n *yaml.Node) bool {
+	var f float64
+	return n.Decode(&f) != nil || f != math.Trunc(f)
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
