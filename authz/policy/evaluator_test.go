@@ -11,7 +11,7 @@ import (
 // TestEvaluator_Unsupported has the rules that the manual of the policies names as not compiled. The detail begins with their place.
 func TestEvaluator_Unsupported(t *testing.T) {
 	for name, c := range map[string]struct{ rules, place string }{
-		"packages by a variable": {"default allow := false\n\nallow if not data.a[input.key.id]", "p.rego:3: data.envoy.authz.allow: "},
+		"packages by a variable": {"default allow := false\n\nallow if not data.a[input.key.id]", "p.rego:5: data.envoy.authz.allow: "},
 		"negated comparison":     {"default allow := false\n\nallow if not [input.a] == [input.b]", "p.rego:5: "},
 		"negated objects":        {"default allow := false\n\nallow if not {\"a\": input.a} == {\"a\": input.b}", "p.rego:5: "},
 		"unused comprehension":   {"default allow := false\n\nallow if [x | some x in input.list]", "p.rego:5: "},

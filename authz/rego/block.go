@@ -122,6 +122,9 @@ func (c *compiler) block(b *ir.Block) (block, error) {
 			c.learn(s)
 		}
 		if err != nil {
+			if c.refused == nil {
+				c.refused = s.GetLocation()
+			}
 			return nil, err
 		}
 		if compiled != nil {

@@ -45,10 +45,11 @@ type compiler struct {
 	// makes another generation of the rules that it reaches. These have the documents as arguments, and one more for each function
 	// that is replaced by a variable.
 	implicit map[string]int
-	data     *ast.Term  // the base data, nil if it may be replaced
-	input    *slot      // the whole input, nil if it may be replaced
-	slots    [][]string // the parts of the input that closures read, by number
-	joins    int        // loops that make tables in an evaluation
+	data     *ast.Term    // the base data, nil if it may be replaced
+	refused  *ir.Location // of the innermost statement that cannot be compiled
+	input    *slot        // the whole input, nil if it may be replaced
+	slots    [][]string   // the parts of the input that closures read, by number
+	joins    int          // loops that make tables in an evaluation
 	tables   map[string]table
 	called   []string // the builtin functions that closures call, by number
 
@@ -115,6 +116,9 @@ func (c *compiler) functions(list []*ir.Func) error {
 	for i, fn := range list {
 		f := c.funcs[i]
 		if err := c.compile(f, fn.Blocks, lastShared(fn)); err != nil {
+			if at := c.refused; at != nil && at.Row > 0 {
+				f.file, f.line = c.location(at).File, at.Row
+			}
 			return fmt.Errorf("%s:%d: %s: %w", f.file, f.line, f.rules(), err)
 		}
 	}
