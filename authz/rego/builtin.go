@@ -3,6 +3,7 @@ package rego
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
@@ -43,6 +44,16 @@ func (c *compiler) callBuiltin(s *ir.CallStmt, args []read) (step, error) {
 		call = escaped(call, args, to)
 	}
 	return call, nil
+}
+
+// calledNumber gives a builtin function a number, by which a profile counts its calls.
+func (c *compiler) calledNumber(name string) int {
+	i := slices.Index(c.called, name)
+	if i < 0 {
+		i = len(c.called)
+		c.called = append(c.called, name)
+	}
+	return i
 }
 
 // opa compiles a call of OPA's function.

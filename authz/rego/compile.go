@@ -1,7 +1,9 @@
 package rego
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/ir"
@@ -204,4 +206,15 @@ func (c *compiler) location(l *ir.Location) *ast.Location {
 		out.File = c.policy.Static.Files[l.File].Value
 	}
 	return out
+}
+
+// firstLocation returns where the first rule of a function is.
+func (c *compiler) firstLocation(blocks []*ir.Block) (file string, line int) {
+	visitStatements(blocks, func(s ir.Stmt) {
+		l := c.location(s.GetLocation())
+		if l.Row > 0 && (line == 0 || cmp.Or(strings.Compare(l.File, file), l.Row-line) < 0) {
+			file, line = l.File, l.Row
+		}
+	})
+	return file, line
 }

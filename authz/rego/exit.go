@@ -6,8 +6,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// exit returns how the block of an assignment ends that gives a rule its value. If all rules of a name have the same constant value, the
-// first one that holds is enough: its loops end, and the function returns. OPA's evaluator does the same.
+// exit returns how the assignment of the value of a rule, or of the function, ends its block. If all rules have the same constant value,
+// the first one that holds is enough: its loops end, and the function returns. OPA's evaluator does the same.
 func (c *compiler) exit(s *ir.AssignVarOnceStmt) int {
 	inRule := s.Target != c.function.result
 	if inRule {

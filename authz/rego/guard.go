@@ -10,8 +10,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ir"
 )
 
-// guard is a condition of a rule: a value passes a test with one of some constants. A rule changes its result after all of its
-// conditions, so it does nothing if one of them does not hold.
+// guard is a condition of a rule: a test of a value accepts one of some constants. A rule does nothing before all of its conditions hold,
+// so it can be left out if one does not.
 type guard struct {
 	id       string // of the value and the test
 	value    read
@@ -61,7 +61,8 @@ func (c *compiler) originAfter(s *ir.DotStmt) *origin {
 	return from.after(name)
 }
 
-// reader returns a name for a value that is known when a function is called, and its reader. The reader is nil for other values.
+// reader reads a value that is there when a function is called: a slot, an argument, or a part of one. The id is the same for the same
+// value. The reader is nil for other values.
 func (c *compiler) reader(known fact) (id string, value read) {
 	s, o := known.slot, known.origin
 	if s == nil && o == nil {
@@ -79,7 +80,7 @@ func (c *compiler) reader(known fact) (id string, value read) {
 	return fmt.Sprint("slot ", number, path), func(f *frame) *ast.Term { return part(f.slots[number], path) }
 }
 
-// note notes a guard, if the condition is a statement of a rule itself, and if its value is known when the function is called.
+// note notes a guard if the condition is a statement of the rule itself, not of a block inside it, and if its value has a reader.
 func (c *compiler) note(o ir.Operand, t test, constants ...*ast.Term) {
 	if c.depth != ruleDepth {
 		return

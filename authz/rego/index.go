@@ -9,10 +9,10 @@ import (
 )
 
 // Of a thousand rules that each begin with input.x == "…", at most a few can hold. A plan tries them one after the other. The compiler
-// puts them behind an index instead, as OPA's evaluator does: it looks the value up, and runs the rules that it may be right for.
-// It runs them in the order of the plan: of equal numbers that are written in different ways, the first is the value.
+// puts them behind an index instead, as OPA's evaluator does: the index looks up the value, and only the rules that it finds run. They
+// run in the order of the plan, because of equal values such as 1 and 1.0 the first one counts.
 
-// rule is the blocks of one rule, and its guards.
+// rule is one rule of a function: its blocks and its guards.
 type rule struct {
 	blocks []block
 	guards []guard
@@ -60,13 +60,12 @@ const (
 type index struct {
 	all []int // the numbers of all its rules, ascending
 
-	// If value is nil, all rules are tried.
-	value   read
+	value   read // what the guards test; nil: all rules are tried
 	test    test
 	texts   map[string]*index    // by the text that the value is compared with
 	others  map[ast.Value]*index // by another constant
 	lengths []int                // of the texts, for begins and ends
-	rest    *index               // rules without a guard
+	rest    *index               // of the rules without such a guard
 }
 
 // behindIndex returns blocks that run those rules that can hold.
@@ -141,7 +140,7 @@ func (x *index) add(k ast.Value, rules *index) {
 	}
 }
 
-// selective returns the guard that leaves the fewest of some rules to try, nil if none is worth an index.
+// selective returns the guard that leaves the fewest rules to try, nil if none is worth an index.
 func selective(rules []rule, numbers []int) *guard {
 	type count struct {
 		guard           *guard
@@ -222,11 +221,11 @@ func (x *index) findText(f *frame, text string, found []int) []int {
 		if n > len(text) {
 			break
 		}
-		part := text[:n]
+		piece := text[:n]
 		if x.test.kind == ends {
-			part = text[len(text)-n:]
+			piece = text[len(text)-n:]
 		}
-		found = x.texts[part].find(f, found)
+		found = x.texts[piece].find(f, found)
 	}
 	return found
 }

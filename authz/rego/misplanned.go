@@ -82,7 +82,8 @@ func overlaid(c *ast.Compiler) (err error) {
 	visit := func(read ast.Ref) bool {
 		for _, w := range parts {
 			if err == nil && isAround(read, w.Target.Value.(ast.Ref)) {
-				err = &unplanned{w.Location, fmt.Sprintf("the replacement of a part of %v by an object is not supported, because a rule reads the whole", read)}
+				text := "the replacement of a part of %v by an object is not supported, because a rule reads the whole"
+				err = &unplanned{w.Location, fmt.Sprintf(text, read)}
 			}
 		}
 		return false

@@ -67,9 +67,12 @@ func (c *compiler) matcher(s *ir.CallStmt) native {
 // index of rules splits both at delimiters without a backslash before them, so it does not find /v1/*/b for /v1/a\/b, and never a
 // pattern with \*.
 func escaped(call step, args []read, to int) step {
+	mayEscape := func(f *frame) bool {
+		return hasDelimiters(args[1](f)) && (hasBackslash(args[0](f)) || hasBackslash(args[2](f)))
+	}
 	return func(f *frame) int {
 		end := call(f)
-		if end == next && equal(f.locals[to], truth(true)) && hasDelimiters(args[1](f)) && (hasBackslash(args[0](f)) || hasBackslash(args[2](f))) {
+		if end == next && equal(f.locals[to], truth(true)) && mayEscape(f) {
 			return f.fail(ErrEscaped)
 		}
 		return end

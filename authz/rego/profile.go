@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/ir"
 )
 
 // Profile counts and times the calls of the evaluations that have it in Call.Profile. These must be of one program, one after the other.
@@ -141,25 +140,4 @@ func sorted(all map[string]*Calls) (out []Calls) {
 	}
 	slices.SortFunc(out, func(a, b Calls) int { return cmp.Or(cmp.Compare(b.Own, a.Own), strings.Compare(a.Name, b.Name)) })
 	return out
-}
-
-// calledNumber gives a builtin function a number, by which a profile counts its calls.
-func (c *compiler) calledNumber(name string) int {
-	i := slices.Index(c.called, name)
-	if i < 0 {
-		i = len(c.called)
-		c.called = append(c.called, name)
-	}
-	return i
-}
-
-// firstLocation returns where the first rule of a function is.
-func (c *compiler) firstLocation(blocks []*ir.Block) (file string, line int) {
-	visitStatements(blocks, func(s ir.Stmt) {
-		l := c.location(s.GetLocation())
-		if l.Row > 0 && (line == 0 || cmp.Or(strings.Compare(l.File, file), l.Row-line) < 0) {
-			file, line = l.File, l.Row
-		}
-	})
-	return file, line
 }

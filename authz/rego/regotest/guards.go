@@ -86,7 +86,8 @@ func (g *generator) guards(own string) string {
 
 // guard is a condition that an index may look up.
 func (g *generator) guard() string {
-	return g.guardOf(g.pick(g.at(g.field()), g.at(g.field()), g.at(g.field()), g.at(g.field(), g.field()), g.root+`["`+g.field()+`"]`, "data.base."+g.field(), g.untyped()))
+	return g.guardOf(g.pick(g.at(g.field()), g.at(g.field()), g.at(g.field()), g.at(g.field(), g.field()), g.root+`["`+g.field()+`"]`,
+		"data.base."+g.field(), g.untyped()))
 }
 
 func (g *generator) guardOf(r string) string {
@@ -128,5 +129,6 @@ func (g *generator) guardOf(r string) string {
 
 // guardValue is a constant that inputs often have: equal numbers in several forms, and texts that look like them.
 func (g *generator) guardValue() string {
-	return g.pick("1", "1.0", `"1"`, "1e0", "100", "1e2", `"x"`, `"y"`, `"q0"`, "true", "false", "null", "0", "-0", `[1, "x"]`, `["w"]`, `{"x": 1}`, "[]", "{}", `""`, `{1}`)
+	return g.pick("1", "1.0", `"1"`, "1e0", "100", "1e2", "0", "-0", `"x"`, `"y"`, `"q0"`, `""`, "true", "false", "null",
+		`[1, "x"]`, `["w"]`, `{"x": 1}`, "[]", "{}", `{1}`)
 }

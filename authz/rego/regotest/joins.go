@@ -27,7 +27,8 @@ func (g *generator) join(b *strings.Builder, name string) {
 
 // scanned is what a join looks through.
 func (g *generator) scanned() string {
-	return g.pick("data.groups", "data.groups", "data.named", "data.members", g.at("list"), g.at(g.field()), "data.base."+g.field(), "object.get({1: "+g.rule1()+"}, 1, 0)", "data.none", "data.k.c1")
+	return g.pick("data.groups", "data.groups", "data.named", "data.members", "data.none", "data.k.c1", "data.base."+g.field(),
+		g.at("list"), g.at(g.field()), "object.get({1: "+g.anyRule()+"}, 1, 0)")
 }
 
 // joined is a comprehension over the members for which a condition holds.
@@ -69,7 +70,8 @@ func (g *generator) condition(v, k string) string {
 	if g.one(8) {
 		field = g.pick(v, v+"[0]", v+`["user"]`)
 	}
-	value := g.pick(g.at(g.field()), g.at(g.field()), g.at(g.field(), g.field()), g.variable(), g.guardValue(), "data.base."+g.field(), v+".name", "data.k.c1")
+	value := g.pick(g.at(g.field()), g.at(g.field()), g.at(g.field(), g.field()), g.variable(), g.guardValue(),
+		"data.base."+g.field(), v+".name", "data.k.c1")
 	if k != "" && g.one(4) {
 		field = k
 	}
@@ -86,8 +88,16 @@ func (g *generator) condition(v, k string) string {
 
 // data is base data.
 func (g *generator) data() string {
-	return fmt.Sprintf(`{"k": {"c0": 1, "c1": "x", "c2": [], "c3": {}, "c4": [1, "x"], "c5": {"x": {"x": 2}}, "c6": false, "c7": "q0"}, "base": %s, "a": {"x": %s, "z": {"q0": %s}, "c": {"y": %s}}, "groups": [%s], "named": {"x": %s, "1": %s, "y": %s}, "members": [1, "x", "1", null, %s]}`,
-		g.object(3), g.value(2), g.value(0), g.value(1), g.groups(), g.group(), g.group(), g.group(), g.group())
+	const constants = `{"c0": 1, "c1": "x", "c2": [], "c3": {}, "c4": [1, "x"], "c5": {"x": {"x": 2}}, "c6": false, "c7": "q0"}`
+	fields := []string{
+		`"k": ` + constants,
+		`"base": ` + g.object(3),
+		`"a": ` + fmt.Sprintf(`{"x": %s, "z": {"q0": %s}, "c": {"y": %s}}`, g.value(2), g.value(0), g.value(1)), // beside the packages
+		`"groups": [` + g.groups() + "]",
+		`"named": ` + fmt.Sprintf(`{"x": %s, "1": %s, "y": %s}`, g.group(), g.group(), g.group()),
+		`"members": ` + fmt.Sprintf(`[1, "x", "1", null, %s]`, g.group()),
+	}
+	return "{" + strings.Join(fields, ", ") + "}"
 }
 
 func (g *generator) groups() string {
@@ -117,7 +127,8 @@ func (g *generator) group() string {
 
 // jsonValue is a guardValue that is JSON.
 func (g *generator) jsonValue() string {
-	return g.pick("1", "1.0", `"1"`, "1e0", `"x"`, `"y"`, "true", "false", "null", "0", "-0", `[1, "x"]`, `["w"]`, `{"x": 1}`, "[]", "{}", `""`, "100", "1e2", `"q0"`)
+	return g.pick("1", "1.0", `"1"`, "1e0", "100", "1e2", "0", "-0", `"x"`, `"y"`, `"q0"`, `""`, "true", "false", "null",
+		`[1, "x"]`, `["w"]`, `{"x": 1}`, "[]", "{}")
 }
 
 // input is an input that makes some conditions hold.

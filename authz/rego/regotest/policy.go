@@ -40,7 +40,7 @@ type generator struct {
 	*rand.Rand
 	root      string
 	rules     []string // references to rules that a body may name
-	tables    []string // those of them that are objects
+	objects   []string // those of them that are objects
 	sets      []string // those of them that are sets
 	functions []string // functions with one argument
 	vars      []string // variables that are bound here
@@ -90,7 +90,7 @@ func (g *generator) module(path string) string {
 		case kind == 2:
 			g.sets = append(g.sets, "data."+path+"."+name)
 		case kind > 2:
-			g.tables = append(g.tables, "data."+path+"."+name)
+			g.objects = append(g.objects, "data."+path+"."+name)
 		}
 		g.rules = append(g.rules, "data."+path+"."+name)
 	}

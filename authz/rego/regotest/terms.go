@@ -40,7 +40,7 @@ func (g *generator) literal(depth int) string {
 			return "every " + v + " in " + t + " { " + v + g.pick(" != ", " == ", " > ") + g.untyped() + "; " + g.literal(0) + " }"
 		})
 	case 9:
-		t := g.pick(g.untyped(), g.rule1(), g.variable())
+		t := g.pick(g.untyped(), g.anyRule(), g.variable())
 		return "walk(" + t + ", [" + g.bind() + ", " + g.bind() + "])"
 	case 10:
 		t := g.untyped()
@@ -49,10 +49,10 @@ func (g *generator) literal(depth int) string {
 		t := g.untyped()
 		return "{\"x\": " + g.bind() + "} = " + t
 	case 12:
-		t := g.pick(g.term(depth), g.rule1()) + g.with()
+		t := g.pick(g.term(depth), g.anyRule()) + g.with()
 		return g.bind() + " := " + t
 	case 13:
-		r := g.pick(g.table(), "data.base."+g.field(), g.root, g.at(g.field()))
+		r := g.pick(g.objectRule(), "data.base."+g.field(), g.root, g.at(g.field()))
 		k := g.bind()
 		return "some " + k + "; " + g.bind() + " = " + r + "[" + k + "]"
 	case 14:
@@ -83,7 +83,7 @@ func (g *generator) replacement() string {
 	case 3, 8:
 		return " with data.base." + g.field() + " as " + g.noObject()
 	case 4:
-		return " with " + g.rule1() + " as " + g.noObject()
+		return " with " + g.anyRule() + " as " + g.noObject()
 	case 5:
 		return " with count as " + g.scalar()
 	case 6:
@@ -120,24 +120,24 @@ func (g *generator) untyped() string {
 	return g.pick(g.at(g.field()), g.at(g.field(), g.field()), "data.base."+g.field(), g.root+"["+g.key()+"]")
 }
 
-// table is a reference to a rule that has members.
-func (g *generator) table() string {
-	if len(g.tables) == 0 {
+// objectRule is a reference to a rule that is an object.
+func (g *generator) objectRule() string {
+	if len(g.objects) == 0 {
 		return "data.base"
 	}
-	return g.pick(g.tables...)
+	return g.pick(g.objects...)
 }
 
-// set is a reference to a rule that is a set.
-func (g *generator) set() string {
+// setRule is a reference to a rule that is a set.
+func (g *generator) setRule() string {
 	if len(g.sets) == 0 {
 		return "data.members"
 	}
 	return g.pick(g.sets...)
 }
 
-// rule1 is a reference to a rule.
-func (g *generator) rule1() string {
+// anyRule is a reference to a rule.
+func (g *generator) anyRule() string {
 	if len(g.rules) == 0 {
 		return "data.base"
 	}
@@ -183,13 +183,13 @@ func (g *generator) reference() string {
 				"data.a.c."+g.pick("x", "d", "q0", "q1", "d.q0"), "data.a.b[\"q\"]", "data.a["+g.at("x")+"]["+g.at("y")+"]", "data.base", g.root)
 		}
 	case 7:
-		return g.pick(g.table(), g.table(), g.table(), g.set()) + "[" + g.key() + "]"
+		return g.pick(g.objectRule(), g.objectRule(), g.objectRule(), g.setRule()) + "[" + g.key() + "]"
 	case 8:
 		if len(g.vars) > 0 {
 			return g.pick(g.vars...)
 		}
 	}
-	return g.rule1()
+	return g.anyRule()
 }
 
 func (g *generator) scalar() string {
@@ -205,7 +205,7 @@ func (g *generator) composite() string {
 
 // collection is a term that probably has members. It is no scalar, which OPA's planner refuses here.
 func (g *generator) collection() string {
-	return g.pick("data.base."+g.field(), g.at(g.field()), g.table(), g.set(), g.comprehension(0), g.composite(), g.at("list"), "data.groups")
+	return g.pick("data.base."+g.field(), g.at(g.field()), g.objectRule(), g.setRule(), g.comprehension(0), g.composite(), g.at("list"), "data.groups")
 }
 
 func (g *generator) comprehension(depth int) string {
