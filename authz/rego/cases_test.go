@@ -53,7 +53,8 @@ func TestCases_OfOPA(t *testing.T) {
 		}
 	}
 	counts := slices.Sorted(maps.Values(agreed))
-	t.Logf("conformance: OPA's cases: %d, of which at least %d agree in each of %d modes, and %d are left to OPA's evaluator", all, counts[0], len(agreed), refused)
+	const summary = "conformance: OPA's cases: %d, of which at least %d agree in each of %d modes, and %d are left to OPA's evaluator"
+	t.Logf(summary, all, counts[0], len(agreed), refused)
 	if all < 4427 || refused > 10 {
 		t.Errorf("%d cases, %d refused: OPA's planner or its cases have changed", all, refused)
 	}

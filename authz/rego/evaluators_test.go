@@ -40,7 +40,9 @@ func (a answer) String() string {
 type evaluators struct {
 	prepared rego.PreparedEvalQuery
 	programs map[string]*Program
-	extra    int // answers with failed functions that OPA's evaluator never meets, for example as it evaluates only the member that a rule asks for
+	// extra counts answers with failed functions that OPA's evaluator never meets, for example because it evaluates only the member that a
+	// rule asks for.
+	extra int
 }
 
 // refused is the error of rules that the planner does not support. OPA's evaluator evaluates those.
@@ -155,7 +157,8 @@ func (e *evaluators) compare(ctx context.Context, input ast.Value) string {
 			continue
 		}
 		most := e.topdown(ctx, input, false)
-		if got.err == ErrUnsure.Error() || got.err == ErrEscaped.Error() || got.err != "" && code(got.err) == code(most.err) || strings.HasSuffix(got.err, ": object keys must be unique") {
+		conflict := strings.HasSuffix(got.err, ": object keys must be unique") || got.err != "" && code(got.err) == code(most.err)
+		if conflict || got.err == ErrUnsure.Error() || got.err == ErrEscaped.Error() {
 			continue // a conflict that OPA's evaluator skips
 		}
 		if want.same(got) && includes(got.failures, want.failures) && includes(got.unsteady, want.unsteady) {

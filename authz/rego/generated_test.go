@@ -101,8 +101,10 @@ func TestEvaluators_Agree(t *testing.T) {
 }
 
 func (n *tally) add(m tally) {
-	n.Invalid, n.Refused, n.Policies, n.Evaluations = n.Invalid+m.Invalid, n.Refused+m.Refused, n.Policies+m.Policies, n.Evaluations+m.Evaluations
-	n.WithValue, n.WithFailure, n.WithError, n.WithClocks, n.Extra = n.WithValue+m.WithValue, n.WithFailure+m.WithFailure, n.WithError+m.WithError, n.WithClocks+m.WithClocks, n.Extra+m.Extra
+	n.Invalid, n.Refused, n.Policies = n.Invalid+m.Invalid, n.Refused+m.Refused, n.Policies+m.Policies
+	n.Evaluations, n.Extra = n.Evaluations+m.Evaluations, n.Extra+m.Extra
+	n.WithValue, n.WithFailure = n.WithValue+m.WithValue, n.WithFailure+m.WithFailure
+	n.WithError, n.WithClocks = n.WithError+m.WithError, n.WithClocks+m.WithClocks
 }
 
 func FuzzEvaluators(f *testing.F) {

@@ -10,16 +10,31 @@ import (
 
 // TestJoin_Loops compares both evaluators where a table may leave out a member for which a condition holds.
 func TestJoin_Loops(t *testing.T) {
-	data := `{"list": [{"id": "a", "n": 1, "o": {"p": "q"}}, {"id": "b", "n": 2}, {"id": "a", "n": 1.0}, {"n": "1"}, "a", ["a", "b"], {"id": null}, {"id": true}, {"id": "c"}, {"id": "d"}],
-		"same": [{"id": "a", "n": 1, "t": ["x"]}, {"id": "b", "n": 2, "t": ["y"]}, {"id": "a", "n": 3, "t": []}, {"id": "d", "n": 4}, {"id": "e", "n": 5}, {"id": "f", "n": 6}, {"id": "g", "n": 7}, {"id": "h", "n": 8}, {"id": "i", "n": 9}, {"id": "j", "n": "j"}],
-		"map": {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 1}, "d": {}, "e": {"n": "1"}, "f": {"n": 4}, "g": {"n": 5}, "h": {"n": 6}, "1": {"n": 7}},
+	const data = `{
+		"list": [
+			{"id": "a", "n": 1, "o": {"p": "q"}}, {"id": "b", "n": 2}, {"id": "a", "n": 1.0}, {"n": "1"}, "a", ["a", "b"],
+			{"id": null}, {"id": true}, {"id": "c"}, {"id": "d"}
+		],
+		"same": [
+			{"id": "a", "n": 1, "t": ["x"]}, {"id": "b", "n": 2, "t": ["y"]}, {"id": "a", "n": 3, "t": []}, {"id": "d", "n": 4},
+			{"id": "e", "n": 5}, {"id": "f", "n": 6}, {"id": "g", "n": 7}, {"id": "h", "n": 8}, {"id": "i", "n": 9}, {"id": "j", "n": "j"}
+		],
+		"map": {
+			"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 1}, "d": {}, "e": {"n": "1"}, "f": {"n": 4}, "g": {"n": 5}, "h": {"n": 6}, "1": {"n": 7}
+		},
 		"rows": [["a", 1], ["b", 2], ["a", 3], ["c", 4], ["d", 5], ["e", 6], ["f", 7], ["g", 8], {"0": "a"}],
 		"words": ["a", "b", "c", "d", "e", "f", "g", "h", "i", "a"],
-		"mixed": ["a", 1, 1.0, true, null, ["a"], {"id": "a"}, "1", "b", "c"]}`
+		"mixed": ["a", 1, 1.0, true, null, ["a"], {"id": "a"}, "1", "b", "c"]
+	}`
 	inputs := []string{
-		`{}`, `{"x": "a"}`, `{"x": "b", "n": 2}`, `{"x": 1, "n": 1}`, `{"x": 1.0, "n": 1.0}`, `{"x": "1"}`, `{"x": true}`, `{"x": null}`, `{"x": ["a"]}`, `{"x": {"id": "a"}}`,
-		`{"x": "a", "list": [{"id": "a"}, {"id": "b"}, {"id": 1}, {"id": "a"}, {}, {"id": "c"}, {"id": "d"}, {"id": "e"}, {"id": "f"}], "users": ["a", "b", "a", "z", 1]}`,
-		`{"x": "z", "list": {"a": {"id": "z"}, "b": {"id": "z"}}, "users": [{"name": "a"}, {"name": "b"}, {}]}`, `{"x": "a", "list": "text", "users": {"a", "b"}}`,
+		`{}`, `{"x": "a"}`, `{"x": "b", "n": 2}`, `{"x": 1, "n": 1}`, `{"x": 1.0, "n": 1.0}`, `{"x": "1"}`, `{"x": true}`, `{"x": null}`,
+		`{"x": ["a"]}`, `{"x": {"id": "a"}}`,
+		`{
+			"x": "a", "users": ["a", "b", "a", "z", 1],
+			"list": [{"id": "a"}, {"id": "b"}, {"id": 1}, {"id": "a"}, {}, {"id": "c"}, {"id": "d"}, {"id": "e"}, {"id": "f"}]
+		}`,
+		`{"x": "z", "list": {"a": {"id": "z"}, "b": {"id": "z"}}, "users": [{"name": "a"}, {"name": "b"}, {}]}`,
+		`{"x": "a", "list": "text", "users": {"a", "b"}}`,
 	}
 	for name, rules := range map[string]string{
 		"a field":              `main := [m | some m in data.same; m.id == input.x]`,

@@ -34,7 +34,11 @@ func TestCompile_ForgetsWhatChanges(t *testing.T) {
 		}, `{"x": [3, 4]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			result := []ir.Stmt{&ir.MakeObjectStmt{Target: object}, &ir.ObjectInsertStmt{Object: object, Key: ir.Operand{Value: ir.StringIndex(0)}, Value: op(out)}, &ir.ResultSetAddStmt{Value: object}}
+			result := []ir.Stmt{
+				&ir.MakeObjectStmt{Target: object},
+				&ir.ObjectInsertStmt{Object: object, Key: ir.Operand{Value: ir.StringIndex(0)}, Value: op(out)},
+				&ir.ResultSetAddStmt{Value: object},
+			}
 			p := &ir.Policy{
 				Static: &ir.Static{Strings: []*ir.StringConst{{Value: "x"}}},
 				Plans:  &ir.Plans{Plans: []*ir.Plan{{Blocks: block(append(c.plan, result...)...)}}},

@@ -10,9 +10,12 @@ import (
 
 // TestPatterns_AsOPA compares both evaluators on patterns that are known at load, and on others.
 func TestPatterns_AsOPA(t *testing.T) {
-	data := `{"res": ["^/a", "b$", "(", "^/a/[0-9]+$", 7, "x{2000}"], "rows": [{"re": "^/a", "glob": "/a/*"}, {"re": "c"}, {"glob": "**/z"}, {"glob": "[a"}, {}],
+	data := `{"res": ["^/a", "b$", "(", "^/a/[0-9]+$", 7, "x{2000}"],
+		"rows": [{"re": "^/a", "glob": "/a/*"}, {"re": "c"}, {"glob": "**/z"}, {"glob": "[a"}, {}],
 		"map": {"^/a": "/a/**", "b+": "{a,b}*", "[": "["}, "d": ["/", "."]}`
-	inputs := []string{`{}`, `{"x": "/a"}`, `{"x": "/a/7"}`, `{"x": "/a/b/z"}`, `{"x": "a.b"}`, `{"x": "ab"}`, `{"x": 7}`, `{"x": "", "p": "^$"}`, `{"x": "abc", "p": "b"}`, `{"x": "[a", "p": "("}`, `{"x": "/a", "p": 1}`,
+	inputs := []string{
+		`{}`, `{"x": "/a"}`, `{"x": "/a/7"}`, `{"x": "/a/b/z"}`, `{"x": "a.b"}`, `{"x": "ab"}`, `{"x": 7}`,
+		`{"x": "", "p": "^$"}`, `{"x": "abc", "p": "b"}`, `{"x": "[a", "p": "("}`, `{"x": "/a", "p": 1}`,
 		`{"x": "/a\\/b/z"}`, `{"x": "*a"}`}
 	for name, rules := range map[string]string{
 		"constant":              `main if regex.match("^/a", input.x)`,
@@ -30,7 +33,8 @@ func TestPatterns_AsOPA(t *testing.T) {
 		"glob, no delimiters":   `main := [glob.match("/a*", null, input.x), glob.match("*.b", [], input.x)]`,
 		"glob, wrong delimiter": `main if glob.match("/a*", ["//"], input.x)`,
 		"glob, from data":       `main if glob.match("/a/*", data.d, input.x)`,
-		"glob, escaped":         "main := [q, r]\ndefault q := 0\ndefault r := 0\nq := 1 if glob.match(`\\*a`, [], input.x)\nr := 1 if glob.match(`/*/*/z`, [`/`], input.x)",
+		"glob, escaped": "main := [q, r]\ndefault q := 0\ndefault r := 0\n" +
+			"q := 1 if glob.match(`\\*a`, [], input.x)\nr := 1 if glob.match(`/*/*/z`, [`/`], input.x)",
 		"glob, from the input":  `main if glob.match("/a/*", input.d, input.x)`,
 		"globs":                 `main := [r | some r in data.rows; glob.match(r.glob, ["/"], input.x)]`,
 		"globs of values":       `main := [k | some k, v in data.map; glob.match(v, [], input.x)]`,
