@@ -132,7 +132,7 @@ func settingSpecs(large int) []rivalSpec {
 		{name: "tollkeeper-unknown", label: "… and only unknown keys", data: full, load: ofMany.drawn(0).mixed(1, []fault{unknown}, 0, nil)},
 		{name: "tollkeeper-garbage", label: "… and only mistyped keys", data: full, load: ofMany.drawn(0).mixed(1, []fault{garbage}, 0, nil)},
 		{name: "tollkeeper-nomemo", label: "Tollkeeper without verdict cache, " + inFew, data: nomemo, load: usual},
-		{name: "tollkeeper-ids-raw", label: "… with it, ids in paths, own rules that read the raw path", data: raw, load: usual.to(idPaths)},
+		{name: "tollkeeper-ids-raw", label: "Tollkeeper, ids in paths, own rules that read the raw path", data: raw, load: usual.to(idPaths)},
 	}
 }
 
