@@ -48,11 +48,11 @@ func (r *report) denials() error {
 	}
 	for _, one := range r.direct.rivals {
 		for _, s := range one.rounds {
-			note(one.rival.label, s.measurement)
+			note(one.rival.name, s.measurement)
 		}
 	}
 	for _, v := range r.direct.visits {
-		note("Tollkeeper, when all callers visited it,", v.measurement)
+		note("a Tollkeeper that all callers visited", v.measurement)
 	}
 	for _, s := range r.envoy {
 		for _, t := range s.rounds {

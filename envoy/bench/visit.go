@@ -23,7 +23,7 @@ const (
 	// idle is the share of a processor that a server at rest uses at most.
 	idle = .05
 	// longestVisit is the time after which no more visitors come.
-	longestVisit = time.Minute
+	longestVisit = 40 * time.Second
 )
 
 // sweeping is the span in which a server that all callers have visited gets the checks of a load. With cold callers, it has
