@@ -96,6 +96,10 @@ func (t *turn) run(ctx context.Context) (err error) {
 	}
 	t.started = time.Since(began)
 	defer func() { err = errors.Join(err, t.stop()) }()
+	// What a server does once after its start, such as looking through a million keys, is no part of the cost of a check.
+	if _, err := t.settle(ctx, 0, patience, 200*time.Millisecond); err != nil {
+		return err
+	}
 	if t.visited {
 		if err := t.receive(ctx); err != nil {
 			return fmt.Errorf("the visit of %s: %w", t.rivals[0].name, err)

@@ -78,8 +78,12 @@ func (t *turn) receive(ctx context.Context) error {
 	if begin, err = t.usage(); err != nil {
 		return err
 	}
-	if err := t.settle(ctx); err != nil {
+	rested, err := t.settle(ctx, 2*sweep, t.rest, time.Second)
+	if err != nil {
 		return err
+	}
+	if !rested {
+		progress("%s is still busy %v after the visit", t.rivals[0].name, t.rest)
 	}
 	if end, err = t.usage(); err != nil {
 		return err
@@ -89,28 +93,26 @@ func (t *turn) receive(ctx context.Context) error {
 	return err
 }
 
-// settle waits until the server has given back what it holds for its visitors, or for as long as it may take.
-func (t *turn) settle(ctx context.Context) error {
-	began := time.Now()
-	for {
-		before, err := t.usage()
+// settle waits until the server has come to rest, at least and at most for some time, and reports whether it has.
+func (t *turn) settle(ctx context.Context, least, most, look time.Duration) (rested bool, err error) {
+	for began := time.Now(); ; {
+		before, err := cpuTime(t.pid)
 		if err != nil {
-			return err
+			return false, err
 		}
-		if err := sleep(ctx, time.Second); err != nil {
-			return err
+		if err := sleep(ctx, look); err != nil {
+			return false, err
 		}
-		after, err := t.usage()
+		after, err := cpuTime(t.pid)
 		if err != nil {
-			return err
+			return false, err
 		}
 		waited := time.Since(began)
-		switch {
-		case waited > 2*sweep && after.since(before).cpu.Seconds() < idle:
-			return nil
-		case waited > t.rest:
-			progress("%s is still busy %v after the visit", t.rivals[0].name, waited.Round(time.Second))
-			return nil
+		if waited > least && (after-before).Seconds() < idle*look.Seconds() {
+			return true, nil
+		}
+		if waited > most {
+			return false, nil
 		}
 	}
 }
