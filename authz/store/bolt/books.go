@@ -26,7 +26,7 @@ func (w *write) book(bucket quota.Bucket) (*quota.Book, error) {
 	if s := w.books[key]; s != nil {
 		return s.book, nil
 	}
-	b, old, err := loadBook(w.tx, bucket)
+	b, old, err := loadBook(w, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (w *write) changeBook(bucket quota.Bucket, verb func(*quota.Book) error) er
 }
 
 // flush writes the books that were changed.
-func (s txBooks) flush(tx *bbolt.Tx) error {
+func (s txBooks) flush(w *write) error {
 	for key, b := range s {
 		if !b.changed {
 			continue
@@ -64,8 +64,8 @@ func (s txBooks) flush(tx *bbolt.Tx) error {
 		if err != nil {
 			return err
 		}
-		if err := tx.Bucket([]byte(bucketBooks)).Put([]byte(key), text); err != nil {
-			return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
+		if err := w.put(bucketBooks, []byte(key), text); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -73,12 +73,11 @@ func (s txBooks) flush(tx *bbolt.Tx) error {
 
 // loadBook returns the bucket's book, a new one if there is none. Older versions kept several buckets in one book: if this one is
 // still in such a book, old is that book without it.
-func loadBook(tx *bbolt.Tx, bucket quota.Bucket) (b, old *quota.Book, err error) {
-	books := tx.Bucket([]byte(bucketBooks))
-	if b, err = decode[quota.Book](books.Get([]byte(bucket.Key()))); b != nil || err != nil {
+func loadBook(r reader, bucket quota.Bucket) (b, old *quota.Book, err error) {
+	if b, err = decode[quota.Book](r.get(bucketBooks, []byte(bucket.Key()))); b != nil || err != nil {
 		return b, nil, err
 	}
-	if old, err = decode[quota.Book](books.Get([]byte(bucket.LegacyKey()))); old == nil || err != nil {
+	if old, err = decode[quota.Book](r.get(bucketBooks, []byte(bucket.LegacyKey()))); old == nil || err != nil {
 		return &quota.Book{}, nil, err
 	}
 	if b = old.Split(bucket); b == nil {
@@ -100,8 +99,12 @@ func (w *write) putLegacyBook(bucket quota.Bucket, old *quota.Book) error {
 // forgetChunk is how many books Forget looks at in one transaction.
 const forgetChunk = 2000
 
-// Forget is quota.Ledger.Forget. It looks at a part of the books at a time, so that no write waits for it long.
+// Forget is quota.Ledger.Forget. It looks at a part of the books at a time, so that no write waits for it long. It looks at those
+// in the file, into which it first moves the others.
 func (s *Ledger) Forget(ctx context.Context) (int, error) {
+	if err := s.db.mover.move(ctx); err != nil {
+		return 0, err
+	}
 	n, from := 0, []byte(nil)
 	for {
 		next, old, err := s.forgettable(ctx, from)
@@ -142,7 +145,7 @@ func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old
 
 // forgetBooks deletes those of the books that can still be forgotten.
 func (s *Ledger) forgetBooks(ctx context.Context, keys [][]byte) (int, error) {
-	return mutate(ctx, s.db.commits, func(w *write) (n int, err error) {
+	return mutate(ctx, s.db.ledger, func(w *write) (n int, err error) {
 		now := s.clock()
 		for _, key := range keys {
 			b, err := decode[quota.Book](w.get(bucketBooks, key))

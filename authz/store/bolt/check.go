@@ -20,12 +20,14 @@ type part struct {
 	claim  string // what is true of a sound file
 	remedy string
 	guards bool // the parts after it can only be read if it is sound
-	check  func(*bbolt.Tx) error
+	ledger bool // it is in the write-ahead log, too
+	check  func(*snapshot) error
 }
 
 // The remedies. No command of ours writes a book whose sums are wrong, so that damage is a bug of ours.
 const (
-	restoreBackup = "Stop the server, and restore tollkeeper.db from a backup."
+	restoreBackup = "Stop the server, remove the folder tollkeeper.db-log, and restore tollkeeper.db from a backup."
+	restoreLog    = "Restore tollkeeper.db and the folder tollkeeper.db-log as they were at one instant, or a backup of a server that was stopped."
 	reportBug     = "Keep a copy of tollkeeper.db and report this: no command of tollkeeper leads there. Restore a backup to go on from."
 )
 
@@ -33,16 +35,17 @@ const (
 // buckets of our format there is nothing to read.
 func parts() []part {
 	return []part{
-		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, checkPages},
+		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, false, inFile(checkPages)},
 		{"format", "The file is of the format that this version reads.",
-			"Use the version of tollkeeper that wrote the file, or restore a backup.", true, checkFormat},
-		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, checkAccounts},
-		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, checkKeys},
-		{"revocations", "Every revocation can be read, and is found by its revision.", restoreBackup, false, checkRevocations},
+			"Use the version of tollkeeper that wrote the file, or restore a backup.", true, false, inFile(checkFormat)},
+		{"log", "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
+		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, false, inFile(checkAccounts)},
+		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, false, inFile(checkKeys)},
+		{"revocations", "Every revocation can be read, and is found by its revision.", restoreBackup, false, false, inFile(checkRevocations)},
 		{"books", "In every book granted = spent + outstanding + stranded + returned, and granted - returned <= allowed + forgiven.",
-			reportBug, false, checkBooks},
-		{"settlements", "Every settlement can be read, and is forgotten when its time comes.", restoreBackup, false, checkSettled},
-		{"journal", "Every credit and reset can be read, so that none counts twice.", restoreBackup, false, checkJournal},
+			reportBug, false, true, checkBooks},
+		{"settlements", "Every settlement can be read, and is forgotten when its time comes.", restoreBackup, false, true, checkSettled},
+		{"journal", "Every credit and reset can be read, so that none counts twice.", restoreBackup, false, true, checkJournal},
 	}
 }
 
@@ -50,13 +53,13 @@ func parts() []part {
 // that cannot be read, a key without an account, an index that disagrees with its records, a book whose sums are wrong. It
 // does not hold up reads or writes.
 func (db *DB) Check(ctx context.Context) error {
-	return db.view(ctx, func(tx *bbolt.Tx) error {
-		defer dropPages(tx)
+	return db.viewAll(ctx, func(s *snapshot) error {
+		defer dropPages(s.tx)
 		for _, p := range parts() {
 			if err := ctx.Err(); err != nil {
 				return authz.Errorf(authz.KindUnavailable, "not checked to the end: %w", err)
 			}
-			if err := p.check(tx); err != nil {
+			if err := p.check(s); err != nil {
 				return err
 			}
 		}
@@ -67,9 +70,9 @@ func (db *DB) Check(ctx context.Context) error {
 // Checks returns a check for each part of the file, in the order in which they have to run.
 func (db *DB) Checks() []doctor.Check {
 	return checks(func(ctx context.Context, p part) error {
-		return db.view(ctx, func(tx *bbolt.Tx) error {
-			defer dropPages(tx)
-			return p.check(tx)
+		return db.viewAll(ctx, func(s *snapshot) error {
+			defer dropPages(s.tx)
+			return p.check(s)
 		})
 	})
 }
@@ -77,7 +80,17 @@ func (db *DB) Checks() []doctor.Check {
 // Checks is DB.Checks.
 func (f *File) Checks() []doctor.Check {
 	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	return checks(func(ctx context.Context, p part) error { return viewTx(ctx, begin, p.check) })
+	return checks(func(ctx context.Context, p part) error {
+		return viewTx(ctx, begin, func(tx *bbolt.Tx) error {
+			s := &snapshot{tx: tx}
+			if p.ledger {
+				if err := f.readLog(s); err != nil {
+					return err
+				}
+			}
+			return p.check(s)
+		})
+	})
 }
 
 // ChecksOfUnreadable returns the checks of a file that Inspect refused with that error. The first one reports the error.
@@ -96,10 +109,18 @@ func checks(run func(context.Context, part) error) []doctor.Check {
 	return out
 }
 
+// inFile makes the check of a part that is in the file alone.
+func inFile(check func(*bbolt.Tx) error) func(*snapshot) error {
+	return func(s *snapshot) error { return check(s.tx) }
+}
+
+// checkLog has nothing to do: the log was read when the snapshot was made, and a running server read it when it started.
+func checkLog(*snapshot) error { return nil }
+
 // eachRecord decodes every record of a bucket, calls check for it, and returns how many there are.
-func eachRecord[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T) error) (int, error) {
+func eachRecord[T any](s *snapshot, bucket string, check func(key []byte, v *T) error) (int, error) {
 	n := 0
-	err := tx.Bucket([]byte(bucket)).ForEach(func(k, text []byte) error {
+	err := s.forEach(bucket, func(k, text []byte) error {
 		n++
 		v := new(T)
 		if err := json.Unmarshal(text, v); err != nil {
@@ -112,9 +133,9 @@ func eachRecord[T any](tx *bbolt.Tx, bucket string, check func(key []byte, v *T)
 
 // sameSize checks that an index has as many entries as there are records. If every record has an entry, none is left that points
 // nowhere.
-func sameSize(tx *bbolt.Tx, index string, records int) error {
+func sameSize(s *snapshot, index string, records int) error {
 	n := 0
-	if err := tx.Bucket([]byte(index)).ForEach(func(_, _ []byte) error { n++; return nil }); err != nil {
+	if err := s.forEach(index, func(_, _ []byte) error { n++; return nil }); err != nil {
 		return err
 	}
 	if n != records {
@@ -124,7 +145,7 @@ func sameSize(tx *bbolt.Tx, index string, records int) error {
 }
 
 func checkAccounts(tx *bbolt.Tx) error {
-	_, err := eachRecord(tx, bucketAccounts, func(id []byte, a *apikey.Account) error {
+	_, err := eachRecord(&snapshot{tx: tx}, bucketAccounts, func(id []byte, a *apikey.Account) error {
 		if a.ID != string(id) || a.Version == 0 {
 			return damaged("account %q, version %d, stands in the place of %q", a.ID, a.Version, id)
 		}
@@ -135,7 +156,7 @@ func checkAccounts(tx *bbolt.Tx) error {
 
 func checkKeys(tx *bbolt.Tx) error {
 	accounts, digests, listed := tx.Bucket([]byte(bucketAccounts)), tx.Bucket([]byte(bucketDigests)), tx.Bucket([]byte(bucketAccountKeys))
-	n, err := eachRecord(tx, bucketKeys, func(id []byte, k *apikey.Key) error {
+	n, err := eachRecord(&snapshot{tx: tx}, bucketKeys, func(id []byte, k *apikey.Key) error {
 		switch {
 		case k.ID != string(id) || k.Version == 0:
 			return damaged("key %q, version %d, stands in the place of %q", k.ID, k.Version, id)
@@ -153,17 +174,17 @@ func checkKeys(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := sameSize(tx, bucketDigests, n); err != nil {
+	if err := sameSize(&snapshot{tx: tx}, bucketDigests, n); err != nil {
 		return err
 	}
-	return sameSize(tx, bucketAccountKeys, n)
+	return sameSize(&snapshot{tx: tx}, bucketAccountKeys, n)
 }
 
 func checkRevocations(tx *bbolt.Tx) error {
 	revisions := tx.Bucket([]byte(bucketRevisions))
 	expiries, expire := tx.Bucket([]byte(bucketExpiries)), 0
 	indexed := expiriesIndexed(tx) // if not, an older version wrote the file last
-	n, err := eachRecord(tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
+	n, err := eachRecord(&snapshot{tx: tx}, bucketRevoked, func(key []byte, r *revocation.Record) error {
 		if string(revokedKey(r.Kind, r.Issuer, r.Value)) != string(key) {
 			return damaged("the revocation of %s %q stands in the place of another", r.Kind, r.Value)
 		}
@@ -182,14 +203,14 @@ func checkRevocations(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := sameSize(tx, bucketRevisions, n); err != nil || !indexed {
+	if err := sameSize(&snapshot{tx: tx}, bucketRevisions, n); err != nil || !indexed {
 		return err
 	}
-	return sameSize(tx, bucketExpiries, expire)
+	return sameSize(&snapshot{tx: tx}, bucketExpiries, expire)
 }
 
-func checkBooks(tx *bbolt.Tx) error {
-	_, err := eachRecord(tx, bucketBooks, func(key []byte, b *quota.Book) error {
+func checkBooks(s *snapshot) error {
+	_, err := eachRecord(s, bucketBooks, func(key []byte, b *quota.Book) error {
 		if err := b.Check(); err != nil {
 			return authz.Errorf(authz.KindConflict, "bucket %q: %w", key, err)
 		}
@@ -198,10 +219,9 @@ func checkBooks(tx *bbolt.Tx) error {
 	return err
 }
 
-func checkSettled(tx *bbolt.Tx) error {
-	index := tx.Bucket([]byte(bucketSettledAt))
-	n, err := eachRecord(tx, bucketSettled, func(id []byte, s *settled) error {
-		if index.Get(settledAt(s.At, string(id))) == nil {
+func checkSettled(s *snapshot) error {
+	n, err := eachRecord(s, bucketSettled, func(id []byte, r *settled) error {
+		if s.get(bucketSettledAt, settledAt(r.At, string(id))) == nil {
 			return damaged("settlement %q is not found by its instant", id)
 		}
 		return nil
@@ -209,10 +229,10 @@ func checkSettled(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	if err := sameSize(tx, bucketSettledAt, n); err != nil {
+	if err := sameSize(s, bucketSettledAt, n); err != nil {
 		return err
 	}
-	return index.ForEach(func(k, _ []byte) error {
+	return s.forEach(bucketSettledAt, func(k, _ []byte) error {
 		if len(k) < binary.Size(uint64(0)) {
 			return damaged("an entry in %q is cut short", bucketSettledAt)
 		}
@@ -220,8 +240,8 @@ func checkSettled(tx *bbolt.Tx) error {
 	})
 }
 
-func checkJournal(tx *bbolt.Tx) error {
-	_, err := eachRecord(tx, bucketJournal, func(id []byte, e *entry) error {
+func checkJournal(s *snapshot) error {
+	_, err := eachRecord(s, bucketJournal, func(id []byte, e *entry) error {
 		if e.Verb != "credit" && e.Verb != "reset" {
 			return damaged("id %q was used for %q", id, e.Verb)
 		}

@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -10,26 +9,23 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"go.etcd.io/bbolt"
-	"golang.org/x/sync/semaphore"
-
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// committer is the one goroutine that writes. It takes all operations that wait, a group, and runs them in one transaction.
+// committer is the one goroutine that writes to a lane. It takes all operations that wait, a group, and runs them in one
+// transaction.
 //
 //  1. The operations run one after the other. Each sees what those before it wrote.
 //  2. If an operation fails after it wrote something, the transaction is rolled back, that operation is answered, and the
 //     others run again without it. One that fails without a write is answered with the others.
-//  3. The transaction is committed: two fsyncs, whatever the number of operations.
+//  3. The transaction is made durable, whatever the number of operations.
 //  4. Memory is brought up to date, then all are answered.
 //
 // A crash before the end of 3 loses the whole group, and none of it was acknowledged. If 3 fails, it is unknown what is on disk:
-// all are answered with KindUnavailable, and the cache is read from the file again before the next transaction.
+// all are answered with KindUnavailable.
 type committer struct {
-	db     *bbolt.DB
-	reload func() error
-	log    *slog.Logger
+	lane lane
+	log  *slog.Logger
 
 	queue chan *op
 	quit  chan struct{} // closed by stop
@@ -38,19 +34,20 @@ type committer struct {
 	mu      sync.RWMutex
 	closed  bool           // no more writes are admitted
 	writers sync.WaitGroup // the admitted writes that are not answered yet
-
-	// commitGate is held whole while a commit runs, so that no read begins on a transaction that the operating system already
-	// shows and the disk does not have yet. A read waits for it until its context ends.
-	commitGate *semaphore.Weighted
-
-	// Owned by the goroutine; broken may be read once done is closed.
-	uncertain bool  // a commit failed: the file and the cache may differ
-	failures  int   // transactions that failed since the last success, for the log
-	broken    error // why bbolt cannot write again before the process restarts
 }
 
-// allReads is more than can begin at a time.
-const allReads = 1 << 30
+// lane is where transactions are made durable. A DB has two: the file, for keys and revocations, and the write-ahead log, for the
+// ledger. They have no bucket in common, so that neither waits for the other.
+type lane interface {
+	// begin starts a transaction. There is one at a time.
+	begin() (transaction, error)
+}
+
+type transaction interface {
+	write() *write // for one operation
+	commit() error
+	rollback() // does nothing after a commit
+}
 
 // op is one write.
 type op struct {
@@ -66,11 +63,8 @@ type op struct {
 // maxGroup bounds how many operations are repeated when a transaction is rolled back.
 const maxGroup = 512
 
-func newCommitter(db *bbolt.DB, reload func() error, log *slog.Logger) *committer {
-	return &committer{
-		db: db, reload: reload, log: log, commitGate: semaphore.NewWeighted(allReads),
-		queue: make(chan *op), quit: make(chan struct{}), done: make(chan struct{}),
-	}
+func newCommitter(l lane, log *slog.Logger) *committer {
+	return &committer{lane: l, log: log, queue: make(chan *op), quit: make(chan struct{}), done: make(chan struct{})}
 }
 
 // mutate runs a write and returns its result when it is durable.
@@ -136,15 +130,6 @@ func (c *committer) stop() bool {
 	return true
 }
 
-// begin starts a read transaction, which sees only what is durable.
-func (c *committer) begin(ctx context.Context) (*bbolt.Tx, error) {
-	if err := c.commitGate.Acquire(ctx, 1); err != nil {
-		return nil, fmt.Errorf("the disk is busy with a write: %w", err)
-	}
-	defer c.commitGate.Release(1)
-	return c.db.Begin(false)
-}
-
 // run is the committer's goroutine.
 func (c *committer) run() {
 	defer close(c.done)
@@ -203,22 +188,14 @@ func (c *committer) commit(group []*op) {
 // runGroup runs the operations in one transaction. If an operation fails after it wrote something, runGroup returns it with its
 // error; else the error is that of the transaction.
 func (c *committer) runGroup(group []*op) (failed *op, err error) {
-	if c.broken != nil {
-		return nil, c.broken
-	}
-	if c.uncertain {
-		if err := c.resync(); err != nil {
-			return nil, err
-		}
-	}
-	tx, err := c.beginWrite()
+	tx, err := c.lane.begin()
 	if err != nil {
 		return nil, err
 	}
-	defer c.rollback(tx) // does nothing after a commit
-	wrote, books := false, make(txBooks)
+	defer tx.rollback()
+	wrote := false
 	for _, o := range group {
-		w := &write{tx: tx, books: books}
+		w := tx.write()
 		o.err, o.after = c.runOne(o, w), w.after
 		if o.err != nil && w.wrote {
 			return o, o.err
@@ -228,10 +205,7 @@ func (c *committer) runGroup(group []*op) (failed *op, err error) {
 	if !wrote {
 		return nil, nil
 	}
-	if err := books.flush(tx); err != nil {
-		return nil, err
-	}
-	return nil, c.commitTx(tx)
+	return nil, tx.commit()
 }
 
 func (c *committer) runOne(o *op, w *write) (err error) {
@@ -246,74 +220,4 @@ func (c *committer) runOne(o *op, w *write) (err error) {
 		}
 	}()
 	return o.run(w)
-}
-
-func (c *committer) beginWrite() (tx *bbolt.Tx, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			tx, err = nil, c.markBroken("beginning a transaction", p)
-		}
-	}()
-	if tx, err = c.db.Begin(true); err != nil {
-		return nil, c.writeFailed(err)
-	}
-	return tx, nil
-}
-
-// commitTx makes the transaction durable.
-func (c *committer) commitTx(tx *bbolt.Tx) (err error) {
-	_ = c.commitGate.Acquire(context.Background(), allReads) // without an end
-	defer c.commitGate.Release(allReads)
-	defer func() {
-		if p := recover(); p != nil {
-			c.uncertain = true
-			err = c.writeFailed(fmt.Errorf("the data file is damaged: %v", p))
-		}
-	}()
-	if err := tx.Commit(); err != nil {
-		c.uncertain = true
-		return c.writeFailed(err)
-	}
-	if c.failures > 0 {
-		c.log.Info("the data file can be written again", "refused", c.failures)
-		c.failures = 0
-	}
-	return nil
-}
-
-// writeFailed makes the answer to a transaction that could not be written. The log gets one line for the first failure and one
-// when writing works again, however many fail in between: a full disk is one event.
-func (c *committer) writeFailed(err error) error {
-	if c.failures++; c.failures == 1 {
-		c.log.Error("cannot write to the data file: until it can be written, nothing is granted and nothing is changed", "error", err)
-	}
-	return authz.Errorf(authz.KindUnavailable, "not written: %w", err)
-}
-
-func (c *committer) rollback(tx *bbolt.Tx) {
-	defer func() {
-		if p := recover(); p != nil {
-			_ = c.markBroken("rolling back", p)
-		}
-	}()
-	_ = tx.Rollback()
-}
-
-// markBroken notes that bbolt panicked while it held its write lock: another transaction would wait for ever.
-func (c *committer) markBroken(doing string, p any) error {
-	c.log.Error("the data file is damaged, nothing can be written any more", "doing", doing, "panic", p)
-	c.broken = authz.Errorf(authz.KindUnavailable, "not written: the data file is damaged: %v", p)
-	return c.broken
-}
-
-// resync makes durable what the file shows, and reads the cache from it again.
-func (c *committer) resync() error {
-	if err := c.db.Sync(); err != nil {
-		return c.writeFailed(err)
-	}
-	if err := c.reload(); err != nil {
-		return c.writeFailed(err)
-	}
-	c.uncertain = false
-	return nil
 }

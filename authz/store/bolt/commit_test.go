@@ -223,7 +223,7 @@ func TestCommitter_ResyncsAfterAFailedCommit(t *testing.T) {
 	// As if the disk had failed after the transaction: the file has the key, memory has not.
 	k := apikey.Key{ID: "unsure", Account: "acme", Digest: apikey.Hasher{}.Text("unsure"), Version: 1}
 	if err := db.commits.do(t.Context(), func(w *write) error {
-		w.afterCommit(func() { db.commits.uncertain = true })
+		w.afterCommit(func() { db.file.uncertain = true })
 		if err := indexKey(w, &k); err != nil {
 			return err
 		}
@@ -299,13 +299,13 @@ func TestCommitter_ReadGivesUpWhenItsContextEnds(t *testing.T) {
 	if err := db.reload(); err != nil { // so that the account is not in memory
 		t.Fatal(err)
 	}
-	if err := db.commits.commitGate.Acquire(t.Context(), allReads); err != nil {
+	if err := db.file.commitGate.Acquire(t.Context(), allReads); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := db.Keys().Account(ctx, a.ID)
-	db.commits.commitGate.Release(allReads)
+	db.file.commitGate.Release(allReads)
 	if authz.KindOf(err) != authz.KindUnavailable || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while the disk hangs: %v", err)
 	}

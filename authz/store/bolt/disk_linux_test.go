@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -14,20 +15,36 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// disk is a file whose descriptor can be pointed elsewhere while bbolt uses it.
+// disk is the files of a DB, whose descriptors can be pointed elsewhere while they are in use.
 type disk struct {
-	t    *testing.T
+	t *testing.T
+
+	mu     sync.Mutex
+	broken *os.File // where all writes go, nil if the disk works
+	files  []*diskFile
+}
+
+type diskFile struct {
 	file *os.File
-	real int
+	real int // a descriptor of what it was opened for
 }
 
 func (d *disk) open(name string, flag int, mode os.FileMode) (*os.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	f, err := os.OpenFile(name, flag, mode)
 	if err != nil {
 		return nil, err
 	}
-	d.file = f
-	d.real, err = syscall.Dup(int(f.Fd()))
+	real, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	d.t.Cleanup(func() { _ = syscall.Close(real) })
+	d.files = append(d.files, &diskFile{f, real})
+	if d.broken != nil {
+		err = syscall.Dup3(int(d.broken.Fd()), int(f.Fd()), syscall.O_CLOEXEC)
+	}
 	return f, err
 }
 
@@ -42,16 +59,29 @@ func (d *disk) become(path string) (repair func()) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.dup(int(other.Fd()))
+	d.mu.Lock()
+	d.broken = other
+	d.mu.Unlock()
+	d.point(func(*diskFile) int { return int(other.Fd()) })
 	return func() {
-		d.dup(d.real)
+		d.mu.Lock()
+		d.broken = nil
+		d.mu.Unlock()
+		d.point(func(f *diskFile) int { return f.real })
 		_ = other.Close()
 	}
 }
 
-func (d *disk) dup(from int) {
-	if err := syscall.Dup3(from, int(d.file.Fd()), syscall.O_CLOEXEC); err != nil {
-		d.t.Fatal(err)
+// point has the files that are open use other descriptors.
+func (d *disk) point(to func(*diskFile) int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		if fd := int(f.file.Fd()); fd >= 0 { // else it was closed
+			if err := syscall.Dup3(to(f), fd, syscall.O_CLOEXEC); err != nil {
+				d.t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -63,7 +93,6 @@ func TestCommitter_DiskFaults(t *testing.T) {
 			d := &disk{t: t}
 			var log bytes.Buffer
 			db := openFresh(t, Options{openFile: d.open, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-			defer func() { _ = syscall.Close(d.real) }()
 			if path == "" {
 				path = db.bolt.Path()
 			}

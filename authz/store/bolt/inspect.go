@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -12,7 +13,14 @@ import (
 )
 
 // File is a file that is open for reading only. Use Inspect, which needs no pepper. Its methods may be called concurrently.
-type File struct{ bolt *bbolt.DB }
+type File struct {
+	bolt *bbolt.DB
+
+	mu     sync.Mutex
+	read   bool // the write-ahead log was read
+	layers []*layer
+	fault  error // why it cannot be
+}
 
 // Inspect opens an existing file for reading only. No server can start on it until it is closed.
 //
@@ -34,7 +42,7 @@ func Inspect(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{db}, nil
+	return &File{bolt: db}, nil
 }
 
 // CheckPepper returns an error of KindConflict if the file was made with another pepper than the one with this fingerprint.
@@ -49,6 +57,20 @@ func (f *File) CheckPepper(fingerprint string) error {
 		return checkPepper(meta, fingerprint)
 	}
 	return nil
+}
+
+// readLog adds what a killed server left in the write-ahead log, without changing it.
+func (f *File) readLog(s *snapshot) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.read {
+		f.read = true
+		o := newOverlay()
+		f.fault = readLog(s.tx, f.bolt.Path(), o)
+		f.layers = o.all()
+	}
+	s.layers = f.layers
+	return f.fault
 }
 
 // Close closes the file.

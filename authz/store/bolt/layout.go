@@ -1,16 +1,19 @@
 package bolt
 
 import (
+	"crypto/rand"
 	"encoding/binary"
+	"errors"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/wal"
 )
 
 // The buckets of the file. Values are JSON, unless they only point at another bucket.
 const (
-	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark
+	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark; metaLog...
 	bucketAccounts    = "accounts"     // id -> apikey.Account
 	bucketKeys        = "keys"         // id -> apikey.Key
 	bucketDigests     = "digests"      // digest -> id of the key
@@ -24,8 +27,52 @@ const (
 	bucketSettledAt   = "settled_at"   // instant, then id -> nothing
 )
 
-// format is the version of the layout that this package writes and reads.
-const format = "tollkeeper 1"
+// format is the version of the layout that this package writes. It also reads oldFormat, which Open brings up to date for good: a
+// binary that does not know the write-ahead log refuses the file, and cannot lose what is in the log.
+const (
+	format    = "tollkeeper 2"
+	oldFormat = "tollkeeper 1"
+)
+
+// What bucketMeta has about the write-ahead log.
+var (
+	metaLogID      = []byte("log_id")      // wal.ID, made with the file
+	metaLogApplied = []byte("log_applied") // the number of the last record that is in the file
+	metaLogOpen    = []byte("log_open")    // there if the log may have records that are not in the file
+)
+
+// bucketCode stands for a bucket in the write-ahead log. Only the buckets of the ledger are written through the log, and only
+// through the log.
+type bucketCode byte
+
+// The codes are stored in logs: none may change its meaning.
+const (
+	codeBooks bucketCode = iota + 1
+	codeJournal
+	codeSettled
+	codeSettledAt
+	codesEnd
+)
+
+// logged are the buckets by code.
+var logged = [codesEnd]string{codeBooks: bucketBooks, codeJournal: bucketJournal, codeSettled: bucketSettled, codeSettledAt: bucketSettledAt}
+
+func (c bucketCode) known() bool { return c > 0 && c < codesEnd }
+
+// codeOf returns the code of a bucket, 0 if it is not one of the ledger's.
+func codeOf(bucket string) bucketCode {
+	switch bucket {
+	case bucketBooks:
+		return codeBooks
+	case bucketJournal:
+		return codeJournal
+	case bucketSettled:
+		return codeSettled
+	case bucketSettledAt:
+		return codeSettledAt
+	}
+	return 0
+}
 
 func bucketNames() []string {
 	return []string{
@@ -46,7 +93,23 @@ func ensureFormat(w *write, pepper string) error {
 	if err := checkPepper(meta, pepper); err != nil {
 		return err
 	}
+	if string(meta.Get([]byte("format"))) == oldFormat {
+		if err := putFormat(w); err != nil {
+			return err
+		}
+	}
 	return rebuildExpiries(w)
+}
+
+// putFormat makes the file one of this version.
+func putFormat(w *write) error {
+	id := make([]byte, len(wal.ID{}))
+	_, _ = rand.Read(id) // never fails
+	return errors.Join(
+		w.put(bucketMeta, []byte("format"), []byte(format)),
+		w.put(bucketMeta, metaLogID, id),
+		w.put(bucketMeta, metaLogApplied, numberKey(0)),
+	)
 }
 
 // layOut makes the buckets of a new file.
@@ -60,7 +123,7 @@ func layOut(w *write, pepper string) error {
 			return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", name, err)
 		}
 	}
-	if err := w.put(bucketMeta, []byte("format"), []byte(format)); err != nil {
+	if err := putFormat(w); err != nil {
 		return err
 	}
 	return w.put(bucketMeta, []byte("pepper"), []byte(pepper))
@@ -79,7 +142,7 @@ func checkFormat(tx *bbolt.Tx) error {
 	if meta == nil {
 		return authz.Errorf(authz.KindConflict, "this is not a tollkeeper data file")
 	}
-	if got := meta.Get([]byte("format")); string(got) != format {
+	if got := meta.Get([]byte("format")); string(got) != format && string(got) != oldFormat {
 		return authz.Errorf(authz.KindConflict, "the file has format %q and this version reads %q", got, format)
 	}
 	for _, name := range bucketNames() {

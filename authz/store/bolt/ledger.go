@@ -1,12 +1,8 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"time"
-
-	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
@@ -25,7 +21,7 @@ func (db *DB) Ledger() *Ledger { return &Ledger{db, &db.nodes} }
 
 // Lease is quota.Ledger.Lease.
 func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
-	return mutate(ctx, s.db.commits, func(w *write) (lease quota.Lease, err error) {
+	return mutate(ctx, s.db.ledger, func(w *write) (lease quota.Lease, err error) {
 		now := s.clock()
 		err = w.changeBook(r.Bucket, func(b *quota.Book) (err error) {
 			lease, err = b.Lease(r, now)
@@ -37,7 +33,7 @@ func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, 
 
 // Return is quota.Ledger.Return.
 func (s *Ledger) Return(ctx context.Context, r quota.ReturnRequest) error {
-	return s.db.commits.do(ctx, func(w *write) error {
+	return s.db.ledger.do(ctx, func(w *write) error {
 		now := s.clock()
 		return w.changeBook(r.Bucket, func(b *quota.Book) error { return b.Return(r, now) })
 	})
@@ -54,7 +50,7 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 	if r.ID == "" {
 		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
 	}
-	return mutate(ctx, s.db.commits, func(w *write) (quota.Settlement, error) {
+	return mutate(ctx, s.db.ledger, func(w *write) (quota.Settlement, error) {
 		now := s.clock()
 		old, err := decode[settled](w.get(bucketSettled, []byte(r.ID)))
 		if err != nil {
@@ -75,10 +71,7 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 				return quota.Settlement{}, err
 			}
 		}
-		if err := putSettled(w, r.ID, &record); err != nil {
-			return quota.Settlement{}, err
-		}
-		return record.Answer, forgetSettled(w, now)
+		return record.Answer, putSettled(w, r.ID, &record)
 	})
 }
 
@@ -91,28 +84,6 @@ func putSettled(w *write, id string, record *settled) error {
 		return err
 	}
 	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
-}
-
-// settledPerForget is how many old settlements each new one removes. It is more than one, so that they never pile up.
-const settledPerForget = 8
-
-// forgetSettled removes settlements that are older than quota.SettleMemory.
-func forgetSettled(w *write, now time.Time) error {
-	c := w.tx.Bucket([]byte(bucketSettledAt)).Cursor()
-	for range settledPerForget {
-		k, _ := c.First()
-		if k == nil || now.Sub(time.Unix(0, int64(binary.BigEndian.Uint64(k)))) <= quota.SettleMemory {
-			return nil
-		}
-		k = bytes.Clone(k)
-		if err := w.delete(bucketSettledAt, k); err != nil {
-			return err
-		}
-		if err := w.delete(bucketSettled, k[8:]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // entry says what the id of a credit or a reset was used for. It is kept for good.
@@ -141,7 +112,7 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 	if id == "" {
 		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a %s needs an id", e.Verb)
 	}
-	return mutate(ctx, s.db.commits, func(w *write) (quota.Balance, error) {
+	return mutate(ctx, s.db.ledger, func(w *write) (quota.Balance, error) {
 		now := s.clock()
 		old, err := decode[entry](w.get(bucketJournal, []byte(id)))
 		if err != nil {
@@ -176,8 +147,8 @@ func sameBucket(old, b quota.Bucket) bool {
 // Balance is quota.Ledger.Balance.
 func (s *Ledger) Balance(ctx context.Context, bucket quota.Bucket, l authz.Limit) (quota.Balance, error) {
 	var out quota.Balance
-	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
-		b, _, err := loadBook(tx, bucket)
+	err := s.db.viewLedger(ctx, func(r reader) error {
+		b, _, err := loadBook(r, bucket)
 		if err == nil {
 			out = b.Balance(bucket, l, s.clock())
 		}

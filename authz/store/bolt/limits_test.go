@@ -61,6 +61,9 @@ func TestLedger_ForgetsSettlements(t *testing.T) {
 	if err := db.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := db.mover.move(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := db.commits.do(t.Context(), func(w *write) error {
 		if n := w.tx.Bucket([]byte(bucketSettled)).Stats().KeyN; n != 4 {
 			t.Errorf("%d settlements are remembered, want 4", n)

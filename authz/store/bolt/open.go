@@ -17,6 +17,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/wal"
 )
 
 // ErrInUse says that another process uses the file.
@@ -41,7 +42,12 @@ type Options struct {
 // DB is an open file. Use Open. All methods may be called concurrently.
 type DB struct {
 	bolt    *bbolt.DB
-	commits *committer
+	file    *fileLane
+	commits *committer // of file: keys and revocations
+	log     *wal.Log
+	overlay *overlay
+	ledger  *committer // of the log: the ledger
+	mover   *mover
 	now     func() time.Time
 	cache   atomic.Pointer[keyCache] // nil once closed
 	views   atomic.Uint64            // how many reads of the file there were
@@ -79,18 +85,25 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := db.openLog(path, o); err != nil {
+		_ = db.bolt.Close()
+		return nil, err
+	}
 	go db.commits.run()
+	go db.ledger.run()
+	go db.mover.run()
 	return db, nil
 }
 
-// openAndLoad opens a file that exists and reads it. The committer does not run yet.
+// openAndLoad opens a file that exists and reads it, without its log. The committer does not run yet.
 func openAndLoad(path string, o Options) (*DB, error) {
 	file, err := openFile(path, bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: o.openFile})
 	if err != nil {
 		return nil, err
 	}
 	db := &DB{bolt: file, now: o.Now}
-	db.commits = newCommitter(file, db.reload, o.Logger)
+	db.file = newFileLane(file, db.reload, o.Logger, &faults{log: o.Logger})
+	db.commits = newCommitter(db.file, o.Logger)
 	if err := db.load(o.Pepper); err != nil {
 		_ = file.Close()
 		return nil, authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
@@ -204,24 +217,28 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// Close finishes the writes that wait, refuses new ones, and closes the file. Reads fail from then on.
+// Close finishes the writes that wait, refuses new ones, and closes the file. Reads fail from then on. The write-ahead log is moved
+// into the file and removed. If that fails, the next Open reads the log.
 func (db *DB) Close() error {
-	if !db.commits.stop() {
+	if !db.ledger.stop() {
 		return nil
 	}
+	db.mover.stop()
+	err := db.closeLog()
+	db.commits.stop()
 	db.cache.Store(nil)
-	if db.commits.broken != nil {
-		return db.commits.broken // bbolt cannot close the file: the process has to end
+	if db.file.broken != nil {
+		return db.file.broken // bbolt cannot close the file: the process has to end
 	}
-	if err := db.bolt.Close(); err != nil {
-		return authz.Errorf(authz.KindUnavailable, "closing the data file: %w", err)
+	if closeErr := db.bolt.Close(); closeErr != nil {
+		err = errors.Join(err, authz.Errorf(authz.KindUnavailable, "closing the data file: %w", closeErr))
 	}
-	return nil
+	return err
 }
 
 // view runs a function in a read transaction, which sees only what is durable.
 func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
-	return viewTx(ctx, db.commits.begin, func(tx *bbolt.Tx) error {
+	return viewTx(ctx, db.file.beginRead, func(tx *bbolt.Tx) error {
 		if db.views.Add(1)%viewsPerDrop == 0 {
 			defer dropPages(tx)
 		}

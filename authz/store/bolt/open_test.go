@@ -265,11 +265,11 @@ func TestOpen_ForeignFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("tollkeeper 2"))
+		return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("tollkeeper 3"))
 	}), db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, future, bolt.Options{Pepper: "none"}, authz.KindConflict, `"tollkeeper 2"`)
+	refuses(t, future, bolt.Options{Pepper: "none"}, authz.KindConflict, `"tollkeeper 3"`)
 }
 
 // TestKeys_OneDamagedRecord damages the record of one key: it is unavailable, not unknown, and other keys are found.

@@ -234,7 +234,7 @@ func rebuildExpiries(w *write) error {
 		return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", bucketExpiries, err)
 	}
 	var entries [][]byte
-	if _, err := eachRecord(w.tx, bucketRevoked, func(key []byte, r *revocation.Record) error {
+	if _, err := eachRecord(&snapshot{tx: w.tx}, bucketRevoked, func(key []byte, r *revocation.Record) error {
 		if !r.ExpiresAt.IsZero() {
 			entries = append(entries, expiry(r.ExpiresAt, key))
 		}

@@ -10,23 +10,48 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// write is one operation's view of the transaction that it shares with others.
+// write is one operation's view of the transaction that it shares with others. A transaction writes either the buckets of the
+// ledger, through the write-ahead log, or all others, in the file.
 type write struct {
-	tx    *bbolt.Tx
-	books txBooks  // of the whole transaction
-	wrote bool     // this operation has changed something in the transaction
-	after []func() // run when the transaction is durable
+	tx    *bbolt.Tx // of the file; nil in a transaction of the ledger
+	batch *batch    // of the ledger; nil in a transaction of the file
+	books txBooks   // of the whole transaction
+	wrote bool      // this operation has changed something in the transaction
+	moved bool      // and all of it is in the write-ahead log already
+	after []func()  // run when the transaction is durable
 }
 
 // afterCommit has a function run when the write is durable and before it is acknowledged. It must not fail.
 func (w *write) afterCommit(fn func()) { w.after = append(w.after, fn) }
 
 // get returns the value of a key, nil if there is none. It is valid until the next put.
-func (w *write) get(bucket string, key []byte) []byte { return w.tx.Bucket([]byte(bucket)).Get(key) }
+func (w *write) get(bucket string, key []byte) []byte {
+	if w.batch != nil {
+		return w.batch.get(bucket, key)
+	}
+	return w.tx.Bucket([]byte(bucket)).Get(key)
+}
 
 func (w *write) put(bucket string, key, value []byte) error {
+	if err := w.mayWrite(bucket); err != nil {
+		return err
+	}
 	w.wrote = true
-	err := w.tx.Bucket([]byte(bucket)).Put(key, value)
+	if w.batch != nil {
+		return w.batch.put(bucket, key, value)
+	}
+	return putError(bucket, w.tx.Bucket([]byte(bucket)).Put(key, value))
+}
+
+// mayWrite refuses a bucket that this transaction cannot write: a write would be lost, or not be atomic.
+func (w *write) mayWrite(bucket string) error {
+	if (codeOf(bucket) != 0) != (w.batch != nil) {
+		return authz.Errorf(authz.KindUnavailable, "not written: %q cannot be written in this transaction", bucket)
+	}
+	return nil
+}
+
+func putError(bucket string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -38,7 +63,14 @@ func (w *write) put(bucket string, key, value []byte) error {
 }
 
 func (w *write) delete(bucket string, key []byte) error {
+	if err := w.mayWrite(bucket); err != nil {
+		return err
+	}
 	w.wrote = true
+	if w.batch != nil {
+		w.batch.delete(bucket, key)
+		return nil
+	}
 	if err := w.tx.Bucket([]byte(bucket)).Delete(key); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "deleting from %q: %w", bucket, err)
 	}

@@ -1,0 +1,137 @@
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/wal"
+)
+
+// logFolder is the folder of a file's write-ahead log. It is there while a server runs, and after one was killed.
+func logFolder(path string) string { return path + "-log" }
+
+// logState is what the file says about its log.
+type logState struct {
+	id      wal.ID
+	applied uint64
+	open    bool // the log may have records that are not in the file
+}
+
+// stateOfLog reads what the file says about its log. A file of oldFormat has no log, and the zero state.
+func stateOfLog(tx *bbolt.Tx) (logState, error) {
+	var s logState
+	meta := tx.Bucket([]byte(bucketMeta))
+	if string(meta.Get([]byte("format"))) == oldFormat {
+		return s, nil
+	}
+	id, applied := meta.Get(metaLogID), meta.Get(metaLogApplied)
+	if len(id) != len(s.id) || len(applied) != 8 {
+		return s, damaged("it does not say which write-ahead log it has")
+	}
+	s.id, s.applied, s.open = wal.ID(id), binary.BigEndian.Uint64(applied), meta.Get(metaLogOpen) != nil
+	return s, nil
+}
+
+// checkFolder refuses a file whose log is gone: acknowledged writes would be lost. It reports whether there is a folder.
+func (s logState) checkFolder(folder string) (bool, error) {
+	_, err := os.Stat(folder)
+	switch {
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, authz.Errorf(authz.KindUnavailable, "cannot look at the write-ahead log: %w", err)
+	case s.open:
+		return false, authz.Errorf(authz.KindConflict, "its write-ahead log %s is missing, which has the last writes: restore the folder, "+
+			"or a backup of a server that was stopped; to go on without these writes, make an empty folder of that name", folder)
+	}
+	return false, nil
+}
+
+// readLog reads a log into an overlay, without changing it.
+func readLog(tx *bbolt.Tx, path string, o *overlay) error {
+	state, err := stateOfLog(tx)
+	if err != nil {
+		return err
+	}
+	there, err := state.checkFolder(logFolder(path))
+	if err != nil || !there || state == (logState{}) {
+		return err
+	}
+	_, err = wal.Read(logFolder(path), state.id, state.applied, o.replay)
+	return err
+}
+
+// replay adds a record of a log that is being read.
+func (o *overlay) replay(seq uint64, record []byte) error {
+	_, err := o.add(record, seq)
+	return err
+}
+
+// openLog reads the log into the overlay, and starts nothing yet.
+func (db *DB) openLog(path string, o Options) error {
+	var state logState
+	err := db.view(context.Background(), func(tx *bbolt.Tx) (err error) {
+		state, err = stateOfLog(tx)
+		return err
+	})
+	if err != nil {
+		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
+	}
+	folder := logFolder(path)
+	there, err := state.checkFolder(folder)
+	if err != nil {
+		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
+	}
+	db.overlay = newOverlay()
+	log, found, err := wal.Open(folder, wal.Options{ID: state.id, Applied: state.applied, OpenFile: o.openFile}, db.overlay.replay)
+	if err != nil {
+		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
+	}
+	if there && state.open && found.Segments == 0 {
+		o.Logger.Error("the write-ahead log is empty: the last writes before the server was killed are lost", "folder", folder)
+	}
+	db.log = log
+	db.mover = newMover(db.overlay, log, db.commits, o.Now, o.Logger)
+	db.ledger = newCommitter(&logLane{
+		db: db.bolt, log: log, overlay: db.overlay, faults: db.file.faults, full: db.mover.soon, opened: state.open,
+		open: func() error { return db.setLogOpen(true) },
+	}, o.Logger)
+	if found.Last > state.applied {
+		db.mover.soon()
+	}
+	return nil
+}
+
+// setLogOpen notes in the file whether the log may have records that the file has not.
+func (db *DB) setLogOpen(open bool) error {
+	return db.commits.do(context.Background(), func(w *write) error {
+		switch {
+		case open:
+			return w.put(bucketMeta, metaLogOpen, []byte("yes"))
+		case w.get(bucketMeta, metaLogOpen) == nil:
+			return nil
+		}
+		return w.delete(bucketMeta, metaLogOpen)
+	})
+}
+
+// closeLog moves everything into the file, and removes the log. The lane of the file still runs, that of the log does not.
+func (db *DB) closeLog() error {
+	err := db.mover.move(context.Background())
+	if err == nil {
+		err = db.setLogOpen(false)
+	}
+	if closeErr := db.log.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return authz.Errorf(authz.KindUnavailable, "the write-ahead log stays, and is read at the next start: %w", err)
+	}
+	return wal.Remove(logFolder(db.bolt.Path()))
+}
