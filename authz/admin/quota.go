@@ -92,6 +92,9 @@ func (s *Service) quotas(ctx context.Context, in QuotaHolder) ([]Quota, error) {
 
 // quota returns the state of one limit, after this node has reported to the ledger what it spent.
 func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, error) {
+	if quota.IsRate(l) {
+		return s.rate(h, l), nil
+	}
 	b := quota.BucketOf(l, h.Holder)
 	if err := s.Dispenser.Report(ctx, b, l); err != nil {
 		return Quota{}, err
@@ -101,6 +104,15 @@ func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, e
 		return Quota{}, err
 	}
 	return viewBalance(l, balance), nil
+}
+
+// rate is the state of a limit per second or minute, which this node counts in memory.
+func (s *Service) rate(h holder, l *authz.Limit) Quota {
+	f := s.Dispenser.Rate(h.Holder, l)
+	return Quota{
+		Limit: l.Name, Per: string(l.Per), Holder: quota.HolderOf(l, h.Holder).Holder, Window: string(l.Window), Unit: l.Unit,
+		Allowance: f.Limit, Spent: f.Limit - f.Remaining, Remaining: f.Remaining, ResetsAt: f.ResetsAt,
+	}
 }
 
 func viewBalance(l *authz.Limit, b quota.Balance) Quota {
@@ -148,6 +160,9 @@ func (s *Service) change(ctx context.Context, in QuotaChange, do func(quota.Buck
 			h.plan, in.Limit, limitNames(h.limits))
 	}
 	l := h.limits[i]
+	if quota.IsRate(&l) {
+		return Quota{}, authz.Errorf(authz.KindInvalid, "limit %q counts per %s and starts anew by itself: nothing is credited or reset", l.Name, l.Window)
+	}
 	b := quota.BucketOf(&l, h.Holder)
 	if err := s.Dispenser.Report(ctx, b, &l); err != nil {
 		return Quota{}, err

@@ -31,9 +31,10 @@ type Service struct {
 	// Skew is how far the clocks of issuers may be ahead of ours.
 	Skew   time.Duration
 	Ledger quota.Ledger
-	// Dispenser has this node report what it spent of a bucket to the ledger.
+	// Dispenser has this node report what it spent of a bucket to the ledger, and tells the state of rates.
 	Dispenser interface {
 		Report(ctx context.Context, b quota.Bucket, l *authz.Limit) error
+		Rate(h authz.Holder, l *authz.Limit) authz.QuotaFact
 	}
 	// Plans returns the plans in force.
 	Plans func() map[string][]authz.Limit

@@ -48,9 +48,9 @@ func TestLedger_OneThatHangsIsAFact(t *testing.T) {
 
 type hung struct{ quota.Ledger }
 
-func (hung) Lease(ctx context.Context, _ quota.LeaseRequest) (quota.Lease, error) {
+func (hung) Lease(ctx context.Context, _ []quota.LeaseRequest) ([]quota.Answer, error) {
 	<-ctx.Done()
-	return quota.Lease{}, ctx.Err()
+	return nil, ctx.Err()
 }
 
 // TestKeyStore_OneThatHangsIsAFact uses a key store that never answers. The policy is told so in time.
@@ -89,7 +89,7 @@ func TestDeadline_AShortOneLeavesTheLedgerItsShare(t *testing.T) {
 
 type pausing struct{ quota.Ledger }
 
-func (p pausing) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+func (p pausing) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
 	time.Sleep(5 * time.Millisecond)
-	return p.Ledger.Lease(ctx, r)
+	return p.Ledger.Lease(ctx, rs)
 }

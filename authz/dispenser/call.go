@@ -2,6 +2,7 @@ package dispenser
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -9,59 +10,80 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// request is one call to the ledger: a lease, or the return of units.
+// request is one request to the ledger.
 type request struct {
 	quota.LeaseRequest
-	source   *source // whose units it is about
-	low      int64   // with fewer units left it is time to ask again
-	isReturn bool
-	back     int64 // units that it returns
-	// made is when the request was made, before it was first sent. The term of the lease counts from then, even if the
-	// answer comes to a repetition: the ledger gives the first answer again, and counts from the first as well.
-	made time.Time
+	parts []part // as those of the LeaseRequest
+	// sent is when the request was made, before it was first sent. What the answer says is as old as that, even if it comes to a
+	// repetition.
+	sent holding.Sent
 }
 
-// flight is one call to the ledger. Those who wait for it read err after done is closed.
+// part is what a request says about one lease.
+type part struct {
+	lease  *bucketLease
+	source *source // whose units it is about
+	low    int64   // with fewer units left it is time to ask again
+}
+
+// flight is one call that is under way. Those who wait for it read err after done is closed.
 type flight struct {
-	done chan struct{}
-	err  error
+	request *request
+	done    chan struct{}
+	err     error
+}
+
+// about reports whether the call is about that lease.
+func (f *flight) about(b *bucketLease) bool {
+	for i := range f.request.parts {
+		if f.request.parts[i].lease == b {
+			return true
+		}
+	}
+	return false
 }
 
 // recallLocked asks other nodes to give back what they hold, unless that was done within holding.Recheck. It reports whether it did,
 // so that the ledger has to be asked again. It releases the lock while it waits.
-func (b *bucketLease) recallLocked(ctx context.Context, now time.Time) bool {
+func (h *holder) recallLocked(ctx context.Context, b *bucketLease, now time.Time) bool {
 	if b.elsewhere == 0 || now.Sub(b.recalled) < holding.Recheck {
 		return false
 	}
 	b.recalled = now
-	b.mu.Unlock()
-	b.d.ledger.Recall(ctx, b.d.node, b.bucket)
-	b.mu.Lock()
+	h.mu.Unlock()
+	h.d.ledger.Recall(ctx, h.d.node, b.bucket())
+	h.mu.Lock()
 	return true
 }
 
 // callLocked has the ledger asked for that many units under a limit, or joins the call under way, and waits. It releases
 // the lock while it waits.
-func (b *bucketLease) callLocked(ctx context.Context, l *authz.Limit, units int64) error {
+func (h *holder) callLocked(ctx context.Context, b *bucketLease, l *authz.Limit, units int64) error {
 	b.waiting = min(quota.MaxUnits, b.waiting) + units
-	f := b.startLocked(l)
-	b.mu.Unlock()
-	var err error
-	select {
-	case <-f.done:
-		err = f.err
-	case <-ctx.Done():
-		err = ctx.Err()
+	if h.flight == nil || !h.flight.about(b) {
+		b.asked = l
 	}
-	b.mu.Lock()
+	err := h.waitLocked(ctx, h.startLocked())
 	b.waiting -= units
 	return err
 }
 
+// waitLocked waits for a call. It releases the lock while it waits.
+func (h *holder) waitLocked(ctx context.Context, f *flight) (err error) {
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // flushLocked waits until every request that was made is answered. It releases the lock while it waits.
-func (b *bucketLease) flushLocked(ctx context.Context, l *authz.Limit) error {
-	for b.flight != nil || len(b.queue) > 0 {
-		if err := b.callLocked(ctx, l, 0); err != nil {
+func (h *holder) flushLocked(ctx context.Context) error {
+	for h.flight != nil || len(h.queue) > 0 {
+		if err := h.waitLocked(ctx, h.startLocked()); err != nil {
 			return err
 		}
 	}
@@ -69,118 +91,230 @@ func (b *bucketLease) flushLocked(ctx context.Context, l *authz.Limit) error {
 }
 
 // startLocked starts a call unless one is under way.
-func (b *bucketLease) startLocked(l *authz.Limit) *flight {
-	if b.flight != nil {
-		return b.flight
+func (h *holder) startLocked() *flight {
+	if f := h.flight; f != nil {
+		return f
 	}
-	f := &flight{done: make(chan struct{})}
-	b.flight = f
-	if len(b.queue) == 0 {
-		b.queue = append(b.queue, b.leaseLocked(l))
-	}
-	r := b.queue[0]
-	b.d.goCall(func(ctx context.Context) {
-		lease, err := b.d.send(ctx, r)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.answerLocked(r, lease, err)
-		b.flight, f.err = nil, err
-		close(f.done)
-		if err == nil && len(b.queue) > 0 {
-			b.startLocked(l)
-		}
-	})
+	f := h.prepareLocked()
+	h.d.goCall(func(ctx context.Context) { h.d.exchange(ctx, []*holder{h}) })
 	return f
 }
 
-// leaseLocked makes a request for more units. It reports what was spent.
-func (b *bucketLease) leaseLocked(l *authz.Limit) request {
-	size := b.sizeLocked(l)
-	r := b.requestLocked(l)
-	r.Want, r.low = min(quota.MaxUnits, max(0, max(size, b.waiting)-b.source.Load().Left())), size/4
+// prepareLocked makes the flight of a call that the caller then makes with exchange. None may be under way.
+func (h *holder) prepareLocked() *flight {
+	if len(h.queue) == 0 {
+		h.queue = append(h.queue, h.requestLocked())
+	}
+	h.flight = &flight{request: h.queue[0], done: make(chan struct{})}
+	return h.flight
+}
+
+// startAll starts one call for all of the holders that need one. Nil holders are passed over.
+func (d *Dispenser) startAll(holders []*holder) {
+	var start []*holder
+	for _, h := range holders {
+		if h == nil {
+			continue
+		}
+		h.mu.Lock()
+		if h.flight == nil && !h.dead && (len(h.queue) > 0 || h.askedLocked()) {
+			h.prepareLocked()
+			start = append(start, h)
+		}
+		h.mu.Unlock()
+	}
+	if len(start) > 0 {
+		d.goCall(func(ctx context.Context) { d.exchange(ctx, start) })
+	}
+}
+
+// exchange makes one call to the ledger for the flights of those holders, and takes over the answers.
+func (d *Dispenser) exchange(ctx context.Context, holders []*holder) {
+	rs := make([]quota.LeaseRequest, len(holders))
+	for i, h := range holders {
+		rs[i] = h.flight.request.LeaseRequest // the flight is ours until answerLocked
+	}
+	answers, err := d.send(ctx, rs)
+	for i, h := range holders {
+		h.mu.Lock()
+		if err != nil {
+			h.answerLocked(nil, err)
+		} else {
+			h.answerLocked(answers[i].Parts, answers[i].Err)
+		}
+		h.mu.Unlock()
+	}
+}
+
+var errAnswers = errors.New("the ledger answered other requests")
+
+// send makes one call to the ledger.
+func (d *Dispenser) send(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
+	if !d.session.Good(d.now()) {
+		if err := d.renew(ctx); err != nil {
+			return nil, err
+		}
+	}
+	answers, err := d.ledger.Lease(ctx, rs)
+	if err == nil && len(answers) != len(rs) {
+		return nil, errAnswers
+	}
+	return answers, err
+}
+
+// requestLocked makes a request about the leases for which the ledger has to be asked. It reports what was spent.
+func (h *holder) requestLocked() *request {
+	r := h.newRequest()
+	for _, b := range h.all() {
+		if l := b.asked; l != nil {
+			b.asked = nil
+			b.askLocked(r, l)
+		}
+	}
 	return r
 }
 
-func (b *bucketLease) requestLocked(l *authz.Limit) request {
-	s := b.source.Load()
-	return request{source: s, made: b.d.now(), LeaseRequest: quota.LeaseRequest{
-		Node: b.d.node, Seq: b.d.seq.Add(1), Bucket: b.bucket, Limit: *l, Held: s.Period, Spent: s.Unreported(),
-	}}
-}
-
-// returnLocked makes a request that returns everything that the node holds, nil if there is nothing to return or report.
-func (b *bucketLease) returnLocked() *request {
-	back := b.source.Load().Drain()
-	r := b.requestLocked(b.limit.Load())
-	if r.isReturn, r.back = true, back; r.back == 0 && r.Spent == 0 {
-		return nil
+func (h *holder) newRequest() *request {
+	return &request{
+		LeaseRequest: quota.LeaseRequest{Node: h.d.node, Seq: h.d.seq.Add(1), Holder: h.id},
+		sent:         holding.Sent{At: h.d.now(), Session: h.d.session.Number()},
 	}
-	r.source.Expire()
-	return &r
 }
 
-// sizeLocked is how many units to hold: as many as last for a while at the speed at which the last ones were used up, within
-// this node's share of what is left, so that the last units are leased in small change and a crash forfeits little. A node
-// alone takes half.
-func (b *bucketLease) sizeLocked(l *authz.Limit) int64 {
-	s, room := b.source.Load(), l.Units
-	if runsOut, lasted, asked := s.RunsOut(b.d.now()); asked {
-		room = s.Remaining(l.Units)
-		switch {
-		case runsOut && lasted < fastLease:
-			b.size *= 2
-		case lasted > slowLease:
-			b.size /= 2
+// askLocked adds a part that asks for more. Units of a period that is over go back.
+func (b *bucketLease) askLocked(r *request, l *authz.Limit) {
+	s, back := b.source.Load(), int64(0)
+	if s.Over(r.sent.At) {
+		back = s.Drain()
+	}
+	size := b.sizeLocked(l)
+	want := min(quota.MaxUnits, max(0, max(size, b.waiting)-s.Left()))
+	r.add(b, s, size/4, quota.LeasePart{Limit: *l, Back: back, Want: want})
+}
+
+// returnLocked adds a part that gives back all but that many units, if there is anything to give back or to report.
+func (b *bucketLease) returnLocked(r *request, keep int64) {
+	s, back := b.source.Load(), int64(0)
+	if keep == 0 {
+		back = s.Drain()
+	} else if more := s.Left() - keep; more > 0 {
+		back = s.GiveUp(more)
+	}
+	if back > 0 || s.Spent() > 0 {
+		r.add(b, s, keep/4, quota.LeasePart{Limit: *b.limit.Load(), Back: back})
+	}
+}
+
+// add adds a part, and reports in it what was spent.
+func (r *request) add(b *bucketLease, s *source, low int64, p quota.LeasePart) {
+	p.Count, p.Held, p.Spent = b.count, s.Period, s.Unreported()
+	r.Parts = append(r.Parts, p)
+	r.parts = append(r.parts, part{b, s, low})
+}
+
+// answerLocked takes over the ledger's answer to the flight, and starts the next call if there is one to make.
+func (h *holder) answerLocked(leases []quota.Lease, err error) {
+	f := h.flight
+	r := f.request
+	if err == nil && len(leases) != len(r.parts) {
+		err = errAnswers
+	}
+	switch k := authz.KindOf(err); {
+	case err == nil:
+		h.queue = h.queue[1:]
+		for i := range r.parts {
+			r.parts[i].lease.takeOverLocked(r, i, leases[i])
 		}
-	} else if b.size == 0 {
-		b.size = max(firstLease, room/firstShare)
+	case k == authz.KindInvalid || k == authz.KindConflict: // it did not take place: the next request reports what this one would have
+		h.queue = h.queue[1:]
+		for i, p := range r.parts {
+			p.source.Unreport(r.Parts[i].Spent)
+			p.source.Restock(r.Parts[i].Back)
+		}
+	default: // it is unknown whether it took place: it is repeated
 	}
-	least := int64(1)
-	if b.nodes > 1 {
-		least = leastShared
+	h.flight, f.err = nil, err
+	close(f.done)
+	if err == nil && (len(h.queue) > 0 || h.askedLocked()) {
+		h.startLocked()
 	}
-	if room == 0 { // there may be units under another limit, for which the size has to stay
-		return least
-	}
-	b.size = max(least, min(b.size, room/max(2, b.nodes)))
-	return b.size
 }
 
-// answerLocked takes over the ledger's answer to the first request of the queue.
-func (b *bucketLease) answerLocked(r request, lease quota.Lease, err error) {
-	if k := authz.KindOf(err); err != nil && k != authz.KindInvalid && k != authz.KindConflict {
-		return // it is unknown whether it took place: it is repeated
-	}
-	b.queue = b.queue[1:]
-	switch s := b.source.Load(); {
-	case err != nil: // it did not take place: the next request reports what this one would have
-		r.source.Unreport(r.Spent)
-		r.source.Restock(r.back)
-	case r.isReturn: // the holding was changed when the request was made
-	default:
-		if !lease.Period.Same(s.Period) {
-			if back := b.returnLocked(); back != nil { // units of the period that is over
-				b.queue = append(b.queue, *back)
-			}
-			s = b.newSource(lease.Period)
+// askedLocked reports whether the ledger has to be asked about any lease.
+func (h *holder) askedLocked() bool {
+	for _, b := range h.all() {
+		if b.asked != nil {
+			return true
 		}
-		s.Refill(lease, r.made, r.Limit.Units, r.low)
-		b.nodes, b.elsewhere = lease.Nodes, lease.Elsewhere
-		b.surrenderLocked(&r.Limit)
 	}
+	return false
+}
+
+// takeOverLocked takes over the answer to part i of a request.
+func (b *bucketLease) takeOverLocked(r *request, i int, lease quota.Lease) {
+	s, p := b.source.Load(), &r.Parts[i]
+	if !lease.Period.Same(s.Period) {
+		old := b.h.newRequest()
+		if b.returnLocked(old, 0); len(old.parts) > 0 { // units of the period that is over
+			b.h.queue = append(b.h.queue, old)
+		}
+		s = b.newSource(lease.Period)
+	}
+	s.Refill(lease, r.sent, p.Limit.Units, r.parts[i].low)
+	b.nodes, b.elsewhere = lease.Nodes, lease.Elsewhere
+	b.surrenderLocked(&p.Limit)
 }
 
 // surrenderLocked has units given back that a lowered limit no longer grants. Requests under a limit of more units lease them
 // again, so this is done at most once within holding.Recheck.
 func (b *bucketLease) surrenderLocked(l *authz.Limit) {
-	s, now := b.source.Load(), b.d.now()
+	s, now := b.source.Load(), b.h.d.now()
 	if s.Floor(l.Units) <= 0 || now.Sub(b.surrendered) < holding.Recheck {
 		return
 	}
 	if back := s.GiveUp(s.Floor(l.Units)); back > 0 {
 		b.surrendered = now
-		r := b.requestLocked(l)
-		r.isReturn, r.back = true, back
-		b.queue = append(b.queue, r)
+		r := b.h.newRequest()
+		r.add(b, s, 0, quota.LeasePart{Limit: *l, Back: back})
+		b.h.queue = append(b.h.queue, r)
 	}
+}
+
+// sizeLocked is how many units to hold: as many as last for a while at the speed at which the last ones were used up, within
+// this node's share of what is left, so that the last units are leased in small change. A node alone takes half, down to one unit.
+func (b *bucketLease) sizeLocked(l *authz.Limit) int64 {
+	s, room := b.source.Load(), l.Units
+	if runsOut, lasted, asked := s.RunsOut(b.h.d.now()); asked {
+		room = s.Remaining(l.Units)
+		switch {
+		case runsOut && lasted < fastLease:
+			b.size *= 2
+		case lasted > slowLease:
+			b.size = int64(float64(b.size) * float64(goodLease) / float64(lasted))
+		}
+	}
+	least := max(1, smallShare(s, l))
+	if room == 0 { // there may be units under another limit, for which the size has to stay
+		return least
+	}
+	b.size = max(b.size, least)
+	last := int64(1)
+	if b.nodes > 1 {
+		last = min(leastShared, least)
+	}
+	return max(last, min(b.size, room/max(2, b.nodes)))
+}
+
+// smallShare is how many units of a limit a crash may strand, whoever the caller is.
+func smallShare(s *source, l *authz.Limit) int64 { return (l.Units + s.Credited()) / smallPart }
+
+// goCall runs a call to the ledger that outlives the check that asked for it.
+func (d *Dispenser) goCall(f func(ctx context.Context)) {
+	d.calls.Add(1)
+	d.spawn(func() {
+		defer d.calls.Done()
+		ctx, cancel := context.WithTimeout(d.ctx, callTimeout)
+		defer cancel()
+		f(ctx)
+	})
 }

@@ -4,51 +4,54 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/puzpuzpuz/xsync/v4"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser/holding"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
 // Dispenser serves reservations from leases in memory. A check for which the node holds enough units does no I/O and takes
-// no lock. Any other check waits for one call to the ledger, which it shares with all that wait for the same
-// bucket.
+// no lock. Any other check waits for one call to the ledger, which it shares with all that wait for the same holder.
 //
-// It never hands out more than the ledger granted. What it holds when the process dies is stranded until the period ends;
-// what it holds when it is closed is given back. Its methods may be called concurrently.
+// It never hands out more than the ledger granted. What it holds when the process dies is stranded until the period ends; what it
+// holds when it is closed is given back. Of a rate it never hands out more than the node's share, but a new process knows nothing
+// of what the one before handed out in the second or minute that runs. Its methods may be called concurrently.
 type Dispenser struct {
 	ledger quota.Ledger
 	node   quota.NodeID
 	name   string // of the node
 	now    func() time.Time
-	base   time.Time    // when the dispenser was made: leases run out by the time since, so steps of the wall clock do not count
 	spawn  func(func()) // runs a call to the ledger in the background: go, except in the simulation
 
-	seq    atomic.Uint64 // of requests to the ledger, one series for all buckets
-	rid    atomic.Uint64 // of reservations
-	leases *xsync.Map[bucketKey, *bucketLease]
+	seq     atomic.Uint64 // of requests to the ledger, one series for all holders
+	rid     atomic.Uint64 // of reservations
+	session *holding.Session
+	views   atomic.Pointer[views] // that the shares of rates go by
+	holders *xsync.Map[quota.HolderID, *holder]
+	idle    idleHolders
 
-	mu      sync.Mutex
-	refunds []quota.SettleRequest // that did not get through
+	mu       sync.Mutex
+	renewing *flight               // the call that renews the session, nil if none is under way
+	refunds  []quota.SettleRequest // that did not get through
 
-	calls       sync.WaitGroup // ledger calls in flight
-	ctx         context.Context
-	cancel      context.CancelFunc
-	stopRecalls func()
+	calls  sync.WaitGroup // ledger calls in flight
+	ctx    context.Context
+	cancel context.CancelFunc
+	leave  func()
 }
 
 const (
 	// callTimeout bounds one call to the ledger. It is longer than any check waits: later checks use the answer.
 	callTimeout = 5 * time.Second
-	// SweepEvery is how often the server calls Sweep: several times within the term of a lease.
-	SweepEvery = quota.LeaseTerm / 4
-	// atOnce is how many calls a sweep has under way: a store commits what waits at the same time with one fsync.
-	atOnce = 128
+	// SweepEvery is how often the server calls Sweep: many times within the term of a session, and often enough that a caller
+	// who stops leaves a large lease behind for no longer than that.
+	SweepEvery = 5 * time.Second
 	// maxRefunds bounds how many refunds wait for a ledger that is out of reach. The units of any further ones stay charged.
 	maxRefunds = 100_000
 )
@@ -57,43 +60,50 @@ const (
 func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Dispenser{
-		ledger: l, node: node, name: string(node), now: now, base: now(), spawn: func(f func()) { go f() },
-		leases: xsync.NewMap[bucketKey, *bucketLease](), ctx: ctx, cancel: cancel,
+		ledger: l, node: node, name: string(node), now: now, spawn: func(f func()) { go f() },
+		session: holding.NewSession(now()), holders: xsync.NewMap[quota.HolderID, *holder](), ctx: ctx, cancel: cancel,
 	}
-	d.stopRecalls = l.OnRecall(node, d.giveBack)
+	d.idle.began = now()
+	d.views.Store(&views{learned: math.MinInt64})
+	d.leave = l.Join(node, peer{d})
 	return d
-}
-
-// giveBack returns what this node holds of a bucket of which another node has nothing left.
-func (d *Dispenser) giveBack(ctx context.Context, bucket quota.Bucket) {
-	if b, ok := d.leases.Load(keyOfBucket(bucket)); ok {
-		b.giveBack(ctx)
-	}
 }
 
 // NewNodeID makes a name for this run of this process.
 func NewNodeID(host string) quota.NodeID { return quota.NodeID(host + "-" + rand.Text()[:10]) }
 
 // Peek reports the state of the limits in facts, which has one for each. It takes nothing, but may lease units ahead of a
-// reservation: for all limits at once, so that a key that was not used for long waits only for one call.
+// reservation: for all limits at once, so that a caller who was not seen for long waits only for one call.
 func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact) {
-	allKnown, now := true, d.now()
+	now := d.now()
+	_ = d.attend(ctx, now) // without a session every limit is unavailable
+	var cold [2]*holder    // a caller has two holders at most: the key and the account
 	for i := range limits {
 		l := &limits[i]
-		facts[i] = d.withLease(h, l, func(b *bucketLease) (authz.QuotaFact, bool) {
-			f, known := b.glance(l, now)
+		facts[i] = d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) {
+			if quota.IsRate(l) {
+				return at.rate(l).peek(ctx, l, now)
+			}
+			f, known := at.lease(l).glance(l, now)
 			if known {
 				return f, true
 			}
-			allKnown = false
-			return f, b.warm(l)
+			if cold[0] == nil || cold[0] == at {
+				cold[0] = at
+			} else {
+				cold[1] = at
+			}
+			return f, at.ask(l)
 		})
 	}
-	if allKnown {
+	if cold[0] == nil {
 		return
 	}
+	d.startAll(cold[:])
 	for i := range limits {
-		facts[i] = d.withLease(h, &limits[i], func(b *bucketLease) (authz.QuotaFact, bool) { return b.peek(ctx, &limits[i]) })
+		if l := &limits[i]; !quota.IsRate(l) {
+			facts[i] = d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.lease(l).peek(ctx, l) })
+		}
 	}
 }
 
@@ -101,19 +111,15 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 // which has one for each limit. See check.Meter.
 func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool {
 	r.Begin(d.name, d.rid.Add(1))
+	_ = d.attend(ctx, d.now())
 	short := false
 	for i := range limits {
-		units := c[limits[i].Name]
-		facts[i] = d.withLease(h, &limits[i], func(b *bucketLease) (authz.QuotaFact, bool) {
-			if units == 0 || short {
-				return b.peek(ctx, &limits[i])
-			}
-			from, fact, alive := b.take(ctx, &limits[i], units)
-			if from != nil {
-				r.Add(from, units)
-			}
-			return fact, alive
-		})
+		l := &limits[i]
+		units := c[l.Name]
+		if short {
+			units = 0
+		}
+		facts[i] = d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.charge(ctx, l, units, r) })
 		short = short || facts[i].State != authz.QuotaOK && units > 0
 	}
 	if short {
@@ -122,80 +128,82 @@ func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.
 	return !short
 }
 
-// withLease runs f on the lease of the limit's bucket. If f reports that the lease is not alive, because a sweep has just
-// retired it, f runs on a new one.
-func (d *Dispenser) withLease(h authz.Holder, l *authz.Limit, f func(*bucketLease) (authz.QuotaFact, bool)) authz.QuotaFact {
-	key := keyOf(l, h)
+// withHolder runs f on the holder that is charged for the limit. If f reports that the holder is not alive, because a sweep has
+// just put it away, f runs again.
+func (d *Dispenser) withHolder(h authz.Holder, l *authz.Limit, f func(*holder) (authz.QuotaFact, bool)) authz.QuotaFact {
+	id := quota.HolderOf(l, h)
 	for {
-		b, ok := d.leases.Load(key)
-		if !ok {
-			b, _ = d.leases.LoadOrStore(key, newBucketLease(d, quota.BucketOf(l, h), l))
+		at := d.holderOf(id)
+		if !at.used.Load() {
+			at.used.Store(true)
 		}
-		b.adopt(l)
-		if fact, alive := f(b); alive {
+		if fact, alive := f(at); alive {
 			fact.Name = l.Name
 			return fact
 		}
-		d.forget(b)
 	}
 }
 
-// forget deletes a retired lease, unless another one took its place.
-func (d *Dispenser) forget(b *bucketLease) {
-	d.leases.Compute(keyOfBucket(b.bucket), func(at *bucketLease, there bool) (*bucketLease, xsync.ComputeOp) {
-		if there && at == b {
-			return nil, xsync.DeleteOp
+// holderOf is the holder of that name: the one in use, one that was put away, or a new one.
+func (d *Dispenser) holderOf(id quota.HolderID) *holder {
+	if h, ok := d.holders.Load(id); ok {
+		return h
+	}
+	h, _ := d.holders.Compute(id, func(at *holder, there bool) (*holder, xsync.ComputeOp) {
+		if there {
+			return at, xsync.CancelOp
 		}
-		return at, xsync.CancelOp
+		return d.wake(id), xsync.UpdateOp
 	})
+	return h
+}
+
+// inUse is the holder of that name, nil if the node has nothing of it.
+func (d *Dispenser) inUse(id quota.HolderID) *holder {
+	if h, ok := d.holders.Load(id); ok {
+		return h
+	}
+	if !d.idle.has(id) {
+		return nil
+	}
+	return d.holderOf(id)
+}
+
+// Rate is the state of a rate on this node. It takes nothing and asks nobody.
+func (d *Dispenser) Rate(h authz.Holder, l *authz.Limit) authz.QuotaFact {
+	return d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.rate(l).state(l, d.now()) })
 }
 
 // Report tells the ledger what this node spent of a bucket, so that the balance there is up to date. It learns what changed
 // there, such as a credit, and what the limit grants now. It does nothing for a bucket that is not in use here.
 func (d *Dispenser) Report(ctx context.Context, bucket quota.Bucket, l *authz.Limit) error {
-	b, ok := d.leases.Load(keyOfBucket(bucket))
-	if !ok {
-		return nil
-	}
-	return b.report(ctx, l)
-}
-
-// Sweep renews the leases in use, returns those that were not used since the last sweep, and repeats refunds that did not get
-// through. It stops at the first call that fails: the leases stay in use until they run out.
-func (d *Dispenser) Sweep(ctx context.Context) {
-	if d.retryRefunds(ctx) == nil {
-		_ = d.each(ctx, func(ctx context.Context, b *bucketLease) error { return b.sweep(ctx) })
+	for {
+		h := d.inUse(bucket.HolderID())
+		if h == nil {
+			return nil
+		}
+		if alive, err := h.report(ctx, bucket.CountKey(), l); alive {
+			return err
+		}
 	}
 }
 
 // Close returns all leases. The dispenser must not be used afterwards. It returns an error if some leases could not be
 // returned; their units are stranded.
 func (d *Dispenser) Close(ctx context.Context) error {
-	err := errors.Join(d.retryRefunds(ctx), d.each(ctx, func(ctx context.Context, b *bucketLease) error { return b.retire(ctx) }))
-	d.stopRecalls()
+	err := errors.Join(d.retryRefunds(ctx), d.returnAll(ctx))
+	d.leave()
 	d.cancel()
 	d.calls.Wait()
-	if n := d.leases.Size(); n > 0 {
-		return authz.Errorf(authz.KindUnavailable, "%d leases could not be given back and stay charged: %w", n, err)
+	if n := d.holders.Size() + d.idle.size(); n > 0 {
+		return authz.Errorf(authz.KindUnavailable, "the leases of %d holders could not be given back and stay charged: %w", n, err)
 	}
 	return err
 }
 
-// each runs f on every lease, several at once, and stops at the first error.
-func (d *Dispenser) each(ctx context.Context, f func(context.Context, *bucketLease) error) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
-	for _, b := range d.leases.All() {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return f(ctx, b) })
-	}
-	return g.Wait()
-}
-
 // refund returns units that the ledger already knows as spent. A refund that does not get through is repeated by the sweep.
 func (d *Dispenser) refund(r quota.SettleRequest) {
+	r.Node = d.node
 	d.goCall(func(ctx context.Context) {
 		if _, err := d.ledger.Settle(ctx, r); authz.KindOf(err) == authz.KindUnavailable && err != nil {
 			d.mu.Lock()
@@ -222,25 +230,4 @@ func (d *Dispenser) retryRefunds(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// send makes one call to the ledger.
-func (d *Dispenser) send(ctx context.Context, r request) (quota.Lease, error) {
-	if r.isReturn {
-		return quota.Lease{}, d.ledger.Return(ctx, quota.ReturnRequest{
-			Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: r.Limit, Held: r.Held, Spent: r.Spent, Units: r.back,
-		})
-	}
-	return d.ledger.Lease(ctx, r.LeaseRequest)
-}
-
-// goCall runs a call to the ledger that outlives the check that asked for it.
-func (d *Dispenser) goCall(f func(ctx context.Context)) {
-	d.calls.Add(1)
-	d.spawn(func() {
-		defer d.calls.Done()
-		ctx, cancel := context.WithTimeout(d.ctx, callTimeout)
-		defer cancel()
-		f(ctx)
-	})
 }

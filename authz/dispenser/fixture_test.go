@@ -141,16 +141,19 @@ func (f *flaky) through(call func() error) error {
 	return nil
 }
 
-func (f *flaky) Lease(ctx context.Context, r quota.LeaseRequest) (lease quota.Lease, err error) {
+func (f *flaky) Lease(ctx context.Context, rs []quota.LeaseRequest) (answers []quota.Answer, err error) {
 	err = f.through(func() error {
-		lease, err = f.Ledger.Lease(ctx, r)
+		answers, err = f.Ledger.Lease(ctx, rs)
 		return err
 	})
-	return lease, err
+	return answers, err
 }
 
-func (f *flaky) Return(ctx context.Context, r quota.ReturnRequest) error {
-	return f.through(func() error { return f.Ledger.Return(ctx, r) })
+func (f *flaky) Renew(ctx context.Context, node quota.NodeID, applied uint64) (quota.Session, error) {
+	if f.down.Load() {
+		return quota.Session{}, errLost
+	}
+	return f.Ledger.Renew(ctx, node, applied)
 }
 
 // slow is a ledger that takes a moment to answer, in which other requests arrive.
@@ -158,7 +161,7 @@ type slow struct{ quota.Ledger }
 
 const slowCall = time.Millisecond
 
-func (s *slow) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+func (s *slow) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
 	time.Sleep(slowCall)
-	return s.Ledger.Lease(ctx, r)
+	return s.Ledger.Lease(ctx, rs)
 }

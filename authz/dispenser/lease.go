@@ -2,7 +2,7 @@ package dispenser
 
 import (
 	"context"
-	"sync"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -11,28 +11,23 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// bucketLease is a node's share of one bucket: the units that it holds, and how it gets more.
-//
-// A request that finds enough units takes no lock. Everything else needs mu, which is never held during I/O. There is one
-// call to the ledger at a time. A call whose answer was lost is repeated as it was before anything else is asked, so that the
-// ledger counts it once.
+// bucketLease is a node's share of one bucket: the units that it holds, and what it knows of the rest. Its methods that take a
+// lock take the holder's.
 type bucketLease struct {
-	d      *Dispenser
-	bucket quota.Bucket
+	h      *holder
+	count  string
 	source atomic.Pointer[source]
 	limit  atomic.Pointer[authz.Limit] // under which the bucket was used last
-	used   atomic.Bool                 // since the last sweep
 
-	mu          sync.Mutex
-	dead        bool      // retired: use another bucketLease
-	size        int64     // how many units to lease at once
-	nodes       int64     // how many nodes share the bucket, this one included
-	elsewhere   int64     // units that other nodes hold
-	waiting     int64     // units for which requests wait
-	recalled    time.Time // when this node last recalled units, or gave them back to a recall
-	surrendered time.Time // when this node last gave back what a lowered limit no longer grants
-	queue       []request // made and not answered; the first is the one that is sent
-	flight      *flight   // the call that is under way, nil if none is
+	// The holder's lock guards these.
+	asked       *authz.Limit // the ledger has to be asked under this limit; nil if not
+	size        int64        // how many units to lease at once
+	nodes       int64        // how many nodes share the bucket, this one included
+	elsewhere   int64        // units that other nodes hold
+	waiting     int64        // units for which requests wait
+	taken       [2]int64     // what source.Taken was at the last two sweeps
+	recalled    time.Time    // when this node last recalled units, or gave them back to a recall
+	surrendered time.Time    // when this node last gave back what a lowered limit no longer grants
 }
 
 // source is the units that a node holds of a bucket for one period. Reservations take from it and may put back.
@@ -41,20 +36,20 @@ type source struct {
 	lease *bucketLease
 }
 
+// What a node holds of a bucket, and has not reported as spent, is what a crash strands. It is at most what the caller used in
+// the last ten seconds, or a small part of the limit, or one unit.
 const (
-	// firstLease is the least units of a bucket's first lease, and firstShare says which part of a large limit it is: little
-	// is risked before it is known how busy the bucket is, and large limits are not leased in small change.
-	firstLease, firstShare = 16, 200
-	// leastShared is the smallest lease where several nodes share the bucket: smaller ones would cost a call for each of the
-	// last units. What one node then lacks is recalled from another. A node alone takes down to one unit, so that a crash
-	// forfeits little.
-	leastShared = firstLease
-	// A lease should last between these two, so that a crash forfeits what is used in a few seconds.
-	fastLease, slowLease = 2 * time.Second, 20 * time.Second
+	smallPart = 100 // the part is 1/smallPart
+	// leastShared is the smallest lease where several nodes share the bucket, if that is no more than the small part: smaller ones
+	// would cost a call for each of the last units. What one node then lacks is recalled from another.
+	leastShared = 16
+	// A lease that is used up faster than fastLease doubles: what was leased then was used within seconds. One that lasts longer
+	// than slowLease shrinks to what is used in goodLease.
+	fastLease, goodLease, slowLease = 2 * time.Second, 4 * time.Second, 5 * time.Second
 )
 
-func newBucketLease(d *Dispenser, bucket quota.Bucket, l *authz.Limit) *bucketLease {
-	b := &bucketLease{d: d, bucket: bucket, nodes: 1}
+func newBucketLease(h *holder, count string, l *authz.Limit) *bucketLease {
+	b := &bucketLease{h: h, count: count, nodes: 1}
 	b.limit.Store(l)
 	b.newSource(quota.Period{})
 	return b
@@ -63,18 +58,25 @@ func newBucketLease(d *Dispenser, bucket quota.Bucket, l *authz.Limit) *bucketLe
 // newSource starts with an empty holding for that period.
 func (b *bucketLease) newSource(p quota.Period) *source {
 	s := &source{lease: b}
-	s.Init(b.d.base, p)
+	s.Init(b.h.d.session, p)
 	b.source.Store(s)
+	b.size, b.taken = 0, [2]int64{}
 	return s
+}
+
+// bucket is the bucket of the lease.
+func (b *bucketLease) bucket() quota.Bucket {
+	out, err := b.h.id.Bucket(b.count)
+	if err != nil { // the limit that made the lease was counted elsewhere
+		out = quota.BucketOf(b.limit.Load(), authz.Holder{Key: b.h.id.Holder, Account: b.h.id.Holder})
+	}
+	return out
 }
 
 // adopt notes under which limit the bucket was used last. Calls for which no request waits are made under it.
 func (b *bucketLease) adopt(l *authz.Limit) {
 	if old := b.limit.Load(); old != l && *old != *l {
 		b.limit.Store(l)
-	}
-	if !b.used.Load() {
-		b.used.Store(true)
 	}
 }
 
@@ -87,100 +89,116 @@ func (b *bucketLease) glance(l *authz.Limit, now time.Time) (f authz.QuotaFact, 
 	if f = s.Fact(l, 0); f.State == authz.QuotaOK {
 		return f, true
 	}
-	b.mu.Lock() // "nothing is left" may be an answer of the ledger that is half taken over
-	defer b.mu.Unlock()
+	b.h.mu.Lock() // "nothing is left" may be an answer of the ledger that is half taken over
+	defer b.h.mu.Unlock()
 	s = b.source.Load()
 	return s.Fact(l, 0), s.Known(l.Units, now)
 }
 
-// warm has the ledger asked and does not wait. It returns false if the lease was retired.
-func (b *bucketLease) warm(l *authz.Limit) (alive bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.dead {
-		b.startLocked(l)
-	}
-	return !b.dead
-}
-
-// peek reports the state of the bucket under a limit, and asks the ledger for it if it has to. It is not alive if the lease
-// was retired.
+// peek reports the state of the bucket under a limit, and asks the ledger for it if it has to. It is not alive if the holder
+// was put away.
 func (b *bucketLease) peek(ctx context.Context, l *authz.Limit) (f authz.QuotaFact, alive bool) {
-	if f, known := b.glance(l, b.d.now()); known {
+	h := b.h
+	if f, known := b.glance(l, h.d.now()); known {
 		return f, true
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for asked := false; !b.dead; asked = true {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for asked := false; !h.dead; asked = true {
 		s := b.source.Load()
-		if s.Known(l.Units, b.d.now()) || asked && s.AnsweredFor(l.Units) {
+		if s.Known(l.Units, h.d.now()) || asked && s.AnsweredFor(l.Units) {
 			return s.Fact(l, 0), true
 		}
-		if err := b.callLocked(ctx, l, 0); err != nil {
+		if err := h.callLocked(ctx, b, l, 0); err != nil {
 			s = b.source.Load()
-			if s.Available(l.Units) == 0 || !s.AnsweredFor(l.Units) || !s.Good(b.d.now()) {
-				return unavailable(l), !b.dead
+			if s.Available(l.Units) == 0 || !s.AnsweredFor(l.Units) || !s.Good(h.d.now()) {
+				return unavailable(l), !h.dead
 			}
-			return s.Fact(l, 0), !b.dead
+			return s.Fact(l, 0), !h.dead
 		}
 	}
 	return f, false
 }
 
 // take takes units under a limit, and returns where they came from. If there are too few it returns nil and a fact that says
-// why. It is not alive if the lease was retired.
+// why. It is not alive if the holder was put away.
 func (b *bucketLease) take(ctx context.Context, l *authz.Limit, units int64) (from *source, f authz.QuotaFact, alive bool) {
-	if s := b.source.Load(); s.Take(units, l.Units, b.d.now) {
+	h := b.h
+	if s := b.source.Load(); s.Take(units, l.Units, h.d.now) {
 		if s.Low(l.Units) {
 			b.askAhead(l)
 		}
 		return s, taken(s, l), true
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for !b.dead {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for !h.dead {
 		s := b.source.Load()
-		if s.Take(units, l.Units, b.d.now) {
+		if s.Take(units, l.Units, h.d.now) {
 			return s, taken(s, l), true
 		}
-		now := b.d.now()
+		now := h.d.now()
 		answered := s.Answered(l.Units, now)
 		short := answered && s.Remaining(l.Units) < units
-		if short && !s.Outdated(now) && !b.recallLocked(ctx, now) {
+		if short && !s.Outdated(now) && !h.recallLocked(ctx, b, now) {
 			return nil, s.Fact(l, units), true
 		}
 		want := units
-		if short || !answered && units > firstLease { // nothing is leased for a request that may cost more than there is
+		if short || !answered && units > max(1, l.Units/smallPart) { // nothing is leased for a request that may cost more than there is
 			want = 0
 		}
-		if err := b.callLocked(ctx, l, want); err != nil {
-			return nil, unavailable(l), !b.dead
+		if err := h.callLocked(ctx, b, l, want); err != nil {
+			return nil, unavailable(l), !h.dead
 		}
 	}
+	b.rescueLocked()
 	return nil, f, false
 }
 
 // askAhead asks for more before the last unit is taken. No request waits for the answer.
 func (b *bucketLease) askAhead(l *authz.Limit) {
-	if !b.mu.TryLock() {
+	h := b.h
+	if !h.mu.TryLock() {
 		return // another call is about to be made
 	}
-	defer b.mu.Unlock()
-	if !b.dead && b.source.Load().Low(l.Units) {
-		b.startLocked(l)
+	defer h.mu.Unlock()
+	if !h.dead && b.source.Load().Low(l.Units) && h.flight == nil {
+		b.asked = l
+		h.startLocked()
+	}
+}
+
+// rescueLocked gives units to the holder that is in use, which this request has put back too late: into a lease that was
+// put away meanwhile.
+func (b *bucketLease) rescueLocked() {
+	s := b.source.Load()
+	if n := s.Rest(); n > 0 {
+		h := b.h
+		h.mu.Unlock()
+		s.PutBack(h.d.name+"."+strconv.FormatUint(h.d.rid.Add(1), 36), n)
+		h.mu.Lock()
 	}
 }
 
 // PutBack is authz.Source: it takes back units that were reserved and not used. Units that the ledger already knows as spent
 // are refunded there.
 func (s *source) PutBack(id string, units int64) {
-	b := s.lease
-	b.mu.Lock()
-	restored := !b.dead && b.source.Load() == s && s.Restore(units)
-	b.mu.Unlock()
-	if !restored {
-		b.d.refund(quota.SettleRequest{ID: id, Bucket: b.bucket, Limit: *b.limit.Load(), Period: s.Period, Estimate: units})
+	for h := s.lease.h; h != nil; h = h.d.inUse(h.id) {
+		h.mu.Lock()
+		dead, restored := h.dead, false
+		if b := h.leaseOf(s.lease.count); !dead && b != nil && b.source.Load().Period.Same(s.Period) {
+			restored = b.source.Load().Restore(units)
+		}
+		h.mu.Unlock()
+		if restored {
+			return
+		}
+		if !dead {
+			break
+		}
 	}
+	b := s.lease
+	b.h.d.refund(quota.SettleRequest{ID: id, Bucket: b.bucket(), Limit: *b.limit.Load(), Period: s.Period, Estimate: units})
 }
 
 // taken is the fact for a request that has just taken units. It is ok even for the last one.

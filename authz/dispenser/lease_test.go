@@ -94,10 +94,10 @@ func TestDispenser_PeriodEndReturnsTheLease(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)
 		spy := &returns{Ledger: ledger}
 		d := dispenser.New(spy, "n", time.Now)
-		limit := authz.Limit{Name: "daily", Units: 100, Window: authz.WindowMinute, Per: authz.PerAccount}
-		time.Sleep(time.Minute / 2)
+		limit := authz.Limit{Name: "daily", Units: 300, Window: authz.WindowHour, Per: authz.PerAccount}
+		time.Sleep(time.Hour / 2)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
-		time.Sleep(time.Minute / 2)
+		time.Sleep(time.Hour / 2)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		synctest.Wait()
 		if n := spy.units.Load(); n == 0 {
@@ -116,9 +116,13 @@ type returns struct {
 	units atomic.Int64
 }
 
-func (r *returns) Return(ctx context.Context, req quota.ReturnRequest) error {
-	r.units.Add(req.Units)
-	return r.Ledger.Return(ctx, req)
+func (r *returns) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
+	for _, q := range rs {
+		for _, p := range q.Parts {
+			r.units.Add(p.Back)
+		}
+	}
+	return r.Ledger.Lease(ctx, rs)
 }
 
 // TestDispenser_LostCallsNeverOverGrant has calls to the ledger lost on their way there or back.
@@ -173,7 +177,7 @@ func TestDispenser_LedgerDown(t *testing.T) {
 		ledger.down.Store(false)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		ledger.down.Store(true)
-		time.Sleep(quota.LeaseTerm)
+		time.Sleep(quota.SessionTerm)
 		if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r != nil {
 			t.Error("served from a lease that ran out")
 		}
@@ -204,7 +208,7 @@ func TestDispenser_TermCountsFromTheFirstSending(t *testing.T) {
 		a.loses.Store(1)
 		take(da, 1)
 		a.loses.Store(0)
-		time.Sleep(quota.LeaseTerm + time.Second)
+		time.Sleep(quota.SessionTerm + time.Second)
 		take(db, 40)
 		take(da, 40)
 		if served > 32 {
@@ -239,9 +243,9 @@ type refusing struct {
 	calls atomic.Int64
 }
 
-func (r *refusing) Lease(ctx context.Context, q quota.LeaseRequest) (quota.Lease, error) {
+func (r *refusing) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
 	if r.calls.Add(1)%3 == 0 {
-		return quota.Lease{}, authz.Errorf(authz.KindInvalid, "for no good reason")
+		return []quota.Answer{{Err: authz.Errorf(authz.KindInvalid, "for no good reason")}}, nil
 	}
-	return r.Ledger.Lease(ctx, q)
+	return r.Ledger.Lease(ctx, rs)
 }

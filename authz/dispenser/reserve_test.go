@@ -151,9 +151,9 @@ type reportsOnLease struct {
 	report func()
 }
 
-func (r *reportsOnLease) Lease(ctx context.Context, req quota.LeaseRequest) (quota.Lease, error) {
+func (r *reportsOnLease) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
 	r.report()
-	return r.Ledger.Lease(ctx, req)
+	return r.Ledger.Lease(ctx, rs)
 }
 
 // TestDispenser_RefundsAreRepeated cancels a request while the ledger is out of reach.

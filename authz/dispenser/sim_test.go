@@ -23,18 +23,39 @@ var (
 // TestSimulation_NeverOverGrants breaks everything, under limits of many kinds, and looks for one unit too many.
 func TestSimulation_NeverOverGrants(t *testing.T) {
 	limits := []authz.Limit{
-		{Name: "small", Units: 37, Window: authz.WindowMinute, Per: authz.PerAccount},
+		{Name: "small", Units: 37, Window: authz.WindowHour, Per: authz.PerAccount},
 		{Name: "hourly", Units: 5_000, Window: authz.WindowHour, Per: authz.PerAccount},
 		{Name: "daily", Units: 50_000, Window: authz.WindowDay, Per: authz.PerAccount, Zone: berlin(t)},
 		{Name: "prepaid", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount},
 		{Name: "refunded", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true},
 	}
+	total := simulate(t, limits)
+	t.Logf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d ledger calls; %d nodes crashed with %d units; over-grants: 0",
+		total.asked, total.admitted, total.refused, total.timedOut, total.calls, total.crashes, total.lost)
+}
+
+// TestSimulation_RatesStayWithinTheirShares breaks everything, under limits per second and minute. Nodes crash and join, and learn
+// of each other late.
+func TestSimulation_RatesStayWithinTheirShares(t *testing.T) {
+	total := simulate(t, []authz.Limit{
+		{Name: "few", Units: 5, Window: authz.WindowMinute, Per: authz.PerAccount},
+		{Name: "minute", Units: 3_000, Window: authz.WindowMinute, Per: authz.PerAccount},
+		{Name: "second", Units: 100, Window: authz.WindowSecond, Per: authz.PerAccount},
+	})
+	t.Logf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d nodes crashed", total.asked, total.admitted,
+		total.refused, total.timedOut, total.crashes)
+	if total.admitted == 0 || total.refused == 0 {
+		t.Error("the limits were not used up")
+	}
+}
+
+// simulate runs seeds under one limit after the other, until enough reservations were asked for.
+func simulate(t *testing.T, limits []authz.Limit) (total world) {
 	const perSeed = 20_000
 	var (
-		mu    sync.Mutex
-		total world
-		next  atomic.Uint64
-		wg    sync.WaitGroup
+		mu   sync.Mutex
+		next atomic.Uint64
+		wg   sync.WaitGroup
 	)
 	next.Store(*simSeed)
 	more := func() bool {
@@ -63,8 +84,7 @@ func TestSimulation_NeverOverGrants(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d ledger calls; %d nodes crashed with %d units; over-grants: 0",
-		total.asked, total.admitted, total.refused, total.timedOut, total.calls, total.crashes, total.lost)
+	return total
 }
 
 func (w *world) add(o *world) {
@@ -77,11 +97,12 @@ func (w *world) add(o *world) {
 	w.lost += o.lost
 }
 
-// TestSimulation_NoticesBrokenDispensers has dispensers that serve when their lease has run out, that never recall, and that
-// spend units that a lowered limit does not grant.
+// TestSimulation_NoticesBrokenDispensers has dispensers that serve when their session has run out, that never recall, that spend
+// units that a lowered limit does not grant, and that use more than their share of a rate.
 func TestSimulation_NoticesBrokenDispensers(t *testing.T) {
 	refunded := authz.Limit{Name: "refunded", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
 	daily := authz.Limit{Name: "daily", Units: 50_000, Window: authz.WindowDay, Per: authz.PerAccount}
+	second := authz.Limit{Name: "second", Units: 100, Window: authz.WindowSecond, Per: authz.PerAccount}
 	for name, c := range map[string]struct {
 		limit   authz.Limit
 		breakIt func(*world)
@@ -89,6 +110,8 @@ func TestSimulation_NoticesBrokenDispensers(t *testing.T) {
 		"forgetful": {refunded, func(w *world) { w.forgetful = true }},
 		"alone":     {refunded, func(w *world) { w.alone = true }},
 		"lavish":    {daily, func(w *world) { w.lavish = true }},
+		"greedy":    {second, func(w *world) { w.greedy = true }},
+		"hasty":     {second, func(w *world) { w.hasty = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 50; seed++ {

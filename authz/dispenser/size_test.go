@@ -5,31 +5,40 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser/holding"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// TestBucketLease_SizeFitsTheShare has leases taper as the limit nears: those of a node alone down to one unit, those of
-// nodes that share the bucket down to a handful, for they can be recalled.
+// TestBucketLease_SizeFitsTheShare has leases taper as the limit nears, down to one unit, and fit the caller's pace.
 func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 	limit := authz.Limit{Name: "daily", Units: 10_000, Window: authz.WindowDay}
 	d := New(memory.NewLedger(time.Now), "n", time.Now)
-	for _, c := range []struct{ nodes, counted, size, want int64 }{
-		{nodes: 1, counted: 0, size: 400, want: 400},
-		{nodes: 1, counted: 9_400, size: 400, want: 300},
-		{nodes: 1, counted: 9_990, size: 400, want: 5},
-		{nodes: 1, counted: 9_999, size: 400, want: 1},
-		{nodes: 1, counted: 10_000, size: 400, want: 1},
-		{nodes: 2, counted: 9_400, size: 400, want: 300},
-		{nodes: 4, counted: 9_400, size: 400, want: 150},
-		{nodes: 4, counted: 9_990, size: 400, want: leastShared},
-		{nodes: 4, counted: 10_000, size: 400, want: leastShared},
+	const steady = 4500 * time.Millisecond
+	for _, c := range []struct {
+		nodes, counted, left int64
+		lasted               time.Duration
+		size, want           int64
+	}{
+		{nodes: 1, counted: 0, lasted: steady, size: 400, want: 400},
+		{nodes: 1, counted: 9_400, lasted: steady, size: 400, want: 300},
+		{nodes: 1, counted: 9_990, lasted: steady, size: 400, want: 5},
+		{nodes: 1, counted: 9_999, lasted: steady, size: 400, want: 1},
+		{nodes: 1, counted: 10_000, lasted: steady, size: 400, want: 100},
+		{nodes: 2, counted: 9_400, lasted: steady, size: 400, want: 300},
+		{nodes: 4, counted: 9_400, lasted: steady, size: 400, want: 150},
+		{nodes: 4, counted: 9_990, lasted: steady, size: 400, want: leastShared},
+		{nodes: 1, counted: 0, lasted: time.Second, size: 400, want: 800},
+		{nodes: 1, counted: 400, left: 400, lasted: time.Second, size: 400, want: 400},
+		{nodes: 1, counted: 0, lasted: 8 * time.Second, size: 400, want: 200},
+		{nodes: 1, counted: 0, lasted: time.Hour, size: 400, want: 100},
 	} {
-		b := newBucketLease(d, quota.BucketOf(&limit, authz.Holder{Key: "k"}), &limit)
-		b.source.Load().Refill(quota.Lease{Counted: c.counted, Until: quota.LeaseTerm}, time.Now().Add(-5*time.Second), limit.Units, 0)
+		b := newBucketLease(newHolder(d, quota.HolderID{Holder: "k"}), countOf(&limit), &limit)
+		sent := holding.Sent{At: time.Now().Add(-c.lasted), Session: 1}
+		b.source.Load().Refill(quota.Lease{Granted: c.left, Held: c.left, Counted: c.counted}, sent, limit.Units, 0)
 		b.size, b.nodes = c.size, c.nodes
-		if got := b.sizeLocked(&limit); got != c.want {
-			t.Errorf("%d nodes, %d of %d counted: lease of %d, want %d", c.nodes, c.counted, limit.Units, got, c.want)
+		if got := b.sizeLocked(&limit); got != c.want && got != c.want-1 { // time goes by
+			t.Errorf("%d nodes, %d of %d counted, lasted %v: lease of %d, want %d", c.nodes, c.counted, limit.Units, c.lasted, got, c.want)
 		}
 	}
 }

@@ -5,67 +5,238 @@ import (
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// report tells the ledger what was spent, and learns what changed there and what is left under that limit.
-func (b *bucketLease) report(ctx context.Context, l *authz.Limit) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.dead {
+// atOnce is how many holders a sweep puts into one call to the ledger.
+const atOnce = 256
+
+// Sweep renews the node's session, gives back what callers who have become slower do not need, puts away the leases of those who
+// did not come since the last sweep, gives back some of those that were put away long ago, and repeats refunds that did not get
+// through. It stops at the first call that fails: the leases stay as they are.
+func (d *Dispenser) Sweep(ctx context.Context) {
+	if d.renew(ctx) != nil || d.retryRefunds(ctx) != nil {
+		return
+	}
+	b := batch{d: d, ctx: ctx}
+	for _, h := range d.holders.All() {
+		if h.sweep() && !b.add(h) {
+			return
+		}
+	}
+	for _, id := range d.idle.old(d.now()) {
+		if h := d.inUse(id); h != nil && h.returnAll() && !b.add(h) {
+			return
+		}
+	}
+	b.send()
+}
+
+// batch is calls for many holders, made at once: a store commits them together.
+type batch struct {
+	d    *Dispenser
+	ctx  context.Context
+	list []*holder
+	err  error // the first
+}
+
+// add adds a holder whose flight is prepared. It returns false if the ledger is out of reach or ctx ends.
+func (b *batch) add(h *holder) bool {
+	b.list = append(b.list, h)
+	return len(b.list) < atOnce || b.send()
+}
+
+// send makes the calls and waits for them. It returns false as add does.
+func (b *batch) send() bool {
+	list := b.list
+	b.list = nil
+	if len(list) == 0 {
+		return true
+	}
+	flights := make([]*flight, len(list))
+	for i, h := range list {
+		flights[i] = h.flight // nobody changes it before it is answered
+	}
+	b.d.goCall(func(ctx context.Context) { b.d.exchange(ctx, list) })
+	for _, f := range flights {
+		var err error
+		select {
+		case <-f.done:
+			err = f.err
+		case <-b.ctx.Done():
+			err = b.ctx.Err()
+		}
+		if err != nil && b.err == nil {
+			b.err = err
+		}
+		if k := authz.KindOf(err); err != nil && k != authz.KindInvalid && k != authz.KindConflict {
+			return false
+		}
+	}
+	return true
+}
+
+// sweep is Dispenser.Sweep for one holder. It returns true if it has prepared a call.
+func (h *holder) sweep() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead || h.flight != nil {
+		return false
+	}
+	if len(h.queue) > 0 || h.askedLocked() {
+		h.prepareLocked()
+		return true
+	}
+	used, r := h.used.Swap(false), h.newRequest()
+	for _, b := range h.all() {
+		b.trimLocked(r)
+	}
+	if len(r.parts) > 0 {
+		h.queue = append(h.queue, r)
+		h.prepareLocked()
+		return true
+	}
+	if !used {
+		h.putAwayLocked()
+	}
+	return false
+}
+
+// trimLocked adds a part that gives back what the caller's pace no longer needs, or that reports what a crash would refund.
+func (b *bucketLease) trimLocked(r *request) {
+	s, l := b.source.Load(), b.limit.Load()
+	taken := s.Taken()
+	recent := taken - b.taken[0] // in the last two intervals
+	b.taken = [2]int64{b.taken[1], taken}
+	keep := max(1, smallShare(s, l), recent)
+	switch {
+	case s.Over(r.sent.At): // it is returned when it is needed again, or when it has lain here for long
+	case s.Held() > keep:
+		b.returnLocked(r, keep)
+	case l.RefundOnCrash && s.Spent() > 0:
+		b.returnLocked(r, s.Left()+1)
+	}
+}
+
+// returnAll prepares a call that gives back all that the node holds. It returns false if there is nothing to give back or a call
+// is under way.
+func (h *holder) returnAll() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead || h.flight != nil {
+		return false
+	}
+	if len(h.queue) == 0 {
+		r := h.newRequest()
+		for _, b := range h.all() {
+			b.returnLocked(r, 0)
+		}
+		if len(r.parts) == 0 {
+			return false
+		}
+		h.queue = append(h.queue, r)
+	}
+	h.prepareLocked()
+	return true
+}
+
+// returnAll returns all leases, until a call fails.
+func (d *Dispenser) returnAll(ctx context.Context) error {
+	for _, id := range d.idle.all() {
+		d.inUse(id)
+	}
+	for d.holders.Size() > 0 {
+		b := batch{d: d, ctx: ctx}
+		for _, h := range d.holders.All() {
+			if err := h.land(ctx); err != nil {
+				return err
+			}
+			if h.returnAll() {
+				b.add(h)
+			} else {
+				h.forget()
+			}
+			if b.err != nil {
+				return b.err
+			}
+		}
+		if b.send(); b.err != nil {
+			return b.err
+		}
+	}
+	return ctx.Err()
+}
+
+// land waits for the call that is under way.
+func (h *holder) land(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.flight == nil {
 		return nil
 	}
-	if err := b.flushLocked(ctx, l); err != nil { // what these calls carry is older than what we were asked to report
-		return err
+	return h.waitLocked(ctx, h.flight)
+}
+
+// forget forgets a holder of which nothing is left here.
+func (h *holder) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.restsLocked() {
+		for _, b := range h.all() {
+			if !b.source.Load().Empty() {
+				return
+			}
+		}
+		h.retireLocked()
+	}
+}
+
+// restsLocked reports whether no call is under way, and none is to be made.
+func (h *holder) restsLocked() bool {
+	if h.dead || h.flight != nil || len(h.queue) > 0 {
+		return false
+	}
+	for _, b := range h.all() {
+		if b.waiting != 0 || b.asked != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// report tells the ledger what was spent, and learns what changed there and what is left under that limit. It is not alive if
+// the holder was put away.
+func (h *holder) report(ctx context.Context, count string, l *authz.Limit) (alive bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.leaseOf(count)
+	if h.dead || b == nil {
+		return !h.dead, nil
+	}
+	if err := h.flushLocked(ctx); err != nil { // what these calls carry is older than what we were asked to report
+		return true, err
 	}
 	b.surrendered = time.Time{} // who asks for a report wants to see the units back
-	if err := b.callLocked(ctx, l, 0); err != nil {
-		return err
+	if err := h.callLocked(ctx, b, l, 0); err != nil {
+		return true, err
 	}
-	return b.flushLocked(ctx, l) // gives back units that the limit no longer grants
+	return true, h.flushLocked(ctx) // gives back units that the limit no longer grants
 }
 
-// sweep renews a lease that would run out before the next sweeps, reports what a crash would otherwise refund, and gives
-// back what was not used since the last sweep.
-func (b *bucketLease) sweep(ctx context.Context) error {
-	if !b.used.Swap(false) {
-		return b.retire(ctx)
+// giveBack returns what the node holds of a count, because another node has nothing left.
+func (h *holder) giveBack(ctx context.Context, count string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.leaseOf(count)
+	if h.dead || b == nil {
+		return
 	}
-	l := b.limit.Load()
-	if soon := b.d.now().Add(2 * SweepEvery); l.RefundOnCrash || !b.source.Load().Good(soon) {
-		return b.report(ctx, l)
+	b.recalled = h.d.now() // the others gave back as well: to ask them again would only send the last units around
+	r := h.newRequest()
+	if b.returnLocked(r, 0); len(r.parts) > 0 {
+		h.queue = append(h.queue, r)
 	}
-	return nil
+	_ = h.flushLocked(ctx)
 }
 
-// giveBack returns what the node holds, because another node has nothing left.
-func (b *bucketLease) giveBack(ctx context.Context) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.recalled = b.d.now() // the others gave back as well: to ask them again would only send the last units around
-	_ = b.returnAllLocked(ctx)
-}
-
-// returnAllLocked returns everything that the node holds, and waits until the ledger has it.
-func (b *bucketLease) returnAllLocked(ctx context.Context) error {
-	if r := b.returnLocked(); r != nil {
-		b.queue = append(b.queue, *r)
-	}
-	return b.flushLocked(ctx, b.limit.Load())
-}
-
-// retire returns everything that the node holds. The lease is then dead and forgotten, unless a request used it meanwhile.
-func (b *bucketLease) retire(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.flushLocked(ctx, b.limit.Load()); err != nil { // what these calls bring is given back as well
-		return err
-	}
-	if err := b.returnAllLocked(ctx); err != nil {
-		return err
-	}
-	b.dead = b.source.Load().Empty() && b.waiting == 0 && b.flight == nil && len(b.queue) == 0
-	if b.dead {
-		b.d.forget(b)
-	}
-	return nil
-}
+var _ quota.Peer = peer{}

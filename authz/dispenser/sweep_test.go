@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -36,31 +37,147 @@ func TestDispenser_ReportShowsCredits(t *testing.T) {
 	}
 }
 
-func TestDispenser_SweepReturnsIdleLeases(t *testing.T) {
-	ledger := memory.NewLedger(time.Now)
-	d := dispenser.New(ledger, "n", time.Now)
-	limit := daily(1000)
-	reserve(t, d, authz.Charge{"daily": 1}, limit)
-	d.Sweep(t.Context())
-	b := quota.BucketOf(&limit, acme)
-	if got, _ := ledger.Balance(t.Context(), b, limit); got.Outstanding["n"] == 0 {
-		t.Errorf("a lease in use was given back: %+v", got)
-	}
-	d.Sweep(t.Context())
-	if got, _ := ledger.Balance(t.Context(), b, limit); got.Free != 999 || len(got.Outstanding) != 0 {
-		t.Errorf("an idle lease was kept: %+v", got)
-	}
-	if r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit); r == nil {
-		t.Errorf("a bucket does not come back after it was swept: %+v", facts)
+// sweepFor has the dispenser swept as the server does.
+func sweepFor(d *dispenser.Dispenser, t *testing.T, long time.Duration) {
+	for range long / dispenser.SweepEvery {
+		time.Sleep(dispenser.SweepEvery)
+		d.Sweep(t.Context())
 	}
 }
 
-// TestDispenser_IdleKeysAreForgotten uses very many keys once each. When they are idle, their leases go back and their memory
-// is free.
-func TestDispenser_IdleKeysAreForgotten(t *testing.T) {
+// TestDispenser_IdleLeaseIsKept has a caller come again after minutes: the ledger is not asked, neither when the lease is put
+// away nor when it is used again. A caller who does not come for long costs one more call, together with others.
+func TestDispenser_IdleLeaseIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+		d := dispenser.New(ledger, "n", time.Now)
+		limit, minute := daily(1000), authz.Limit{Name: "minute", Units: 4, Window: authz.WindowMinute, Per: authz.PerAccount}
+		for _, h := range []string{"acme", "other"} {
+			r, facts := new(authz.Reservation), make([]authz.QuotaFact, 2)
+			if !d.Reserve(t.Context(), authz.Holder{Account: h}, []authz.Limit{limit, minute}, authz.Charge{"daily": 1, "minute": 3}, facts, r) {
+				t.Fatalf("refused: %+v", facts)
+			}
+		}
+		synctest.Wait()
+		first := ledger.calls.Load()
+		sweepFor(d, t, 20*time.Second)
+		if r, facts := reserve(t, d, authz.Charge{"daily": 1, "minute": 2}, limit, minute); r != nil || facts[1].State != authz.QuotaInsufficient {
+			t.Errorf("the minute has 1 unit left: %+v", facts)
+		}
+		sweepFor(d, t, 5*time.Minute)
+		takeSome(t, d, limit, 5)
+		sweepFor(d, t, time.Minute)
+		if n := ledger.calls.Load() - first; n != 0 {
+			t.Errorf("%d calls to the ledger for a caller who came again", n)
+		}
+		if got := balance(t, ledger, limit, d); got.Spent != 6 || got.Outstanding["n"] == 0 {
+			t.Errorf("%+v", got)
+		}
+		before := ledger.calls.Load()
+		sweepFor(d, t, 30*time.Minute)
+		if got := balance(t, ledger, limit); got.Spent != 6 || got.Free != 994 {
+			t.Errorf("kept for ever: %+v", got)
+		}
+		if n := ledger.calls.Load() - before; n > 2 {
+			t.Errorf("%d calls for two callers who came no more", n)
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
+// TestDispenser_SlowedCaller has a caller use much and then little, and then nothing. What a crash would strand follows.
+func TestDispenser_SlowedCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ledger := memory.NewLedger(time.Now)
+		d := dispenser.New(ledger, "n", time.Now)
+		limit := daily(100_000)
+		held := func() int64 {
+			got, err := ledger.Balance(t.Context(), quota.BucketOf(&limit, acme), limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Outstanding["n"]
+		}
+		for second := range 60 { // 2,000 a second
+			for range 200 {
+				takeSome(t, d, limit, 10)
+				time.Sleep(5 * time.Millisecond)
+			}
+			if second%5 == 0 {
+				d.Sweep(t.Context())
+			}
+			if n := held(); n > max(1000, 2000*min(10, int64(second)+1)) {
+				t.Fatalf("after %d seconds of 2000 the node holds %d", second+1, n)
+			}
+			if second > 20 {
+				break
+			}
+		}
+		sweepFor(d, t, 15*time.Second)
+		if n := held(); n > 1000 {
+			t.Errorf("a caller who stopped leaves %d", n)
+		}
+		_ = d.Close(t.Context())
+	})
+}
+
+// TestDispenser_SweptWhileInUse puts leases away and takes from them at the same time: every unit is used, and none twice.
+func TestDispenser_SweptWhileInUse(t *testing.T) {
+	eachStore(t, func(t *testing.T, ledger quota.Ledger) {
+		d := dispenser.New(ledger, "n", time.Now)
+		limit, minute := daily(20_000), authz.Limit{Name: "second", Units: 1 << 40, Window: authz.WindowMinute, Per: authz.PerAccount}
+		var served atomic.Int64
+		var wg sync.WaitGroup
+		done := make(chan struct{})
+		for range 4 {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					r, _ := reserve(t, d, authz.Charge{"daily": 1, "second": 1}, limit, minute)
+					if r == nil {
+						return
+					}
+					if served.Add(1); i%7 == 0 {
+						r.Cancel()
+						served.Add(-1)
+					}
+				}
+			})
+		}
+		swept := make(chan struct{})
+		go func() {
+			defer close(swept)
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					d.Sweep(t.Context())
+				}
+			}
+		}()
+		wg.Wait()
+		close(done)
+		<-swept
+		for range 2 { // what was cancelled last
+			served.Add(takeAll(t, d, limit))
+			_ = d.Report(t.Context(), quota.BucketOf(&limit, acme), &limit)
+		}
+		if got := balance(t, ledger, limit, d); served.Load() != 20_000 || got.Spent != 20_000 || got.Overage != 0 {
+			t.Errorf("served %d of 20000: %+v", served.Load(), got)
+		}
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestDispenser_IdleKeysAreSmall uses very many keys once each. When they are idle they take little memory, and when they have been
+// for long, none.
+func TestDispenser_IdleKeysAreSmall(t *testing.T) {
 	const keys = 50_000
 	ledger := &counting{Ledger: memory.NewLedger(time.Now)}
-	d := dispenser.New(ledger, "n", time.Now)
+	now := time.Now()
+	d := dispenser.New(ledger, "n", func() time.Time { return now })
 	limits, facts := []authz.Limit{daily(1000)}, make([]authz.QuotaFact, 1)
 	var r authz.Reservation
 	before := heap()
@@ -69,17 +186,22 @@ func TestDispenser_IdleKeysAreForgotten(t *testing.T) {
 			t.Fatalf("refused: %+v", facts)
 		}
 	}
-	full := heap()
+	inUse := heap()
 	d.Sweep(t.Context()) // they were used since the sweep before
 	d.Sweep(t.Context())
-	swept := heap()
+	idle := heap()
+	for range 400 {
+		now = now.Add(dispenser.SweepEvery)
+		d.Sweep(t.Context())
+	}
+	gone := heap()
 	if held := ledger.held.Load(); held != 0 {
 		t.Errorf("%d units are still leased", held)
 	}
-	each := (full - before) / keys
-	t.Logf("%d bytes a key in use; %d keys swept: %d KiB are left", each, keys, (swept-before)>>10)
-	if each > 2048 || swept-before > (full-before)/4 {
-		t.Errorf("%d bytes a key, and %d of %d are left when all are idle", each, swept-before, full-before)
+	eachInUse, eachIdle := (inUse-before)/keys, (idle-before)/keys
+	t.Logf("%d bytes a key in use, %d when it is idle; %d KiB are left of %d keys", eachInUse, eachIdle, (gone-before)>>10, keys)
+	if eachInUse > 2048 || eachIdle > 256 || gone-before > (inUse-before)/4 {
+		t.Errorf("%d bytes a key in use, %d when it is idle, and %d KiB are left at the end", eachInUse, eachIdle, (gone-before)>>10)
 	}
 	runtime.KeepAlive(d)
 }
@@ -98,14 +220,17 @@ type counting struct {
 	held atomic.Int64
 }
 
-func (c *counting) Lease(_ context.Context, r quota.LeaseRequest) (quota.Lease, error) {
-	c.held.Add(r.Want - r.Spent)
-	return quota.Lease{Period: quota.PeriodAt(&r.Limit, time.Now()), Granted: r.Want, Held: r.Want, Counted: r.Want, Nodes: 1, Until: time.Hour}, nil
-}
-
-func (c *counting) Return(_ context.Context, r quota.ReturnRequest) error {
-	c.held.Add(-r.Units - r.Spent)
-	return nil
+func (c *counting) Lease(_ context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
+	out := make([]quota.Answer, len(rs))
+	for i, r := range rs {
+		for _, p := range r.Parts {
+			c.held.Add(p.Want - p.Spent - p.Back)
+			out[i].Parts = append(out[i].Parts, quota.Lease{ // each has one lease
+				Period: quota.PeriodAt(&p.Limit, time.Now()), Granted: p.Want, Held: p.Want, Counted: p.Want, Nodes: 1,
+			})
+		}
+	}
+	return out, nil
 }
 
 func TestDispenser_CloseReturnsLeases(t *testing.T) {
@@ -130,10 +255,10 @@ type recalls struct {
 	stopped bool
 }
 
-func (r *recalls) OnRecall(node quota.NodeID, giveBack func(context.Context, quota.Bucket)) func() {
-	stop := r.Ledger.OnRecall(node, giveBack)
+func (r *recalls) Join(node quota.NodeID, p quota.Peer) func() {
+	leave := r.Ledger.Join(node, p)
 	return func() {
-		stop()
+		leave()
 		r.stopped = true
 	}
 }

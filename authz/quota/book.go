@@ -6,8 +6,14 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Book is everything that a ledger knows about one bucket, and the arithmetic of the ledger's verbs on it. It does no
-// I/O, reads no clock and takes no lock: a store loads a Book, applies one verb, and saves it if the verb returned no
+// Instant is the ledger's clock, and whose sessions run by it.
+type Instant struct {
+	Time  time.Time
+	Alive func(NodeID) bool
+}
+
+// Book is what a ledger knows about one bucket, and the arithmetic of the ledger's verbs on it. It does no I/O, reads no clock
+// and takes no lock: a store loads a Record, applies one verb to it or to one of its Books, and saves it if the verb returned no
 // error. A verb that returns an error has changed nothing. The zero Book is a bucket that was never used.
 type Book struct {
 	// Current is the page of the running period. Previous is the page of the period before, kept for late reports. Prepaid
@@ -15,63 +21,32 @@ type Book struct {
 	Current  *Page `json:"current,omitempty"`
 	Previous *Page `json:"previous,omitempty"`
 	Prepaid  *Page `json:"prepaid,omitempty"`
-	// Seen is the last request of each node and its answer.
-	Seen map[NodeID]Seen `json:"seen,omitempty"`
 }
 
-// Seen is the last request of one node.
-type Seen struct {
-	Seq   uint64    `json:"seq"`
-	At    time.Time `json:"at"`
-	Lease Lease     `json:"lease"`
+// check returns an error if the numbers of a part cannot be those of a request.
+func (r *LeasePart) check() error {
+	for _, n := range []int64{r.Spent, r.Back, r.Want} {
+		if n < 0 || n > MaxUnits {
+			return authz.Errorf(authz.KindInvalid, "lease of %d units after %d spent and %d given back: units go from 0 to %d", r.Want, r.Spent, r.Back, MaxUnits)
+		}
+	}
+	return checkLimit(&r.Limit)
 }
 
-// Lease is Ledger.Lease at the instant now of the ledger's clock.
-func (b *Book) Lease(r LeaseRequest, now time.Time) (Lease, error) {
-	if r.Want < 0 || r.Spent < 0 || r.Want > MaxUnits || r.Spent > MaxUnits {
-		return Lease{}, authz.Errorf(authz.KindInvalid, "lease of %d units after %d spent: units go from 0 to %d", r.Want, r.Spent, MaxUnits)
+// lease applies a part that has passed its check.
+func (b *Book) lease(node NodeID, r *LeasePart, at Instant) (p *Page, granted int64) {
+	p = b.rollOver(&r.Limit, at.Time)
+	if held := b.report(node, r.Held, r.Spent); held != nil {
+		back := min(r.Back, held.Held[node].Units)
+		held.hold(node, -back)
+		held.giveBack(back)
 	}
-	if err := checkLimit(&r.Limit); err != nil {
-		return Lease{}, err
-	}
-	if seen, again, err := b.seen(r.Node, r.Seq); again || err != nil {
-		return seen.Lease, err
-	}
-	p := b.rollOver(&r.Limit, now)
-	b.report(r.Node, r.Held, r.Spent)
-	p.lapse(&r.Limit, now)
-
-	got := min(r.Want, p.free(&r.Limit))
-	p.grant(got, &r.Limit)
-	p.hold(r.Node, got, now.Add(LeaseTerm))
-	lease := Lease{
-		Period: p.Period, Granted: got, Held: p.Held[r.Node].Units, Counted: p.counted(), Credited: p.Credited,
-		Elsewhere: p.elsewhere(r.Node, now), Nodes: b.sharing(r.Node, now), Now: now, Until: LeaseTerm,
-	}
-	b.remember(r.Node, Seen{Seq: r.Seq, At: now, Lease: lease})
-	return lease, nil
-}
-
-// Return is Ledger.Return at the instant now of the ledger's clock.
-func (b *Book) Return(r ReturnRequest, now time.Time) error {
-	if r.Units < 0 || r.Spent < 0 || r.Units > MaxUnits || r.Spent > MaxUnits {
-		return authz.Errorf(authz.KindInvalid, "return of %d units after %d spent: units go from 0 to %d", r.Units, r.Spent, MaxUnits)
-	}
-	if err := checkLimit(&r.Limit); err != nil {
-		return err
-	}
-	if _, again, err := b.seen(r.Node, r.Seq); again || err != nil {
-		return err
-	}
-	b.rollOver(&r.Limit, now)
-	if p := b.report(r.Node, r.Held, r.Spent); p != nil {
-		h := p.Held[r.Node]
-		back := min(r.Units, h.Units)
-		p.hold(r.Node, -back, h.Until)
-		p.giveBack(back)
-	}
-	b.remember(r.Node, Seen{Seq: r.Seq, At: now})
-	return nil
+	p.lapse(&r.Limit, at)
+	granted = min(r.Want, p.free(&r.Limit))
+	p.grant(granted, &r.Limit)
+	p.hold(node, granted)
+	p.forget(at)
+	return p, granted
 }
 
 // Settle is Ledger.Settle at the instant now of the ledger's clock. The store makes sure that an ID is settled once.
@@ -94,6 +69,10 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 		p.giveBack(back)
 		// A reset may have forgiven these units. They would be granted twice if they stayed forgiven.
 		p.Forgiven = max(0, p.Forgiven-back)
+		if h, ok := p.Held[r.Node]; ok {
+			h.Spent -= back // may be below 0 until it reports
+			p.Held[r.Node] = h
+		}
 		return Settlement{Refunded: back}, nil
 	}
 	more := r.Actual - r.Estimate
@@ -120,17 +99,17 @@ func (b *Book) Credit(r CreditRequest, now time.Time) error {
 	return nil
 }
 
-// Reset is Ledger.Reset at the instant now of the ledger's clock. The store makes sure that an ID counts once.
-func (b *Book) Reset(r ResetRequest, now time.Time) error {
+// Reset is Ledger.Reset at that instant. The store makes sure that an ID counts once.
+func (b *Book) Reset(r ResetRequest, at Instant) error {
 	if r.Limit.Window == authz.WindowNone {
 		return authz.Errorf(authz.KindInvalid, "%q is prepaid and is not reset: credit it instead", r.Limit.Name)
 	}
 	if err := checkLimit(&r.Limit); err != nil {
 		return err
 	}
-	p := b.rollOver(&r.Limit, now)
+	p := b.rollOver(&r.Limit, at.Time)
 	for node, h := range p.Held {
-		if !h.Until.After(now) { // stranded: forgiven as spent, so that a node that comes back cannot use them as well
+		if !at.Alive(node) { // stranded: forgiven as spent, so that a node that comes back cannot use them as well
 			p.Spent += h.Units
 			delete(p.Held, node)
 		}
@@ -139,16 +118,41 @@ func (b *Book) Reset(r ResetRequest, now time.Time) error {
 	return nil
 }
 
-// Balance is the state of the bucket at the instant now of the ledger's clock.
-func (b *Book) Balance(bucket Bucket, l authz.Limit, now time.Time) Balance {
-	p := b.rollOver(&l, now)
-	p.lapse(&l, now)
+// Release is Ledger.Release at that instant. The store makes sure that an ID counts once.
+func (b *Book) Release(r ReleaseRequest, at Instant) error {
+	if err := checkLimit(&r.Limit); err != nil {
+		return err
+	}
+	p := b.rollOver(&r.Limit, at.Time)
+	h := p.Held[r.Node]
+	switch {
+	case r.Units < 0:
+		return authz.Errorf(authz.KindInvalid, "release of %d units: units go from 0", r.Units)
+	case at.Alive(r.Node):
+		return authz.Errorf(authz.KindConflict, "node %q is alive: what it holds is not stranded", r.Node)
+	case h.Units == 0 || h.Units < r.Units:
+		return authz.Errorf(authz.KindConflict, "%d units of node %q are stranded, not %d", h.Units, r.Node, r.Units)
+	}
+	delete(p.Held, r.Node)
+	p.Spent += h.Units - r.Units
+	p.giveBack(r.Units)
+	return nil
+}
+
+// Balance is the state of the bucket at that instant.
+func (b *Book) Balance(bucket Bucket, l authz.Limit, at Instant) Balance {
+	p := b.rollOver(&l, at.Time)
+	p.lapse(&l, at)
 	out := Balance{
 		Bucket: bucket, Period: p.Period, Allowance: p.allowance(&l), Forgiven: p.Forgiven, Granted: p.Granted,
-		Spent: p.Spent, Returned: p.Returned, Stranded: p.stranded(now), Overage: p.Overage, Free: p.free(&l),
+		Spent: p.Spent, Returned: p.Returned, Overage: p.Overage, Free: p.free(&l),
 	}
 	for node, h := range p.Held {
-		if h.Until.After(now) && h.Units > 0 {
+		switch {
+		case h.Units == 0:
+		case !at.Alive(node):
+			out.Stranded += h.Units
+		default:
 			if out.Outstanding == nil {
 				out.Outstanding = make(map[NodeID]int64)
 			}
@@ -158,10 +162,25 @@ func (b *Book) Balance(bucket Bucket, l authz.Limit, now time.Time) Balance {
 	return out
 }
 
-// checkLimit refuses limits that no plan can have. Without it an empty limit would count in no period.
+// Stranded calls each for the prepaid units of nodes that are gone, until it returns false.
+func (b *Book) Stranded(bucket Bucket, at Instant, each func(Stranding) bool) bool {
+	if b.Prepaid == nil {
+		return true
+	}
+	for node, h := range b.Prepaid.Held {
+		if h.Units > 0 && !at.Alive(node) && !each(Stranding{bucket, node, h.Units, h.Spent}) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkLimit refuses rates, and limits that no plan can have. Without it an empty limit would count in no period.
 func checkLimit(l *authz.Limit) error {
 	switch l.Window {
-	case authz.WindowSecond, authz.WindowMinute, authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone:
+	case authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone:
+	case authz.WindowSecond, authz.WindowMinute:
+		return authz.Errorf(authz.KindInvalid, "limit %q counts per %s: such a rate is kept in memory, and starts anew by itself", l.Name, l.Window)
 	default:
 		return authz.Errorf(authz.KindInvalid, "limit %q has no window called %q", l.Name, l.Window)
 	}
@@ -181,58 +200,8 @@ func (b *Book) report(node NodeID, held Period, spent int64) *Page {
 	booked := min(spent, h.Units)
 	p.Spent += booked
 	p.addOverage(spent - booked) // was refunded or reset before the node reported it
-	p.hold(node, -booked, h.Until)
+	if booked > 0 {
+		p.Held[node] = Holding{h.Units - booked, h.Spent + booked}
+	}
 	return p
-}
-
-// seen returns the node's last request if this is a repetition of it. An older request is refused.
-func (b *Book) seen(node NodeID, seq uint64) (Seen, bool, error) {
-	last, ok := b.Seen[node]
-	if !ok || seq > last.Seq {
-		return Seen{}, false, nil
-	}
-	if seq < last.Seq {
-		return Seen{}, false, authz.Errorf(authz.KindConflict, "request %d of node %q comes after its request %d", seq, node, last.Seq)
-	}
-	return last, true, nil
-}
-
-// seenMemory is how long a node that holds nothing is remembered.
-const seenMemory = time.Hour
-
-// remember keeps the last request of a node, and forgets nodes that are gone.
-func (b *Book) remember(node NodeID, s Seen) {
-	if b.Seen == nil {
-		b.Seen = make(map[NodeID]Seen)
-	}
-	b.Seen[node] = s
-	for n, old := range b.Seen {
-		switch {
-		case old.At.After(s.At): // by a wrong clock
-			old.At = s.At
-			b.Seen[n] = old
-		case s.At.Sub(old.At) > seenMemory && !b.holds(n):
-			delete(b.Seen, n)
-		}
-	}
-}
-
-// sharing counts the nodes that were heard of within LeaseTerm, that one included: no other node has a lease that runs.
-func (b *Book) sharing(node NodeID, now time.Time) int64 {
-	n := int64(1)
-	for other, seen := range b.Seen {
-		if other != node && now.Sub(seen.At) < LeaseTerm {
-			n++
-		}
-	}
-	return n
-}
-
-func (b *Book) holds(node NodeID) bool {
-	for _, p := range []*Page{b.Current, b.Prepaid} {
-		if p != nil && p.Held[node].Units > 0 {
-			return true
-		}
-	}
-	return false
 }

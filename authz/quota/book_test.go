@@ -14,6 +14,24 @@ import (
 
 func noon() time.Time { return time.Date(2024, 5, 15, 12, 0, 0, 0, time.UTC) }
 
+// at is an instant at which every node is alive.
+func at(now time.Time) quota.Instant {
+	return quota.Instant{Time: now, Alive: func(quota.NodeID) bool { return true }}
+}
+
+// reread is the record as a store keeps it.
+func reread(t *rapid.T, r *quota.Record) *quota.Record {
+	text, err := r.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := quota.DecodeRecord(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func prepaidLimit(units int64) authz.Limit {
 	return authz.Limit{Name: "credits", Units: units, Window: authz.WindowNone}
 }
@@ -24,8 +42,10 @@ func TestBook_NeverOverGrants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const nodes = 3
 		var (
-			book     quota.Book
+			record   quota.Record
+			book     = record.Book("c")
 			now      = noon()
+			alive    = make(map[quota.NodeID]time.Time) // until when
 			l        = prepaidLimit(rapid.Int64Range(0, 30).Draw(t, "units"))
 			credited int64
 			used     int64 // by requests that were served, less refunds
@@ -37,18 +57,29 @@ func TestBook_NeverOverGrants(t *testing.T) {
 		)
 		node := func() int { return rapid.IntRange(0, nodes-1).Draw(t, "node") }
 		id := func(n int) quota.NodeID { return quota.NodeID(fmt.Sprint(n, ".", runs[n])) }
+		at := func() quota.Instant {
+			return quota.Instant{Time: now, Alive: func(n quota.NodeID) bool { return alive[n].After(now) }}
+		}
+		send := func(t *rapid.T, n int, p quota.LeasePart) (lease quota.Lease) {
+			seqs[n]++
+			p.Count, p.Limit, p.Spent = "c", l, unsaid[n]
+			alive[id(n)] = now.Add(quota.SessionTerm)
+			r := quota.LeaseRequest{Node: id(n), Seq: seqs[n], Parts: []quota.LeasePart{p}}
+			for range rapid.IntRange(1, 3).Draw(t, "times") { // a request whose answer is lost is repeated
+				leases, err := record.Lease(&r, at())
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease = leases[0]
+				record = *reread(t, &record)
+				book = record.Book("c")
+			}
+			return lease
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"lease": func(t *rapid.T) {
 				n := node()
-				seqs[n]++
-				r := quota.LeaseRequest{Node: id(n), Seq: seqs[n], Limit: l, Spent: unsaid[n], Want: rapid.Int64Range(0, 9).Draw(t, "want")}
-				var lease quota.Lease
-				for range rapid.IntRange(1, 3).Draw(t, "times") { // a request whose answer is lost is repeated
-					var err error
-					if lease, err = book.Lease(r, now); err != nil {
-						t.Fatal(err)
-					}
-				}
+				lease := send(t, n, quota.LeasePart{Want: rapid.Int64Range(0, 9).Draw(t, "want")})
 				held[n], unsaid[n] = lease.Held, 0
 			},
 			"use": func(t *rapid.T) {
@@ -59,10 +90,7 @@ func TestBook_NeverOverGrants(t *testing.T) {
 			},
 			"return": func(t *rapid.T) {
 				n := node()
-				seqs[n]++
-				if err := book.Return(quota.ReturnRequest{Node: id(n), Seq: seqs[n], Limit: l, Spent: unsaid[n], Units: held[n]}, now); err != nil {
-					t.Fatal(err)
-				}
+				send(t, n, quota.LeasePart{Back: held[n]})
 				held[n], unsaid[n] = 0, 0
 			},
 			"crash": func(*rapid.T) {
@@ -89,16 +117,16 @@ func TestBook_NeverOverGrants(t *testing.T) {
 				}
 				credited += units
 			},
-			"wait": func(*rapid.T) { now = now.Add(quota.LeaseTerm / 2) },
+			"wait": func(*rapid.T) { now = now.Add(quota.SessionTerm / 2) },
 			"": func(t *rapid.T) {
-				if err := book.Check(); err != nil {
+				if err := record.Check(); err != nil {
 					t.Fatal(err)
 				}
 				able := used
 				for n := range nodes {
 					able += held[n]
 				}
-				free := book.Balance(quota.Bucket{}, l, now).Free
+				free := book.Balance(quota.Bucket{}, l, at()).Free
 				if able+free > l.Units+credited {
 					t.Fatalf("%d were used or can be, and %d are free, of %d: %+v", able, free, l.Units+credited, *book.Prepaid)
 				}
@@ -111,37 +139,28 @@ func TestBook_NeverOverGrants(t *testing.T) {
 func TestBook_RefusalChangesNothing(t *testing.T) {
 	l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowHour}
 	held := quota.PeriodAt(&l, noon())
-	var book quota.Book
-	if _, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: 5, Limit: l, Want: 4}, noon()); err != nil {
+	var record quota.Record
+	book := record.Book("c")
+	lease := func(seq uint64, p quota.LeasePart) error {
+		if p.Count = "c"; p.Limit.Name == "" {
+			p.Limit = l
+		}
+		_, err := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon()))
+		return err
+	}
+	if err := lease(5, quota.LeasePart{Want: 4}); err != nil {
 		t.Fatal(err)
 	}
+	book = record.Book("c")
 	noWindow, tooMuch, prepaid := l, l, prepaidLimit(1)
 	noWindow.Window, tooMuch.Units = "", quota.MaxUnits+1
-	before := marshal(t, book)
+	before := marshal(t, record)
 	for name, verb := range map[string]func() error{
-		"lease of less than nothing": func() error {
-			_, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: 6, Limit: l, Want: -1}, noon())
-			return err
-		},
-		"lease that is late": func() error {
-			_, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: 4, Limit: l, Held: held, Spent: 1, Want: 1}, noon())
-			return err
-		},
-		"lease without a window": func() error {
-			_, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: 6, Limit: noWindow, Want: 1}, noon())
-			return err
-		},
-		"lease of too large a limit": func() error {
-			_, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: 6, Limit: tooMuch, Want: 1}, noon())
-			return err
-		},
-		"return that is late": func() error {
-			return book.Return(quota.ReturnRequest{Node: "a", Seq: 4, Limit: l, Held: held, Units: 1}, noon())
-		},
-		"return of less": func() error {
-			return book.Return(quota.ReturnRequest{Node: "a", Seq: 6, Limit: l, Held: held, Units: -1}, noon())
-		},
-		"return without a window": func() error { return book.Return(quota.ReturnRequest{Node: "a", Seq: 6, Limit: noWindow}, noon()) },
+		"lease of less than nothing": func() error { return lease(6, quota.LeasePart{Want: -1}) },
+		"lease that is late":         func() error { return lease(4, quota.LeasePart{Held: held, Spent: 1, Want: 1}) },
+		"lease without a window":     func() error { return lease(6, quota.LeasePart{Limit: noWindow, Want: 1}) },
+		"lease of too large a limit": func() error { return lease(6, quota.LeasePart{Limit: tooMuch, Want: 1}) },
+		"return of less":             func() error { return lease(6, quota.LeasePart{Held: held, Back: -1}) },
 		"settlement of less": func() error {
 			_, err := book.Settle(quota.SettleRequest{Limit: l, Period: held, Actual: -1}, noon())
 			return err
@@ -152,13 +171,13 @@ func TestBook_RefusalChangesNothing(t *testing.T) {
 		},
 		"credit of nothing":       func() error { return book.Credit(quota.CreditRequest{Limit: l}, noon()) },
 		"credit without a window": func() error { return book.Credit(quota.CreditRequest{Limit: noWindow, Units: 1}, noon()) },
-		"reset of prepaid":        func() error { return book.Reset(quota.ResetRequest{Limit: prepaid}, noon()) },
-		"reset without a window":  func() error { return book.Reset(quota.ResetRequest{Limit: noWindow}, noon()) },
+		"reset of prepaid":        func() error { return book.Reset(quota.ResetRequest{Limit: prepaid}, at(noon())) },
+		"reset without a window":  func() error { return book.Reset(quota.ResetRequest{Limit: noWindow}, at(noon())) },
 	} {
 		if err := verb(); err == nil {
 			t.Errorf("%s is not refused", name)
 		}
-		if after := marshal(t, book); after != before {
+		if after := marshal(t, record); after != before {
 			t.Fatalf("%s: the book is\n%s, was\n%s", name, after, before)
 		}
 	}
@@ -175,16 +194,22 @@ func marshal(t *testing.T, v any) string {
 
 // TestBook_VeryLargeLimits leases and returns the largest limit until the counts would overflow.
 func TestBook_VeryLargeLimits(t *testing.T) {
-	var book quota.Book
+	var record quota.Record
 	l := prepaidLimit(quota.MaxUnits)
 	for seq := uint64(1); seq < 10_000; seq += 2 {
-		lease, err := book.Lease(quota.LeaseRequest{Node: "a", Seq: seq, Limit: l, Spent: 1, Want: quota.MaxUnits}, noon())
-		if err != nil || lease.Granted != quota.MaxUnits {
-			t.Fatalf("lease %d: %+v, %v", seq, lease, err)
+		lease := func(seq uint64, p quota.LeasePart) quota.Lease {
+			p.Count, p.Limit = "c", l
+			got, err := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got[0]
 		}
-		if err := book.Return(quota.ReturnRequest{Node: "a", Seq: seq + 1, Limit: l, Units: quota.MaxUnits}, noon()); err != nil {
-			t.Fatal(err)
+		if got := lease(seq, quota.LeasePart{Spent: 1, Want: quota.MaxUnits}); got.Granted != quota.MaxUnits {
+			t.Fatalf("lease %d: %+v", seq, got)
 		}
+		lease(seq+1, quota.LeasePart{Back: quota.MaxUnits})
+		book := record.Book("c")
 		if _, err := book.Settle(quota.SettleRequest{Limit: l, Actual: quota.MaxUnits}, noon()); err != nil {
 			t.Fatal(err)
 		}
@@ -199,28 +224,29 @@ func TestBook_VeryLargeLimits(t *testing.T) {
 
 // TestBook_ForgetsNodes checks that a book does not grow with every process that ever leased from it.
 func TestBook_ForgetsNodes(t *testing.T) {
-	var book quota.Book
+	var record quota.Record
 	l := authz.Limit{Name: "requests", Units: 1000, Window: authz.WindowHour}
 	for i := range 500 {
-		now := noon().Add(time.Duration(i) * 10 * time.Minute)
-		if _, err := book.Lease(quota.LeaseRequest{Node: quota.NodeID(fmt.Sprint(i)), Seq: 1, Limit: l, Want: 1}, now); err != nil {
+		node, now := quota.NodeID(fmt.Sprint(i)), noon().Add(time.Duration(i)*10*time.Minute)
+		r := quota.LeaseRequest{Node: node, Seq: 1, Parts: []quota.LeasePart{{Count: "c", Limit: l, Want: 1}}}
+		if _, err := record.Lease(&r, quota.Instant{Time: now, Alive: func(n quota.NodeID) bool { return n == node }}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(book.Seen) > 20 {
-		t.Fatalf("%d nodes are remembered", len(book.Seen))
+	if len(record.Seen) > 20 {
+		t.Fatalf("%d nodes are remembered", len(record.Seen))
 	}
 }
 
 func TestBook_CheckFindsFaults(t *testing.T) {
 	held := map[quota.NodeID]quota.Holding{"a": {Units: 3}}
 	for name, page := range map[string]quota.Page{
-		"sums":              {Granted: 5, Spent: 1, Held: held, Ceiling: 9},
-		"nothing held":      {Held: map[quota.NodeID]quota.Holding{"a": {}}},
-		"less than nothing": {Granted: -1, Spent: -1},
-		"returned too much": {Granted: 1, Spent: -1, Returned: 2},
-		"forgiven too much": {Granted: 3, Held: held, Forgiven: 4, Ceiling: 3},
-		"granted too much":  {Granted: 8, Spent: 4, Returned: 1, Held: held, Forgiven: 1, Ceiling: 5},
+		"sums":                {Granted: 5, Spent: 1, Held: held, Ceiling: 9},
+		"less held than none": {Granted: 2, Spent: 3, Ceiling: 9, Held: map[quota.NodeID]quota.Holding{"a": {Units: -1}}},
+		"less than nothing":   {Granted: -1, Spent: -1},
+		"returned too much":   {Granted: 1, Spent: -1, Returned: 2},
+		"forgiven too much":   {Granted: 3, Held: held, Forgiven: 4, Ceiling: 3},
+		"granted too much":    {Granted: 8, Spent: 4, Returned: 1, Held: held, Forgiven: 1, Ceiling: 5},
 	} {
 		for i, book := range []quota.Book{{Current: &page}, {Previous: &page}, {Prepaid: &page}} {
 			if book.Check() == nil && name != "less than nothing" {

@@ -40,6 +40,50 @@ func (b Bucket) CountKey() string {
 	return b.Key()
 }
 
+// ParseKey is the bucket that has that key. It returns an error if none has.
+func ParseKey(key string) (Bucket, error) {
+	rest := key
+	next := func() string {
+		n, size := binary.Uvarint([]byte(rest[:min(len(rest), binary.MaxVarintLen64)]))
+		if size <= 0 || uint64(len(rest)-size) < n {
+			rest = ""
+			return ""
+		}
+		part := rest[size : size+int(n)]
+		rest = rest[size+int(n):]
+		return part
+	}
+	b := Bucket{Per: authz.Per(next()), Holder: next(), Limit: next(), Unit: next(), Window: authz.Window(next()), Zone: next()}
+	if len(rest) == 1 {
+		b.Anchor = int(rest[0])
+	}
+	if b.Key() != key {
+		return Bucket{}, authz.Errorf(authz.KindInvalid, "%q is not the key of a bucket", key)
+	}
+	return b, nil
+}
+
+// Bucket is the bucket of a count in the holder's record. It returns an error if the name is not that of such a count.
+func (h HolderID) Bucket(count string) (Bucket, error) {
+	b, err := ParseKey(count)
+	if err == nil && (b.Per != h.Per || b.Holder != "") {
+		err = authz.Errorf(authz.KindInvalid, "%q is not a count of a holder per %s", count, h.Per)
+	}
+	if err != nil {
+		return Bucket{}, err
+	}
+	b.Holder = h.Holder
+	return b, nil
+}
+
+// HolderOf is the holder whose use of the limit is counted.
+func HolderOf(l *authz.Limit, h authz.Holder) HolderID {
+	if l.Per == authz.PerAccount {
+		return HolderID{l.Per, h.Account}
+	}
+	return HolderID{l.Per, h.Key}
+}
+
 // BucketOf is the bucket in which the holder's use of the limit is counted.
 func BucketOf(l *authz.Limit, h authz.Holder) Bucket {
 	b := Bucket{Per: l.Per, Holder: h.Key, Limit: l.Name, Unit: l.Unit, Window: l.Window}

@@ -20,27 +20,51 @@ type Bucket struct {
 	Anchor int          `json:"anchor,omitempty"` // of months: days after the first on which they begin
 }
 
+// HolderID names the record in which the bucket's book is kept.
+func (b Bucket) HolderID() HolderID { return HolderID{b.Per, b.Holder} }
+
 // NodeID names one run of one process. A process that starts again is another node, so that what it held before it
 // died is never mistaken for what it holds now.
 type NodeID string
 
-// LeaseRequest reports what was spent and asks for more.
+// HolderID names the record of one holder: all its counts are kept together, so that a request costs one verb however many
+// limits its plan has.
+type HolderID struct {
+	Per    authz.Per `json:"per"`
+	Holder string    `json:"holder"` // the key's lineage, or the account
+}
+
+// LeaseRequest reports what a node spent of a holder's limits, gives units back and asks for more: any of the three, for any
+// of the limits, at once.
 type LeaseRequest struct {
 	Node NodeID
-	// Seq makes the request safe to repeat. For each node and bucket it rises with every request that is not a
-	// repetition.
+	// Seq makes the request safe to repeat. For each node and holder it rises with every request that is not a repetition.
 	Seq    uint64
-	Bucket Bucket
-	Limit  authz.Limit
-	// Held is the period to which Spent belongs, zero if nothing is reported.
+	Holder HolderID
+	Parts  []LeasePart // at least one, each of another count
+}
+
+// LeasePart is what a LeaseRequest says about one limit.
+type LeasePart struct {
+	Count string // Bucket.CountKey
+	Limit authz.Limit
+	// Held is the period to which Spent and Back belong, zero if both are 0 or the limit is prepaid.
 	Held Period
 	// Spent is what was spent of the lease since the last request that was answered.
 	Spent int64
-	// Want is how many units to lease, 0 to report only. Units still held are kept.
+	// Back is how many of the units that the node holds it gives back.
+	Back int64
+	// Want is how many units to lease. Units still held are kept.
 	Want int64
 }
 
-// Lease is the answer to a LeaseRequest.
+// Answer is what a LeaseRequest did. If Err is not nil, it did nothing.
+type Answer struct {
+	Parts []Lease // in the order of the request's
+	Err   error   // of KindInvalid or KindConflict
+}
+
+// Lease is the answer to a LeasePart.
 type Lease struct {
 	// Period is the one that is running by the ledger's clock. If the node held units of another period, those are gone.
 	Period Period `json:"period"`
@@ -53,25 +77,11 @@ type Lease struct {
 	Counted int64 `json:"counted"`
 	// Credited is what was credited on top of the limit's units.
 	Credited int64 `json:"credited,omitempty"`
-	// Elsewhere is the units that other nodes hold and could give back. Nodes is how many nodes share the bucket: those that
-	// the ledger has heard of within LeaseTerm, the asking one included. A node fits the size of its leases to both.
+	// Elsewhere is the units that other nodes hold and could give back. Nodes is how many nodes share the holder: those whose
+	// session runs and that hold units or asked within SessionTerm, the asking one included. A node fits the size of its leases
+	// to both.
 	Elsewhere int64 `json:"elsewhere,omitempty"`
 	Nodes     int64 `json:"nodes,omitempty"` // at least 1
-	// Now is the ledger's clock. Until is how long the lease is good: the node MUST NOT serve from it later than Until after
-	// it first *sent* the request. From then on the ledger counts what is left of it as stranded.
-	Now   time.Time     `json:"now"`
-	Until time.Duration `json:"until"`
-}
-
-// ReturnRequest gives units back that were leased and not spent.
-type ReturnRequest struct {
-	Node   NodeID
-	Seq    uint64 // in one row with those of LeaseRequest
-	Bucket Bucket
-	Limit  authz.Limit
-	Held   Period
-	Spent  int64 // as in LeaseRequest
-	Units  int64 // given back
 }
 
 // SettleRequest corrects the charge of a request once its real cost is known.
@@ -79,6 +89,7 @@ type SettleRequest struct {
 	// ID is the reservation's. Settling an id again changes nothing and returns the first answer; ids are
 	// remembered for at least SettleMemory.
 	ID     string
+	Node   NodeID // that reserved the units
 	Bucket Bucket
 	Limit  authz.Limit
 	Period Period
@@ -89,8 +100,8 @@ type SettleRequest struct {
 // Free is what the ledger could still grant under a limit of that many units.
 func (l *Lease) Free(units int64) int64 { return max(0, units-l.Counted) }
 
-// LeaseTerm is how long a node may serve from a lease before the ledger has to hear from it again.
-const LeaseTerm = time.Minute
+// SessionTerm is how long a node may serve from its leases before it has to renew its session.
+const SessionTerm = time.Minute
 
 // MaxUnits is the largest count. Every sum of two fits into 64 bits, and every number survives JSON.
 const MaxUnits = int64(1) << 53
@@ -124,6 +135,26 @@ type ResetRequest struct {
 	Limit  authz.Limit // WindowNone is refused with KindInvalid: prepaid credits were paid for, and are credited
 }
 
+// ReleaseRequest decides on units that a node held and had not reported as spent when its session ended: Units of them come
+// back, and the rest counts as spent.
+type ReleaseRequest struct {
+	ID     string // as in CreditRequest, from the same name space
+	Bucket Bucket
+	Limit  authz.Limit
+	Node   NodeID
+	Units  int64 // 0 to what is stranded
+}
+
+// Stranding is prepaid units that are stranded in one bucket with one node.
+type Stranding struct {
+	Bucket Bucket `json:"bucket"`
+	Node   NodeID `json:"node"`
+	Units  int64  `json:"units"`
+	// Reported is what the node had reported as spent of this bucket, less what was refunded. Granted to it were Units and
+	// Reported, and nothing else: who knows what the node really charged knows what it did not.
+	Reported int64 `json:"reported"`
+}
+
 // Balance is the state of one bucket. For every Balance
 //
 //	Granted = Spent + Returned + Stranded + the sum of Outstanding
@@ -140,39 +171,42 @@ type Balance struct {
 	Spent       int64            `json:"spent"`
 	Returned    int64            `json:"returned"`
 	Outstanding map[NodeID]int64 `json:"outstanding,omitempty"`
-	// Stranded is the units of nodes that were not heard of until their lease ran out. They stay charged.
+	// Stranded is the units of nodes whose session ended before they gave them back. They stay charged.
 	Stranded int64 `json:"stranded,omitempty"`
 	Overage  int64 `json:"excess,omitempty"`
 	Free     int64 `json:"free"` // could be granted now
 }
 
-// Ledger is the durable record of quotas, which several nodes may share. Each verb (Lease to Balance) is atomic: it takes place
-// whole or not at all, and is durable when it returns nil. The ledger's clock decides which period is running, so that nodes
-// whose clocks differ never count in two periods at once. Package quotatest holds every store to this contract.
+// Ledger is the durable record of quotas, which several nodes may share. Each verb (a LeaseRequest, Settle to Balance) is atomic:
+// it takes place whole or not at all, and is durable when it is answered. The ledger's clock decides which period is running, so
+// that nodes whose clocks differ never count in two periods at once. Package quotatest holds every store to this contract.
 //
-// Lease never grants more than Allowance + Forgiven - (Granted - Returned). A request that is repeated with the same Seq or ID
-// gets the first answer again and changes nothing. A request with a lower Seq than the last is a late duplicate and is refused
-// with KindConflict. Reports for the period before the running one are booked there. Reports for older periods are dropped.
+// Lease never grants more than Allowance + Forgiven - (Granted - Returned). A request that is repeated with the same Seq is
+// granted the same again and changes nothing: if its period is still running it learns Granted, which may by now be less if the
+// units were given back for a node that was thought dead, and for the rest what is true now. A request that is repeated with the
+// same ID gets the first answer. A request with a lower Seq than the last is a late duplicate and is refused with KindConflict.
+// Reports for the period before the running one are booked there. Reports for older periods are dropped.
 //
-// A limit without a window, units outside of 0 to MaxUnits, and empty IDs are KindInvalid. After KindInvalid and KindConflict
-// nothing has changed. After KindUnavailable it is unspecified whether the verb took place: the caller repeats it with the same
-// Seq or ID. All methods may be called concurrently.
+// A limit without a window, a limit per second or minute (that is a rate, and no ledger counts it), units outside of 0 to MaxUnits,
+// and empty IDs are KindInvalid. After KindInvalid and KindConflict nothing has changed. After KindUnavailable it is unspecified
+// whether the verb took place: the caller repeats it with the same Seq or ID. All methods may be called concurrently.
 type Ledger interface {
-	Lease(ctx context.Context, r LeaseRequest) (Lease, error)
-	Return(ctx context.Context, r ReturnRequest) error
+	Members
+
+	// Lease carries out requests of any holders, several at the price of one, and answers in their order. Each is atomic by
+	// itself. The error is of KindUnavailable, and holds for all of them.
+	Lease(ctx context.Context, rs []LeaseRequest) ([]Answer, error)
 	Settle(ctx context.Context, r SettleRequest) (Settlement, error)
 	Credit(ctx context.Context, r CreditRequest) (Balance, error)
 	Reset(ctx context.Context, r ResetRequest) (Balance, error)
+	// Release is refused with KindConflict while the node's session runs or if less is stranded.
+	Release(ctx context.Context, r ReleaseRequest) (Balance, error)
 	Balance(ctx context.Context, b Bucket, l authz.Limit) (Balance, error)
 
-	// OnRecall has giveBack called whenever another node recalls a bucket, until stop is called. giveBack returns the
-	// units that the node holds of the bucket to the ledger. A node calls OnRecall once, before its first lease.
-	OnRecall(node NodeID, giveBack func(ctx context.Context, b Bucket)) (stop func())
-	// Recall asks every other node for what it holds of the bucket. It returns when each has given it back, or when ctx
-	// ends. A node that cannot be reached keeps what it holds, so the caller MUST ask the ledger what came back.
-	Recall(ctx context.Context, node NodeID, b Bucket)
-
-	// Forget deletes the books on which nothing depends any more (Book.Forgettable), so that callers who came once do not
+	// Stranded calls each for the prepaid units that are stranded, until it returns false or ctx ends. The order is the
+	// ledger's own. each must not call the ledger.
+	Stranded(ctx context.Context, each func(Stranding) bool) error
+	// Forget deletes the records on which nothing depends any more (Record.Forgettable), so that callers who came once do not
 	// fill the disk, and returns how many. It MAY stop when ctx ends, and goes on where it stopped at the next call.
 	Forget(ctx context.Context) (int, error)
 }

@@ -1,8 +1,6 @@
 package quota
 
 import (
-	"time"
-
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
@@ -26,10 +24,10 @@ type Page struct {
 	Ceiling int64 `json:"ceiling,omitempty"`
 }
 
-// Holding is what one node has leased and not reported as spent.
+// Holding is what one node has leased.
 type Holding struct {
-	Units int64     `json:"units"`
-	Until time.Time `json:"until"` // from then on the units are stranded
+	Units int64 `json:"units"`           // not reported as spent; 0 only while the node is alive
+	Spent int64 `json:"spent,omitempty"` // reported as spent since the node first held units of the page, less refunds
 }
 
 // grant counts units as handed out. Only the difference of Granted and Returned matters, so both are lowered before years of
@@ -65,48 +63,46 @@ func (p *Page) counted() int64 { return p.Granted - p.Returned - p.Forgiven - p.
 // free is what can still be granted. It is 0 if a plan was lowered below what is granted.
 func (p *Page) free(l *authz.Limit) int64 { return max(0, l.Units-p.counted()) }
 
-// hold adds units to a node's holding, or takes them away if below 0, and forgets the node when it holds nothing.
-func (p *Page) hold(node NodeID, units int64, until time.Time) {
-	h := Holding{Units: p.Held[node].Units + units, Until: until}
-	if h.Units == 0 {
-		delete(p.Held, node)
+// hold adds units to a node's holding, or takes them away if below 0.
+func (p *Page) hold(node NodeID, units int64) {
+	if units == 0 {
 		return
 	}
 	if p.Held == nil {
 		p.Held = make(map[NodeID]Holding)
 	}
+	h := p.Held[node]
+	h.Units += units
 	p.Held[node] = h
 }
 
-// lapse gives back units under leases that ran out, if the limit says so.
-func (p *Page) lapse(l *authz.Limit, now time.Time) {
+// forget removes the holdings of nodes that are gone and left nothing behind.
+func (p *Page) forget(at Instant) {
+	for node, h := range p.Held {
+		if h.Units == 0 && !at.Alive(node) {
+			delete(p.Held, node)
+		}
+	}
+}
+
+// lapse gives back what nodes hold that are gone, if the limit says so.
+func (p *Page) lapse(l *authz.Limit, at Instant) {
 	if l.Window != authz.WindowNone || !l.RefundOnCrash {
 		return
 	}
 	for node, h := range p.Held {
-		if !h.Until.After(now) {
+		if !at.Alive(node) {
 			delete(p.Held, node)
 			p.giveBack(h.Units)
 		}
 	}
 }
 
-// stranded is the units under leases that ran out.
-func (p *Page) stranded(now time.Time) int64 {
-	var n int64
-	for _, h := range p.Held {
-		if !h.Until.After(now) {
-			n += h.Units
-		}
-	}
-	return n
-}
-
-// elsewhere is the units that other nodes hold under leases that run.
-func (p *Page) elsewhere(node NodeID, now time.Time) int64 {
+// elsewhere is the units that other nodes hold and can still give back.
+func (p *Page) elsewhere(node NodeID, at Instant) int64 {
 	var n int64
 	for other, h := range p.Held {
-		if other != node && h.Until.After(now) {
+		if other != node && at.Alive(other) {
 			n += h.Units
 		}
 	}

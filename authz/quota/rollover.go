@@ -19,17 +19,6 @@ func (b *Book) Early(now time.Time) bool {
 // a period again. If the limit's window was changed, the current page becomes the page of the new period as long as the two
 // overlap, so that the usage is carried over.
 func (b *Book) rollOver(l *authz.Limit, now time.Time) *Page {
-	p := b.running(l, now)
-	for node, h := range p.Held { // a lease that runs longer from now was granted by a wrong clock
-		if last := now.Add(LeaseTerm); h.Until.After(last) {
-			p.Held[node] = Holding{Units: h.Units, Until: last}
-		}
-	}
-	return p
-}
-
-// running is rollOver without the terms of leases.
-func (b *Book) running(l *authz.Limit, now time.Time) *Page {
 	if l.Window == authz.WindowNone {
 		if b.Prepaid == nil {
 			b.Prepaid = &Page{}
@@ -53,7 +42,7 @@ func (b *Book) running(l *authz.Limit, now time.Time) *Page {
 }
 
 // retime moves the current page, which a wrong clock opened in the future, to the period that is really running. Its units
-// were used now, and so were those of the page that it replaced. If instead the clock is wrong now, running moves the page
+// were used now, and so were those of the page that it replaced. If instead the clock is wrong now, rollOver moves the page
 // back.
 func (b *Book) retime(next Period) {
 	p, q := b.Current, b.Previous
@@ -70,7 +59,9 @@ func (b *Book) retime(next Period) {
 	p.Ceiling += q.Ceiling
 	p.addOverage(q.Overage)
 	for node, h := range q.Held {
-		p.hold(node, h.Units, h.Until)
+		mine := p.Held[node]
+		p.hold(node, h.Units)
+		p.Held[node] = Holding{mine.Units + h.Units, mine.Spent + h.Spent}
 	}
 }
 

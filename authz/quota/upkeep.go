@@ -14,7 +14,7 @@ func (b *Book) Check() error {
 		}
 		var held int64
 		for node, h := range p.Held {
-			if h.Units <= 0 {
+			if h.Units < 0 {
 				return authz.Errorf(authz.KindConflict, "period from %v: node %q holds %d", p.Period.Start, node, h.Units)
 			}
 			held += h.Units
@@ -35,21 +35,23 @@ func (b *Book) Check() error {
 	return nil
 }
 
-// Forgettable reports whether a new book would answer as this one does: its periods are over, nothing of them can be settled
-// or repeated any more, and it has no prepaid balance.
+// Forgettable reports whether a new book would answer as this one does.
 func (b *Book) Forgettable(now time.Time) bool {
 	for _, p := range []*Page{b.Current, b.Previous} {
 		if p != nil && !(p.Period.End.Add(SettleMemory).Before(now) && p.Was.End.Add(SettleMemory).Before(now)) {
 			return false
 		}
 	}
-	for _, seen := range b.Seen {
-		if now.Sub(seen.At) <= seenMemory {
+	p := b.Prepaid
+	if p == nil {
+		return true
+	}
+	for _, h := range p.Held {
+		if h.Units != 0 {
 			return false
 		}
 	}
-	p := b.Prepaid
-	return p == nil || len(p.Held) == 0 && p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Overage == 0
+	return p.Granted == p.Returned && p.Spent == 0 && p.Credited == 0 && p.Forgiven == 0 && p.Overage == 0
 }
 
 // Split takes the count of a bucket out of a book of an older version, in which all limits of one name shared a book. It
@@ -59,7 +61,7 @@ func (b *Book) Split(bucket Bucket) *Book {
 		if b.Prepaid == nil {
 			return nil
 		}
-		out := &Book{Prepaid: b.Prepaid, Seen: b.Seen}
+		out := &Book{Prepaid: b.Prepaid}
 		b.Prepaid = nil
 		return out
 	}
@@ -76,7 +78,7 @@ func (b *Book) Split(bucket Bucket) *Book {
 	if p := PeriodAt(&l, b.Current.Period.Start); !p.Same(b.Current.Period) || !p.End.Equal(b.Current.Period.End) {
 		return nil
 	}
-	out := &Book{Current: b.Current, Previous: b.Previous, Seen: b.Seen}
+	out := &Book{Current: b.Current, Previous: b.Previous}
 	b.Current, b.Previous = nil, nil
 	return out
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -104,10 +106,18 @@ func startEnvoyAdmin(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], s.URL)
 }
 
-// damage replaces a text in a file with another of the same length, everywhere: damage FILE old new.
+// damage replaces a text in a file with another of the same length, everywhere: damage FILE old new. \xNN is a byte.
 func damage(ts *testscript.TestScript, _ bool, args []string) {
 	before := ts.ReadFile(args[0])
-	after := strings.ReplaceAll(before, args[1], args[2])
+	escaped := regexp.MustCompile(`\\x[0-9a-f]{2}`)
+	raw := func(text string) string {
+		return escaped.ReplaceAllStringFunc(text, func(x string) string {
+			b, err := hex.DecodeString(x[2:])
+			ts.Check(err)
+			return string(b)
+		})
+	}
+	after := strings.ReplaceAll(before, raw(args[1]), raw(args[2]))
 	if after == before || len(after) != len(before) {
 		ts.Fatalf("%s: cannot replace %q by %q", args[0], args[1], args[2])
 	}

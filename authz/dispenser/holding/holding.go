@@ -24,10 +24,10 @@ const Recheck = time.Second
 type Holding struct {
 	Period quota.Period
 
-	end   int64        // of the period, in Unix nanoseconds
-	base  time.Time    // leases run out by the time since base, so that steps of the wall clock do not count
-	left  atomic.Int64 // units that can be taken while the lease is good
-	terms atomic.Pointer[terms]
+	end     int64 // of the period, in Unix nanoseconds
+	session *Session
+	left    atomic.Int64 // units that can be taken while the lease is good
+	terms   atomic.Pointer[terms]
 
 	// The caller's lock guards these two. What was spent and not reported is issued - left - reported.
 	issued   int64 // units that were leased and not given back
@@ -36,27 +36,27 @@ type Holding struct {
 
 // terms is what the ledger last said. It is replaced and never changed, so that whoever reads it sees one answer.
 type terms struct {
-	until      time.Duration // when the lease runs out, since base
-	asked      time.Time     // when the ledger was asked; zero: what it said is out of date
-	askedUnder int64         // the units of the limit that it answered for: others may have used up what fewer units grant
-	counted    int64         // quota.Lease.Counted, less what was given back since
-	credited   int64         // quota.Lease.Credited
-	low        int64         // with fewer units left it is time to ask for more
+	session    uint64    // the lease is good in that session only; 0 is none
+	asked      time.Time // when the ledger was asked; zero: what it said is out of date
+	askedUnder int64     // the units of the limit that it answered for: others may have used up what fewer units grant
+	counted    int64     // quota.Lease.Counted, less what was given back since
+	credited   int64     // quota.Lease.Credited
+	low        int64     // with fewer units left it is time to ask for more
 }
 
 // none is the terms of a holding without a lease.
-var none = terms{until: math.MinInt64, askedUnder: math.MaxInt64}
+var none = terms{askedUnder: math.MaxInt64}
 
-// New makes an empty holding for a period. Leases run out by the time since base, any instant before with a monotonic part.
-func New(base time.Time, p quota.Period) *Holding {
+// New makes an empty holding for a period, of a node with that session.
+func New(node *Session, p quota.Period) *Holding {
 	h := new(Holding)
-	h.Init(base, p)
+	h.Init(node, p)
 	return h
 }
 
 // Init is New for a Holding that is part of something else.
-func (h *Holding) Init(base time.Time, p quota.Period) {
-	h.base, h.Period, h.end = base, p, math.MaxInt64
+func (h *Holding) Init(node *Session, p quota.Period) {
+	h.session, h.Period, h.end = node, p, math.MaxInt64
 	if !p.Forever() {
 		h.end = p.End.UnixNano()
 	}
@@ -88,11 +88,14 @@ func (t *terms) allow(left, limit int64) bool {
 	return left >= max(0, t.counted-limit) && limit >= t.askedUnder
 }
 
-// Good reports whether units may be taken: neither the lease nor the period is over.
+// Over reports whether the period is over.
+func (h *Holding) Over(now time.Time) bool { return now.UnixNano() >= h.end }
+
+// Good reports whether units may be taken: neither the session in which they were leased nor the period is over.
 func (h *Holding) Good(now time.Time) bool { return h.good(h.terms.Load(), now) }
 
 func (h *Holding) good(t *terms, now time.Time) bool {
-	return now.Sub(h.base) < t.until && now.UnixNano() < h.end
+	return h.session.Runs(t.session, now) && now.UnixNano() < h.end
 }
 
 // Left is how many units can be taken while the lease is good.
@@ -100,6 +103,9 @@ func (h *Holding) Left() int64 { return h.left.Load() }
 
 // Floor is how many units a limit of that many units has to leave here. It is below 0 if the ledger has more to grant.
 func (h *Holding) Floor(limit int64) int64 { return h.terms.Load().counted - limit }
+
+// Credited is what was credited on top of the limit's units when the ledger last answered.
+func (h *Holding) Credited() int64 { return h.terms.Load().credited }
 
 // Available is how many units a limit of that many units can take here.
 func (h *Holding) Available(limit int64) int64 { return max(0, h.left.Load()-max(0, h.Floor(limit))) }

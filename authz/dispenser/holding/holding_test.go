@@ -14,6 +14,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
+// running is a session that has begun and does not end in a test.
+func running() *Session {
+	s := NewSession(time.Now())
+	s.Renew(1, time.Now(), 24*time.Hour)
+	return s
+}
+
 // TestHolding_DoesAsTheOracle does the same to a Holding and to the one with a lock.
 func TestHolding_DoesAsTheOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -22,7 +29,9 @@ func TestHolding_DoesAsTheOracle(t *testing.T) {
 		if rapid.Bool().Draw(t, "prepaid") {
 			period = quota.Period{}
 		}
-		h, o := New(now, period), newLocked(now, period)
+		node := NewSession(now)
+		node.Renew(1, now, time.Minute)
+		h, o := New(node, period), newLocked(node, period)
 		draw := func(what string) int64 { return rapid.Int64Range(0, 20).Draw(t, what) }
 		same := func(what string, got, want any) {
 			if got != want {
@@ -37,9 +46,21 @@ func TestHolding_DoesAsTheOracle(t *testing.T) {
 			},
 			"refill": func(*rapid.T) {
 				granted, limit := draw("granted"), draw("limit")
-				l := quota.Lease{Granted: granted, Held: granted + draw("held"), Counted: draw("counted"), Until: time.Duration(draw("until")) * time.Second}
-				h.Refill(l, now, limit, 3)
-				o.Refill(l, now, limit, 3)
+				l := quota.Lease{Granted: granted, Held: granted + draw("held"), Counted: draw("counted")}
+				sent := Sent{now, node.Number() - uint64(rapid.IntRange(0, 1).Draw(t, "old"))}
+				h.Refill(l, sent, limit, 3)
+				o.Refill(l, sent, limit, 3)
+			},
+			"renew":   func(*rapid.T) { node.Renew(node.Number(), now, time.Duration(draw("term"))*time.Second) },
+			"session": func(*rapid.T) { node.Renew(node.Number()+1, now, time.Minute) },
+			"put away and back": func(*rapid.T) {
+				again := New(node, period)
+				again.Restart(h.Retire())
+				if h.Left() != 0 || h.Known(20, now) || h.Take(0, 20, func() time.Time { return now }) {
+					t.Fatal("a holding that was put away can be used")
+				}
+				o.issued, o.reported = o.issued-o.reported, 0
+				h = again
 			},
 			"drain":   func(*rapid.T) { same("drain", h.Drain(), o.Drain()) },
 			"give up": func(*rapid.T) { n := draw("units"); same("give up", h.GiveUp(n), o.GiveUp(n)) },
@@ -65,7 +86,7 @@ func TestHolding_DoesAsTheOracle(t *testing.T) {
 // of the limit are taken, and no more.
 func TestHolding_ConcurrentTakesAreExact(t *testing.T) {
 	const limit = 5000
-	h := New(time.Now(), quota.Period{})
+	h := New(running(), quota.Period{})
 	var (
 		taken atomic.Int64
 		wg    sync.WaitGroup
@@ -94,7 +115,7 @@ func TestHolding_ConcurrentTakesAreExact(t *testing.T) {
 		reported += h.Unreported()
 		granted := min(37, limit-counted)
 		counted += granted
-		h.Refill(quota.Lease{Granted: granted, Held: counted - reported, Counted: counted, Until: time.Minute}, time.Now(), limit, 0)
+		h.Refill(quota.Lease{Granted: granted, Held: counted - reported, Counted: counted}, Sent{time.Now(), 1}, limit, 0)
 		counted -= h.GiveUp(5)
 		mu.Unlock()
 	}
@@ -114,17 +135,17 @@ func TestHolding_ConcurrentTakesAreExact(t *testing.T) {
 func BenchmarkTake(b *testing.B) {
 	type takes interface {
 		Take(units, limit int64, now func() time.Time) bool
-		Refill(l quota.Lease, sent time.Time, limit, low int64)
+		Refill(l quota.Lease, sent Sent, limit, low int64)
 	}
 	const limit = quota.MaxUnits / 2
 	for _, device := range []struct {
 		name string
 		takes
 	}{
-		{"device=on", New(time.Now(), quota.Period{})},
-		{"device=off", newLocked(time.Now(), quota.Period{})},
+		{"device=on", New(running(), quota.Period{})},
+		{"device=off", newLocked(running(), quota.Period{})},
 	} {
-		device.Refill(quota.Lease{Granted: limit, Held: limit, Counted: limit, Until: 24 * time.Hour}, time.Now(), limit, 0)
+		device.Refill(quota.Lease{Granted: limit, Held: limit, Counted: limit}, Sent{time.Now(), 1}, limit, 0)
 		b.Run("cost/"+device.name, func(b *testing.B) {
 			for b.Loop() {
 				device.Take(1, limit, time.Now)

@@ -1,7 +1,6 @@
 package holding
 
 import (
-	"math"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
@@ -16,16 +15,16 @@ func (h *Holding) change(f func(*terms)) {
 	h.terms.Store(&t)
 }
 
-// Refill takes over the answer to a lease request that was first sent at that time, under a limit of that many units. The
+// Refill takes over the answer to a lease request that was first sent at that time in that session, under a limit of that many units. The
 // holding grows by what was granted and by nothing else: units that the ledger counts as this node's and that are not here
 // were handed out before. It shrinks to what the ledger counts as this node's. With fewer than low units left it is time to
 // ask for more.
-func (h *Holding) Refill(l quota.Lease, sent time.Time, limit, low int64) {
+func (h *Holding) Refill(l quota.Lease, sent Sent, limit, low int64) {
 	h.drop(h.issued - h.reported - (l.Held - l.Granted))
 	// The terms change after left shrank and before it grows, so that no request takes new units by the old count.
 	h.terms.Store(&terms{
-		until:      sent.Add(l.Until).Sub(h.base),
-		asked:      sent, // the answer to a repeated request may be as old as its first sending
+		session:    sent.Session,
+		asked:      sent.At, // the answer to a repeated request may be as old as its first sending
 		askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
 	})
 	h.issued += l.Granted
@@ -34,7 +33,7 @@ func (h *Holding) Refill(l quota.Lease, sent time.Time, limit, low int64) {
 
 // Drain takes out everything that is left, to be given back, and ends the lease.
 func (h *Holding) Drain() int64 {
-	h.change(func(t *terms) { t.until = math.MinInt64 }) // first, so that no request takes what comes back late
+	h.change(func(t *terms) { t.session = 0 }) // first, so that no request takes what comes back late
 	return h.GiveUp(h.left.Load())
 }
 
@@ -95,3 +94,39 @@ func (h *Holding) Restore(units int64) bool {
 
 // Empty reports whether nothing is left and nothing has to be reported.
 func (h *Holding) Empty() bool { return h.left.Load() == 0 && h.issued <= h.reported }
+
+// Held is what the ledger counts as this node's: what is left here, and what was taken and not reported.
+func (h *Holding) Held() int64 { return h.issued - h.reported }
+
+// Taken is how many units were taken in all, less what was put back.
+func (h *Holding) Taken() int64 { return h.issued - h.left.Load() }
+
+// State is all that a Holding is, but for its period and its session, to be kept while nobody uses it.
+type State struct {
+	Left, Spent                        int64 // Spent was taken and not reported
+	Session                            uint64
+	Asked                              time.Time
+	AskedUnder, Counted, Credited, Low int64
+}
+
+// Retire takes everything out. From then on nothing can be taken. Units that a request puts back late because of that stay
+// behind: see Rest.
+func (h *Holding) Retire() State {
+	t := *h.terms.Load()
+	gone := none
+	h.terms.Store(&gone)
+	left := h.drop(h.left.Load())
+	return State{left, h.Spent(), t.session, t.asked, t.askedUnder, t.counted, t.credited, t.low}
+}
+
+// Rest takes out what requests put back after Retire.
+func (h *Holding) Rest() int64 { return h.left.Swap(0) }
+
+// Restart fills a new Holding with what another one was.
+func (h *Holding) Restart(s State) {
+	h.issued, h.reported = s.Left+s.Spent, 0
+	h.terms.Store(&terms{
+		session: s.Session, asked: s.Asked, askedUnder: s.AskedUnder, counted: s.Counted, credited: s.Credited, low: s.Low,
+	})
+	h.left.Store(s.Left)
+}

@@ -1,7 +1,6 @@
 package holding
 
 import (
-	"math"
 	"sync"
 	"time"
 
@@ -10,8 +9,8 @@ import (
 
 // locked is the oracle of Holding: the same counts behind a lock, which every method takes.
 type locked struct {
-	period quota.Period
-	base   time.Time
+	period  quota.Period
+	session *Session
 
 	mu       sync.Mutex
 	terms    terms
@@ -20,8 +19,8 @@ type locked struct {
 	reported int64
 }
 
-func newLocked(base time.Time, p quota.Period) *locked {
-	return &locked{base: base, period: p, terms: none}
+func newLocked(node *Session, p quota.Period) *locked {
+	return &locked{session: node, period: p, terms: none}
 }
 
 func (h *locked) Take(units, limit int64, now func() time.Time) bool {
@@ -36,7 +35,7 @@ func (h *locked) Take(units, limit int64, now func() time.Time) bool {
 }
 
 func (h *locked) goodLocked(now time.Time) bool {
-	return now.Sub(h.base) < h.terms.until && (h.period.Forever() || now.Before(h.period.End))
+	return h.session.Runs(h.terms.session, now) && (h.period.Forever() || now.Before(h.period.End))
 }
 
 func (h *locked) Known(limit int64, now time.Time) bool {
@@ -55,14 +54,14 @@ func (h *locked) Remaining(limit int64) int64 {
 	return max(0, h.left+limit-h.terms.counted)
 }
 
-func (h *locked) Refill(l quota.Lease, sent time.Time, limit, low int64) {
+func (h *locked) Refill(l quota.Lease, sent Sent, limit, low int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dropLocked(h.issued - h.reported - (l.Held - l.Granted))
 	h.issued += l.Granted
 	h.left += l.Granted
 	h.terms = terms{
-		until: sent.Add(l.Until).Sub(h.base), asked: sent, askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
+		session: sent.Session, asked: sent.At, askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
 	}
 }
 
@@ -76,7 +75,7 @@ func (h *locked) dropLocked(units int64) int64 {
 func (h *locked) Drain() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.terms.until = math.MinInt64
+	h.terms.session = 0
 	return h.giveUpLocked(h.left)
 }
 

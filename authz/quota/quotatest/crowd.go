@@ -26,7 +26,7 @@ func manyNodes(f *fixture) {
 	together(32, func(i int) {
 		node, mine := quota.NodeID(fmt.Sprint("node-", i)), int64(0)
 		for seq := uint64(1); seq <= 12; seq++ {
-			lease, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{
+			lease, err := f.try(Ask{
 				Node: node, Seq: 2 * seq, Bucket: bucket, Limit: l, Held: held, Spent: mine, Want: int64(i%5) + 1,
 			})
 			if err != nil {
@@ -41,15 +41,15 @@ func manyNodes(f *fixture) {
 			// Return one unit, as if it had not been used.
 			back := min(1, mine)
 			spent.Add(-back)
-			if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
-				Node: node, Seq: 2*seq + 1, Bucket: bucket, Limit: l, Held: held, Spent: mine - back, Units: back,
+			if err := f.refusal(Ask{
+				Node: node, Seq: 2*seq + 1, Bucket: bucket, Limit: l, Held: held, Spent: mine - back, Back: back,
 			}); err != nil {
 				f.Errorf("%s: %v", node, err)
 				return
 			}
 			mine = 0
 		}
-		if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: node, Seq: 100, Bucket: bucket, Limit: l, Held: held, Spent: mine}); err != nil {
+		if err := f.refusal(Ask{Node: node, Seq: 100, Bucket: bucket, Limit: l, Held: held, Spent: mine}); err != nil {
 			f.Errorf("%s: %v", node, err)
 		}
 	})
@@ -74,7 +74,9 @@ func manyCopies(f *fixture) {
 		)
 		switch i % 3 {
 		case 0:
-			got, err = f.ledger.Lease(f.Ctx(), lease)
+			var answer quota.Lease
+			answer, err = f.try(lease)
+			got = answer.Granted
 		case 1:
 			got, err = f.ledger.Settle(f.Ctx(), settle)
 		case 2:
@@ -101,7 +103,7 @@ func manyBuckets(f *fixture) {
 	together(24, func(i int) {
 		b := quota.Bucket{Per: l.Per, Holder: fmt.Sprint("holder-", i), Limit: l.Name}
 		for seq := uint64(1); seq <= 4; seq++ {
-			lease, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{Node: "a", Seq: seq, Bucket: b, Limit: l, Want: 2})
+			lease, err := f.try(Ask{Node: "a", Seq: seq, Bucket: b, Limit: l, Want: 2})
 			if err != nil || lease.Held != int64(seq)*2 {
 				f.Errorf("bucket %d, request %d: %+v, %v", i, seq, lease, err)
 				return

@@ -1,6 +1,7 @@
 package quotatest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -11,13 +12,13 @@ func leaseGrants(f *fixture) {
 	l := tenAnHour()
 	period := quota.PeriodAt(&l, f.clock.Now())
 	f.Same("the first lease", f.lease("a", l, 0, 4), quota.Lease{
-		Period: period, Granted: 4, Held: 4, Counted: 4, Nodes: 1, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 4, Held: 4, Counted: 4, Nodes: 1,
 	})
 	f.Same("the second lease", f.lease("b", l, 0, 20), quota.Lease{
-		Period: period, Granted: 6, Held: 6, Counted: 10, Elsewhere: 4, Nodes: 2, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Granted: 6, Held: 6, Counted: 10, Elsewhere: 4, Nodes: 2,
 	})
 	f.Same("the third lease", f.lease("c", l, 0, 1), quota.Lease{
-		Period: period, Counted: 10, Elsewhere: 10, Nodes: 3, Now: f.clock.Now(), Until: quota.LeaseTerm,
+		Period: period, Counted: 10, Elsewhere: 10, Nodes: 3,
 	})
 	f.Same("the balance", f.balance(l), quota.Balance{
 		Bucket: bucketFor(l), Period: period, Allowance: 10, Granted: 10, Outstanding: map[quota.NodeID]int64{"a": 4, "b": 6},
@@ -44,11 +45,11 @@ func leaseBooks(f *fixture) {
 func leaseOfNothing(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
-	f.clock.Advance(quota.LeaseTerm - time.Second)
+	f.clock.Advance(quota.SessionTerm - time.Second)
 	if got := f.lease("a", l, 1, 0); got.Granted != 0 || got.Held != 3 {
 		f.Fatalf("lease of nothing: %+v", got)
 	}
-	f.clock.Advance(quota.LeaseTerm - time.Second)
+	f.clock.Advance(quota.SessionTerm - time.Second)
 	if got := f.balance(l); got.Stranded != 0 || got.Outstanding["a"] != 3 {
 		f.Fatalf("the report did not renew the lease: %+v", got)
 	}
@@ -61,13 +62,18 @@ func leaseRepeated(f *fixture) {
 	f.lease("b", l, 0, 3)
 	f.clock.Advance(2 * time.Second)
 	before := f.balance(l)
-	f.Same("the repeated answer", f.send(r), first)
+	again := f.send(r)
+	if again.Granted != first.Granted || again.Held != first.Held || again.Counted != 7 {
+		f.Fatalf("the repeated answer: %+v, was %+v", again, first)
+	}
 	f.Same("the balance", f.balance(l), before)
 
 	r = f.request("a", l, 2, 1)
 	first = f.send(r)
 	f.clock.Advance(time.Hour) // into the next period
-	f.Same("the answer of the last period", f.send(r), first)
+	if again = f.send(r); again.Granted != 0 || again.Held != 0 || again.Period.Same(first.Period) {
+		f.Fatalf("the repeated answer in the next period: %+v", again)
+	}
 	if got := f.balance(l); got.Granted != 0 {
 		f.Fatalf("a repetition counted in the new period: %+v", got)
 	}
@@ -78,10 +84,9 @@ func leaseLate(f *fixture) {
 	late := f.request("a", l, 0, 4)
 	f.lease("a", l, 0, 2)
 	before := f.balance(l)
-	_, err := f.ledger.Lease(f.Ctx(), late)
-	f.Refused(err, authz.KindConflict)
-	err = f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: "a", Seq: late.Seq, Bucket: late.Bucket, Limit: l, Held: late.Held, Units: 1})
-	f.Refused(err, authz.KindConflict)
+	f.Refused(f.refusal(late), authz.KindConflict)
+	late.Want, late.Back = 0, 1
+	f.Refused(f.refusal(late), authz.KindConflict)
 	f.Same("the balance", f.balance(l), before)
 }
 
@@ -138,11 +143,9 @@ func returnRepeated(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 6)
 	r := f.request("a", l, 0, 0)
-	back := quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: 1, Units: 2}
+	r.Spent, r.Back = 1, 2
 	for range 3 {
-		if err := f.ledger.Return(f.Ctx(), back); err != nil {
-			f.Fatal(err)
-		}
+		f.send(r)
 	}
 	if got := f.balance(l); got.Spent != 1 || got.Returned != 2 || got.Outstanding["a"] != 3 {
 		f.Fatalf("returned three times: %+v", got)
@@ -155,13 +158,11 @@ func invalid(f *fixture) {
 	f.credit("taken", l, 1)
 	before := f.balance(l)
 	for _, n := range []struct{ spent, want int64 }{{-1, 1}, {0, -1}, {quota.MaxUnits + 1, 0}, {0, quota.MaxUnits + 1}} {
-		_, err := f.ledger.Lease(f.Ctx(), f.request("a", l, n.spent, n.want))
-		f.Refused(err, authz.KindInvalid)
+		f.Refused(f.refusal(f.request("a", l, n.spent, n.want)), authz.KindInvalid)
 		r := f.request("a", l, n.spent, 0)
-		f.Refused(f.ledger.Return(f.Ctx(), quota.ReturnRequest{
-			Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: n.spent, Units: n.want,
-		}), authz.KindInvalid)
-		_, err = f.ledger.Settle(f.Ctx(), f.settlement("s", l, n.spent, n.want))
+		r.Back = n.want
+		f.Refused(f.refusal(r), authz.KindInvalid)
+		_, err := f.ledger.Settle(f.Ctx(), f.settlement("s", l, n.spent, n.want))
 		f.Refused(err, authz.KindInvalid)
 	}
 	for _, units := range []int64{0, -1, quota.MaxUnits + 1, quota.MaxUnits} {
@@ -178,8 +179,7 @@ func invalid(f *fixture) {
 		bad(&broken)
 		r := f.request("a", l, 0, 1)
 		r.Limit = broken
-		_, err := f.ledger.Lease(f.Ctx(), r)
-		f.Refused(err, authz.KindInvalid)
+		f.Refused(f.refusal(r), authz.KindInvalid)
 	}
 	f.Same("the balance", f.balance(l), before)
 	if got := f.lease("a", l, 0, 1); got.Granted != 1 {
@@ -199,7 +199,7 @@ func bucketsApart(f *fixture) {
 	}
 	l := tenAnHour()
 	for i, b := range buckets {
-		got, err := f.ledger.Lease(f.Ctx(), quota.LeaseRequest{Node: "a", Seq: 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
+		got, err := f.try(Ask{Node: "a", Seq: uint64(i) + 1, Bucket: b, Limit: l, Want: int64(i%10) + 1})
 		if err != nil || got.Granted != int64(i%10)+1 || got.Held != got.Granted {
 			f.Fatalf("bucket %+v: %+v, %v", b, got, err)
 		}
@@ -220,5 +220,84 @@ func balanceUnused(f *fixture) {
 			})
 			f.clock.Advance(time.Hour)
 		}
+	}
+}
+
+// manyParts reports, returns and leases under several limits of one holder at once: all of it or nothing.
+func manyParts(f *fixture) {
+	hour, day := tenAnHour(), tenAnHour()
+	day.Name, day.Window = "day", authz.WindowDay
+	lease := func(parts ...Ask) (quota.Answer, error) {
+		f.renew("a")
+		r := parts[0].Request()
+		for _, p := range parts[1:] {
+			r.Parts, r.Seq = append(r.Parts, p.part()), p.Seq
+		}
+		answers, err := f.ledger.Lease(f.Ctx(), []quota.LeaseRequest{r})
+		if err != nil {
+			return quota.Answer{}, err
+		}
+		return answers[0], answers[0].Err
+	}
+	got, err := lease(f.request("a", hour, 0, 4), f.request("a", day, 0, 20))
+	if err != nil || len(got.Parts) != 2 || got.Parts[0].Granted != 4 || got.Parts[1].Granted != 10 {
+		f.Fatalf("%+v, %v", got, err)
+	}
+	second := f.request("a", day, 3, 0)
+	second.Back = 2
+	if got, err = lease(f.request("a", hour, 1, 2), second); err != nil || got.Parts[0].Held != 5 || got.Parts[1].Held != 5 {
+		f.Fatalf("%+v, %v", got, err)
+	}
+	if got, err = lease(f.request("a", hour, 0, 0), f.request("a", day, -1, 0)); authz.KindOf(err) != authz.KindInvalid {
+		f.Fatalf("%+v, %v", got, err)
+	}
+	if got, err = lease(f.request("a", hour, 1, 0), f.request("a", hour, 1, 0)); authz.KindOf(err) != authz.KindInvalid {
+		f.Fatalf("two parts about one limit: %+v, %v", got, err)
+	}
+	if h, d := f.balance(hour), f.balance(day); h.Spent != 1 || h.Outstanding["a"] != 5 || d.Spent != 3 || d.Returned != 2 || d.Outstanding["a"] != 5 {
+		f.Fatalf("%+v %+v", h, d)
+	}
+}
+
+// manyRequests sends requests of several holders in one call. One that is refused changes nothing for the others.
+func manyRequests(f *fixture) {
+	l := tenAnHour()
+	var rs []quota.LeaseRequest
+	for i := range 5 {
+		a := f.request("a", l, 0, int64(i)+1)
+		a.Bucket.Holder, a.Seq = fmt.Sprint("holder-", i), 1
+		if i == 2 {
+			a.Want = -1
+		}
+		rs = append(rs, a.Request())
+	}
+	f.renew("a")
+	answers, err := f.ledger.Lease(f.Ctx(), rs)
+	if err != nil || len(answers) != len(rs) {
+		f.Fatalf("%+v, %v", answers, err)
+	}
+	for i, got := range answers {
+		switch {
+		case i == 2:
+			f.Refused(got.Err, authz.KindInvalid)
+		case got.Err != nil || got.Parts[0].Granted != int64(i)+1:
+			f.Fatalf("request %d: %+v", i, got)
+		}
+	}
+	if answers, err = f.ledger.Lease(f.Ctx(), nil); err != nil || len(answers) != 0 {
+		f.Fatalf("no requests: %+v, %v", answers, err)
+	}
+}
+
+// rates are not the ledger's.
+func rates(f *fixture) {
+	for _, w := range []authz.Window{authz.WindowSecond, authz.WindowMinute} {
+		l := tenAnHour()
+		l.Window = w
+		f.Refused(f.refusal(f.request("a", l, 0, 1)), authz.KindInvalid)
+		_, err := f.ledger.Credit(f.Ctx(), quota.CreditRequest{ID: "c", Bucket: bucketFor(l), Limit: l, Units: 1})
+		f.Refused(err, authz.KindInvalid)
+		_, err = f.ledger.Reset(f.Ctx(), quota.ResetRequest{ID: "r", Bucket: bucketFor(l), Limit: l})
+		f.Refused(err, authz.KindInvalid)
 	}
 }

@@ -106,7 +106,7 @@ func resetReplayed(f *fixture) {
 func resetStranded(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 6)
-	f.clock.Advance(quota.LeaseTerm)
+	f.clock.Advance(quota.SessionTerm)
 	if got := f.reset("r", l); got.Free != 10 || got.Stranded != 0 || got.Forgiven != 6 {
 		f.Fatalf("balance: %+v", got)
 	}
@@ -206,4 +206,65 @@ func settleOld(f *fixture) {
 	before := f.balance(l)
 	f.Same("the settlement", f.settle(s), quota.Settlement{Refunded: 3})
 	f.Same("the balance of the running period", f.balance(l), before)
+}
+
+// releases decides on what a node that is gone held: some comes back, the rest was used.
+func releases(f *fixture) {
+	l := prepaid()
+	f.lease("a", l, 0, 8)
+	f.lease("a", l, 2, 0)
+	f.clock.Advance(quota.SessionTerm)
+	release := func(id string, units int64) (quota.Balance, error) {
+		return f.ledger.Release(f.Ctx(), quota.ReleaseRequest{ID: id, Bucket: bucketFor(l), Limit: l, Node: "a", Units: units})
+	}
+	for _, units := range []int64{-1, 7} {
+		_, err := release("r", units)
+		f.Refused(err, map[bool]authz.Kind{true: authz.KindInvalid, false: authz.KindConflict}[units < 0])
+	}
+	for range 2 { // the same id counts once
+		got, err := release("r", 5)
+		if err != nil || got.Spent != 3 || got.Returned != 5 || got.Stranded != 0 || got.Free != 7 {
+			f.Fatalf("5 of 6 stranded units came back: %+v, %v", got, err)
+		}
+	}
+	_, err := release("again", 0)
+	f.Refused(err, authz.KindConflict)
+	if got := f.lease("b", l, 0, 10); got.Granted != 7 {
+		f.Fatalf("lease of what came back: %+v", got)
+	}
+	f.giveBack("a", l, 1, 5) // a node that was not dead after all
+	if got := f.balance(l); got.Overage != 1 || got.Spent != 3 || got.Free != 0 {
+		f.Fatalf("balance: %+v", got)
+	}
+}
+
+func releaseRefused(f *fixture) {
+	l := prepaid()
+	f.lease("a", l, 0, 8)
+	before := f.balance(l)
+	_, err := f.ledger.Release(f.Ctx(), quota.ReleaseRequest{ID: "r", Bucket: bucketFor(l), Limit: l, Node: "a", Units: 1})
+	f.Refused(err, authz.KindConflict)
+	_, err = f.ledger.Release(f.Ctx(), quota.ReleaseRequest{ID: "r", Bucket: bucketFor(l), Limit: l, Node: "stranger"})
+	f.Refused(err, authz.KindConflict)
+	f.Same("the balance", f.balance(l), before)
+}
+
+// strandedListed lists what nodes held of prepaid limits when they went, and what they had reported.
+func strandedListed(f *fixture) {
+	l, hour := prepaid(), tenAnHour()
+	f.lease("a", l, 0, 6)
+	f.lease("a", l, 2, 0)
+	f.settle(quota.SettleRequest{ID: "s", Node: "a", Bucket: bucketFor(l), Limit: l, Estimate: 2, Actual: 1})
+	f.lease("a", hour, 0, 5)
+	list := func() (all []quota.Stranding) {
+		f.Helper()
+		if err := f.ledger.Stranded(f.Ctx(), func(s quota.Stranding) bool { all = append(all, s); return true }); err != nil {
+			f.Fatal(err)
+		}
+		return all
+	}
+	f.Same("what is stranded while the node is alive", list(), []quota.Stranding(nil))
+	f.clock.Advance(quota.SessionTerm)
+	f.lease("b", l, 0, 1)
+	f.Same("what is stranded", list(), []quota.Stranding{{Bucket: bucketFor(l), Node: "a", Units: 4, Reported: 1}})
 }

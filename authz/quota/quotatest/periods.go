@@ -40,9 +40,8 @@ func lateReport(f *fixture) {
 		f.Fatalf("the late report was booked on the running period: %+v", got)
 	}
 	r = f.request("a", l, 0, 0)
-	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{Node: "a", Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: held, Units: 3}); err != nil {
-		f.Fatal(err)
-	}
+	r.Held, r.Back = held, 3
+	f.send(r)
 	if got := f.balance(l); got.Returned != 0 || got.Outstanding["a"] != 2 {
 		f.Fatalf("the late return was booked on the running period: %+v", got)
 	}
@@ -106,7 +105,7 @@ func forgets(f *fixture) {
 	f.clock.Advance(time.Hour) // the period is over, and may still be settled
 	forget(0)
 	f.clock.Advance(quota.SettleMemory + time.Second)
-	forget(2)
+	forget(1) // the records of those who have prepaid stay
 	forget(0)
 	if got := f.balance(hour); got.Granted != 0 || got.Free != 10 {
 		f.Fatalf("balance of what was forgotten: %+v", got)
@@ -122,7 +121,7 @@ func forgets(f *fixture) {
 // clockWrong leases while the clock is ten years ahead. Units that are used then count in the real period.
 func clockWrong(f *fixture) {
 	const years = 10 * 365 * 24 * time.Hour
-	for _, l := range []authz.Limit{tenAnHour(), {Name: "minute", Units: 10, Window: authz.WindowMinute}, {Name: "day", Units: 10, Window: authz.WindowDay}} {
+	for _, l := range []authz.Limit{tenAnHour(), {Name: "day", Units: 10, Window: authz.WindowDay}} {
 		period := f.lease("a", l, 0, 2).Period
 		f.clock.Advance(years)
 		f.lease("b", l, 0, 3)
@@ -131,8 +130,8 @@ func clockWrong(f *fixture) {
 		if got.Granted != 5 || !got.Period.Same(period) {
 			f.Fatalf("%s: lease when the clock was put right: %+v", l.Name, got)
 		}
-		f.clock.Advance(quota.LeaseTerm)
-		if got := f.balance(l); l.Window != authz.WindowMinute && (got.Spent != 2 || got.Stranded != 8 || len(got.Outstanding) != 0) {
+		f.clock.Advance(quota.SessionTerm)
+		if got := f.balance(l); got.Spent != 2 || got.Stranded != 8 || len(got.Outstanding) != 0 {
 			f.Fatalf("%s: balance a minute later: %+v", l.Name, got)
 		}
 		f.clock.Advance(24 * time.Hour)
@@ -148,7 +147,7 @@ func clockWrong(f *fixture) {
 	if got := f.lease("b", l, 0, 10); got.Granted != 0 {
 		f.Fatalf("leased twice: %+v", got)
 	}
-	f.clock.Advance(quota.LeaseTerm)
+	f.clock.Advance(quota.SessionTerm)
 	if got := f.lease("b", l, 0, 10); got.Granted != 10 {
 		f.Fatalf("what a crashed node held comes back: %+v", got)
 	}
@@ -163,11 +162,8 @@ func clockWrongReports(f *fixture) {
 	f.clock.Advance(-years)
 	f.lease("b", l, 0, 1)
 	r := f.request("a", l, 3, 0)
-	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
-		Node: r.Node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: wrong, Spent: 3, Units: 5,
-	}); err != nil {
-		f.Fatalf("return: %v", err)
-	}
+	r.Held, r.Back = wrong, 5
+	f.send(r)
 	if got := f.balance(l); got.Spent != 3 || got.Overage != 0 || got.Outstanding["a"] != 0 || got.Free != 6 {
 		f.Fatalf("balance after the report: %+v", got)
 	}
@@ -198,7 +194,7 @@ func strands(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
 	f.lease("a", l, 1, 0)
-	f.clock.Advance(quota.LeaseTerm)
+	f.clock.Advance(quota.SessionTerm)
 	if got := f.balance(l); got.Stranded != 3 || len(got.Outstanding) != 0 || got.Free != 6 {
 		f.Fatalf("a lease that ran out: %+v", got)
 	}
@@ -210,7 +206,7 @@ func strands(f *fixture) {
 func comesBack(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
-	f.clock.Advance(2 * quota.LeaseTerm)
+	f.clock.Advance(2 * quota.SessionTerm)
 	if got := f.lease("a", l, 1, 2); got.Granted != 2 || got.Held != 5 {
 		f.Fatalf("a node that comes back: %+v", got)
 	}
@@ -224,7 +220,7 @@ func refundsOnCrash(f *fixture) {
 	l.RefundOnCrash = true
 	f.lease("a", l, 0, 8)
 	f.lease("a", l, 3, 0)
-	f.clock.Advance(quota.LeaseTerm)
+	f.clock.Advance(quota.SessionTerm)
 	if got := f.balance(l); got.Stranded != 0 || got.Returned != 5 || got.Spent != 3 || got.Free != 7 {
 		f.Fatalf("balance: %+v", got)
 	}
@@ -281,13 +277,13 @@ func windowChanged(f *fixture) {
 	if got := f.lease("a", l, 5, 10); got.Granted != 2 || got.Held != 5 {
 		f.Fatalf("an hour that became a day: %+v", got)
 	}
-	l.Window = authz.WindowMinute
+	l.Window = authz.WindowHour
 	if got := f.lease("a", l, 0, 1); got.Granted != 0 || got.Held != 5 {
-		f.Fatalf("a day that became a minute: %+v", got)
+		f.Fatalf("a day that became an hour: %+v", got)
 	}
-	f.clock.Advance(time.Minute)
+	f.clock.Advance(time.Hour)
 	if got := f.lease("a", l, 0, 1); got.Granted != 1 || got.Held != 1 {
-		f.Fatalf("the next minute: %+v", got)
+		f.Fatalf("the next hour: %+v", got)
 	}
 }
 

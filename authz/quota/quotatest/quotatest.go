@@ -34,6 +34,8 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"clock that was far ahead leaves nothing behind", clockWrong},
 		{"report of a period that a wrong clock opened", clockWrongReports},
 		{"clock that was far behind grants nothing twice", clockBehind},
+		{"several limits are one request", manyParts},
+		{"several requests are one call", manyRequests},
 		{"lease that runs out is stranded", strands},
 		{"node that comes back has its lease again", comesBack},
 		{"prepaid leases that run out are refunded if the limit says so", refundsOnCrash},
@@ -47,6 +49,9 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"reset replayed counts once", resetReplayed},
 		{"reset writes off what is stranded", resetStranded},
 		{"reset of prepaid credits is refused", resetPrepaid},
+		{"release gives back and writes off", releases},
+		{"release is refused while the node is alive", releaseRefused},
+		{"stranded prepaid units are listed", strandedListed},
 		{"settle refunds", settleRefunds},
 		{"settle charges what is left and records the rest", settleCharges},
 		{"settle twice returns the first answer", settleTwice},
@@ -58,9 +63,13 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledge
 		{"buckets are apart", bucketsApart},
 		{"balance of an unused bucket", balanceUnused},
 		{"plan lowered keeps what was granted", planLowered},
+		{"rates are refused", rates},
 		{"window changed carries the usage over", windowChanged},
 		{"window changed keeps prepaid balances", windowPrepaid},
 		{"lease says who shares the bucket", sharing},
+		{"sessions", sessions},
+		{"a node that joins waits until the others make room", joins},
+		{"borrow asks other nodes until there is enough", borrows},
 		{"recall asks every other node", recallsAll},
 		{"recall frees units", recallFrees},
 		{"recall ends with its context", recallEnds},
@@ -101,7 +110,7 @@ func (c *Clock) Advance(d time.Duration) {
 
 type seqKey struct {
 	node   quota.NodeID
-	bucket quota.Bucket
+	holder quota.HolderID
 }
 
 // fixture is one ledger under test.
@@ -127,14 +136,14 @@ func bucketFor(l authz.Limit) quota.Bucket {
 
 // next is the next seq of a node.
 func (f *fixture) next(node quota.NodeID, b quota.Bucket) uint64 {
-	f.seqs[seqKey{node, b}]++
-	return f.seqs[seqKey{node, b}]
+	f.seqs[seqKey{node, b.HolderID()}]++
+	return f.seqs[seqKey{node, b.HolderID()}]
 }
 
-// request is a lease request with the next seq. The units that it reports were spent in the running period.
-func (f *fixture) request(node quota.NodeID, l authz.Limit, spent, want int64) quota.LeaseRequest {
+// request asks with the next seq. The units that it reports were spent in the running period.
+func (f *fixture) request(node quota.NodeID, l authz.Limit, spent, want int64) Ask {
 	b := bucketFor(l)
-	return quota.LeaseRequest{
+	return Ask{
 		Node: node, Seq: f.next(node, b), Bucket: b, Limit: l, Held: quota.PeriodAt(&l, f.clock.Now()), Spent: spent, Want: want,
 	}
 }
@@ -145,25 +154,44 @@ func (f *fixture) lease(node quota.NodeID, l authz.Limit, spent, want int64) quo
 	return f.send(f.request(node, l, spent, want))
 }
 
-func (f *fixture) send(r quota.LeaseRequest) quota.Lease {
+func (f *fixture) send(a Ask) quota.Lease {
 	f.Helper()
-	lease, err := f.ledger.Lease(f.Ctx(), r)
+	lease, err := f.try(a)
 	if err != nil {
 		f.Fatalf("lease: %v", err)
 	}
-	f.balance(r.Limit)
+	f.balance(a.Limit)
 	return lease
+}
+
+// try sends a request as a node does: in a session.
+func (f *fixture) try(a Ask) (quota.Lease, error) {
+	f.Helper()
+	f.renew(a.Node)
+	return a.Send(f.Ctx(), f.ledger)
+}
+
+// refusal is the error of a request.
+func (f *fixture) refusal(a Ask) error {
+	f.Helper()
+	_, err := f.try(a)
+	return err
+}
+
+func (f *fixture) renew(node quota.NodeID) quota.Session {
+	f.Helper()
+	s, err := f.ledger.Renew(f.Ctx(), node, 0)
+	if err != nil {
+		f.Fatalf("renew: %v", err)
+	}
+	return s
 }
 
 func (f *fixture) giveBack(node quota.NodeID, l authz.Limit, spent, units int64) {
 	f.Helper()
-	r := f.request(node, l, spent, 0)
-	if err := f.ledger.Return(f.Ctx(), quota.ReturnRequest{
-		Node: node, Seq: r.Seq, Bucket: r.Bucket, Limit: l, Held: r.Held, Spent: spent, Units: units,
-	}); err != nil {
-		f.Fatalf("return: %v", err)
-	}
-	f.balance(l)
+	a := f.request(node, l, spent, 0)
+	a.Back = units
+	f.send(a)
 }
 
 func (f *fixture) settlement(id string, l authz.Limit, estimate, actual int64) quota.SettleRequest {

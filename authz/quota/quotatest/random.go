@@ -24,7 +24,7 @@ func random(f *fixture) {
 			seqs: make(map[string]uint64),
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"lease": m.lease, "return": m.giveBack, "settle": m.settle, "credit": m.credit, "reset": m.reset,
+			"lease": m.lease, "renew": m.renew, "release": m.release, "settle": m.settle, "credit": m.credit, "reset": m.reset,
 			"wait": func(t *rapid.T) {
 				f.clock.Advance(time.Duration(rapid.SampledFrom([]int{1, 20, 61, 600, 3600, 86_400}).Draw(t, "seconds")) * time.Second)
 			},
@@ -72,7 +72,7 @@ func (m *machine) drawPeriod(t *rapid.T, l authz.Limit) quota.Period {
 
 // drawSeq is mostly the next of the node, and sometimes a repetition or an older one.
 func (m *machine) drawSeq(t *rapid.T, node string, l authz.Limit) uint64 {
-	key := node + "/" + l.Name
+	key := node + "/" + string(l.Per)
 	if back := rapid.IntRange(0, 9).Draw(t, "back"); back >= 8 && m.seqs[key] > 1 {
 		return m.seqs[key] - uint64(back-8)
 	}
@@ -101,34 +101,46 @@ func (m *machine) both(t *rapid.T, verb func(quota.Ledger) (any, error)) {
 	}
 }
 
+// drawPart is what a request says about one limit.
+func (m *machine) drawPart(t *rapid.T, l authz.Limit) quota.LeasePart {
+	return quota.LeasePart{
+		Count: m.bucket(l).CountKey(), Limit: l, Held: m.drawPeriod(t, l),
+		Spent: drawUnits(t, "spent"), Back: drawUnits(t, "back") * rapid.Int64Range(0, 1).Draw(t, "gives back"), Want: drawUnits(t, "want"),
+	}
+}
+
 func (m *machine) lease(t *rapid.T) {
 	l, node := m.drawLimit(t), drawNode(t)
 	r := quota.LeaseRequest{
-		Node: quota.NodeID(node), Seq: m.drawSeq(t, node, l), Bucket: m.bucket(l), Limit: l, Held: m.drawPeriod(t, l),
-		Spent: drawUnits(t, "spent"), Want: drawUnits(t, "want"),
+		Node: quota.NodeID(node), Seq: m.drawSeq(t, node, l), Holder: m.bucket(l).HolderID(), Parts: []quota.LeasePart{m.drawPart(t, l)},
+	}
+	if other := m.drawLimit(t); other.Per == l.Per && other.Name != l.Name {
+		r.Parts = append(r.Parts, m.drawPart(t, other))
 	}
 	m.both(t, func(ledger quota.Ledger) (any, error) {
-		lease, err := ledger.Lease(m.ctx, r)
-		if err == nil {
-			m.held = append(m.held, lease.Period)
+		answers, err := ledger.Lease(m.ctx, []quota.LeaseRequest{r})
+		if err == nil && answers[0].Err == nil {
+			m.held = append(m.held, answers[0].Parts[0].Period)
 		}
-		return lease, err
+		return answers, err
 	})
 }
 
-func (m *machine) giveBack(t *rapid.T) {
-	l, node := m.drawLimit(t), drawNode(t)
-	r := quota.ReturnRequest{
-		Node: quota.NodeID(node), Seq: m.drawSeq(t, node, l), Bucket: m.bucket(l), Limit: l, Held: m.drawPeriod(t, l),
-		Spent: drawUnits(t, "spent"), Units: drawUnits(t, "units"),
-	}
-	m.both(t, func(ledger quota.Ledger) (any, error) { return nil, ledger.Return(m.ctx, r) })
+func (m *machine) renew(t *rapid.T) {
+	node, applied := drawNode(t), uint64(rapid.IntRange(0, 5).Draw(t, "applied"))
+	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Renew(m.ctx, quota.NodeID(node), applied) })
+}
+
+func (m *machine) release(t *rapid.T) {
+	l := m.drawLimit(t)
+	r := quota.ReleaseRequest{ID: m.drawID(t), Bucket: m.bucket(l), Limit: l, Node: quota.NodeID(drawNode(t)), Units: drawUnits(t, "units")}
+	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Release(m.ctx, r) })
 }
 
 func (m *machine) settle(t *rapid.T) {
 	l := m.drawLimit(t)
 	r := quota.SettleRequest{
-		ID: m.drawID(t), Bucket: m.bucket(l), Limit: l, Period: m.drawPeriod(t, l),
+		ID: m.drawID(t), Node: quota.NodeID(drawNode(t)), Bucket: m.bucket(l), Limit: l, Period: m.drawPeriod(t, l),
 		Estimate: drawUnits(t, "estimate"), Actual: drawUnits(t, "actual"),
 	}
 	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Settle(m.ctx, r) })

@@ -210,7 +210,24 @@ func checkRevocations(tx *bbolt.Tx) error {
 }
 
 func checkBooks(s *snapshot) error {
-	_, err := eachRecord(s, bucketBooks, func(key []byte, b *quota.Book) error {
+	err := s.forEach(bucketHolders, func(key, text []byte) error {
+		h, err := holderOfKey(key)
+		if err != nil {
+			return err
+		}
+		r, err := quota.DecodeRecord(text)
+		if err != nil {
+			return authz.Errorf(authz.KindConflict, "the record of %s %q: %w", h.Per, h.Holder, err)
+		}
+		if err := r.Check(); err != nil {
+			return authz.Errorf(authz.KindConflict, "%s %q: %w", h.Per, h.Holder, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = eachRecord(s, bucketBooks, func(key []byte, b *quota.Book) error {
 		if err := b.Check(); err != nil {
 			return authz.Errorf(authz.KindConflict, "bucket %q: %w", key, err)
 		}
@@ -242,7 +259,7 @@ func checkSettled(s *snapshot) error {
 
 func checkJournal(s *snapshot) error {
 	_, err := eachRecord(s, bucketJournal, func(id []byte, e *entry) error {
-		if e.Verb != "credit" && e.Verb != "reset" {
+		if e.Verb != "credit" && e.Verb != "reset" && e.Verb != "release" {
 			return damaged("id %q was used for %q", id, e.Verb)
 		}
 		return nil

@@ -2,9 +2,11 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
 // TestCheck_FindsDamagedRecords breaks the file's records one by one.
@@ -20,9 +22,18 @@ func TestCheck_FindsDamagedRecords(t *testing.T) {
 		"key in another place": func(w *write) error {
 			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
 		},
-		"book that is wrong": func(w *write) error {
+		"shared book that is wrong": func(w *write) error {
 			return w.put(bucketBooks, []byte("b"), []byte(`{"prepaid":{"granted":1,"spent":0}}`))
 		},
+		"book that is wrong": func(w *write) error {
+			r := quota.Record{Counts: []quota.Count{{Name: "c", Book: quota.Book{Prepaid: &quota.Page{Granted: 1}}}}}
+			text, err := r.AppendBinary(nil)
+			return errors.Join(err, w.put(bucketHolders, recordKey(quota.HolderID{Per: "key", Holder: "k"}), text))
+		},
+		"record that is cut short": func(w *write) error {
+			return w.put(bucketHolders, recordKey(quota.HolderID{Per: "key", Holder: "k"}), []byte{1, 9})
+		},
+		"record of nobody":      func(w *write) error { return w.put(bucketHolders, []byte{9}, []byte{1, 0, 0, 0}) },
 		"unknown journal entry": func(w *write) error { return w.put(bucketJournal, []byte("j"), []byte(`{"verb":"steal"}`)) },
 		"settlement not listed": func(w *write) error { return w.put(bucketSettled, []byte("s"), []byte(`{}`)) },
 		"revision of nothing":   func(w *write) error { return w.put(bucketRevisions, numberKey(9), []byte("x")) },
@@ -38,7 +49,7 @@ func TestCheck_FindsDamagedRecords(t *testing.T) {
 			}
 			lane := db.commits
 			switch name {
-			case "book that is wrong", "unknown journal entry", "settlement not listed":
+			case "book that is wrong", "shared book that is wrong", "record that is cut short", "record of nobody", "unknown journal entry", "settlement not listed":
 				lane = db.ledger
 			}
 			if err := lane.do(t.Context(), harm); err != nil {

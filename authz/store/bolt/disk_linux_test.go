@@ -12,7 +12,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
 )
 
 // disk is the files of a DB, whose descriptors can be pointed elsewhere while they are in use.
@@ -101,7 +101,7 @@ func TestCommitter_DiskFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			l := authz.Limit{Name: "requests", Units: 10, Window: authz.WindowNone}
-			lease := quota.LeaseRequest{Node: "a", Seq: 1, Limit: l, Want: 4}
+			lease := quotatest.Ask{Node: "a", Seq: 1, Limit: l, Want: 4}
 			for round := range 2 {
 				repair := d.become(path)
 				for range 2 {
@@ -113,7 +113,7 @@ func TestCommitter_DiskFaults(t *testing.T) {
 					if _, err = keys.Key(ctx, id); authz.KindOf(err) != authz.KindNotFound {
 						t.Errorf("a write that was refused is seen: %v", err)
 					}
-					if _, err = db.Ledger().Lease(ctx, lease); authz.KindOf(err) != authz.KindUnavailable || err == nil {
+					if _, err = lease.Send(ctx, db.Ledger()); authz.KindOf(err) != authz.KindUnavailable || err == nil {
 						t.Errorf("lease from a broken disk: %v", err)
 					}
 				}
@@ -125,7 +125,7 @@ func TestCommitter_DiskFaults(t *testing.T) {
 				if _, err := keys.CreateKey(ctx, apikey.Key{ID: id, Account: "acme", Digest: apikey.Hasher{}.Text(id)}); err != nil {
 					t.Fatalf("write after the disk was repaired: %v", err)
 				}
-				got, err := db.Ledger().Lease(ctx, lease)
+				got, err := lease.Send(ctx, db.Ledger())
 				if err != nil || got.Held != 4*int64(round+1) {
 					t.Fatalf("lease after the disk was repaired: %+v, %v", got, err)
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
@@ -103,9 +104,9 @@ func BenchmarkLease(b *testing.B) {
 				wg.Go(func() {
 					bucket := quota.Bucket{Per: authz.PerKey, Holder: fmt.Sprint(i % buckets), Limit: l.Name}
 					for seq := range max(b.N/goroutines, 1) {
-						if _, err := db.Ledger().Lease(b.Context(), quota.LeaseRequest{
+						if _, err := (quotatest.Ask{
 							Node: quota.NodeID(fmt.Sprint(i)), Seq: uint64(seq), Bucket: bucket, Limit: l, Want: 10,
-						}); err != nil {
+						}.Send(b.Context(), db.Ledger())); err != nil {
 							b.Error(err)
 							return
 						}

@@ -21,7 +21,8 @@ const (
 	bucketRevoked     = "revoked"      // joined kind, issuer and value -> revocation.Record
 	bucketRevisions   = "revisions"    // revision -> key in bucketRevoked
 	bucketExpiries    = "expiries"     // instant, then key in bucketRevoked -> nothing
-	bucketBooks       = "books"        // quota.Bucket.Key -> quota.Book
+	bucketHolders     = "holders"      // joined quota.HolderID -> quota.Record in its binary form
+	bucketBooks       = "books"        // of older versions: quota.Bucket.Key or LegacyKey -> quota.Book
 	bucketJournal     = "journal"      // id of a credit or reset -> entry, for good
 	bucketSettled     = "settled"      // id of a reservation -> settled
 	bucketSettledAt   = "settled_at"   // instant, then id -> nothing
@@ -51,11 +52,12 @@ const (
 	codeJournal
 	codeSettled
 	codeSettledAt
+	codeHolders
 	codesEnd
 )
 
 // logged are the buckets by code.
-var logged = [codesEnd]string{codeBooks: bucketBooks, codeJournal: bucketJournal, codeSettled: bucketSettled, codeSettledAt: bucketSettledAt}
+var logged = [codesEnd]string{codeBooks: bucketBooks, codeJournal: bucketJournal, codeSettled: bucketSettled, codeSettledAt: bucketSettledAt, codeHolders: bucketHolders}
 
 func (c bucketCode) known() bool { return c > 0 && c < codesEnd }
 
@@ -70,6 +72,8 @@ func codeOf(bucket string) bucketCode {
 		return codeSettled
 	case bucketSettledAt:
 		return codeSettledAt
+	case bucketHolders:
+		return codeHolders
 	}
 	return 0
 }
@@ -77,7 +81,7 @@ func codeOf(bucket string) bucketCode {
 func bucketNames() []string {
 	return []string{
 		bucketMeta, bucketAccounts, bucketKeys, bucketDigests, bucketAccountKeys, bucketRevoked, bucketRevisions,
-		bucketExpiries, bucketBooks, bucketJournal, bucketSettled, bucketSettledAt,
+		bucketExpiries, bucketHolders, bucketBooks, bucketJournal, bucketSettled, bucketSettledAt,
 	}
 }
 
@@ -94,6 +98,9 @@ func ensureFormat(w *write, pepper string) error {
 		return err
 	}
 	if string(meta.Get([]byte("format"))) == oldFormat {
+		if _, err := w.tx.CreateBucketIfNotExists([]byte(bucketHolders)); err != nil {
+			return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", bucketHolders, err)
+		}
 		if err := putFormat(w); err != nil {
 			return err
 		}
@@ -142,11 +149,12 @@ func checkFormat(tx *bbolt.Tx) error {
 	if meta == nil {
 		return authz.Errorf(authz.KindConflict, "this is not a tollkeeper data file")
 	}
-	if got := meta.Get([]byte("format")); string(got) != format && string(got) != oldFormat {
+	got := string(meta.Get([]byte("format")))
+	if got != format && got != oldFormat {
 		return authz.Errorf(authz.KindConflict, "the file has format %q and this version reads %q", got, format)
 	}
 	for _, name := range bucketNames() {
-		if k, _ := tx.Cursor().Seek([]byte(name)); name == bucketExpiries && string(k) != name {
+		if k, _ := tx.Cursor().Seek([]byte(name)); string(k) != name && (name == bucketExpiries || name == bucketHolders && got == oldFormat) {
 			continue // older versions do not have it: Open makes it
 		}
 		if tx.Bucket([]byte(name)) == nil {
@@ -167,6 +175,15 @@ func joinKey(parts ...string) []byte {
 		out = append(out, part...)
 	}
 	return out
+}
+
+// splitKey is the two parts of which joinKey made a key.
+func splitKey(key []byte) (first, second string, ok bool) {
+	n, size := binary.Uvarint(key)
+	if size <= 0 || n > uint64(len(key)-size) {
+		return "", "", false
+	}
+	return string(key[size : size+int(n)]), string(key[size+int(n):]), true
 }
 
 // numberKey makes a key that sorts as the number does.

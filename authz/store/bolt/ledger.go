@@ -8,35 +8,47 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// Ledger is a quota.Ledger. quota.Book does the arithmetic; this file loads books, stores them, and remembers ids.
+// Ledger is a quota.Ledger. quota.Record does the arithmetic; this file loads records, stores them, and remembers ids.
 type Ledger struct {
-	db                *DB
-	*quota.LocalNodes // one process has the file to itself
+	db                  *DB
+	*quota.LocalMembers // one process has the file to itself
 }
 
 var _ quota.Ledger = (*Ledger)(nil)
 
 // Ledger returns the quotas of the file.
-func (db *DB) Ledger() *Ledger { return &Ledger{db, &db.nodes} }
+func (db *DB) Ledger() *Ledger { return &Ledger{db, db.members} }
 
 // Lease is quota.Ledger.Lease.
-func (s *Ledger) Lease(ctx context.Context, r quota.LeaseRequest) (quota.Lease, error) {
-	return mutate(ctx, s.db.ledger, func(w *write) (lease quota.Lease, err error) {
-		now := s.clock()
-		err = w.changeBook(r.Bucket, func(b *quota.Book) (err error) {
-			lease, err = b.Lease(r, now)
-			return err
-		})
-		return lease, err
+func (s *Ledger) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
+	return mutate(ctx, s.db.ledger, func(w *write) ([]quota.Answer, error) {
+		out, at := make([]quota.Answer, len(rs)), s.at()
+		for i := range rs {
+			if err := lease(w, &rs[i], &out[i], at); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
 	})
 }
 
-// Return is quota.Ledger.Return.
-func (s *Ledger) Return(ctx context.Context, r quota.ReturnRequest) error {
-	return s.db.ledger.do(ctx, func(w *write) error {
-		now := s.clock()
-		return w.changeBook(r.Bucket, func(b *quota.Book) error { return b.Return(r, now) })
+// lease carries out one request. The error is one that holds for the whole transaction.
+func lease(w *write, r *quota.LeaseRequest, out *quota.Answer, at quota.Instant) error {
+	if w.sharedBooks {
+		for i := range r.Parts {
+			if err := w.splitOff(r.Holder, r.Parts[i].Count); err != nil {
+				return err
+			}
+		}
+	}
+	out.Err = w.changeRecord(r.Holder, func(record *quota.Record) (err error) {
+		out.Parts, err = record.Lease(r, at)
+		return err
 	})
+	if k := authz.KindOf(out.Err); out.Err != nil && k != authz.KindInvalid && k != authz.KindConflict {
+		return out.Err
+	}
+	return nil
 }
 
 // settled remembers a settlement, so that the same one is answered again and not charged again.
@@ -51,7 +63,7 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
 	}
 	return mutate(ctx, s.db.ledger, func(w *write) (quota.Settlement, error) {
-		now := s.clock()
+		now := s.at().Time
 		old, err := decode[settled](w.get(bucketSettled, []byte(r.ID)))
 		if err != nil {
 			return quota.Settlement{}, err
@@ -98,44 +110,50 @@ type entry struct {
 // Credit is quota.Ledger.Credit.
 func (s *Ledger) Credit(ctx context.Context, r quota.CreditRequest) (quota.Balance, error) {
 	e := entry{Verb: "credit", Bucket: r.Bucket, Units: r.Units, Note: r.Note}
-	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, now time.Time) error { return b.Credit(r, now) })
+	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Credit(r, at.Time) })
 }
 
 // Reset is quota.Ledger.Reset.
 func (s *Ledger) Reset(ctx context.Context, r quota.ResetRequest) (quota.Balance, error) {
 	e := entry{Verb: "reset", Bucket: r.Bucket}
-	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, now time.Time) error { return b.Reset(r, now) })
+	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Reset(r, at) })
+}
+
+// Release is quota.Ledger.Release.
+func (s *Ledger) Release(ctx context.Context, r quota.ReleaseRequest) (quota.Balance, error) {
+	e := entry{Verb: "release", Bucket: r.Bucket, Units: r.Units, Note: string(r.Node)}
+	return s.once(ctx, r.ID, e, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Release(r, at) })
 }
 
 // once applies a verb unless its id was used before, and returns the balance.
-func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, verb func(*quota.Book, time.Time) error) (quota.Balance, error) {
+func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, verb func(*quota.Book, quota.Instant) error) (quota.Balance, error) {
 	if id == "" {
 		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a %s needs an id", e.Verb)
 	}
 	return mutate(ctx, s.db.ledger, func(w *write) (quota.Balance, error) {
-		now := s.clock()
+		at := s.at()
 		old, err := decode[entry](w.get(bucketJournal, []byte(id)))
 		if err != nil {
 			return quota.Balance{}, err
 		}
 		switch {
 		case old == nil:
-			if err := w.changeBook(e.Bucket, func(b *quota.Book) error { return verb(b, now) }); err != nil {
+			if err := w.changeBook(e.Bucket, func(b *quota.Book) error { return verb(b, at) }); err != nil {
 				return quota.Balance{}, err
 			}
 			record := e
-			record.At = now
+			record.At = at.Time
 			if _, err := putJSON(w, bucketJournal, []byte(id), &record); err != nil {
 				return quota.Balance{}, err
 			}
 		case old.Verb != e.Verb || !sameBucket(old.Bucket, e.Bucket) || old.Units != e.Units:
 			return quota.Balance{}, authz.Errorf(authz.KindConflict, "id %q was used for a %s of something else", id, old.Verb)
 		}
-		b, err := w.book(e.Bucket)
+		r, err := w.record(e.Bucket.HolderID())
 		if err != nil {
 			return quota.Balance{}, err
 		}
-		return balanceOf(b, e.Bucket, l, now)
+		return r.record.Clone().Book(e.Bucket.CountKey()).Balance(e.Bucket, l, at), nil
 	})
 }
 
@@ -148,14 +166,24 @@ func sameBucket(old, b quota.Bucket) bool {
 func (s *Ledger) Balance(ctx context.Context, bucket quota.Bucket, l authz.Limit) (quota.Balance, error) {
 	var out quota.Balance
 	err := s.db.viewLedger(ctx, func(r reader) error {
-		b, _, err := loadBook(r, bucket)
-		if err == nil {
-			out = b.Balance(bucket, l, s.clock())
+		record, err := loadRecord(r, bucket.HolderID())
+		if err != nil {
+			return err
 		}
-		return err
+		if s.db.sharedBooks && !record.Has(bucket.CountKey()) {
+			_, book, _, err := sharedBook(r, bucket.HolderID(), bucket.CountKey())
+			if err != nil {
+				return err
+			}
+			if book != nil {
+				*record.Book(bucket.CountKey()) = *book
+			}
+		}
+		out = record.Book(bucket.CountKey()).Balance(bucket, l, s.at())
+		return nil
 	})
 	return out, err
 }
 
-// clock is the ledger's time, without its location and monotonic part, which are not stored.
-func (s *Ledger) clock() time.Time { return s.db.now().UTC().Round(0) }
+// at is the ledger's time, without its location and monotonic part, which are not stored.
+func (s *Ledger) at() quota.Instant { return s.At(s.db.now().UTC().Round(0)) }

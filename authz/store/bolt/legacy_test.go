@@ -9,6 +9,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
@@ -60,7 +61,7 @@ func TestLedger_FileOfAnOlderVersion(t *testing.T) {
 			{bothPrepaid, bothPrepaidBucket, 7, 0, 0, 7}, {hourly, hourlyBucket, 50, 0, 0, 50},
 		} {
 			got, err := ledger.Balance(t.Context(), c.b, c.l)
-			if err != nil || got.Allowance != c.allowance || got.Spent != c.spent || got.Outstanding["old"] != c.stays || got.Free != c.frees {
+			if err != nil || got.Allowance != c.allowance || got.Spent != c.spent || got.Stranded != c.stays || got.Free != c.frees {
 				t.Errorf("%+v: %+v, %v", c.b, got, err)
 			}
 		}
@@ -68,16 +69,17 @@ func TestLedger_FileOfAnOlderVersion(t *testing.T) {
 	if _, err := ledger.Credit(t.Context(), quota.CreditRequest{ID: "order-1", Bucket: creditsBucket, Limit: credits, Units: 100}); err != nil {
 		t.Errorf("a credit that was repeated after the upgrade: %v", err)
 	}
-	for _, c := range []struct {
+	for i, c := range []struct {
 		l    authz.Limit
 		b    quota.Bucket
 		want int64
 	}{{daily, dailyBucket, 984}, {credits, creditsBucket, 80}, {bothPrepaid, bothPrepaidBucket, 7}, {bothMonth, bothMonthBucket, 5}, {hourly, hourlyBucket, 50}} {
-		bad := quota.LeaseRequest{Node: "n", Seq: 1, Bucket: c.b, Limit: c.l, Want: -1}
-		if _, err := ledger.Lease(t.Context(), bad); authz.KindOf(err) != authz.KindInvalid { // leaves the old book in place
+		bad := quotatest.Ask{Node: "n", Seq: 1, Bucket: c.b, Limit: c.l, Want: -1}
+		if _, err := bad.Send(t.Context(), ledger); authz.KindOf(err) != authz.KindInvalid { // leaves the old book in place
 			t.Fatalf("a bad lease: %v", err)
 		}
-		if got, err := ledger.Lease(t.Context(), quota.LeaseRequest{Node: "n", Seq: 1, Bucket: c.b, Limit: c.l, Want: 5000}); err != nil || got.Granted != c.want {
+		good := quotatest.Ask{Node: "n", Seq: uint64(i) + 1, Bucket: c.b, Limit: c.l, Want: 5000}
+		if got, err := good.Send(t.Context(), ledger); err != nil || got.Granted != c.want {
 			t.Errorf("%+v: granted %d, want %d: %v", c.b, got.Granted, c.want, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
 )
 
 // TestWrites_TooLarge writes what bbolt cannot store: the caller is at fault, and other writes go on.
@@ -22,7 +23,7 @@ func TestWrites_TooLarge(t *testing.T) {
 		"account":            second(keys.CreateAccount(ctx, apikey.Account{ID: huge})),
 		"meta":               second(keys.CreateAccount(ctx, apikey.Account{ID: "a", Meta: map[string]any{"f": func() {}}})),
 		"year":               second(keys.CreateAccount(ctx, apikey.Account{ID: "b", CreatedAt: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)})),
-		"bucket":             second(ledger.Lease(ctx, quota.LeaseRequest{Node: "a", Bucket: quota.Bucket{Holder: huge}, Limit: l, Want: 1})),
+		"bucket":             second(quotatest.Ask{Node: "a", Bucket: quota.Bucket{Holder: huge}, Limit: l, Want: 1}.Send(ctx, ledger)),
 		"credit":             second(ledger.Credit(ctx, quota.CreditRequest{ID: huge, Limit: l, Units: 1})),
 		"credit without id":  second(ledger.Credit(ctx, quota.CreditRequest{Limit: l, Units: 1})),
 		"settle":             second(ledger.Settle(ctx, quota.SettleRequest{ID: huge, Limit: l})),

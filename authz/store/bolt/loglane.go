@@ -23,8 +23,9 @@ type logLane struct {
 	open    func() error // notes in the file that there is a log
 
 	// Owned by the committer.
-	batch  batch
-	opened bool // the file says that there is a log
+	batch       batch
+	sharedBooks bool // DB.sharedBooks
+	opened      bool // the file says that there is a log
 }
 
 // The overlay is moved when it has moveOverlay bytes of records, and so many records that most of the file's pages that change
@@ -46,7 +47,7 @@ func (c *logLane) begin() (transaction, error) {
 	}
 	c.batch.begin = c.beginRead
 	c.batch.reset(c.overlay.all())
-	return &logTx{c, make(txBooks)}, nil
+	return &logTx{c, make(txRecords)}, nil
 }
 
 // beginRead starts to read the file. The layers were taken before: what leaves them from now on, is in the file.
@@ -60,15 +61,18 @@ func (c *logLane) beginRead() *bbolt.Tx {
 
 // logTx is a transaction of the ledger.
 type logTx struct {
-	lane  *logLane
-	books txBooks
+	lane    *logLane
+	records txRecords
 }
 
-func (t *logTx) write() *write { return &write{batch: &t.lane.batch, books: t.books} }
-func (t *logTx) rollback()     { t.lane.batch.end() }
+func (t *logTx) write() *write {
+	return &write{batch: &t.lane.batch, records: t.records, sharedBooks: t.lane.sharedBooks}
+}
+
+func (t *logTx) rollback() { t.lane.batch.end() }
 
 func (t *logTx) commit() error {
-	if err := t.books.flush(t.write()); err != nil {
+	if err := t.records.flush(t.write()); err != nil {
 		return err
 	}
 	t.lane.batch.end() // the file may have to be written before the log, which could wait for this read

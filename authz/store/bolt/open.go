@@ -51,7 +51,9 @@ type DB struct {
 	now     func() time.Time
 	cache   atomic.Pointer[keyCache] // nil once closed
 	views   atomic.Uint64            // how many reads of the file there were
-	nodes   quota.LocalNodes         // that lease from the file
+	members *quota.LocalMembers      // that lease from the file
+
+	sharedBooks bool // it has books of a version that kept several buckets in one
 }
 
 // viewsPerDrop is how many reads of the file may happen before its pages are dropped from memory. The cache answers frequent
@@ -101,7 +103,7 @@ func openAndLoad(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{bolt: file, now: o.Now}
+	db := &DB{bolt: file, now: o.Now, members: quota.NewLocalMembers(o.Now)}
 	db.file = newFileLane(file, db.reload, o.Logger, &faults{log: o.Logger})
 	db.commits = newCommitter(db.file, o.Logger)
 	if err := db.load(o.Pepper); err != nil {
@@ -196,13 +198,31 @@ func (db *DB) load(pepper string) error {
 	if err := db.view(context.Background(), checkPages); err != nil {
 		return err
 	}
-	// The committer does not run yet: this first write goes through the same steps as every later one.
-	first := &op{run: func(w *write) error { return ensureFormat(w, pepper) }, done: make(chan error, 1)}
-	db.commits.commit([]*op{first})
-	if err := <-first.done; err != nil {
+	if err := db.firstWrite(func(w *write) error { return ensureFormat(w, pepper) }); err != nil {
+		return err
+	}
+	for more := true; more; {
+		if err := db.firstWrite(func(w *write) (err error) {
+			more, err = gatherBooks(w)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if err := db.view(context.Background(), func(tx *bbolt.Tx) error {
+		db.sharedBooks = hasBooks(tx)
+		return nil
+	}); err != nil {
 		return err
 	}
 	return db.reload()
+}
+
+// firstWrite makes a write before the committer runs. It goes through the same steps as every later one.
+func (db *DB) firstWrite(run func(*write) error) error {
+	first := &op{run: run, done: make(chan error, 1)}
+	db.commits.commit([]*op{first})
+	return <-first.done
 }
 
 // syncDir makes the name of a new file durable.

@@ -17,6 +17,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota/quotatest"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
@@ -36,7 +37,7 @@ func TestOpen_FindsEveryWrite(t *testing.T) {
 		ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("1"), CreatedAt: at, UpdatedAt: at, Lineage: "key_1",
 		ExpiresAt: at.In(time.FixedZone("", 3600)), Meta: map[string]any{"number": 1, "deep": map[string]any{"a": []string{"b"}}},
 	}
-	lease := quota.LeaseRequest{Node: "a", Seq: 1, Bucket: bucket, Limit: l, Want: 10}
+	lease := quotatest.Ask{Node: "a", Seq: 1, Bucket: bucket, Limit: l, Want: 10}
 	for _, step := range []struct {
 		name  string
 		write func(context.Context, *bolt.DB) (any, error)
@@ -86,10 +87,11 @@ func TestOpen_FindsEveryWrite(t *testing.T) {
 			}
 			return feed(ctx, db)
 		}, feed},
-		{"lease", func(ctx context.Context, db *bolt.DB) (any, error) { return db.Ledger().Lease(ctx, lease) },
-			func(ctx context.Context, db *bolt.DB) (any, error) { return db.Ledger().Lease(ctx, lease) }},
+		{"lease", func(ctx context.Context, db *bolt.DB) (any, error) { return lease.Send(ctx, db.Ledger()) },
+			func(ctx context.Context, db *bolt.DB) (any, error) { return lease.Send(ctx, db.Ledger()) }},
 		{"return", func(ctx context.Context, db *bolt.DB) (any, error) {
-			if err := db.Ledger().Return(ctx, quota.ReturnRequest{Node: "a", Seq: 2, Bucket: bucket, Limit: l, Spent: 5, Units: 5}); err != nil {
+			back := quotatest.Ask{Node: "a", Seq: 2, Bucket: bucket, Limit: l, Spent: 5, Back: 5}
+			if _, err := back.Send(ctx, db.Ledger()); err != nil {
 				return nil, err
 			}
 			return balance(ctx, db)
@@ -309,7 +311,8 @@ func sample(t *testing.T) []byte {
 	importAll(t, db, manyKeys(600), 100)
 	bucket, l := prepaid()
 	for i := range 30 {
-		if _, err := db.Ledger().Lease(t.Context(), quota.LeaseRequest{Node: quota.NodeID(fmt.Sprint(i)), Bucket: bucket, Limit: l, Want: 1}); err != nil {
+		ask := quotatest.Ask{Node: quota.NodeID(fmt.Sprint(i)), Bucket: bucket, Limit: l, Want: 1}
+		if _, err := ask.Send(t.Context(), db.Ledger()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := db.Revocations().Add(t.Context(), revocation.Record{Kind: revocation.KindKey, Value: fmt.Sprint(i)}); err != nil {

@@ -100,7 +100,8 @@ func (db *DB) openLog(path string, o Options) error {
 	db.mover = newMover(db.overlay, log, db.commits, o.Now, o.Logger)
 	db.ledger = newCommitter(&logLane{
 		db: db.bolt, log: log, overlay: db.overlay, faults: db.file.faults, full: db.mover.soon, opened: state.open,
-		open: func() error { return db.setLogOpen(true) },
+		sharedBooks: db.sharedBooks,
+		open:        func() error { return db.setLogOpen(true) },
 	}, o.Logger)
 	if found.Last > state.applied {
 		db.mover.soon()

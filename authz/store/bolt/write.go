@@ -13,12 +13,13 @@ import (
 // write is one operation's view of the transaction that it shares with others. A transaction writes either the buckets of the
 // ledger, through the write-ahead log, or all others, in the file.
 type write struct {
-	tx    *bbolt.Tx // of the file; nil in a transaction of the ledger
-	batch *batch    // of the ledger; nil in a transaction of the file
-	books txBooks   // of the whole transaction
-	wrote bool      // this operation has changed something in the transaction
-	moved bool      // and all of it is in the write-ahead log already
-	after []func()  // run when the transaction is durable
+	tx          *bbolt.Tx // of the file; nil in a transaction of the ledger
+	batch       *batch    // of the ledger; nil in a transaction of the file
+	records     txRecords // of the whole transaction
+	sharedBooks bool      // DB.sharedBooks
+	wrote       bool      // this operation has changed something in the transaction
+	moved       bool      // and all of it is in the write-ahead log already
+	after       []func()  // run when the transaction is durable
 }
 
 // afterCommit has a function run when the write is durable and before it is acknowledged. It must not fail.

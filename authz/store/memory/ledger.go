@@ -12,11 +12,11 @@ import (
 
 // Ledger is a quota.Ledger.
 type Ledger struct {
-	quota.LocalNodes
+	*quota.LocalMembers
 	now func() time.Time
 
 	mu      sync.Mutex
-	books   map[quota.Bucket]*quota.Book
+	records map[quota.HolderID]*quota.Record
 	journal map[string]entry   // credits and resets by ID
 	settled map[string]settled // by ID
 	order   []string           // the ids in settled, oldest first
@@ -39,43 +39,33 @@ var _ quota.Ledger = (*Ledger)(nil)
 // NewLedger makes an empty ledger with that clock.
 func NewLedger(now func() time.Time) *Ledger {
 	return &Ledger{
-		now:     now,
-		books:   make(map[quota.Bucket]*quota.Book),
-		journal: make(map[string]entry),
-		settled: make(map[string]settled),
+		LocalMembers: quota.NewLocalMembers(now),
+		now:          now,
+		records:      make(map[quota.HolderID]*quota.Record),
+		journal:      make(map[string]entry),
+		settled:      make(map[string]settled),
 	}
 }
 
 // Lease is quota.Ledger.Lease.
-func (s *Ledger) Lease(_ context.Context, r quota.LeaseRequest) (quota.Lease, error) {
+func (s *Ledger) Lease(_ context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.bookLocked(r.Bucket)
-	lease, err := b.Lease(r, s.clock())
-	if err != nil {
-		return quota.Lease{}, err
+	out, at := make([]quota.Answer, len(rs)), s.at()
+	for i := range rs {
+		r := s.recordLocked(rs[i].Holder)
+		if out[i].Parts, out[i].Err = r.Lease(&rs[i], at); out[i].Err == nil {
+			s.records[rs[i].Holder] = r
+		}
 	}
-	s.books[r.Bucket] = b
-	return lease, nil
-}
-
-// Return is quota.Ledger.Return.
-func (s *Ledger) Return(_ context.Context, r quota.ReturnRequest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.bookLocked(r.Bucket)
-	if err := b.Return(r, s.clock()); err != nil {
-		return err
-	}
-	s.books[r.Bucket] = b
-	return nil
+	return out, nil
 }
 
 // Settle is quota.Ledger.Settle.
 func (s *Ledger) Settle(_ context.Context, r quota.SettleRequest) (quota.Settlement, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock()
+	now := s.at().Time
 	if r.ID == "" {
 		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
 	}
@@ -86,98 +76,103 @@ func (s *Ledger) Settle(_ context.Context, r quota.SettleRequest) (quota.Settlem
 	if old, ok := s.settled[r.ID]; ok {
 		return old.answer, nil
 	}
-	b := s.bookLocked(r.Bucket)
-	answer, err := b.Settle(r, now)
+	record := s.recordLocked(r.Bucket.HolderID())
+	answer, err := record.Book(r.Bucket.CountKey()).Settle(r, now)
 	if err != nil {
 		return quota.Settlement{}, err
 	}
-	s.books[r.Bucket], s.settled[r.ID] = b, settled{at: now, answer: answer}
+	s.records[r.Bucket.HolderID()], s.settled[r.ID] = record, settled{at: now, answer: answer}
 	s.order = append(s.order, r.ID)
 	return answer, nil
 }
 
 // Credit is quota.Ledger.Credit.
 func (s *Ledger) Credit(_ context.Context, r quota.CreditRequest) (quota.Balance, error) {
-	return s.once(r.ID, entry{"credit", r.Bucket, r.Units}, r.Limit, func(b *quota.Book, now time.Time) error { return b.Credit(r, now) })
+	return s.once(r.ID, entry{"credit", r.Bucket, r.Units}, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Credit(r, at.Time) })
 }
 
 // Reset is quota.Ledger.Reset.
 func (s *Ledger) Reset(_ context.Context, r quota.ResetRequest) (quota.Balance, error) {
-	return s.once(r.ID, entry{verb: "reset", bucket: r.Bucket}, r.Limit, func(b *quota.Book, now time.Time) error { return b.Reset(r, now) })
+	return s.once(r.ID, entry{verb: "reset", bucket: r.Bucket}, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Reset(r, at) })
+}
+
+// Release is quota.Ledger.Release.
+func (s *Ledger) Release(_ context.Context, r quota.ReleaseRequest) (quota.Balance, error) {
+	return s.once(r.ID, entry{"release", r.Bucket, r.Units}, r.Limit, func(b *quota.Book, at quota.Instant) error { return b.Release(r, at) })
 }
 
 // once applies a verb unless its ID was used before.
-func (s *Ledger) once(id string, e entry, l authz.Limit, verb func(*quota.Book, time.Time) error) (quota.Balance, error) {
+func (s *Ledger) once(id string, e entry, l authz.Limit, verb func(*quota.Book, quota.Instant) error) (quota.Balance, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id == "" {
-		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a credit or a reset needs an id")
+		return quota.Balance{}, authz.Errorf(authz.KindInvalid, "a %s needs an id", e.verb)
 	}
-	now, b := s.clock(), s.bookLocked(e.bucket)
+	at, record := s.at(), s.recordLocked(e.bucket.HolderID())
+	book := record.Book(e.bucket.CountKey())
 	if old, used := s.journal[id]; used {
 		if old != e {
-			return quota.Balance{}, authz.Errorf(authz.KindConflict, "id %q was used for something else", id)
+			return quota.Balance{}, authz.Errorf(authz.KindConflict, "id %q was used for a %s of something else", id, old.verb)
 		}
-		return b.Balance(e.bucket, l, now), nil
+		return book.Balance(e.bucket, l, at), nil
 	}
-	if err := verb(b, now); err != nil {
+	if err := verb(book, at); err != nil {
 		return quota.Balance{}, err
 	}
-	s.books[e.bucket], s.journal[id] = b, e
-	return clone(b).Balance(e.bucket, l, now), nil
+	s.records[e.bucket.HolderID()], s.journal[id] = record, e
+	return s.recordLocked(e.bucket.HolderID()).Book(e.bucket.CountKey()).Balance(e.bucket, l, at), nil
 }
 
 // Balance is quota.Ledger.Balance.
 func (s *Ledger) Balance(_ context.Context, b quota.Bucket, l authz.Limit) (quota.Balance, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bookLocked(b).Balance(b, l, s.clock()), nil
+	return s.recordLocked(b.HolderID()).Book(b.CountKey()).Balance(b, l, s.at()), nil
+}
+
+// Stranded is quota.Ledger.Stranded.
+func (s *Ledger) Stranded(ctx context.Context, each func(quota.Stranding) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h, r := range s.records {
+		if err := ctx.Err(); err != nil {
+			return authz.Errorf(authz.KindUnavailable, "not read to the end: %w", err)
+		}
+		if !r.Stranded(h, s.at(), each) {
+			break
+		}
+	}
+	return nil
 }
 
 // Forget is quota.Ledger.Forget.
 func (s *Ledger) Forget(context.Context) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, now := len(s.books), s.clock()
-	maps.DeleteFunc(s.books, func(_ quota.Bucket, b *quota.Book) bool { return b.Forgettable(now) })
-	return before - len(s.books), nil
+	before, now := len(s.records), s.at().Time
+	maps.DeleteFunc(s.records, func(_ quota.HolderID, r *quota.Record) bool { return r.Forgettable(now) })
+	return before - len(s.records), nil
 }
 
 // Check returns an error that names the first broken invariant of any book.
 func (s *Ledger) Check(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for bucket, b := range s.books {
-		if err := b.Check(); err != nil {
-			return authz.Errorf(authz.KindConflict, "bucket %+v: %w", bucket, err)
+	for h, r := range s.records {
+		if err := r.Check(); err != nil {
+			return authz.Errorf(authz.KindConflict, "holder %+v: %w", h, err)
 		}
 	}
 	return nil
 }
 
-// clock is the ledger's time, in the form in which other stores keep it.
-func (s *Ledger) clock() time.Time { return s.now().UTC().Round(0) }
+// at is the ledger's time, in the form in which other stores keep it.
+func (s *Ledger) at() quota.Instant { return s.At(s.now().UTC().Round(0)) }
 
-// bookLocked is a copy of the bucket's book: a verb that is refused changes only the copy.
-func (s *Ledger) bookLocked(b quota.Bucket) *quota.Book {
-	if book := s.books[b]; book != nil {
-		return clone(book)
+// recordLocked is a copy of the holder's record: a verb that is refused changes only the copy.
+func (s *Ledger) recordLocked(h quota.HolderID) *quota.Record {
+	if r := s.records[h]; r != nil {
+		return r.Clone()
 	}
-	return &quota.Book{}
-}
-
-func clone(b *quota.Book) *quota.Book {
-	return &quota.Book{
-		Current: clonePage(b.Current), Previous: clonePage(b.Previous), Prepaid: clonePage(b.Prepaid),
-		Seen: maps.Clone(b.Seen),
-	}
-}
-
-func clonePage(p *quota.Page) *quota.Page {
-	if p == nil {
-		return nil
-	}
-	out := *p
-	out.Held = maps.Clone(p.Held)
-	return &out
+	return &quota.Record{}
 }

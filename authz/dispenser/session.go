@@ -1,0 +1,113 @@
+package dispenser
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+)
+
+// attend waits until the node has a session. Without one it serves nothing: another node may have been given what it held.
+func (d *Dispenser) attend(ctx context.Context, now time.Time) error {
+	if d.session.Good(now) {
+		return nil
+	}
+	d.mu.Lock()
+	f := d.renewing
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		d.renewing = f
+		d.goCall(func(ctx context.Context) {
+			f.err = d.renew(ctx)
+			d.mu.Lock()
+			d.renewing = nil
+			d.mu.Unlock()
+			close(f.done)
+		})
+	}
+	d.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// renew begins the node's session or has it run longer, and takes over the view of the members.
+func (d *Dispenser) renew(ctx context.Context) error {
+	asked := d.now()
+	s, err := d.ledger.Renew(ctx, d.node, d.views.Load().Number)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.views.Store(d.views.Load().learn(s.View, d.now().UnixNano())) // before the session: a node without one uses no share
+	if s.Number >= d.session.Number() {                             // of two calls at once, the earlier may be answered later
+		d.session.Renew(s.Number, asked, s.Term)
+	}
+	return nil
+}
+
+// views is the views by which the node went lately, the newest first. It is never changed.
+type views struct {
+	quota.View
+	learned int64 // Unix nanoseconds
+	older   *views
+}
+
+// viewMemory is how long a view matters that was replaced: longer than the longest period of a rate.
+const viewMemory = 2 * time.Minute
+
+// learn adds a view. Of two answers that cross, the older is dropped.
+func (v *views) learn(next quota.View, now int64) *views {
+	switch {
+	case next == v.View || next.Number < v.Number:
+		return v
+	case v.older == nil && v.Nodes == 0 && next.Nodes == 1: // no other node has used anything
+		return &views{View: next, learned: math.MinInt64}
+	}
+	return &views{View: next, learned: now, older: v.since(now - int64(viewMemory))}
+}
+
+// since is the views without those that were replaced before that time.
+func (v *views) since(t int64) *views {
+	if v.older == nil || v.learned <= t {
+		return &views{View: v.View, learned: v.learned}
+	}
+	return &views{View: v.View, learned: v.learned, older: v.older.since(t)}
+}
+
+// share is the node's share of a rate of that many units in a period that began at that time: the least of all views in the
+// period. When a node joins, the share shrinks at once. When one leaves, it grows with the next period, for that node may
+// have used its own in this one.
+func (v *views) share(units, began int64) int64 {
+	least := v.Share(units)
+	for v.learned > began && v.older != nil {
+		v = v.older
+		least = min(least, v.Share(units))
+	}
+	return least
+}
+
+// peer is what the dispenser does for other nodes.
+type peer struct{ d *Dispenser }
+
+// GiveBack is quota.Peer.GiveBack: another node has nothing left of the bucket.
+func (p peer) GiveBack(ctx context.Context, b quota.Bucket) {
+	if h := p.d.inUse(b.HolderID()); h != nil {
+		h.giveBack(ctx, b.CountKey())
+	}
+}
+
+// Lend is quota.Peer.Lend.
+func (p peer) Lend(r quota.RateRequest) int64 {
+	d := p.d
+	now := d.now()
+	if !d.session.Good(now) {
+		return 0
+	}
+	return d.holderOf(r.Bucket.HolderID()).rate(&r.Limit).lend(&r, now)
+}
