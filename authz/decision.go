@@ -22,9 +22,10 @@ type Answer struct {
 	SetQueryParameters    []Header
 	RemoveQueryParameters []string
 	// Metadata comes from the policy and goes to the proxy's access logs: JSON values, which must not be changed. Notes describe
-	// the caller, the route and the outcome. They go there too, under "tollkeeper", and ID goes there as "decision_id".
+	// the caller, the route and the outcome. They go there too, under "tollkeeper". NoteID says whether ID goes there, as "decision_id".
 	Metadata map[string]any
 	Notes    Headers
+	NoteID   bool
 }
 
 // Allow is the decision to let a request through.

@@ -31,6 +31,8 @@ type Answers struct {
 	ProblemBase string
 	// BillingURL is where a caller who gets a 402 can pay, "" for nowhere.
 	BillingURL string
+	// Omit is what an allow does not carry.
+	Omit Omitted
 	// KeepCredentials leaves the key in the request that goes to the upstream, and KeepTokens the bearer token.
 	KeepCredentials, KeepTokens bool
 }
@@ -44,9 +46,9 @@ func copyOf[S ~[]E, E any](list S, more int) S {
 	return append(make(S, 0, len(list)+more), list...)
 }
 
-// setIdentity tells the upstream who is calling. It removes what is not known, so that nothing in these headers can come from
-// the client.
-func setIdentity(out *authz.Answer, f *authz.Facts, account, plan string, tokens bool) {
+// setIdentity tells the upstream who is calling. It removes what is not known or omitted, so that nothing in these headers can come
+// from the client.
+func setIdentity(out *authz.Answer, f *authz.Facts, account, plan string, opt *Options) {
 	var keyID, subject, issuer string
 	if f.Key.Status == authz.KeyActive {
 		keyID = f.Key.ID
@@ -54,38 +56,47 @@ func setIdentity(out *authz.Answer, f *authz.Facts, account, plan string, tokens
 	if f.Token.Status == authz.TokenValid {
 		subject, issuer = f.Token.Subject, f.Token.Issuer
 	}
-	for _, h := range [...]authz.Header{
+	for i, h := range [...]authz.Header{ // in the order of identityNames
 		{Name: headerKeyID, Value: keyID}, {Name: headerAccount, Value: account}, {Name: headerPlan, Value: plan},
 		{Name: headerSubject, Value: subject}, {Name: headerIssuer, Value: issuer},
 	} {
 		out.Headers = without(out.Headers, h.Name)
 		switch {
-		case h.Value != "":
+		case h.Value != "" && !opt.Answers.Omit.has(firstIdentity+i):
 			out.Headers = append(out.Headers, h)
-		case h.Name != headerSubject && h.Name != headerIssuer || tokens: // without tokens no upstream expects these two
+		case h.Name != headerSubject && h.Name != headerIssuer || opt.Tokens != nil: // without tokens no upstream expects these two
 			out.RemoveRequestHeaders = append(out.RemoveRequestHeaders, h.Name)
 		}
 	}
 }
 
-// notes are the facts that Envoy can write into its access log, with an allow and with a deny.
-func notes(reason authz.Reason, f *authz.Facts, plan string, held heldCharge) authz.Headers {
-	out := make(authz.Headers, 0, 9)
-	put := func(name, value string) {
-		if value != "" {
-			out = append(out, authz.Header{Name: name, Value: value})
+// notes are the facts that Envoy can write into its access log.
+func notes(reason authz.Reason, f *authz.Facts, plan string, held heldCharge, omit Omitted) authz.Headers {
+	var rid string
+	if held != nil && !omit.has(noteReservation) {
+		rid = held.ID()
+	}
+	values := [firstIdentity]string{
+		noteReason: string(reason), noteKeyID: f.Key.ID, noteAccount: f.Account.ID, notePlan: plan, noteRoute: f.Route.RouteName(),
+		noteIssuer: f.Token.Issuer, noteTokenID: f.Token.ID, noteSubject: f.Token.Subject, noteReservation: rid,
+	}
+	n := 0
+	for i := range values {
+		if omit.has(i) {
+			values[i] = ""
+		}
+		if values[i] != "" {
+			n++
 		}
 	}
-	put("reason", string(reason))
-	put("key_id", f.Key.ID)
-	put("account", f.Account.ID)
-	put("plan", plan)
-	put("route", f.Route.RouteName())
-	put("issuer", f.Token.Issuer)
-	put("token_id", f.Token.ID)
-	put("subject", f.Token.Subject)
-	if held != nil {
-		put("rid", held.ID())
+	if n == 0 {
+		return nil
+	}
+	out := make(authz.Headers, 0, n)
+	for i, v := range values {
+		if v != "" {
+			out = append(out, authz.Header{Name: noteNames[i], Value: v})
+		}
 	}
 	return out
 }

@@ -8,7 +8,7 @@ import (
 
 // allowance is the answer of an allow.
 func (e *evaluation) allowance() authz.Answer {
-	v, f := &e.verdict, &e.facts
+	v, f, omit := &e.verdict, &e.facts, e.opt.Answers.Omit
 	out := authz.Answer{
 		ID:                    e.id,
 		Headers:               copyOf(v.Headers, 4),
@@ -17,14 +17,15 @@ func (e *evaluation) allowance() authz.Answer {
 		SetQueryParameters:    v.SetQueryParameters,
 		RemoveQueryParameters: copyOf(v.RemoveQueryParameters, 0),
 		Metadata:              v.Metadata,
-		Notes:                 notes(e.dryRunReason, f, e.plan, e.held),
+		NoteID:                !omit.has(noteDecision),
+		Notes:                 notes(e.dryRunReason, f, e.plan, e.held, omit),
 	}
 	if q := nearestLimit(e.limits, f.Quota, e.charge); q != nil {
 		policy, state := rateLimitFields(e.began, q)
 		out.ResponseHeaders = append(out.ResponseHeaders, authz.Header{Name: headerPolicy, Value: policy}, authz.Header{Name: headerLimit, Value: state})
 	}
 	if f.Key.Status == authz.KeyActive || f.Token.Status == authz.TokenValid {
-		setIdentity(&out, f, e.holder.Account, e.plan, e.opt.Tokens != nil)
+		setIdentity(&out, f, e.holder.Account, e.plan, &e.opt)
 	}
 	if h := e.request.HTTP; h != nil {
 		dropCredentials(&out, h.Headers, &e.credentials, f, &e.opt.Answers)
@@ -44,7 +45,8 @@ func (e *evaluation) denial() authz.Answer {
 	roomAt := roomAgainAt(violated)
 	requestID := requestIDOf(e.request.HTTP)
 	out := authz.Answer{
-		ID: e.id, Status: v.Status, Reason: v.Reason, Headers: copyOf(v.Headers, 10), Metadata: v.Metadata, Notes: notes(v.Reason, &e.facts, e.plan, e.held),
+		ID: e.id, Status: v.Status, Reason: v.Reason, Headers: copyOf(v.Headers, 10), Metadata: v.Metadata,
+		NoteID: true, Notes: notes(v.Reason, &e.facts, e.plan, e.held, 0),
 	}
 	if out.Status == 0 {
 		out.Status = info.Status

@@ -96,6 +96,8 @@ func TestLoad_Mistakes(t *testing.T) {
 		"authorization":      {"credentials: {headers: [Authorization]}\n", "for Authorization set bearer: true"},
 		"header name":        {"credentials: {headers: ['x y']}\n", "want header names"},
 		"billing URL":        {"answers: {billing_url: 'javascript:alert(1)'}\n", "answers.billing_url: "},
+		"identity":           {"answers: {identity: [plan, x-tollkeeper-account]}\n", `answers.identity: "x-tollkeeper-account": want some of key-id, account`},
+		"metadata":           {"answers: {metadata: [path]}\n", `answers.metadata: "path": want some of decision_id, reason`},
 		"data_dir":           {"data_dir: ''\n", ":1:11: data_dir: want a folder"},
 		"level":              {"log: {level: loud}\n", "log.level: "},
 		"relative socket":    {"listen: {grpc: 'unix:run/x.sock'}\n", `:1:16: listen.grpc: "unix:run/x.sock": want an absolute path`},

@@ -36,10 +36,26 @@ func (c *Credentials) validate() (field string, err error) {
 	return "", nil
 }
 
+// The names that answers.identity and answers.metadata may list.
+var (
+	identityNames = []string{"key-id", "account", "plan", "subject", "issuer"}
+	metadataNames = []string{"decision_id", "reason", "key_id", "account", "plan", "route", "issuer", "token_id", "subject", "rid"}
+)
+
 func (a *Answers) validate() (field string, err error) {
 	u, err := url.Parse(a.BillingURL)
 	if err != nil || a.BillingURL != "" && (u.Host == "" || strings.ContainsAny(a.BillingURL, "<> ")) {
 		return "answers.billing_url", fmt.Errorf("%q: want a URL such as https://example.com/billing", a.BillingURL)
+	}
+	for _, list := range []struct {
+		field        string
+		given, known []string
+	}{{"answers.identity", a.Identity, identityNames}, {"answers.metadata", a.Metadata, metadataNames}} {
+		for _, name := range list.given {
+			if !slices.Contains(list.known, name) {
+				return list.field, fmt.Errorf("%q: want some of %s", name, strings.Join(list.known, ", "))
+			}
+		}
 	}
 	return "", nil
 }

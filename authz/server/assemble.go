@@ -107,6 +107,7 @@ func (s *Server) makeChecker() error {
 		HintKey: hintKey, Timeout: s.cfg.Request.Timeout.Duration, DryRun: s.cfg.Request.DryRun, Credentials: s.keySources,
 		Answers: check.Answers{
 			Realm: s.cfg.Answers.Realm, ProblemBase: s.cfg.Answers.ProblemBase, BillingURL: s.cfg.Answers.BillingURL,
+			Omit:            check.AllBut(s.cfg.Answers.Metadata, s.cfg.Answers.Identity),
 			KeepCredentials: c.Keep, KeepTokens: s.cfg.Tokens.Keep,
 		},
 	}

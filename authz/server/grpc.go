@@ -19,6 +19,10 @@ const (
 	ageGrace = 10 * time.Second
 	// A client that was silent for pingAfter is pinged, and disconnected if it does not answer within pingGrace.
 	pingAfter, pingGrace = time.Minute, 10 * time.Second
+	// How much a client may send before it is read: of one check, and over one connection. As long as these are not set, grpc-go
+	// measures the connection to choose them: it answers nearly every check with a window update and a ping, which Envoy has to
+	// read and to answer. That costs both sides more than the check's own work on the answer.
+	streamWindow, connWindow = 1 << 20, 16 << 20
 )
 
 // grpcOptions returns the options of the server for checks, without TLS.
@@ -26,6 +30,8 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(extauthz.Codec()),
 		grpc.MaxRecvMsgSize(maxCheckBytes),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.WaitForHandlers(true), // so that no check outlives the stores that it uses
 		// Evaluating a policy needs a deep stack. Workers keep theirs; a new goroutine for each check would grow one each time.
 		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),

@@ -36,7 +36,7 @@ func BenchmarkDecode(b *testing.B) {
 // BenchmarkEncode writes a typical allow and a denial with this package (on) and with protobuf (off).
 func BenchmarkEncode(b *testing.B) {
 	allow := typicalAnswer()
-	deny := authz.Answer{Status: 402, Reason: authz.ReasonQuotaExceeded, Headers: allow.ResponseHeaders, Body: `{"code":"quota_exceeded"}`, ID: allow.ID, Notes: allow.Notes}
+	deny := authz.Answer{Status: 402, Reason: authz.ReasonQuotaExceeded, Headers: allow.ResponseHeaders, Body: `{"code":"quota_exceeded"}`, ID: allow.ID, NoteID: true, Notes: allow.Notes}
 	for name, d := range map[string]authz.Decision{"allow": authz.Allow(allow), "deny": authz.Deny(deny)} {
 		b.Run(name+"/wire=on", func(b *testing.B) {
 			b.ReportAllocs()

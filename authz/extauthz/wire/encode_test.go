@@ -78,6 +78,7 @@ func answerOf(shape []byte, texts ...string) authz.Answer {
 	return authz.Answer{
 		ID: s.text(), Status: s.next(256) * 4, Reason: authz.Reason(s.text()), Headers: headers(), Body: s.text(), ResponseHeaders: headers(),
 		RemoveRequestHeaders: list(), SetQueryParameters: headers(), RemoveQueryParameters: list(), Metadata: s.object(0), Notes: headers(),
+		NoteID: s.next(4) > 0,
 	}
 }
 

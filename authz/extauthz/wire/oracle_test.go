@@ -235,7 +235,7 @@ func oracleAllMetadata(d *authz.Decision) map[string]any {
 	if out == nil {
 		out = make(map[string]any)
 	}
-	if d.ID != "" {
+	if d.ID != "" && d.NoteID {
 		out["decision_id"] = d.ID
 	}
 	if len(d.Notes) > 0 {

@@ -99,7 +99,7 @@ var typicalHeaderList = authz.Headers{
 	{Name: "cache-control", Value: "no-cache"},
 }
 
-// typicalAnswer is the answer of the shipped policies to a caller with a good key.
+// typicalAnswer is an answer of the shipped policies to a caller with a good key, with most of the notes that there are.
 func typicalAnswer() authz.Answer {
 	return authz.Answer{
 		ID: "9f0c6a52b1d74e3f8a6f3d2c1b0a9e8d",
@@ -111,6 +111,7 @@ func typicalAnswer() authz.Answer {
 			{Name: "ratelimit", Value: `"per-minute";r=5998;t=42`}, {Name: "ratelimit-policy", Value: `"per-minute";q=6000;w=60`},
 		},
 		RemoveRequestHeaders: []string{"x-api-key", "x-tollkeeper-scopes"},
+		NoteID:               true,
 		Notes: authz.Headers{
 			{Name: "key_id", Value: "key_01J8ZQ3V7N4M2K"}, {Name: "account", Value: "acct_01J8ZQ3V7N4M2K"}, {Name: "plan", Value: "growth"},
 			{Name: "rid", Value: "8842c0ffee"},

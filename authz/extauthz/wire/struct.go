@@ -19,16 +19,17 @@ const (
 
 // appendMetadata writes the policy's metadata and ours as a Struct, unless there is none.
 func appendMetadata(b []byte, a *authz.Answer) []byte {
-	if len(a.Metadata) == 0 && len(a.Notes) == 0 && a.ID == "" {
+	named := a.NoteID && a.ID != ""
+	if len(a.Metadata) == 0 && len(a.Notes) == 0 && !named {
 		return b
 	}
 	b, start := begin(b, checkResponseMetadata)
 	for k, v := range a.Metadata {
-		if (k != nameDecision || a.ID == "") && (k != nameNotes || len(a.Notes) == 0) {
+		if (k != nameDecision || !named) && (k != nameNotes || len(a.Notes) == 0) {
 			b = appendMember(b, k, v, 1)
 		}
 	}
-	if a.ID != "" {
+	if named {
 		b = appendTextMember(b, nameDecision, a.ID)
 	}
 	if len(a.Notes) > 0 {
