@@ -46,7 +46,7 @@ func partsOf(whole *authv3.CheckResponse) []part {
 	id := part{"only the decision id", allow()}
 	id.answer.DynamicMetadata = &structpb.Struct{Fields: map[string]*structpb.Value{"decision_id": whole.GetDynamicMetadata().GetFields()["decision_id"]}}
 	return []part{
-		{"nothing", allow()},
+		{emptyAnswer, allow()},
 		only("only the account's header", func(ok *authv3.OkHttpResponse) { ok.Headers = from.GetHeaders()[1:2] }),
 		only("only the identity headers", func(ok *authv3.OkHttpResponse) { ok.Headers = from.GetHeaders() }),
 		only("only the removal of the key", func(ok *authv3.OkHttpResponse) { ok.HeadersToRemove = from.GetHeadersToRemove() }),

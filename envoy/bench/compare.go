@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"syscall"
@@ -208,6 +209,17 @@ func medianOf(values []float64) float64 {
 	}
 	slices.Sort(values)
 	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+// standardError says how far a median may be off, if the values are distributed normally apart from a few.
+func standardError(values []float64) float64 {
+	m := medianOf(values)
+	off := make([]float64, len(values))
+	for i, v := range values {
+		off[i] = math.Abs(v - m)
+	}
+	const deviation, ofMedian = 1.483, 1.253 // of the median deviation to the standard one, and of the mean's error to the median's
+	return ofMedian * deviation * medianOf(off) / math.Sqrt(float64(max(1, len(values))))
 }
 
 // ratio is the median of ratios, 0 if there are none.

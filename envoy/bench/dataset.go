@@ -27,6 +27,7 @@ type dataset struct {
 	tokens  *tokenSet // nil: no issuer is trusted
 	policy  string    // more settings of the policy
 	rules   string    // the operator's own rules
+	more    string    // more sections of the configuration
 }
 
 // plan is the keys' plan. Its limits are charged as usual, and never reached.
@@ -69,7 +70,7 @@ func newTollkeeper(ctx context.Context, binary, dir string, d *dataset) (_ *toll
 		}
 	}
 	t := &tollkeeper{decisions: filepath.Join(dir, d.name+"-decisions.jsonl")}
-	extra := fmt.Sprintf(settings, policies, d.policy, t.decisions)
+	extra := fmt.Sprintf(settings, policies, d.policy, t.decisions) + d.more
 	if d.tokens != nil {
 		jwks := filepath.Join(dir, d.name+"-jwks.json")
 		if err := os.WriteFile(jwks, d.tokens.jwks, 0o600); err != nil {

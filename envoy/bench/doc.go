@@ -10,6 +10,8 @@
 // Ratios are taken within a round. The tables show medians over the rounds, and one shows how the ratios move from round to round. A
 // second part measures requests through a real Envoy, with and without the authorizers.
 //
+// With -answers it measures instead what each part of an answer costs Envoy: see lanes.go.
+//
 // With -evaluators it compares OPA's evaluator with compiled programs instead: see package evaluators.
 //
 // Read load.go first: a load is data, and asker.go draws checks from it. specs.go lists the trials and the rivals; compare.go gives

@@ -15,9 +15,6 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/envoy/harness"
 )
 
-// allMetadata are settings with which an allow says all that it can.
-const allMetadata = "answers: {metadata: [decision_id, reason, key_id, account, plan, route, issuer, token_id, subject, rid]}\n"
-
 // lane is a way of a request: through an Envoy, to an authorizer that gives one answer.
 type lane struct {
 	label      string
@@ -181,10 +178,6 @@ func compareAnswers(ctx context.Context, o options, dir string) (err error) {
 
 // open makes all lanes.
 func (l *lanes) open(ctx context.Context, binary, dir string) error {
-	binary, err := filepath.Abs(binary)
-	if err != nil {
-		return err
-	}
 	bare, err := withoutAuthorizer(l.config)
 	if err != nil {
 		return err
@@ -196,39 +189,43 @@ func (l *lanes) open(ctx context.Context, binary, dir string) error {
 	if err := l.add(noAuthorizer, p, 0, 0, nil); err != nil {
 		return err
 	}
-	var ours []*lane
-	var whole *authv3.CheckResponse
-	for _, d := range []*dataset{{name: "defaults"}, {name: "all", more: allMetadata}} {
-		d.people = l.load.people
-		t, err := newTollkeeper(ctx, binary, dir, d)
+	whole, err := l.addOurs(ctx, binary, dir)
+	if err != nil {
+		return err
+	}
+	return l.addParts(ctx, filepath.Join(dir, "answers"), partsOf(whole))
+}
+
+// addOurs makes a lane for each of a few settings of Tollkeeper. It returns the answer of the last, which has all that there is.
+func (l *lanes) addOurs(ctx context.Context, binary, dir string) (whole *authv3.CheckResponse, err error) {
+	if binary, err = filepath.Abs(binary); err != nil {
+		return nil, err
+	}
+	for i, one := range []struct{ label, more string }{
+		{"Tollkeeper without identity and metadata", "answers: {identity: [], metadata: []}\n"},
+		{"Tollkeeper with its defaults", ""},
+		{"Tollkeeper with all metadata", "answers: {metadata: [decision_id, reason, key_id, account, plan, route, issuer, token_id, subject, rid]}\n"},
+	} {
+		t, err := newTollkeeper(ctx, binary, dir, &dataset{name: fmt.Sprintf("answers-%d", i), people: l.load.people, more: one.more})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p, port, pid, err := l.start(ctx, t)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if whole, err = askOnce(ctx, port, &l.load); err != nil {
-			return err
+			return nil, err
 		}
-		label := "Tollkeeper with its defaults"
-		if d.more != "" {
-			label = "Tollkeeper with all metadata"
-		}
-		if err := l.add(label, p, 0, pid, whole); err != nil {
-			return err
+		if err := l.add(one.label, p, 0, pid, whole); err != nil {
+			return nil, err
 		}
 	}
-	ours = l.all[1:]
-	l.all = l.all[:1:1]
-	if err := l.addParts(ctx, filepath.Join(dir, "answers"), partsOf(whole)); err != nil {
-		return err
-	}
-	l.all = append(l.all, ours...)
-	return nil
+	return whole, nil
 }
 
-// addParts makes a lane for each part of an answer, and one for no part over connections with Tollkeeper's windows.
+// addParts makes a lane for each part of an answer, and two over connections with Tollkeeper's windows: for the first and the last
+// of them.
 func (l *lanes) addParts(ctx context.Context, file string, parts []part) error {
 	if err := writeAnswers(file, parts); err != nil {
 		return err
@@ -241,10 +238,10 @@ func (l *lanes) addParts(ctx context.Context, file string, parts []part) error {
 		for i, one := range parts {
 			label := one.label
 			if kind == givenAnswersWindows {
-				label += ", with Tollkeeper's HTTP/2 windows"
 				if i > 0 && i < len(parts)-1 {
 					continue
 				}
+				label += ", with Tollkeeper's HTTP/2 windows"
 			}
 			if err := l.add(label, p, i, pid, one.answer); err != nil {
 				return err
@@ -254,8 +251,11 @@ func (l *lanes) addParts(ctx context.Context, file string, parts []part) error {
 	return nil
 }
 
-// noAuthorizer is the lane, or the setup, to which the others are compared.
-const noAuthorizer = "no authorizer"
+// The lanes, or the setups, to which the others are compared.
+const (
+	noAuthorizer = "no authorizer"
+	emptyAnswer  = "nothing (noop)"
+)
 
 // table compares each lane with the one for an answer with nothing in it, round by round.
 func (l *lanes) table() table {
@@ -263,13 +263,21 @@ func (l *lanes) table() table {
 		title:  fmt.Sprintf("Requests through Envoy, %d at a time, by what the answer has in it", clients),
 		header: []string{"answer", "bytes", "requests/s", "p50", "added p50 to nothing", "CPU of Envoy", "more than for nothing", "CPU of the authorizer", "added CPU to nothing"},
 	}
-	bare, nothing := l.all[0].rounds, l.all[1].rounds
-	for i, one := range l.all {
+	var bare, nothing []*passage
+	for _, one := range l.all {
+		switch one.label {
+		case noAuthorizer:
+			bare = one.rounds
+		case emptyAnswer:
+			nothing = one.rounds
+		}
+	}
+	for _, one := range l.all {
 		row := []string{
 			one.label, fmt.Sprint(one.size), count(median(one.rounds, func(p *passage) float64 { return p.perSecond() })),
 			millis(time.Duration(median(one.rounds, (*passage).median))), "-", micros(median(one.rounds, (*passage).envoyPer)), "-", "-", "-",
 		}
-		if i > 0 {
+		if one.label != noAuthorizer {
 			against := func(of func(*passage) float64) string {
 				return times(ratio(addedBy(one.rounds, bare, of), addedBy(nothing, bare, of), identity))
 			}

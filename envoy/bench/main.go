@@ -23,6 +23,7 @@ type options struct {
 	rest       time.Duration
 	stalls     bool
 	evaluators bool
+	answers    bool
 	envoy      bool
 	only       string
 	binary     string
@@ -63,8 +64,8 @@ func main() {
 
 func parseFlags(args []string) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.IntVar(&o.rounds, "rounds", 3, "how many turns each rival gets")
-	f.Float64Var(&o.seconds, "seconds", 3, "how long a rival is measured in a turn, after a second of warm-up; 0.02 with -evaluators")
+	f.IntVar(&o.rounds, "rounds", 3, "how many turns each rival gets; 60 with -answers")
+	f.Float64Var(&o.seconds, "seconds", 3, "how long a rival is measured in a turn, after a second of warm-up; 0.02 with -evaluators, 0.15 with -answers")
 	f.IntVar(&o.keys, "keys", 1_000_000, "keys in the large set")
 	f.IntVar(&o.callers, "callers", 200_000, "callers of the loads "+trialNames())
 	f.DurationVar(&o.rest, "rest", time.Minute, "how long a server may take to come to rest after a visit of all callers; 0: it need not")
@@ -73,6 +74,7 @@ func parseFlags(args []string) (o options, err error) {
 	f.StringVar(&o.binary, "tollkeeper", "bin/tollkeeper", "the binary to run")
 	f.StringVar(&o.markdown, "markdown", "", "also write the tables to this `file`, as Markdown")
 	f.StringVar(&o.svg, "svg", "", "also draw the server CPU per check into this `file`")
+	f.BoolVar(&o.answers, "answers", false, "only measure what each part of Tollkeeper's answer costs through Envoy")
 	f.BoolVar(&o.stalls, "stalls", false, "only measure how much reloads, writes and a slow policy delay other checks")
 	f.BoolVar(&o.evaluators, "evaluators", false, "only compare OPA's evaluator with compiled programs: processor time and allocations of decisions")
 	quick := f.Bool("quick", false, "only try whether it works: 1 round of half a second, 10,000 callers, 10,000 keys in the large set, no rest; with -evaluators: few decisions")
@@ -83,7 +85,7 @@ func parseFlags(args []string) (o options, err error) {
 	}
 	given := make(map[string]bool)
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	for name, value := range defaults(o.evaluators, *quick) {
+	for name, value := range defaults(&o, *quick) {
 		if !given[name] {
 			_ = f.Set(name, value)
 		}
@@ -103,11 +105,15 @@ func parseFlags(args []string) (o options, err error) {
 }
 
 // defaults are the values of flags that are not given, if they differ from those of the flag set.
-func defaults(evaluators, quick bool) map[string]string {
+func defaults(o *options, quick bool) map[string]string {
 	switch {
-	case evaluators && quick:
+	case o.answers && quick:
+		return map[string]string{"rounds": "1", "seconds": "0.05"}
+	case o.answers:
+		return map[string]string{"rounds": "60", "seconds": "0.15"}
+	case o.evaluators && quick:
 		return map[string]string{"rounds": "1", "seconds": "0.0005"}
-	case evaluators:
+	case o.evaluators:
 		return map[string]string{"rounds": "5", "seconds": "0.02"}
 	case quick:
 		return map[string]string{"rounds": "1", "seconds": "0.5", "keys": "10000", "callers": "10000", "rest": "0"}
@@ -140,6 +146,9 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if o.stalls {
 		return stalls(ctx, o, dir, os.Stdout)
+	}
+	if o.answers {
+		return compareAnswers(ctx, o, dir)
 	}
 	sessions, err := prepare(ctx, o, dir)
 	defer func() {

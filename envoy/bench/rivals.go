@@ -40,6 +40,9 @@ const (
 	baseline = "noop"
 	// sameAnswer is the baseline with Tollkeeper's answer. It shows what Envoy's work on the answer costs.
 	sameAnswer = "noop-answer"
+	// givenAnswers gives answers by number, and givenAnswersWindows does so with Tollkeeper's windows of HTTP/2.
+	givenAnswers        = "answers"
+	givenAnswersWindows = "answers-windows"
 )
 
 // ownServer is this program, started again as an authorizer.

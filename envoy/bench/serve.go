@@ -34,6 +34,11 @@ func serve(ctx context.Context, kind, data string) error {
 			return err
 		}
 		authorizer = noop{resp}
+	case givenAnswers, givenAnswersWindows:
+		var err error
+		if authorizer, err = readAnswers(data); err != nil {
+			return err
+		}
 	case "opa":
 		var err error
 		if authorizer, err = newOPA(ctx); err != nil {
@@ -47,13 +52,17 @@ func serve(ctx context.Context, kind, data string) error {
 	default:
 		return fmt.Errorf("unknown rival %q", kind)
 	}
-	// The options are those of Tollkeeper, in authz/server.
-	s := grpc.NewServer(
-		grpc.MaxRecvMsgSize(8<<20),
+	// The options are those of Tollkeeper, in authz/server, except for the windows of HTTP/2: the baseline has grpc-go's own.
+	options := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(8 << 20),
 		grpc.WaitForHandlers(true),
-		grpc.NumStreamWorkers(uint32(4*runtime.GOMAXPROCS(0))),
+		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	}
+	if kind == givenAnswersWindows {
+		options = append(options, grpc.StaticStreamWindowSize(1<<20), grpc.StaticConnWindowSize(16<<20))
+	}
+	s := grpc.NewServer(options...)
 	authv3.RegisterAuthorizationServer(s, authorizer)
 	h := health.NewServer() // for Envoy's health checks
 	h.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)

@@ -31,25 +31,13 @@ type setup struct {
 // compareThroughEnvoy measures requests through an Envoy with the shipped configuration: without an authorizer, and with
 // those of the rivals that do nothing or are Tollkeeper with few keys.
 func compareThroughEnvoy(ctx context.Context, sessions []*session, rounds int, s span) ([]*setup, error) {
-	root, err := harness.ModuleRoot(".")
-	if err != nil {
-		return nil, err
-	}
-	binary, err := harness.FindEnvoy(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	config, err := os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	upstream, err := startUpstream()
+	w, upstream, err := newEnvoyRun(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer upstream.close()
-	w := &envoyRun{envoy: binary, config: config, upstream: upstream.port(), load: loadOf(newPopulation(smallSet), smallSet), span: s}
-	setups := []*setup{{label: "no authorizer"}}
+	w.span = s
+	setups := []*setup{{label: noAuthorizer}}
 	for _, one := range sessions {
 		if rv := one.rivals[0]; rv.name == baseline || rv.name == sameAnswer || rv.name == "tollkeeper" {
 			setups = append(setups, &setup{label: rv.label, name: rv.name, authorizer: one.authorizer})
@@ -77,6 +65,26 @@ type envoyRun struct {
 	upstream int
 	load     load
 	span     span
+}
+
+// newEnvoyRun finds Envoy and its shipped configuration, and starts the upstream.
+func newEnvoyRun(ctx context.Context) (w envoyRun, _ *upstream, err error) {
+	root, err := harness.ModuleRoot(".")
+	if err != nil {
+		return w, nil, err
+	}
+	if w.envoy, err = harness.FindEnvoy(ctx, root); err != nil {
+		return w, nil, err
+	}
+	if w.config, err = os.ReadFile(filepath.Join(root, "envoy", "envoy.yaml")); err != nil {
+		return w, nil, err
+	}
+	up, err := startUpstream()
+	if err != nil {
+		return w, nil, err
+	}
+	w.upstream, w.load = up.port(), loadOf(newPopulation(smallSet), smallSet)
+	return w, up, nil
 }
 
 // turn starts an Envoy and an authorizer, if there is one, loads and measures them, and stops them.
@@ -122,7 +130,7 @@ func requests(ctx context.Context, addr string, l *load, round uint64, s span) (
 		if err != nil {
 			return nil, err
 		}
-		c, err := newClient(addr, asker)
+		c, err := newClient(addr, "/v1/orders", asker)
 		if err != nil {
 			return nil, err
 		}
@@ -144,12 +152,12 @@ type client struct {
 	key     int // offset of the key in the request
 }
 
-func newClient(addr string, a *asker) (*client, error) {
+func newClient(addr, path string, a *asker) (*client, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	head := "GET /v1/orders HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: example-sdk-python/4.2.1\r\n" +
+	head := "GET " + path + " HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: example-sdk-python/4.2.1\r\n" +
 		"Accept: application/json\r\nAccept-Language: en-GB,en;q=0.8\r\nX-Client-Version: 2026-05-01\r\nX-Api-Key: "
 	request := append(appendKey([]byte(head), 0), "\r\n\r\n"...)
 	return &client{

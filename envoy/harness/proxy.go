@@ -190,6 +190,9 @@ func (p *Proxy) Addr() string { return loopback(p.places.Listener) }
 // AdminAddr is the host and port of Envoy's admin interface.
 func (p *Proxy) AdminAddr() string { return loopback(p.places.Admin) }
 
+// PID is the process ID.
+func (p *Proxy) PID() int { return p.proc.cmd.Process.Pid }
+
 // Log returns the end of Envoy's output, which includes its access log.
 func (p *Proxy) Log() string { return p.proc.Log() }
 
