@@ -43,7 +43,8 @@ func (r *Reservation) ID() string {
 	if r.node == "" && r.number == 0 {
 		return ""
 	}
-	return string(strconv.AppendUint([]byte(r.node+"."), r.number, 36))
+	var room [64]byte
+	return string(strconv.AppendUint(append(append(room[:0], r.node...), '.'), r.number, 36))
 }
 
 // Cancel gives the units back. The reservation then holds nothing.

@@ -80,7 +80,9 @@ type Entry struct {
 	Decision *authz.Decision
 	Plan     string       // of the caller, "" if no caller is known
 	Charge   authz.Charge // what was taken, nil for nothing
-	Revision string       // of the policy
+	// Reservation names what was taken, "" if nothing was. Checks of one stream share a reservation: its charge was taken once.
+	Reservation string
+	Revision    string // of the policy
 	// Cause tells the operator why there is no verdict. It never reaches the caller.
 	Cause string
 	// KeyHint names a malformed or unknown key without revealing it: a prefix that many keys share, and a hash under

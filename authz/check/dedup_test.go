@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,28 @@ func TestChargeDedup_TheSameStreamTwiceIsOneCharge(t *testing.T) {
 	}
 	if n := w.spent(t); n != 3 {
 		t.Errorf("%d of 3 units charged", n)
+	}
+}
+
+// TestEntry_NamesTheReservation of each charge once, so that whoever adds up a log counts no charge twice.
+func TestEntry_NamesTheReservation(t *testing.T) {
+	w := newWorld(t, rule(goodKey), check.Options{})
+	for _, r := range []*authz.Request{
+		streamed(1, w.text), streamed(1, w.text), request("x-api-key", w.text), request("x-api-key", w.text), // three charges, which is all
+		request("x-api-key", w.text), request(),
+	} {
+		w.Check(t.Context(), r)
+	}
+	names := make(map[string]int)
+	for _, e := range w.book.entries {
+		if (e.Charge != nil) != (e.Reservation != "") {
+			t.Errorf("a charge of %v has the reservation %q", e.Charge, e.Reservation)
+		}
+		names[e.Reservation]++
+	}
+	want := map[string]int{"": 2, "test.1": 2, "test.2": 1, "test.3": 1}
+	if !maps.Equal(names, want) {
+		t.Errorf("the reservations of two checks of a stream, of two without one and of two denials: %v, want %v", names, want)
 	}
 }
 

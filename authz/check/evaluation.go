@@ -42,6 +42,9 @@ func (e *evaluation) record() {
 		Plan: e.plan, Charge: e.charge, Cause: e.cause, DryRunReason: e.dryRunReason, PolicyErrors: e.policyErrors,
 		KeyHint: keyHint(e.facts.Key.Status, e.credentials.key, e.opt.HintKey),
 	}
+	if len(e.charge) > 0 {
+		e.entry.Reservation = e.held.ID()
+	}
 	if e.rules != nil {
 		e.entry.Revision = e.rules.Policy.Revision()
 	}

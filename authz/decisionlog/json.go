@@ -27,13 +27,19 @@ func (l *Line) append(b []byte) []byte {
 	}
 	for _, f := range [...]struct{ name, value string }{
 		{`,"reason":`, string(l.Reason)}, {`,"dry_run_reason":`, string(l.DryRun)}, {`,"cause":`, l.Cause},
-		{`,"key_status":`, l.KeyStatus}, {`,"key_id":`, l.KeyID}, {`,"key_hint":`, l.KeyHint},
+		{`,"key_status":`, l.KeyStatus}, {`,"key_id":`, l.KeyID}, {`,"key_hint":`, l.KeyHint}, {`,"lineage":`, l.Lineage},
 		{`,"token_status":`, l.Token}, {`,"token_fault":`, l.TokenFault},
-		{`,"token_id":`, l.TokenID}, {`,"issuer":`, l.Issuer}, {`,"subject":`, l.Subject}, {`,"account":`, l.Account}, {`,"plan":`, l.Plan},
+		{`,"token_id":`, l.TokenID}, {`,"issuer":`, l.Issuer}, {`,"subject":`, l.Subject}, {`,"client":`, l.Client},
+		{`,"account":`, l.Account}, {`,"plan":`, l.Plan},
 	} {
 		b = appendField(b, f.name, f.value)
 	}
 	b = appendCharge(b, l.Charge)
+	b = appendField(b, `,"rid":`, l.RID)
+	if l.Seq != 0 {
+		b = append(b, `,"seq":`...)
+		b = strconv.AppendUint(b, l.Seq, 10)
+	}
 	for _, f := range [...]struct{ name, value string }{
 		{`,"method":`, l.Method}, {`,"host":`, l.Host}, {`,"path":`, l.Path}, {`,"path_fault":`, l.PathFault},
 		{`,"route":`, l.Route}, {`,"peer":`, l.Peer}, {`,"request_id":`, l.RequestID}, {`,"policy":`, l.Policy},

@@ -21,22 +21,28 @@ type Line struct {
 	KeyStatus  string       `json:"key_status,omitempty"`
 	KeyID      string       `json:"key_id,omitempty"`
 	KeyHint    string       `json:"key_hint,omitempty"` // see check.Entry
+	Lineage    string       `json:"lineage,omitempty"`  // of the key, if it is not its id
 	Token      string       `json:"token_status,omitempty"`
 	TokenFault string       `json:"token_fault,omitempty"`
 	TokenID    string       `json:"token_id,omitempty"`
 	Issuer     string       `json:"issuer,omitempty"`
 	Subject    string       `json:"subject,omitempty"`
+	Client     string       `json:"client,omitempty"` // of a token that names no subject
 	Account    string       `json:"account,omitempty"`
 	Plan       string       `json:"plan,omitempty"`
 	Charge     authz.Charge `json:"charge,omitempty"`
-	Method     string       `json:"method,omitempty"`
-	Host       string       `json:"host,omitempty"`
-	Path       string       `json:"path,omitempty"`
-	PathFault  string       `json:"path_fault,omitempty"` // an authz.PathFault
-	Route      string       `json:"route,omitempty"`      // its name; "" if none applies
-	Peer       string       `json:"peer,omitempty"`       // the client of the proxy: an IP address, or the path of a socket
-	RequestID  string       `json:"request_id,omitempty"`
-	Policy     string       `json:"policy,omitempty"`
+	// RID is the reservation of the charge. It begins with the node that took it, and lines that share it were charged once.
+	// Seq numbers the lines with a charge of a node, from 1. So whoever adds them up sees whether all are there.
+	RID       string `json:"rid,omitempty"`
+	Seq       uint64 `json:"seq,omitempty"`
+	Method    string `json:"method,omitempty"`
+	Host      string `json:"host,omitempty"`
+	Path      string `json:"path,omitempty"`
+	PathFault string `json:"path_fault,omitempty"` // an authz.PathFault
+	Route     string `json:"route,omitempty"`      // its name; "" if none applies
+	Peer      string `json:"peer,omitempty"`       // the client of the proxy: an IP address, or the path of a socket
+	RequestID string `json:"request_id,omitempty"`
+	Policy    string `json:"policy,omitempty"`
 
 	// PolicyErrors tell which functions of the policy failed, as file:line: text.
 	PolicyErrors []string `json:"policy_errors,omitempty"`
@@ -47,11 +53,17 @@ func lineOf(e *check.Entry) Line {
 		DecisionID: e.Decision.ID, At: e.At.UTC(), TookUS: e.Took.Microseconds(), Allowed: e.Decision.Allowed(),
 		Status: e.Decision.HTTPStatus(), Reason: e.Decision.DeniedFor(), DryRun: e.DryRunReason, Cause: e.Cause,
 		KeyStatus: string(e.Facts.Key.Status), KeyID: e.Facts.Key.ID, KeyHint: e.KeyHint, Account: e.Facts.Account.ID, Plan: e.Plan,
-		Charge: e.Charge, Policy: e.Revision, PolicyErrors: e.PolicyErrors, Peer: peerOf(e.Request),
+		Charge: e.Charge, RID: e.Reservation, Policy: e.Revision, PolicyErrors: e.PolicyErrors, Peer: peerOf(e.Request),
 		PathFault: string(e.Facts.Path.Fault), Route: e.Facts.Route.RouteName(),
+	}
+	if k := &e.Facts.Key; k.Lineage != k.ID {
+		line.Lineage = k.Lineage
 	}
 	if t := &e.Facts.Token; t.Status != authz.TokenMissing {
 		line.Token, line.TokenFault, line.TokenID, line.Issuer, line.Subject = string(t.Status), t.Fault, t.ID, t.Issuer, t.Subject
+		if t.Subject == "" {
+			line.Client = t.Client
+		}
 	}
 	if h := e.Request.HTTP; h != nil {
 		line.Method, line.Host, line.RequestID = h.Method, h.Host, h.Headers.Get("x-request-id")

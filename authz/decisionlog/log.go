@@ -28,6 +28,7 @@ type Log struct {
 	closing chan struct{}
 	done    chan struct{}
 	dropped atomic.Uint64
+	charged atomic.Uint64 // lines with a charge so far
 	log     *slog.Logger
 	pending *linebuffer.Buffer
 	recent  recent
@@ -52,6 +53,9 @@ func newLog(log *slog.Logger) *Log {
 func (l *Log) Record(e *check.Entry) {
 	var room [typicalLine]byte
 	line := lineOf(e)
+	if line.RID != "" {
+		line.Seq = l.charged.Add(1) // also if the line is dropped: the gap shows that one is missing
+	}
 	if !l.pending.Add(line.append(room[:0])) {
 		l.dropped.Add(1)
 	}

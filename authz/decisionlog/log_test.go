@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +75,47 @@ func TestRecord_NamesTheRoute(t *testing.T) {
 		if !ok || found.Route != c.route.RouteName() || found.PathFault != string(c.path.Fault) {
 			t.Errorf("found %+v", found)
 		}
+	}
+}
+
+// TestRecord_NumbersCharges from 1, also those whose line is dropped, and says whose units they took.
+func TestRecord_NumbersCharges(t *testing.T) {
+	var out bytes.Buffer
+	l := newLog(slog.New(slog.DiscardHandler))
+	w := &writer{w: &out, l: l}
+	allow := authz.Allow(authz.Answer{ID: "a1"})
+	charged := func(key authz.KeyFact, token authz.TokenFact) {
+		e := entry()
+		e.Decision, e.Facts = &allow, &authz.Facts{Key: key, Token: token}
+		e.Charge, e.Reservation = authz.Charge{"credits": 2}, "node-1.7"
+		l.Record(e)
+	}
+	charged(authz.KeyFact{ID: "key_1", Lineage: "key_1", Status: authz.KeyActive}, authz.TokenFact{Status: authz.TokenMissing})
+	l.Record(entry())
+	charged(authz.KeyFact{ID: "key_2", Lineage: "key_1", Status: authz.KeyActive}, authz.TokenFact{Status: authz.TokenMissing})
+	w.flush()
+	for l.Dropped() == 0 {
+		charged(authz.KeyFact{}, authz.TokenFact{})
+	}
+	seen := l.charged.Load()
+	l.pending.Take()
+	charged(authz.KeyFact{Status: authz.KeyMissing}, authz.TokenFact{Status: authz.TokenValid, Issuer: "i", Client: "crm"})
+	charged(authz.KeyFact{Status: authz.KeyMissing}, authz.TokenFact{Status: authz.TokenValid, Issuer: "i", Subject: "alice", Client: "crm"})
+	w.flush()
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		var m Line
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %d lineage=%s client=%s", m.RID, m.Seq, m.Lineage, m.Client))
+	}
+	want := []string{
+		"node-1.7 1 lineage= client=", " 0 lineage= client=", "node-1.7 2 lineage=key_1 client=",
+		fmt.Sprintf("node-1.7 %d lineage= client=crm", seen+1), fmt.Sprintf("node-1.7 %d lineage= client=", seen+2),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -170,6 +213,7 @@ func TestLine_IsWhatEncodingJSONWrites(t *testing.T) {
 			Reason: authz.Reason(text()), DryRun: authz.Reason(text()), Cause: text(), KeyStatus: text(), KeyID: text(), Token: text(),
 			TokenFault: text(), TokenID: text(), Issuer: text(), Subject: text(), Account: text(), Plan: text(), Method: text(), Host: text(),
 			Path: text(), PathFault: text(), Route: text(), RequestID: text(), Policy: text(), Peer: text(), KeyHint: text(),
+			Lineage: text(), Client: text(), RID: text(), Seq: rapid.Uint64().Draw(t, "seq"),
 			Charge: rapid.MapOfN(rapid.String(), rapid.Int64(), 0, 3).Draw(t, "charge"),
 		}
 		line.PolicyErrors = rapid.SliceOfN(rapid.String(), 0, 3).Draw(t, "errors")
