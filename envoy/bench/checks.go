@@ -110,6 +110,29 @@ func (c connections) each(ctx context.Context, l *load, turn uint64, longest tim
 	return sum(parts, time.Since(began))
 }
 
+// alone sends one check for each of a number of callers of the load, one at a time. None of them is among the callers of a
+// smaller load.
+func (c connections) alone(ctx context.Context, l *load, turn uint64, callers int) (*measurement, error) {
+	asker, err := l.asker(seed{turn, 2 * inFlight})
+	if err != nil {
+		return nil, err
+	}
+	stride := max(1, l.callers/callers)
+	parts := make([]measurement, 1)
+	var a answer
+	began := time.Now()
+	for n := stride / 2; n < l.callers; n += stride {
+		asked := time.Now()
+		if err := c[0].Invoke(ctx, authv3.Authorization_Check_FullMethodName, asker.of(n, asked), &a); err != nil {
+			return nil, err
+		}
+		if err := parts[0].count(a.err, time.Since(asked), true); err != nil {
+			return nil, err
+		}
+	}
+	return sum(parts, time.Since(began))
+}
+
 // answer compares a CheckResponse with the one that is expected.
 type answer struct {
 	denial bool   // whether one is expected

@@ -227,6 +227,17 @@ func ratio[T any](one, other []T, of func(T) float64) float64 {
 	return medianOf(ratios(one, other, of))
 }
 
+// ratiosOf are one number divided by another, for each round in which the other is not 0.
+func ratiosOf[T any](rounds []T, of, to func(T) float64) []float64 {
+	values := make([]float64, 0, len(rounds))
+	for _, r := range rounds {
+		if base := to(r); base > 0 {
+			values = append(values, of(r)/base)
+		}
+	}
+	return values
+}
+
 // ratios are a number of one rival divided by that of another in the same round, for each round in which the other's is not 0.
 func ratios[T any](one, other []T, of func(T) float64) []float64 {
 	values := make([]float64, 0, len(one))

@@ -49,6 +49,13 @@ func sampleOf(calls int, cpu time.Duration) *sample {
 	return s
 }
 
+func histogramOf(all ...time.Duration) (h histogram) {
+	for _, d := range all {
+		h.add(d)
+	}
+	return h
+}
+
 func report2x2() *report {
 	rounds := func(all ...*sample) []*sample { return all }
 	noop := func(cpu time.Duration) []*sample { return rounds(sampleOf(40_000, cpu), sampleOf(20_000, cpu)) }
@@ -66,8 +73,9 @@ func report2x2() *report {
 				{&rival{name: "tollkeeper", label: "Tollkeeper"}, ours()},
 			},
 			visits: []*visit{{
-				callers: 1000, measurement: &measurement{}, first: usage{cpu: time.Second, written: 24_000_000}, later: usage{cpu: time.Second / 2, written: 8_000_000},
-				before: 50_000_000, during: 53_000_000, after: 51_000_000,
+				callers: 1000, measurement: &measurement{latency: histogramOf(2 * time.Millisecond)}, first: usage{cpu: time.Second, written: 24_000_000}, later: usage{cpu: time.Second / 2, written: 8_000_000},
+				before: 50_000_000, during: 53_000_000, after: 51_000_000, sync: histogramOf(time.Millisecond),
+				alone: &measurement{calls: 100, latency: histogramOf(3 * time.Millisecond)}, aloneUsage: usage{cpu: 50 * time.Millisecond, written: 4_000_000},
 			}},
 		},
 	}
@@ -88,8 +96,10 @@ func TestReport_Tables(t *testing.T) {
 	for _, want := range []string{
 		"noop           30,000         37.5 µs     1.00×   1.00 ms   1.00 ms     1.00×   1.00 ms              1.0 kB   25 MB     75.00 %\n",
 		"Tollkeeper     20,000         62.5 µs     1.75×   1.00 ms", "Tollkeeper     20,000         62.5 µs     0.88×   1.00 ms",
-		"the first check                      1000.0 µs   24.0 kB        3.0 kB   0.00 ms   0.00 ms\n",
-		"later, until the server is at rest    500.0 µs    8.0 kB        1.0 kB",
+		"the first check                                 1000.0 µs   24.0 kB        3.0 kB   2.00 ms   2.00 ms               2.00×\n",
+		"later, until the server is at rest               500.0 µs    8.0 kB        1.0 kB", "both                                            1500.0 µs   32.0 kB",
+		"the first check, one at a time                   500.0 µs   40.0 kB             -   3.01 ms   3.01 ms               3.00×\n",
+		"a page is appended and synced                                       1.00 ms   1.00 ms",
 		"tollkeeper-path       2.00×     1.50×                 1.33×\n", "tollkeeper            1.00×     0.75×                 1.33×\n",
 	} {
 		if !strings.Contains(text.String(), want) {

@@ -115,37 +115,65 @@ func (r *report) settingTable(list []results) table {
 	return t
 }
 
-// visitTable says what a caller costs who comes once and stays away.
+// visitTable says what a caller costs who comes once and stays away, beside what the disk alone needs.
 func (r *report) visitTable() table {
-	v := r.direct.visits
-	each := func(of func(*visit) float64) float64 {
-		return median(v, func(v *visit) float64 { return of(v) / float64(v.callers) })
-	}
-	rested := !slices.ContainsFunc(v, func(v *visit) bool { return v.after == 0 })
-	after := func(f float64, form func(float64) string) string {
-		if !rested {
+	v := visits(r.direct.visits)
+	rested := func(text string) string {
+		if slices.ContainsFunc(v, func(v *visit) bool { return v.after == 0 }) {
 			return "-"
 		}
-		return form(f)
+		return text
+	}
+	came := func(v *visit) int { return v.callers }
+	first, later := v.each(func(v *visit) usage { return v.first }, came), v.each(func(v *visit) usage { return v.later }, came)
+	alone := v.each(func(v *visit) usage { return v.aloneUsage }, func(v *visit) int { return v.alone.calls })
+	disk := func(v *visit) *histogram { return &v.sync }
+	waits := func(of func(*visit) *histogram) []string {
+		return []string{v.quantile(of, .5), v.quantile(of, .99), times(medianOf(ratiosOf(v, p99(of), p99(disk))))}
 	}
 	return table{
 		title:  fmt.Sprintf("A visit: each of %s callers comes once, to a server that has just started", grouped(int64(v[0].callers))),
-		header: []string{"for each caller", "CPU", "written", "live memory", "p50", "p99"},
+		header: []string{"for each caller", "CPU", "written", "live memory", "p50", "p99", "p99 to the disk's"},
 		rows: [][]string{
+			append([]string{"the first check", micros(first.cpu), size(first.written), signed(v.memory(func(v *visit) int64 { return v.during }))},
+				waits(func(v *visit) *histogram { return &v.latency })...),
 			{
-				"the first check", micros(each(func(v *visit) float64 { return float64(v.first.cpu) })),
-				size(each(func(v *visit) float64 { return float64(v.first.written) })),
-				signed(each(func(v *visit) float64 { return float64(v.during - v.before) })),
-				millis(time.Duration(median(v, func(v *visit) float64 { return float64(v.latency.quantile(.5)) }))),
-				millis(time.Duration(median(v, func(v *visit) float64 { return float64(v.latency.quantile(.99)) }))),
+				"later, until the server is at rest", rested(micros(later.cpu)), rested(size(later.written)),
+				rested(signed(v.memory(func(v *visit) int64 { return v.after }))), "", "", "",
 			},
-			{
-				"later, until the server is at rest", after(each(func(v *visit) float64 { return float64(v.later.cpu) }), micros),
-				after(each(func(v *visit) float64 { return float64(v.later.written) }), size),
-				after(each(func(v *visit) float64 { return float64(v.after - v.before) }), signed), "", "",
-			},
+			{"both", rested(micros(first.cpu + later.cpu)), rested(size(first.written + later.written)), "", "", "", ""},
+			append([]string{"the first check, one at a time", micros(alone.cpu), size(alone.written), "-"},
+				waits(func(v *visit) *histogram { return &v.alone.latency })...),
+			append([]string{"the disk alone: a page is appended and synced", "", "", ""}, waits(disk)...),
 		},
 	}
+}
+
+// visits are those of all rounds.
+type visits []*visit
+
+// perCaller is what a caller costs: processor time in nanoseconds, and bytes.
+type perCaller struct{ cpu, written float64 }
+
+func (v visits) each(of func(*visit) usage, callers func(*visit) int) perCaller {
+	share := func(v *visit, n int64) float64 { return float64(max(0, n)) / float64(max(1, callers(v))) } // see writtenPerCheck
+	return perCaller{
+		median(v, func(v *visit) float64 { return share(v, int64(of(v).cpu)) }),
+		median(v, func(v *visit) float64 { return share(v, of(v).written) }),
+	}
+}
+
+// memory is what a caller adds to the live memory before the visit.
+func (v visits) memory(at func(*visit) int64) float64 {
+	return median(v, func(v *visit) float64 { return float64(at(v)-v.before) / float64(v.callers) })
+}
+
+func (v visits) quantile(of func(*visit) *histogram, q float64) string {
+	return millis(time.Duration(median(v, func(v *visit) float64 { return float64(of(v).quantile(q)) })))
+}
+
+func p99(of func(*visit) *histogram) func(*visit) float64 {
+	return func(v *visit) float64 { return float64(of(v).quantile(.99)) }
 }
 
 // roundTable shows how the ratios move from round to round.

@@ -13,6 +13,11 @@ type visit struct {
 	*measurement       // of the first checks
 	first        usage // from the first to the last of them
 	later        usage // after that, and until the server has come to rest
+
+	// Before the visit: the disk of the server, and first checks of a few other callers, one at a time.
+	sync       histogram
+	alone      *measurement
+	aloneUsage usage
 	// Bytes of live memory: before the visit, just after it, and at rest.
 	before, during, after int64
 }
@@ -56,6 +61,9 @@ func (t *turn) receive(ctx context.Context) error {
 	if v.before, err = live(ctx, conns, &l, ours); err != nil {
 		return err
 	}
+	if err := t.receiveAlone(ctx, conns, &l, ours, v); err != nil {
+		return err
+	}
 	begin, err := t.usage()
 	if err != nil {
 		return err
@@ -90,6 +98,27 @@ func (t *turn) receive(ctx context.Context) error {
 	}
 	v.later = end.since(begin)
 	v.after, err = live(ctx, conns, &l, ours)
+	return err
+}
+
+// loners is how many callers come one at a time.
+const loners = 1000
+
+// receiveAlone measures how long a caller waits who comes while nobody else does, and how long the disk needs. With many at a time,
+// callers also wait for each other.
+func (t *turn) receiveAlone(ctx context.Context, conns connections, l *load, ours *tollkeeper, v *visit) (err error) {
+	if v.sync, err = syncTimes(ours.DataDir()); err != nil {
+		return err
+	}
+	begin, err := t.usage()
+	if err != nil {
+		return err
+	}
+	if v.alone, err = conns.alone(ctx, l, uint64(t.round), loners); err != nil {
+		return err
+	}
+	end, err := t.usage()
+	v.aloneUsage = end.since(begin)
 	return err
 }
 
