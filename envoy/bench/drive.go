@@ -21,6 +21,9 @@ type measurement struct {
 
 	denied int    // during the warm-up too
 	denial denial // the first one
+
+	// stall is the longest time for which the client, which needs little, got no processor: the machine was busy with other things.
+	stall time.Duration
 }
 
 func (t *measurement) perSecond() float64 { return float64(t.calls) / t.took.Seconds() }
@@ -64,6 +67,11 @@ func drive(ctx context.Context, s span, calls []call, at func() error) (*measure
 			return p.loop(ctx, c, &parts[i])
 		})
 	}
+	var stall time.Duration
+	g.Go(func() error {
+		stall = p.watch()
+		return nil
+	})
 	g.Go(func() (err error) {
 		took, err = p.pass(ctx, s, at)
 		return err
@@ -71,7 +79,12 @@ func drive(ctx context.Context, s span, calls []call, at func() error) (*measure
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return sum(parts, took)
+	m, err := sum(parts, took)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the machine stood still for up to %v", err, stall.Round(time.Millisecond))
+	}
+	m.stall = stall
+	return m, nil
 }
 
 // sum is the measurement of all loops over the same time. It fails if too many answers were denials.
@@ -121,6 +134,17 @@ func (t *measurement) count(err error, took time.Duration, matters bool) error {
 		t.latency.add(took)
 	}
 	return nil
+}
+
+// watch returns by how much a timer was late at most until the phase is over.
+func (p *phase) watch() (latest time.Duration) {
+	const tick = 10 * time.Millisecond
+	for p.Load() != over {
+		began := time.Now()
+		time.Sleep(tick)
+		latest = max(latest, time.Since(began)-tick)
+	}
+	return latest
 }
 
 // pass goes through the phases, and returns the measured time.

@@ -43,7 +43,8 @@ func (r *report) denials() error {
 	var all []error
 	note := func(label string, t *measurement) {
 		if t.denied > 0 {
-			all = append(all, fmt.Errorf("%s denied %d, and allowed %d in that turn: %w", label, t.denied, t.calls, t.denial))
+			all = append(all, fmt.Errorf("%s denied %d, and allowed %d in that turn, while the machine stood still for up to %v: %w",
+				label, t.denied, t.calls, t.stall.Round(time.Millisecond), t.denial))
 		}
 	}
 	for _, one := range r.direct.rivals {
