@@ -38,23 +38,32 @@ const (
 	keepIdle = 10 * time.Minute
 )
 
-// limitTable numbers limits, so that what is kept need not point to them. It grows with each limit that plans ever had.
+// limitTable numbers limits, so that what is kept need not point to them. It grows with each limit that plans ever had, but not with
+// a plan that is loaded again.
 type limitTable struct {
 	mu     sync.Mutex
-	number map[authz.Limit]int
+	number map[limitKey]int
 	limits []*authz.Limit
+}
+
+// limitKey is a limit with the name of its zone: each loading makes the zone anew.
+type limitKey struct {
+	authz.Limit
+	zone string
 }
 
 func (t *limitTable) numberOf(l *authz.Limit) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, ok := t.number[*l]
+	key := limitKey{Limit: *l, zone: l.Zone.String()} // of nil it is UTC
+	key.Zone = nil
+	n, ok := t.number[key]
 	if !ok {
 		if t.number == nil {
-			t.number = make(map[authz.Limit]int)
+			t.number = make(map[limitKey]int)
 		}
 		n = len(t.limits)
-		t.number[*l], t.limits = n, append(t.limits, l)
+		t.number[key], t.limits = n, append(t.limits, l)
 	}
 	return n
 }

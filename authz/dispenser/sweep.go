@@ -15,7 +15,9 @@ const atOnce = 256
 // did not come since the last sweep, gives back some of those that were put away long ago, and repeats refunds that did not get
 // through. It stops at the first call that fails: the leases stay as they are.
 func (d *Dispenser) Sweep(ctx context.Context) {
-	if d.renew(ctx) != nil || d.retryRefunds(ctx) != nil {
+	renewal, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if d.renew(renewal) != nil || d.retryRefunds(ctx) != nil {
 		return
 	}
 	b := batch{d: d, ctx: ctx}
