@@ -59,6 +59,14 @@ func (h *holder) recallLocked(ctx context.Context, b *bucketLease, now time.Time
 // callLocked has the ledger asked for that many units under a limit, or joins the call under way, and waits. It releases
 // the lock while it waits.
 func (h *holder) callLocked(ctx context.Context, b *bucketLease, l *authz.Limit, units int64) error {
+	if now := h.d.now(); !h.d.session.Good(now) { // what is leased without a session cannot be used
+		h.mu.Unlock()
+		err := h.d.attend(ctx, now)
+		h.mu.Lock()
+		if err != nil || h.dead {
+			return err
+		}
+	}
 	b.waiting = min(quota.MaxUnits, b.waiting) + units
 	if h.flight == nil || !h.flight.about(b) {
 		b.asked = l

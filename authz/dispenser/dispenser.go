@@ -76,8 +76,7 @@ func NewNodeID(host string) quota.NodeID { return quota.NodeID(host + "-" + rand
 // reservation: for all limits at once, so that a caller who was not seen for long waits only for one call.
 func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Limit, facts []authz.QuotaFact) {
 	now := d.now()
-	_ = d.attend(ctx, now) // without a session every limit is unavailable
-	var cold [2]*holder    // a caller has two holders at most: the key and the account
+	var cold [2]*holder // a caller has two holders at most: the key and the account
 	for i := range limits {
 		l := &limits[i]
 		facts[i] = d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) {
@@ -99,7 +98,9 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 	if cold[0] == nil {
 		return
 	}
-	d.startAll(cold[:])
+	if d.attend(ctx, now) == nil {
+		d.startAll(cold[:])
+	}
 	for i := range limits {
 		if l := &limits[i]; !quota.IsRate(l) {
 			facts[i] = d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.lease(l).peek(ctx, l) })
@@ -111,7 +112,6 @@ func (d *Dispenser) Peek(ctx context.Context, h authz.Holder, limits []authz.Lim
 // which has one for each limit. See check.Meter.
 func (d *Dispenser) Reserve(ctx context.Context, h authz.Holder, limits []authz.Limit, c authz.Charge, facts []authz.QuotaFact, r *authz.Reservation) bool {
 	r.Begin(d.name, d.rid.Add(1))
-	_ = d.attend(ctx, d.now())
 	short := false
 	for i := range limits {
 		l := &limits[i]
