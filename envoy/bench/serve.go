@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // serve runs this program as one of the rivals. It prints its port, and serves until its standard input ends, which also
@@ -29,11 +28,7 @@ func serve(ctx context.Context, kind, data string) error {
 	case baseline:
 		authorizer = noop{allow()}
 	case sameAnswer:
-		resp, err := allowAsTollkeeper()
-		if err != nil {
-			return err
-		}
-		authorizer = noop{resp}
+		authorizer = noop{allowAsTollkeeper()}
 	case givenAnswers, givenAnswersWindows:
 		var err error
 		if authorizer, err = readAnswers(data); err != nil {
@@ -94,26 +89,23 @@ func allow() *authv3.CheckResponse {
 	}
 }
 
-// allowAsTollkeeper is an answer like Tollkeeper's: with identity headers, the key removed, RateLimit fields and metadata.
-func allowAsTollkeeper() (*authv3.CheckResponse, error) {
+// allowAsTollkeeper is an answer like Tollkeeper's where no route applies: with identity headers, the key removed and RateLimit
+// fields.
+func allowAsTollkeeper() *authv3.CheckResponse {
 	set := func(name, value string) *corev3.HeaderValueOption {
 		return &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: name, Value: value},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}
 	}
-	const key, account = "key_4fJ0aYb2mQ7nT1xRw9Lc", "account-000001"
-	notes, err := structpb.NewStruct(map[string]any{"key_id": key, "account": account, "plan": plan, "rid": "5f1c6f0e9a7d4b1c8e2f3a4b5c6d7e8f"})
-	if err != nil {
-		return nil, err
-	}
 	resp := allow()
 	ok := resp.GetOkResponse()
-	ok.Headers = []*corev3.HeaderValueOption{set("x-tollkeeper-key-id", key), set("x-tollkeeper-account", account), set("x-tollkeeper-plan", plan)}
+	ok.Headers = []*corev3.HeaderValueOption{
+		set("x-tollkeeper-key-id", "key_4fJ0aYb2mQ7nT1xRw9Lc"), set("x-tollkeeper-account", "account-000001"), set("x-tollkeeper-plan", plan),
+	}
 	ok.HeadersToRemove = []string{"x-api-key"}
 	ok.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
 		set("ratelimit-policy", `"rate";q=1000000000;w=60`), set("ratelimit", `"rate";r=999999937;t=33`),
 	}
-	resp.DynamicMetadata = notes
-	return resp, nil
+	return resp
 }
