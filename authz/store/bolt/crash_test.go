@@ -37,13 +37,13 @@ func TestMain(m *testing.M) {
 
 // writeUntilKilled makes writes of every kind on several goroutines and prints which were acknowledged.
 func writeUntilKilled(path string) error {
-	db, err := bolt.Open(path, bolt.Options{})
+	db, err := bolt.Open(path, bolt.Options{}.Restless())
 	if err != nil {
 		return err
 	}
 	run := fmt.Sprint(os.Getpid())
 	errs := make(chan error)
-	for worker := range 6 {
+	for worker := range 8 {
 		go func() {
 			for i := 0; ; i++ {
 				if err := acknowledged(db, fmt.Sprintf("%s-%d-%d", run, worker, i), run, worker, i); err != nil {
@@ -77,6 +77,9 @@ func acknowledged(db *bolt.DB, id, run string, worker, i int) error {
 	case 3:
 		said = "credit " + id
 		_, err = db.Ledger().Credit(ctx, quota.CreditRequest{ID: id, Bucket: quota.Bucket{Holder: "credited"}, Limit: l, Units: 3})
+	case 4, 5: // a caller who comes once
+		said = "once " + id
+		_, err = quotatest.Ask{Node: "once", Bucket: quota.Bucket{Holder: id}, Limit: l, Want: 1}.Send(ctx, db.Ledger())
 	default:
 		said = "lease " + id
 		_, err = quotatest.Ask{
@@ -99,13 +102,15 @@ func revokeAndForget(ctx context.Context, db *bolt.DB, id string) error {
 	return err
 }
 
-// TestStore_SurvivesKills kills a writing process again and again: no acknowledged write is lost.
+// TestStore_SurvivesKills kills a writing process again and again: no acknowledged write is lost. It moves the write-ahead log into
+// the file all the time, so that it is killed while it does. Each time the killed file is inspected before it is opened.
 func TestStore_SurvivesKills(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")
 	acks := make(map[string]bool)
 	for round := range 10 {
 		before := len(acks)
-		killOne(t, path, 1+rand.IntN(120), acks)
+		killOne(t, path, 1+rand.IntN(400), acks)
+		inspectKilled(t, path)
 		checkAcknowledged(t, path, acks)
 		if t.Failed() || len(acks) == before {
 			t.Fatalf("round %d, %d writes acknowledged in it", round, len(acks)-before)
@@ -141,7 +146,22 @@ func killOne(t *testing.T, path string, lines int, acks map[string]bool) {
 		}
 		acks[strings.TrimSpace(line)] = true
 	}
-	_ = child.Wait() // was killed
+	_ = child.Wait()
+	if child.ProcessState.Exited() {
+		t.Errorf("the process ended before it was killed: %v", child.ProcessState)
+	}
+}
+
+// inspectKilled looks at what a killed process left, which changes nothing.
+func inspectKilled(t *testing.T, path string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inspect(t, path, content); err != nil {
+		t.Error(err)
+	}
 }
 
 func checkAcknowledged(t *testing.T, path string, acks map[string]bool) {
@@ -152,6 +172,8 @@ func checkAcknowledged(t *testing.T, path string, acks map[string]bool) {
 	}
 	defer checkAndClose(t, db)
 	ctx := t.Context()
+	bucket, l := prepaid()
+	l.Units = quota.MaxUnits
 	var leased, credited int64
 	for ack := range acks {
 		kind, id, _ := strings.Cut(ack, " ")
@@ -173,12 +195,14 @@ func checkAcknowledged(t *testing.T, path string, acks map[string]bool) {
 			}
 		case "credit":
 			credited += 3
+		case "once":
+			if b, err := db.Ledger().Balance(ctx, quota.Bucket{Holder: id}, l); err != nil || b.Granted != 1 {
+				t.Errorf("%s is lost: %+v, %v", ack, b, err)
+			}
 		case "lease":
 			leased += 5
 		}
 	}
-	bucket, l := prepaid()
-	l.Units = quota.MaxUnits
 	if b, err := db.Ledger().Balance(ctx, bucket, l); err != nil || b.Granted < leased {
 		t.Errorf("%d were leased: %+v, %v", leased, b, err)
 	}

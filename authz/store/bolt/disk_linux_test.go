@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -85,6 +86,18 @@ func (d *disk) point(to func(*diskFile) int) {
 	}
 }
 
+// named returns the file that was opened last under a name.
+func (d *disk) named(name string) (found *diskFile) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		if f.file.Name() == name {
+			found = f
+		}
+	}
+	return found
+}
+
 // TestCommitter_DiskFaults breaks the disk under an open file: writes say so, reads go on, no refused write is seen, and all
 // works again when the disk does. The log has one line for the beginning and one for the end.
 func TestCommitter_DiskFaults(t *testing.T) {
@@ -139,4 +152,56 @@ func TestCommitter_DiskFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMover_DiskFull fills the disk for the file, and not for the log: the ledger goes on until the log is too large, and is closed
+// then. When there is room again, everything is moved and the ledger is open, without a restart.
+func TestMover_DiskFull(t *testing.T) {
+	d := &disk{t: t}
+	o := calm()
+	o.sizes = sizes{overlay: 4 << 10, log: 64 << 10, segment: 8 << 10, chunk: 7, behind: 2}
+	o.openFile = d.open
+	path := filepath.Join(t.TempDir(), "tollkeeper.db")
+	db := openAt(t, path, o)
+	want := make(map[string]string)
+	fill := func(n int) (err error) {
+		for i := 0; i < n && err == nil; i++ {
+			key := fmt.Sprint(len(want))
+			err = db.ledger.do(t.Context(), func(w *write) error { return w.put(bucketBooks, []byte(key), []byte("value")) })
+			if err == nil {
+				want["books "+key] = "value"
+			}
+		}
+		return err
+	}
+	if err := fill(10); err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	data := d.named(path)
+	if err := syscall.Dup3(int(full.Fd()), int(data.file.Fd()), syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(10_000); authz.KindOf(err) != authz.KindUnavailable || !strings.Contains(err.Error(), "is full") || len(want) < 20 {
+		t.Errorf("%d were written: %v", len(want), err)
+	}
+	wantAll(t, db, want)
+	if err := syscall.Dup3(data.real, int(data.file.Fd()), syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.mover.move(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(100); err != nil {
+		t.Error(err)
+	}
+	wantAll(t, db, want)
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	wantAll(t, openAt(t, path, calm()), want)
 }

@@ -19,6 +19,7 @@ type logLane struct {
 	log     *wal.Log
 	overlay *overlay
 	faults  *faults
+	sizes   sizes
 	full    func()       // called when the overlay or the log is large
 	open    func() error // notes in the file that there is a log
 
@@ -28,20 +29,27 @@ type logLane struct {
 	opened      bool // the file says that there is a log
 }
 
-// The overlay is moved when it has moveOverlay bytes of records, and so many records that most of the file's pages that change
-// take several of them: with few, each would cost a page of 4 kB. The log is moved when it has moveLog bytes: a short group takes
-// 512, so that this comes first if few callers come at a time. Open reads that much in a second.
-const (
-	moveOverlay = 32 << 20
-	moveLog     = 64 << 20
-)
+// sizes say when the overlay is moved.
+type sizes struct {
+	overlay int   // bytes of records
+	log     int64 // bytes of segments
+	segment int64 // see wal.Options
+	chunk   int   // how many records are moved in one transaction, which a write of keys may have to wait for
 
-// maxBehind is how many times more there may be when the file does not take it. Then the ledger is closed, before it fills memory
-// and disk.
-const maxBehind = 4
+	// behind is how many times more there may be when the file does not take it. Then the ledger is closed, before it fills
+	// memory and disk.
+	behind int
+}
+
+// usualSizes are such that most pages of the file that change take several records: with few, each would cost a page of 4 kB. A
+// short group takes 512 bytes in the log, so that the log is large first if few callers come at a time. Open reads that much in a
+// second.
+func usualSizes() sizes {
+	return sizes{overlay: 32 << 20, log: 64 << 20, segment: 4 << 20, chunk: 2000, behind: 4}
+}
 
 func (c *logLane) begin() (transaction, error) {
-	if c.log.Size() > maxBehind*moveLog || c.overlay.size() > maxBehind*moveOverlay {
+	if c.log.Size() > int64(c.sizes.behind)*c.sizes.log || c.overlay.size() > c.sizes.behind*c.sizes.overlay {
 		c.full()
 		return nil, authz.Errorf(authz.KindUnavailable, "not written: the write-ahead log is full until the data file can be written")
 	}
@@ -95,7 +103,7 @@ func (c *logLane) commit(record []byte) error {
 	if err != nil {
 		return err // cannot happen: this process made the record
 	}
-	if size > moveOverlay || c.log.Size() > moveLog {
+	if size > c.sizes.overlay || c.log.Size() > c.sizes.log {
 		c.full()
 	}
 	return nil

@@ -27,6 +27,7 @@ type mover struct {
 	overlay *overlay
 	wal     *wal.Log
 	file    *committer
+	chunk   int
 	now     func() time.Time
 	log     *slog.Logger
 
@@ -38,21 +39,15 @@ type mover struct {
 }
 
 const (
-	// moveChunk is how many records are written in one transaction, which a write of keys may have to wait for.
-	moveChunk = 2000
+	// moveFill is how full pages are left when they are split. Records come in the order of their keys and many at a time: with
+	// bbolt's 0.5, half as many bytes again are written for each, and the file is half as large again.
+	moveFill = 0.8
 	// moveEvery is how long a record stays in the log if there are few. It bounds how much Open has to read, and how long
 	// settlements are kept.
 	moveEvery = 10 * time.Minute
 	// moveRetry is how long the mover waits after the file did not take the records.
 	moveRetry = time.Second
 )
-
-func newMover(o *overlay, l *wal.Log, file *committer, now func() time.Time, log *slog.Logger) *mover {
-	return &mover{
-		overlay: o, wal: l, file: file, now: now, log: log,
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
-	}
-}
 
 // soon has the records moved in the background.
 func (m *mover) soon() {
@@ -104,7 +99,7 @@ func (m *mover) move(ctx context.Context) error {
 	changes := sorted(layers)
 	last := layers[len(layers)-1].last
 	for len(changes) > 0 {
-		chunk := changes[:min(moveChunk, len(changes))]
+		chunk := changes[:min(m.chunk, len(changes))]
 		changes = changes[len(chunk):]
 		through := last
 		if len(changes) > 0 {
@@ -127,6 +122,7 @@ func (m *mover) write(w *write, chunk []change, through uint64) error {
 	for i := range chunk {
 		c := &chunk[i]
 		bucket := w.tx.Bucket([]byte(logged[c.bucket]))
+		bucket.FillPercent = moveFill
 		var err error
 		if c.deleted {
 			err = bucket.Delete(c.key)
@@ -147,17 +143,17 @@ func (m *mover) write(w *write, chunk []change, through uint64) error {
 // Settle, so that it costs no record in the log.
 func (m *mover) forget(ctx context.Context) error {
 	for {
-		n, err := mutate(ctx, m.file, func(w *write) (int, error) { return forgetSettled(w, m.now()) })
-		if err != nil || n < moveChunk {
+		n, err := mutate(ctx, m.file, func(w *write) (int, error) { return forgetSettled(w, m.now(), m.chunk) })
+		if err != nil || n < m.chunk {
 			return err
 		}
 	}
 }
 
-// forgetSettled removes up to moveChunk old settlements. One that was settled again has another instant, here or in the log.
-func forgetSettled(w *write, now time.Time) (int, error) {
+// forgetSettled removes up to so many old settlements. One that was settled again has another instant, here or in the log.
+func forgetSettled(w *write, now time.Time, limit int) (int, error) {
 	index, records := w.tx.Bucket([]byte(bucketSettledAt)), w.tx.Bucket([]byte(bucketSettled))
-	old := oldSettled(index, now)
+	old := oldSettled(index, now, limit)
 	for _, key := range old {
 		w.wrote, w.moved = true, true
 		if err := index.Delete(key); err != nil {
@@ -176,9 +172,9 @@ func forgetSettled(w *write, now time.Time) (int, error) {
 }
 
 // oldSettled returns the first keys in bucketSettledAt of settlements that can be forgotten.
-func oldSettled(index *bbolt.Bucket, now time.Time) (old [][]byte) {
+func oldSettled(index *bbolt.Bucket, now time.Time, limit int) (old [][]byte) {
 	c := index.Cursor()
-	for k, _ := c.First(); k != nil && len(old) < moveChunk; k, _ = c.Next() {
+	for k, _ := c.First(); k != nil && len(old) < limit; k, _ = c.Next() {
 		if len(k) < 8 {
 			continue // damage is for doctor to find
 		}

@@ -37,6 +37,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	openFile func(string, int, os.FileMode) (*os.File, error) // for tests that break the disk
+	sizes    sizes                                            // for tests that move often
 }
 
 // DB is an open file. Use Open. All methods may be called concurrently.
@@ -73,6 +74,9 @@ func Open(path string, o Options) (*DB, error) {
 	}
 	if o.openFile == nil {
 		o.openFile = os.OpenFile
+	}
+	if o.sizes == (sizes{}) {
+		o.sizes = usualSizes()
 	}
 	isNew, err := prepare(path)
 	if err != nil {

@@ -89,7 +89,7 @@ func (db *DB) openLog(path string, o Options) error {
 		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
 	}
 	db.overlay = newOverlay()
-	log, found, err := wal.Open(folder, wal.Options{ID: state.id, Applied: state.applied, OpenFile: o.openFile}, db.overlay.replay)
+	log, found, err := wal.Open(folder, wal.Options{ID: state.id, Applied: state.applied, SegmentSize: o.sizes.segment, OpenFile: o.openFile}, db.overlay.replay)
 	if err != nil {
 		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
 	}
@@ -97,9 +97,12 @@ func (db *DB) openLog(path string, o Options) error {
 		o.Logger.Error("the write-ahead log is empty: the last writes before the server was killed are lost", "folder", folder)
 	}
 	db.log = log
-	db.mover = newMover(db.overlay, log, db.commits, o.Now, o.Logger)
+	db.mover = &mover{
+		overlay: db.overlay, wal: log, file: db.commits, chunk: o.sizes.chunk, now: o.Now, log: o.Logger,
+		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
 	db.ledger = newCommitter(&logLane{
-		db: db.bolt, log: log, overlay: db.overlay, faults: db.file.faults, full: db.mover.soon, opened: state.open,
+		db: db.bolt, log: log, overlay: db.overlay, faults: db.file.faults, sizes: o.sizes, full: db.mover.soon, opened: state.open,
 		sharedBooks: db.sharedBooks,
 		open:        func() error { return db.setLogOpen(true) },
 	}, o.Logger)

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -198,6 +200,32 @@ func TestLog_FailedAppend(t *testing.T) {
 	}
 }
 
+// TestLog_FailedAppendAtTheEnd has the last append to a segment fail, though it is on disk. The next one goes to the next segment.
+func TestLog_FailedAppendAtTheEnd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	l, _ := openLog(t, dir, small())
+	long := bytes.Repeat([]byte("x"), 3000)
+	want := map[uint64]string{}
+	add := func(b []byte) {
+		seq, err := l.Append(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[seq] = string(b)
+	}
+	add(long)
+	add(long)
+	failAppend(t, l, []byte("failed"), 512)
+	add(long)
+	if len(l.segments) != 2 {
+		t.Fatalf("%d segments", len(l.segments))
+	}
+	_ = l.Close()
+	if _, got := openLog(t, dir, small()); !maps.Equal(got, want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
+	}
+}
+
 // failAppend appends a record of which only some bytes reach the disk.
 func failAppend(t *testing.T, l *Log, record []byte, keep int) {
 	t.Helper()
@@ -306,4 +334,30 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRead_DamageInTheMiddle damages a record that has others after it: they were acknowledged, and so was it.
+func TestRead_DamageInTheMiddle(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	l, _ := openLog(t, dir, small())
+	appendN(t, l, 60)
+	_ = l.Close()
+	for _, s := range l.segments {
+		text, err := os.ReadFile(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := bytes.Clone(text)
+		bad[s.align+30] ^= 1 // in its first record
+		if err := os.WriteFile(s.path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = Read(dir, testID, 0, func(uint64, []byte) error { return nil })
+		if authz.KindOf(err) != authz.KindConflict || !strings.Contains(err.Error(), s.path) {
+			t.Errorf("%v", err)
+		}
+		if err := os.WriteFile(s.path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
