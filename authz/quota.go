@@ -2,6 +2,7 @@ package authz
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -64,6 +65,17 @@ func BearerHolder(account, issuer, subject, client string) string {
 		who = "client:" + client
 	}
 	return "token:" + strconv.Itoa(len(account)) + ":" + account + strconv.Itoa(len(issuer)) + ":" + issuer + who
+}
+
+// BearerAccount is the account of a holder that BearerHolder named. It returns false for any other.
+func BearerAccount(holder string) (account string, ok bool) {
+	rest, ok := strings.CutPrefix(holder, "token:")
+	size, rest, found := strings.Cut(rest, ":")
+	n, err := strconv.Atoi(size)
+	if !ok || !found || err != nil || n < 0 || n > len(rest) {
+		return "", false
+	}
+	return rest[:n], true
 }
 
 // Charge is what a request costs: units by the name of the limit. A nil Charge is one unit of each limit that counts

@@ -134,6 +134,15 @@ func (s *Service) quotaRoutes(r registrar) {
 	add(r, "POST /v1/quota/reset", "Forgive what was spent in this period", func(ctx context.Context, in body[QuotaChange]) (Quota, error) {
 		return s.reset(ctx, in.Body)
 	})
+	add(r, "GET /v1/quota/stranded", "List the units of prepaid limits that servers held when they died", func(ctx context.Context, in struct {
+		Account string `query:"account" doc:"Absent: all."`
+		Limit   string `query:"limit" doc:"Absent: all that are prepaid."`
+	}) ([]Stranded, error) {
+		return s.stranded(ctx, in.Account, in.Limit)
+	})
+	add(r, "POST /v1/quota/release", "Give back what a server held when it died, or count it as spent; repeated, it changes nothing", func(ctx context.Context, in body[QuotaRelease]) (QuotaRelease, error) {
+		return s.release(ctx, in.Body)
+	})
 }
 
 type (

@@ -152,7 +152,7 @@ type Quota struct {
 	Spent       int64                  `json:"spent"`
 	Remaining   int64                  `json:"remaining"`
 	Outstanding map[quota.NodeID]int64 `json:"outstanding,omitempty" doc:"Leased to nodes and not yet spent; part of what remains."`
-	Stranded    int64                  `json:"stranded,omitempty" doc:"Leased to nodes that died; charged until the period ends."`
+	Stranded    int64                  `json:"stranded,omitempty" doc:"Leased to nodes that died; charged until the period ends, and if they are prepaid until they are released."`
 	Overage     int64                  `json:"excess,omitempty"`
 	ResetsAt    time.Time              `json:"resets_at,omitzero"`
 }
@@ -174,6 +174,24 @@ type QuotaChange struct {
 	Units int64  `json:"units,omitempty" doc:"To credit. Not for a reset."`
 	ID    string `json:"id,omitempty" doc:"Idempotency key: the same id twice is one change."`
 	Note  string `json:"note,omitempty"`
+}
+
+// Stranded is units of a prepaid limit that a node held when it died. It may have spent them without reporting it.
+type Stranded struct {
+	Account  string       `json:"account,omitempty" doc:"Absent if the key is gone that held them."`
+	Per      string       `json:"per" enum:"key,account"`
+	Holder   string       `json:"holder" doc:"The account, the first key of a chain of rotations, or the subject or client of tokens."`
+	Limit    string       `json:"limit"`
+	Unit     string       `json:"unit"`
+	Node     quota.NodeID `json:"node" doc:"The server that died: as rid begins in the decision log."`
+	Units    int64        `json:"units"`
+	Reported int64        `json:"reported" doc:"What the node had reported as spent: it was granted units and reported, and nothing else."`
+}
+
+// QuotaRelease decides on what is stranded.
+type QuotaRelease struct {
+	Stranded
+	Back int64 `json:"back" minimum:"0" doc:"How many of the units come back. The others count as spent."`
 }
 
 // Question describes a request to be explained.

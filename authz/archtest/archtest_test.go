@@ -58,6 +58,7 @@ var law = map[string]struct {
 	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which protobuf's own can replace"},
 	"authz/signals":                {[]string{"authz", "authz/credential", "authz/revocation"}, "serves other programs that revoke: it turns their messages into records"},
 	"authz/decisionlog":            {[]string{"authz", "authz/check", "authz/decisionlog/linebuffer"}, "writes the entries that the request path records"},
+	"authz/decisionlog/audit":      {[]string{"authz", "authz/decisionlog", "authz/quota"}, "adds up what logs say, for the command line; no server needs it"},
 	"authz/decisionlog/linebuffer": {nil, "the lock-free buffer of decisionlog, which a mutex can replace"},
 	"authz/telemetry":              {[]string{"authz", "authz/check"}, "counts the entries that the request path records"},
 	"authz/config":                 {[]string{"authz/tlsfiles"}, "the configuration; tlsfiles validates its TLS section"},
@@ -83,7 +84,7 @@ var law = map[string]struct {
 	"authz/archtest":  {nil, "this test"},
 	"authz/crashtest": {nil, "tests that use the product only from outside"},
 
-	"cmd/tollkeeper": {[]string{"authz", "authz/admin", "authz/apikey", "authz/config", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/route", "authz/route/openapi", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
+	"cmd/tollkeeper": {[]string{"authz", "authz/admin", "authz/apikey", "authz/config", "authz/decisionlog/audit", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/route", "authz/route/openapi", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
 	"policies":       {nil, "embedded files"},
 	"envoy":          {nil, "a configuration and its tests"},
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},

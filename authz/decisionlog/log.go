@@ -15,7 +15,7 @@ const (
 	// pendingMax is the number of bytes that may wait for the writer. If more arrive, lines are dropped.
 	pendingMax = 4 << 20
 	// gatherTime is how long lines are collected before they are written. Waking the writer for each line would cost more
-	// than making the line.
+	// than making the line. A process that is killed loses the lines of this time, and those of one write.
 	gatherTime = 5 * time.Millisecond
 	// typicalLine is the length up to which a line is made on the stack.
 	typicalLine = 1024

@@ -13,7 +13,7 @@ import (
 
 func (c *cli) quotaCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "quota", Short: "Show and change the quotas of keys and accounts"}
-	cmd.AddCommand(readOnly(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd())
+	cmd.AddCommand(readOnly(c.quotaShowCmd()), c.quotaCreditCmd(), c.quotaResetCmd(), readOnly(c.quotaStrandedCmd()), c.quotaReleaseCmd())
 	return group(cmd)
 }
 

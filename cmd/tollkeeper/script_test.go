@@ -45,6 +45,12 @@ func TestScripts(t *testing.T) {
 			"issuer":     startIssuer,
 			"sign":       sign,
 			"envoyadmin": startEnvoyAdmin,
+			"charge":     charge,
+			"charging":   startCharging,
+			"charged":    awaitCharged,
+			"awaitlines": awaitLines,
+			"awaitspan":  awaitSpan,
+			"wantspent":  wantSpent,
 		},
 	})
 }
