@@ -27,8 +27,8 @@ func TestWritingCommands_NeedANamedServer(t *testing.T) {
 	walk(newRoot())
 	want := []string{
 		"account list", "account show", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
-		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy routes", "policy test", "quota show", "status",
-		"token inspect", "token list",
+		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy routes", "policy test", "quota show",
+		"quota stranded", "status", "token inspect", "token list",
 	}
 	slices.Sort(free)
 	if !slices.Equal(free, want) {
