@@ -90,6 +90,9 @@ func (db *DB) openLog(path string, o Options) error {
 	}
 	db.overlay = newOverlay()
 	log, found, err := wal.Open(folder, wal.Options{ID: state.id, Applied: state.applied, SegmentSize: o.sizes.segment, OpenFile: o.openFile}, db.overlay.replay)
+	if authz.KindOf(err) == authz.KindConflict {
+		return authz.Errorf(authz.KindConflict, "%s: %w; if the file was restored from a backup, remove %s, which is of a later time", path, err, folder)
+	}
 	if err != nil {
 		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
 	}
