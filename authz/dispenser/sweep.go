@@ -89,11 +89,17 @@ func (h *holder) sweep() bool {
 		h.prepareLocked()
 		return true
 	}
-	used, r := h.used.Swap(false), h.newRequest()
+	used, now := h.used.Swap(false), h.d.now()
+	var r *request
 	for _, b := range h.all() {
-		b.trimLocked(r)
+		if keep, less := b.needsLocked(now); less {
+			if r == nil {
+				r = h.newRequest()
+			}
+			b.returnLocked(r, keep)
+		}
 	}
-	if len(r.parts) > 0 {
+	if r != nil && len(r.parts) > 0 {
 		h.queue = append(h.queue, r)
 		h.prepareLocked()
 		return true
@@ -104,20 +110,21 @@ func (h *holder) sweep() bool {
 	return false
 }
 
-// trimLocked adds a part that gives back what the caller's pace no longer needs, or that reports what a crash would refund.
-func (b *bucketLease) trimLocked(r *request) {
+// needsLocked is how many units the caller's pace needs here, and whether the ledger has to be told: there are more, or a crash would
+// refund what was spent.
+func (b *bucketLease) needsLocked(now time.Time) (keep int64, less bool) {
 	s, l := b.source.Load(), b.limit.Load()
 	taken := s.Taken()
 	recent := taken - b.taken[0] // in the last two intervals
 	b.taken = [2]int64{b.taken[1], taken}
-	keep := max(1, smallShare(s, l), recent)
-	switch {
-	case s.Over(r.sent.At): // it is returned when it is needed again, or when it has lain here for long
-	case s.Held() > keep:
-		b.returnLocked(r, keep)
-	case l.RefundOnCrash && s.Spent() > 0:
-		b.returnLocked(r, s.Left()+1)
+	if s.Over(now) { // it is returned when it is needed again, or when it has lain here for long
+		return 0, false
 	}
+	keep = max(1, smallShare(s, l), recent)
+	if s.Held() > keep {
+		return keep, true
+	}
+	return s.Left() + 1, l.RefundOnCrash && s.Spent() > 0
 }
 
 // returnAll prepares a call that gives back all that the node holds. It returns false if there is nothing to give back or a call
