@@ -28,6 +28,22 @@ func (k *Key) StatusAt(now time.Time) authz.KeyStatus {
 	}
 }
 
+// PlanUse returns who is on the key's own plan.
+func (k *Key) PlanUse() PlanUse {
+	u := PlanUse{Plan: k.Plan, Account: k.Account, Key: k.ID, CreatedAt: k.CreatedAt, Ends: k.ExpiresAt}
+	if k.Successor == "" {
+		return u
+	}
+	overlap := k.OverlapEnds
+	if overlap.IsZero() { // there was none: the zero Ends would say that the key never ends
+		overlap = time.Unix(0, 0).UTC()
+	}
+	if u.Ends.IsZero() || overlap.Before(u.Ends) {
+		u.Ends = overlap
+	}
+	return u
+}
+
 // SuccessorOf makes the key that replaces k. It may do the same until the same instant, so that a rotation never grants more.
 func SuccessorOf(k *Key, id string, d Digest, now time.Time) Key {
 	next := *k

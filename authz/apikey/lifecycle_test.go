@@ -52,6 +52,31 @@ func TestKey_StatusAt(t *testing.T) {
 	}
 }
 
+// TestKey_PlanUse has a use end when the key expires or is replaced, whether it is enabled or not.
+func TestKey_PlanUse(t *testing.T) {
+	never := time.Time{}
+	for name, c := range map[string]struct {
+		change func(*apikey.Key)
+		ends   time.Time
+	}{
+		"expires":                    {func(*apikey.Key) {}, noon().Add(time.Hour)},
+		"disabled":                   {func(k *apikey.Key) { k.Disabled = true }, noon().Add(time.Hour)},
+		"never":                      {func(k *apikey.Key) { k.ExpiresAt = never }, never},
+		"overlap without rotation":   {func(k *apikey.Key) { k.OverlapEnds = noon() }, noon().Add(time.Hour)},
+		"rotated":                    {func(k *apikey.Key) { k.Successor, k.OverlapEnds = "key_2", noon() }, noon()},
+		"rotated and never expires":  {func(k *apikey.Key) { k.Successor, k.OverlapEnds, k.ExpiresAt = "key_2", noon(), never }, noon()},
+		"expires in the overlap":     {func(k *apikey.Key) { k.Successor, k.OverlapEnds = "key_2", noon().Add(9*time.Hour) }, noon().Add(time.Hour)},
+		"rotated without an overlap": {func(k *apikey.Key) { k.Successor, k.ExpiresAt = "key_2", never }, time.Unix(0, 0).UTC()},
+	} {
+		k := fullKey()
+		c.change(&k)
+		want := apikey.PlanUse{Plan: "pro", Account: "acme", Key: "key_1", CreatedAt: noon().Add(-time.Hour), Ends: c.ends}
+		if got := k.PlanUse(); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
 func TestKey_SuccessorMayNoMore(t *testing.T) {
 	k := fullKey()
 	k.Disabled, k.Successor, k.OverlapEnds = true, "key_9", noon()

@@ -79,6 +79,15 @@ type Page struct {
 	Limit   int    // at most that many; 0 is 100
 }
 
+// PlanUse says that an account, or a key that has a plan of its own, is on a plan.
+type PlanUse struct {
+	Plan    string
+	Account string
+	Key     string // the id of the key; "" if it is the account's plan
+	// CreatedAt is when the key was made, and Ends the instant from which it has expired or is replaced, zero if never.
+	CreatedAt, Ends time.Time
+}
+
 // ImportResult counts what an import did.
 type ImportResult struct {
 	Created   int // keys that were not there
@@ -118,10 +127,10 @@ type Store interface {
 	Keys(ctx context.Context, p Page) ([]*Key, error)
 	Accounts(ctx context.Context, p Page) ([]*Account, error)
 
-	// OnPlans calls each with every account, and with every key that has a plan of its own; the other of the two is nil.
-	// The first error of each ends it and is returned. It visits every record, so it takes its time, and MUST NOT hold up reads
-	// or writes meanwhile. A record that is written meanwhile may come in either state.
-	OnPlans(ctx context.Context, each func(*Account, *Key) error) error
+	// OnPlans calls each for every account that has a plan, and for every key that has a plan of its own. The first error of
+	// each ends it and is returned. It visits every record, so it takes its time, and MUST NOT hold up reads or writes
+	// meanwhile. A record that is written meanwhile may come in either state.
+	OnPlans(ctx context.Context, each func(PlanUse) error) error
 
 	// A created record gets version 1, whatever it has. An empty id is refused with KindInvalid. A key without a lineage begins
 	// one: its lineage is its id. Meta holds JSON values.

@@ -48,11 +48,13 @@ var law = map[string]struct {
 
 	"authz/store/storetest": {[]string{"authz"}, "a fixture for the suites"},
 	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three interfaces, and shares no code with other stores"},
-	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/digestset", "authz/store/bolt/pagefile", "authz/store/bolt/wal"},
+	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/digestset", "authz/store/bolt/keyrecord", "authz/store/bolt/pagefile", "authz/store/bolt/recordcache", "authz/store/bolt/wal"},
 		"see memory; it also has the checks of its own file"},
-	"authz/store/bolt/digestset": {nil, "a set of byte strings"},
-	"authz/store/bolt/pagefile":  {[]string{"authz"}, "a file format, without the meaning of the content"},
-	"authz/store/bolt/wal":       {[]string{"authz"}, "files of records, without their meaning"},
+	"authz/store/bolt/digestset":   {nil, "a set of byte strings"},
+	"authz/store/bolt/keyrecord":   {[]string{"authz", "authz/apikey"}, "the form of records, without the file that they are in"},
+	"authz/store/bolt/recordcache": {nil, "a map, which does not know what its values mean"},
+	"authz/store/bolt/pagefile":    {[]string{"authz"}, "a file format, without the meaning of the content"},
+	"authz/store/bolt/wal":         {[]string{"authz"}, "files of records, without their meaning"},
 
 	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "serves Envoy: it turns protobuf into the vocabulary, so that other packages need no protobuf"},
 	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which protobuf's own can replace"},

@@ -133,7 +133,7 @@ func (r recorders) Record(e *check.Entry) {
 
 // planUses tells who is on which plan.
 func (s *Server) planUses(ctx context.Context) (rulebook.Uses, error) {
-	uses, err := countUses(ctx, s.stores.keys, time.Now(), s.isRevoked)
+	uses, err := countUses(ctx, s.stores.keys, time.Now(), func(u apikey.PlanUse) bool { return s.isRevoked(u.Key, u.Account, u.CreatedAt) })
 	if err != nil {
 		return nil, err
 	}
@@ -141,8 +141,9 @@ func (s *Server) planUses(ctx context.Context) (rulebook.Uses, error) {
 	return uses, nil
 }
 
-func (s *Server) isRevoked(k *apikey.Key) bool {
-	return s.revocations.Key(k.ID) || s.revocations.Account(k.Account, k.CreatedAt)
+// isRevoked reports whether a key is revoked, which was made at that time.
+func (s *Server) isRevoked(key, account string, created time.Time) bool {
+	return s.revocations.Key(key) || s.revocations.Account(account, created)
 }
 
 // clockJumped logs what the clock of quotas makes of the clock of the machine.

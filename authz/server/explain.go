@@ -73,7 +73,7 @@ func (s *Server) firstKey(ctx context.Context, account string) (*apikey.Key, err
 			return nil, err
 		}
 		for _, k := range keys {
-			if k.StatusAt(time.Now()) == authz.KeyActive && !s.isRevoked(k) {
+			if k.StatusAt(time.Now()) == authz.KeyActive && !s.isRevoked(k.ID, k.Account, k.CreatedAt) {
 				return k, nil
 			}
 			if first == nil {

@@ -19,7 +19,7 @@ import (
 
 // planSource lists accounts, and keys that have a plan of their own: a store, or a data file that no server has open.
 type planSource interface {
-	OnPlans(ctx context.Context, each func(*apikey.Account, *apikey.Key) error) error
+	OnPlans(ctx context.Context, each func(apikey.PlanUse) error) error
 }
 
 // maxExamples is how many of the users of a plan are named.
@@ -27,27 +27,23 @@ const maxExamples = 3
 
 // countUses counts who is on which plan. Keys that can never work again do not count, or their plans could never be removed.
 // Revoked tells which keys are revoked; it may be nil.
-func countUses(ctx context.Context, source planSource, now time.Time, revoked func(*apikey.Key) bool) (rulebook.Uses, error) {
+func countUses(ctx context.Context, source planSource, now time.Time, revoked func(apikey.PlanUse) bool) (rulebook.Uses, error) {
 	uses := make(rulebook.Uses)
-	err := source.OnPlans(ctx, func(a *apikey.Account, k *apikey.Key) error {
+	err := source.OnPlans(ctx, func(on apikey.PlanUse) error {
+		over := !on.Ends.IsZero() && !now.Before(on.Ends)
 		switch {
-		case a != nil && a.Plan != "":
-			u := uses.Of(a.Plan)
+		case on.Key == "":
+			u := uses.Of(on.Plan)
 			u.Accounts++
-			u.AccountIDs = addExample(u.AccountIDs, a.ID)
-		case k != nil && !isOver(k, now) && (revoked == nil || !revoked(k)):
-			u := uses.Of(k.Plan)
+			u.AccountIDs = addExample(u.AccountIDs, on.Account)
+		case !over && (revoked == nil || !revoked(on)):
+			u := uses.Of(on.Plan)
 			u.Keys++
-			u.KeyIDs = addExample(u.KeyIDs, k.ID)
+			u.KeyIDs = addExample(u.KeyIDs, on.Key)
 		}
 		return nil
 	})
 	return uses, err
-}
-
-func isOver(k *apikey.Key, now time.Time) bool {
-	status := k.StatusAt(now)
-	return status == authz.KeyExpired || status == authz.KeyRotated
 }
 
 // addExample keeps the first few ids in sorted order, so that the same fault has the same text each time.

@@ -1,6 +1,7 @@
 package apikeytest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -359,24 +360,38 @@ func onPlans(f *fixture) {
 	plain := key("key_zeta", "zeta", many)
 	plain.Plan, plain.Name, plain.Meta = "", `"plan":"x"`, map[string]any{"plan": "x"}
 	f.createKey(plain)
+	if _, err := f.store.CreateAccount(f.Ctx(), apikey.Account{ID: "planless", Status: authz.AccountActive}); err != nil {
+		f.Fatal(err)
+	}
+	rotated := key("key_old", "zeta", many+1)
+	rotated.ExpiresAt = Now().Add(time.Hour)
+	f.createKey(rotated)
+	next := apikey.SuccessorOf(&rotated, "key_new", digest(many+2), Now())
+	if _, _, err := f.store.RotateKey(f.Ctx(), "key_old", next, Now().Add(time.Minute)); err != nil {
+		f.Fatal(err)
+	}
 
 	count := make(map[string]int)
-	err := f.store.OnPlans(f.Ctx(), func(a *apikey.Account, k *apikey.Key) error {
-		switch {
-		case a != nil && k == nil:
-			count["account "+a.Plan]++
-		case k != nil && a == nil:
-			count["key "+k.Plan]++
-		default:
-			f.Errorf("got account %v and key %v", a, k)
+	some := make(map[string]apikey.PlanUse)
+	err := f.store.OnPlans(f.Ctx(), func(u apikey.PlanUse) error {
+		kind := "key "
+		if u.Key == "" {
+			kind = "account "
 		}
+		count[kind+u.Plan]++
+		some[kind+cmp.Or(u.Key, u.Account)] = u
 		return nil
 	})
-	if err != nil || len(count) != 3 || count["account trial"] != many || count["account pro"] != 1 || count["key trial"] != many {
+	if err != nil || len(count) != 3 || count["account trial"] != many || count["account pro"] != 1 || count["key trial"] != many+2 {
 		f.Errorf("%v, %v", count, err)
 	}
+	f.Same("the use by a rotated key", some["key key_old"],
+		apikey.PlanUse{Plan: rotated.Plan, Account: "zeta", Key: "key_old", CreatedAt: rotated.CreatedAt, Ends: Now().Add(time.Minute)})
+	f.Same("the use by its successor", some["key key_new"],
+		apikey.PlanUse{Plan: rotated.Plan, Account: "zeta", Key: "key_new", CreatedAt: Now(), Ends: rotated.ExpiresAt})
+	f.Same("the use by an account", some["account zeta"], apikey.PlanUse{Plan: "pro", Account: "zeta"})
 	stop := errors.New("enough")
-	if err := f.store.OnPlans(f.Ctx(), func(*apikey.Account, *apikey.Key) error { return stop }); !errors.Is(err, stop) {
+	if err := f.store.OnPlans(f.Ctx(), func(apikey.PlanUse) error { return stop }); !errors.Is(err, stop) {
 		f.Errorf("an error of the visitor: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -8,7 +9,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
-	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
@@ -37,7 +37,7 @@ func parts() []part {
 	return []part{
 		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, false, inFile(checkPages)},
 		{"format", "The file is of the format that this version reads.",
-			"Use the version of tollkeeper that wrote the file, or restore a backup.", true, false, inFile(checkFormat)},
+			"If the file is older, start the server once. Else use the version of tollkeeper that wrote it, or restore a backup.", true, false, inFile(checkCurrent)},
 		{"log", "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
 		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, false, inFile(checkAccounts)},
 		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, false, inFile(checkKeys)},
@@ -145,36 +145,44 @@ func sameSize(s *snapshot, index string, records int) error {
 }
 
 func checkAccounts(tx *bbolt.Tx) error {
-	_, err := eachRecord(&snapshot{tx: tx}, bucketAccounts, func(id []byte, a *apikey.Account) error {
-		if a.ID != string(id) || a.Version == 0 {
-			return damaged("account %q, version %d, stands in the place of %q", a.ID, a.Version, id)
+	return tx.Bucket([]byte(bucketAccounts)).ForEach(func(id, sealed []byte) error {
+		a, err := decodeAccount(id, sealed)
+		if err != nil {
+			return damaged("account %q: %w", id, err)
+		}
+		if a.Version == 0 {
+			return damaged("account %q has version 0", id)
 		}
 		return nil
 	})
-	return err
 }
 
 func checkKeys(tx *bbolt.Tx) error {
-	accounts, digests, listed := tx.Bucket([]byte(bucketAccounts)), tx.Bucket([]byte(bucketDigests)), tx.Bucket([]byte(bucketAccountKeys))
-	n, err := eachRecord(&snapshot{tx: tx}, bucketKeys, func(id []byte, k *apikey.Key) error {
+	keys, accounts, listed := tx.Bucket([]byte(bucketKeys)), tx.Bucket([]byte(bucketAccounts)), tx.Bucket([]byte(bucketAccountKeys))
+	n := 0
+	err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, sealed []byte) error {
+		n++
+		k, err := decodeKey(digest, sealed)
 		switch {
-		case k.ID != string(id) || k.Version == 0:
-			return damaged("key %q, version %d, stands in the place of %q", k.ID, k.Version, id)
+		case err != nil:
+			return damaged("the key with digest %x: %w", digest, err)
+		case k.Version == 0:
+			return damaged("key %q has version 0", k.ID)
 		case accounts.Get([]byte(k.Account)) == nil:
-			return damaged("key %q belongs to account %q, which is not there", id, k.Account)
-		case string(digests.Get(k.Digest[:])) != k.ID:
-			return damaged("key %q is not found by its digest", id)
+			return damaged("key %q belongs to account %q, which is not there", k.ID, k.Account)
+		case !bytes.Equal(keys.Get([]byte(k.ID)), digest):
+			return damaged("key %q is not found by its id", k.ID)
 		case listed.Get(joinKey(k.Account, k.ID)) == nil:
-			return damaged("key %q is not listed among those of account %q", id, k.Account)
-		case k.Successor != "" && tx.Bucket([]byte(bucketKeys)).Get([]byte(k.Successor)) == nil:
-			return damaged("key %q was replaced by %q, which is not there", id, k.Successor)
+			return damaged("key %q is not listed among those of account %q", k.ID, k.Account)
+		case k.Successor != "" && keys.Get([]byte(k.Successor)) == nil:
+			return damaged("key %q was replaced by %q, which is not there", k.ID, k.Successor)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if err := sameSize(&snapshot{tx: tx}, bucketDigests, n); err != nil {
+	if err := sameSize(&snapshot{tx: tx}, bucketKeys, n); err != nil {
 		return err
 	}
 	return sameSize(&snapshot{tx: tx}, bucketAccountKeys, n)

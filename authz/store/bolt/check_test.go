@@ -15,13 +15,22 @@ func TestCheck_FindsDamagedRecords(t *testing.T) {
 	for name, harm := range map[string]func(*write) error{
 		"key without account": func(w *write) error { return w.delete(bucketAccounts, []byte("acme")) },
 		"key without digest":  func(w *write) error { return w.delete(bucketDigests, key.Digest[:]) },
-		"digest without key":  func(w *write) error { return w.put(bucketDigests, []byte("other"), []byte("key_1")) },
-		"key not listed":      func(w *write) error { return w.delete(bucketAccountKeys, joinKey("acme", "key_1")) },
-		"listed without key":  func(w *write) error { return w.put(bucketAccountKeys, joinKey("acme", "key_2"), nil) },
-		"not JSON":            func(w *write) error { return w.put(bucketKeys, []byte("key_1"), []byte("{")) },
-		"key in another place": func(w *write) error {
-			return w.put(bucketKeys, []byte("key_9"), bytes.Clone(w.get(bucketKeys, []byte("key_1"))))
+		"key under another digest": func(w *write) error {
+			return w.put(bucketDigests, make([]byte, 32), bytes.Clone(w.get(bucketDigests, key.Digest[:])))
 		},
+		"key without id":     func(w *write) error { return w.delete(bucketKeys, []byte("key_1")) },
+		"key not listed":     func(w *write) error { return w.delete(bucketAccountKeys, joinKey("acme", "key_1")) },
+		"listed without key": func(w *write) error { return w.put(bucketAccountKeys, joinKey("acme", "key_2"), nil) },
+		"not a record":       func(w *write) error { return w.put(bucketDigests, key.Digest[:], []byte("{")) },
+		"changed record": func(w *write) error {
+			changed := bytes.Clone(w.get(bucketDigests, key.Digest[:]))
+			changed[len(changed)/2] ^= 1
+			return w.put(bucketDigests, key.Digest[:], changed)
+		},
+		"account in another place": func(w *write) error {
+			return w.put(bucketAccounts, []byte("other"), bytes.Clone(w.get(bucketAccounts, []byte("acme"))))
+		},
+		"id of nothing": func(w *write) error { return w.put(bucketKeys, []byte("key_9"), key.Digest[:]) },
 		"shared book that is wrong": func(w *write) error {
 			return w.put(bucketBooks, []byte("b"), []byte(`{"prepaid":{"granted":1,"spent":0}}`))
 		},

@@ -2,73 +2,204 @@ package bolt
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/maphash"
+	"os"
 	"sync/atomic"
 
-	"github.com/maypok86/otter/v2"
 	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/digestset"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/recordcache"
 )
 
-// cachedRecords is how many keys, and how many accounts, are held decoded: those in frequent use.
-const cachedRecords = 50_000
+const (
+	// cachedKeys and cachedAccounts are how many bytes of records are held: those of about 300,000 callers.
+	cachedKeys     = 48 << 20
+	cachedAccounts = 16 << 20
+	// decodedRecords is how many keys, and how many accounts, are held decoded: those in frequent use.
+	decodedRecords = 8192
+	// versions is how many counters the changes of records are spread over.
+	versions = 256
+)
 
 // keyCache is what memory holds of keys and accounts: the digests of all keys, so that an unknown key is refused without a look
-// at the file, and the records in use. To decode all records would make several million objects, which the garbage collector
-// would visit again and again though few of them are ever used.
+// at the file, the records in use, and those in frequent use decoded. To decode all in use would make millions of objects, which
+// the garbage collector would visit again and again.
 //
 // Only the committer changes a record. A read of what is in memory takes no lock that a write holds for long.
 type keyCache struct {
-	digests    digestset.Set
-	keys       *otter.Cache[apikey.Digest, *apikey.Key]
-	accounts   *otter.Cache[string, *apikey.Account]
-	generation atomic.Uint64 // rises before any record changes
+	digests  digestset.Set
+	keys     *recordcache.Cache // of keyrecord, opened
+	accounts *recordcache.Cache // as keys; an empty record says that there is no such account
+	seed     maphash.Seed
+	trees    treeCache
+
+	decodedKeys     [decodedRecords]atomic.Pointer[decoded[apikey.Digest, apikey.Key]]
+	decodedAccounts [decodedRecords]atomic.Pointer[decoded[string, apikey.Account]]
+
+	// A read that goes from the file to the records, or from the records to what is decoded, must not overtake a write. So a
+	// write raises generation, then changes the records, then raises the version of what it changed. Records that were read
+	// from the file before generation rose are not kept, and what was decoded before its version rose is not used.
+	generation atomic.Uint64
+	versions   [versions]atomic.Uint64 // by hash
 }
 
-func newKeyCache() *keyCache {
+// decoded is a decoded record. Without a value there is none with that key.
+type decoded[K comparable, T any] struct {
+	key     K
+	version uint64 // of the record
+	found   bool
+	value   T
+}
+
+func newKeyCache(file *os.File, pageSize int) *keyCache {
 	return &keyCache{
-		keys:     otter.Must(&otter.Options[apikey.Digest, *apikey.Key]{MaximumSize: cachedRecords}),
-		accounts: otter.Must(&otter.Options[string, *apikey.Account]{MaximumSize: cachedRecords}),
+		keys: recordcache.New(cachedKeys), accounts: recordcache.New(cachedAccounts), seed: maphash.MakeSeed(),
+		trees: treeCache{file: file, pageSize: pageSize},
 	}
 }
 
-func (c *keyCache) putKey(k *apikey.Key) {
-	c.generation.Add(1)
-	c.digests.Add(k.Digest)
-	c.keys.Set(k.Digest, k)
+// hashOfKey takes other bytes of the digest than digestset.
+func hashOfKey(d *apikey.Digest) uint64 { return binary.LittleEndian.Uint64(d[8:]) }
+
+func (c *keyCache) hashOfAccount(id string) uint64 { return maphash.String(c.seed, id) }
+
+func (c *keyCache) putKey(d apikey.Digest, record []byte) {
+	hash := hashOfKey(&d)
+	c.digests.Add(d)
+	c.put(c.keys, hash, d[:], record)
 }
 
 // putDigest adds a key that will be read from the file when it is first used.
 func (c *keyCache) putDigest(d apikey.Digest) { c.digests.Add(d) }
 
-func (c *keyCache) putAccount(a *apikey.Account) {
-	c.generation.Add(1)
-	c.accounts.Set(a.ID, a)
+func (c *keyCache) putAccount(id string, record []byte) {
+	c.put(c.accounts, c.hashOfAccount(id), []byte(id), record)
 }
 
-// readThrough finds a record in a cache, or reads it from the file and adds it to the cache. If anything was written since the
-// read began, the record may have changed: it is returned, but not added, so that no later caller gets it.
-func readThrough[K comparable, T any](c *keyCache, cache *otter.Cache[K, *T], key K, read func() (*T, error)) (*T, error) {
-	if v, ok := cache.GetIfPresent(key); ok {
-		return v, nil
+func (c *keyCache) put(records *recordcache.Cache, hash uint64, key, record []byte) {
+	c.generation.Add(1)
+	records.Put(hash, key, record, nil)
+	c.versions[hash%versions].Add(1)
+}
+
+// keep adds a record that was read from the file, unless anything was written since the read began, before which the caller has
+// loaded the generation: the record may have changed.
+func (c *keyCache) keep(records *recordcache.Cache, hash uint64, key, record []byte, before uint64) {
+	records.Put(hash, key, record, func() bool { return c.generation.Load() == before })
+}
+
+// key returns the key with that digest.
+func (c *keyCache) key(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, error) {
+	hash := hashOfKey(&d)
+	version := c.versions[hash%versions].Load()
+	slot := &c.decodedKeys[hash%decodedRecords]
+	if v := slot.Load(); v != nil && v.version == version && v.key == d {
+		return &v.value, nil
 	}
-	before := c.generation.Load()
-	v, err := read()
+	v := &decoded[apikey.Digest, apikey.Key]{key: d, version: version, found: true}
+	record, ok := c.keys.Get(hash, d[:])
+	var err error
+	switch {
+	case ok:
+		err = keyrecord.Key(&v.value, d, record)
+	case c.digests.MayHave(d):
+		err = c.readKey(ctx, db, &v.value, d)
+	default:
+		err = noKeyWith(d)
+	}
 	if err != nil {
 		return nil, err
 	}
-	kept, ok := cache.Compute(key, func(there *T, found bool) (*T, otter.ComputeOp) {
-		if found || c.generation.Load() != before {
-			return there, otter.CancelOp
+	slot.Store(v)
+	return &v.value, nil
+}
+
+// account returns the account with that id.
+func (c *keyCache) account(ctx context.Context, db *DB, id string) (*apikey.Account, error) {
+	hash := c.hashOfAccount(id)
+	version := c.versions[hash%versions].Load()
+	slot := &c.decodedAccounts[hash%decodedRecords]
+	v := slot.Load()
+	if v == nil || v.version != version || v.key != id {
+		record, ok := c.accounts.Get(hash, []byte(id))
+		if !ok {
+			var err error
+			if record, err = c.readAccount(ctx, db, id); err != nil {
+				return nil, err
+			}
 		}
-		return v, otter.WriteOp
-	})
-	if ok {
-		return kept, nil // another request may have added it first: all share one
+		v = &decoded[string, apikey.Account]{key: id, version: version, found: record != ""}
+		if v.found {
+			if err := keyrecord.Account(&v.value, id, record); err != nil {
+				return nil, err
+			}
+		}
+		slot.Store(v)
 	}
-	return v, nil
+	if !v.found {
+		return nil, authz.Errorf(authz.KindNotFound, "no account %q", id)
+	}
+	return &v.value, nil
+}
+
+func noKeyWith(d apikey.Digest) error {
+	return authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
+}
+
+// readKey reads a key from the file, and the record of its account, which is asked for next.
+func (c *keyCache) readKey(ctx context.Context, db *DB, k *apikey.Key, d apikey.Digest) error {
+	before := c.generation.Load()
+	return db.view(ctx, func(tx *bbolt.Tx) error {
+		trees := c.trees.of(tx)
+		ok, err := trees.get(tx, treeDigests, d[:], func(sealed []byte) error {
+			record, err := keyrecord.Open(d[:], sealed)
+			if err != nil {
+				return err
+			}
+			c.keep(c.keys, hashOfKey(&d), d[:], record, before)
+			return keyrecord.Key(k, d, string(record))
+		})
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return noKeyWith(d)
+		}
+		if !c.accounts.Has(c.hashOfAccount(k.Account), k.Account) {
+			_, err = c.loadAccount(tx, trees, k.Account, before)
+		}
+		return err
+	})
+}
+
+// readAccount reads the record of an account from the file. It is empty if there is none.
+func (c *keyCache) readAccount(ctx context.Context, db *DB, id string) (record string, err error) {
+	before := c.generation.Load()
+	err = db.view(ctx, func(tx *bbolt.Tx) (err error) {
+		record, err = c.loadAccount(tx, c.trees.of(tx), id, before)
+		return err
+	})
+	return record, err
+}
+
+func (c *keyCache) loadAccount(tx *bbolt.Tx, trees *trees, id string, before uint64) (record string, err error) {
+	ok, err := trees.get(tx, treeAccounts, []byte(id), func(sealed []byte) error {
+		opened, err := keyrecord.Open([]byte(id), sealed)
+		if err == nil {
+			c.keep(c.accounts, c.hashOfAccount(id), []byte(id), opened, before)
+			record = string(opened)
+		}
+		return err
+	})
+	if err == nil && !ok { // held too: the accounts of an issuer may have no record here
+		c.keep(c.accounts, c.hashOfAccount(id), []byte(id), nil, before)
+	}
+	return record, err
 }
 
 // loaded returns the cache, or why nothing can be read.
@@ -83,53 +214,23 @@ func (db *DB) loaded(ctx context.Context) (*keyCache, error) {
 	return c, nil
 }
 
-// readRecord reads one record from the file. If there is none, the error is missing, which is given the id.
-func readRecord[T any](ctx context.Context, db *DB, bucket, id, missing string) (*T, error) {
-	var v *T
-	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
-		v, err = decode[T](tx.Bucket([]byte(bucket)).Get([]byte(id)))
-		return err
-	})
-	if err == nil && v == nil {
-		err = authz.Errorf(authz.KindNotFound, missing, id)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
-}
-
-// readKeyByDigest reads a key from the file.
-func readKeyByDigest(ctx context.Context, db *DB, d apikey.Digest) (*apikey.Key, error) {
-	var k *apikey.Key
-	err := db.view(ctx, func(tx *bbolt.Tx) (err error) {
-		id := tx.Bucket([]byte(bucketDigests)).Get(d[:])
-		if id == nil {
-			return authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
-		}
-		if k, err = decode[apikey.Key](tx.Bucket([]byte(bucketKeys)).Get(id)); err == nil && k == nil {
-			err = damaged("a digest leads to key %q, which is not there", id)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return k, nil
-}
+// digestsPerDrop is how many digests are read before the pages with them are dropped from memory.
+const digestsPerDrop = 100_000
 
 // reload replaces the cache by a new one with the digests of all keys in the file.
 func (db *DB) reload() error {
-	c := newKeyCache()
+	c := newKeyCache(db.handle, db.bolt.Info().PageSize)
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
 		defer dropPages(tx)
 		digests, keys := 0, 0
-		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, id []byte) error {
+		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, _ []byte) error {
 			if len(digest) != len(apikey.Digest{}) {
-				return damaged("a digest of %d bytes leads to key %q", len(digest), id)
+				return damaged("a key is stored under a digest of %d bytes", len(digest))
 			}
 			c.digests.Add(apikey.Digest(digest))
-			digests++
+			if digests++; digests%digestsPerDrop == 0 {
+				dropPages(tx)
+			}
 			return nil
 		})
 		if err != nil {

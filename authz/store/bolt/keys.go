@@ -8,6 +8,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
 )
 
 // Keys is an apikey.Store. Find and Account answer from memory for keys and accounts in use; everything else reads the file.
@@ -24,12 +25,7 @@ func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readThrough(c, c.keys, d, func() (*apikey.Key, error) {
-		if !c.digests.MayHave(d) {
-			return nil, authz.Errorf(authz.KindNotFound, "no key has digest %x", d)
-		}
-		return readKeyByDigest(ctx, s.db, d)
-	})
+	return c.key(ctx, s.db, d)
 }
 
 // Key is apikey.Store.Key.
@@ -37,7 +33,68 @@ func (s *Keys) Key(ctx context.Context, id string) (*apikey.Key, error) {
 	if _, err := s.db.loaded(ctx); err != nil {
 		return nil, err
 	}
-	return readRecord[apikey.Key](ctx, s.db, bucketKeys, id, "no key %q")
+	var k *apikey.Key
+	err := s.db.view(ctx, func(tx *bbolt.Tx) (err error) {
+		k, err = keyByID(tx, []byte(id))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// keyByID reads a key from the file.
+func keyByID(tx *bbolt.Tx, id []byte) (*apikey.Key, error) {
+	d := tx.Bucket([]byte(bucketKeys)).Get(id)
+	if d == nil {
+		return nil, noKey(string(id))
+	}
+	k, err := decodeKey(d, tx.Bucket([]byte(bucketDigests)).Get(d))
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		return nil, authz.Errorf(authz.KindUnavailable, "the data file is damaged: key %q is listed and not there", id)
+	}
+	return k, nil
+}
+
+func noKey(id string) error { return authz.Errorf(authz.KindNotFound, "no key %q", id) }
+
+// decodeKey reads the record of a key, nil if there is none.
+func decodeKey(digest, sealed []byte) (*apikey.Key, error) {
+	if sealed == nil {
+		return nil, nil
+	}
+	record, err := keyrecord.Open(digest, sealed)
+	if err != nil {
+		return nil, err
+	}
+	if len(digest) != len(apikey.Digest{}) {
+		return nil, authz.Errorf(authz.KindUnavailable, "the data file is damaged: a key is stored under a digest of %d bytes", len(digest))
+	}
+	k := new(apikey.Key)
+	if err := keyrecord.Key(k, apikey.Digest(digest), string(record)); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// decodeAccount reads the record of an account, nil if there is none.
+func decodeAccount(id, sealed []byte) (*apikey.Account, error) {
+	if sealed == nil {
+		return nil, nil
+	}
+	record, err := keyrecord.Open(id, sealed)
+	if err != nil {
+		return nil, err
+	}
+	a := new(apikey.Account)
+	if err := keyrecord.Account(a, string(id), string(record)); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // Account is apikey.Store.Account.
@@ -46,25 +103,15 @@ func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) 
 	if err != nil {
 		return nil, err
 	}
-	a, err := readThrough(c, c.accounts, id, func() (*apikey.Account, error) {
-		a, err := readRecord[apikey.Account](ctx, s.db, bucketAccounts, id, "no account %q")
-		if authz.KindOf(err) == authz.KindNotFound { // nil is cached too: the accounts of an issuer may have no record here
-			return nil, nil
-		}
-		return a, err
-	})
-	if a == nil && err == nil {
-		return nil, authz.Errorf(authz.KindNotFound, "no account %q", id)
-	}
-	return a, err
+	return c.account(ctx, s.db, id)
 }
 
 // Accounts is apikey.Store.Accounts.
 func (s *Keys) Accounts(ctx context.Context, p apikey.Page) ([]*apikey.Account, error) {
 	var out []*apikey.Account
 	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
-		return listIDs(tx.Bucket([]byte(bucketAccounts)).Cursor(), nil, p, func(_ string, text []byte) error {
-			a, err := decode[apikey.Account](text)
+		return listIDs(tx.Bucket([]byte(bucketAccounts)).Cursor(), nil, p, func(id string, sealed []byte) error {
+			a, err := decodeAccount([]byte(id), sealed)
 			out = append(out, a)
 			return err
 		})
@@ -76,14 +123,13 @@ func (s *Keys) Accounts(ctx context.Context, p apikey.Page) ([]*apikey.Account, 
 func (s *Keys) Keys(ctx context.Context, p apikey.Page) ([]*apikey.Key, error) {
 	var out []*apikey.Key
 	err := s.db.view(ctx, func(tx *bbolt.Tx) error {
-		keys := tx.Bucket([]byte(bucketKeys))
-		c, prefix := keys.Cursor(), []byte(nil)
+		c, prefix := tx.Bucket([]byte(bucketKeys)).Cursor(), []byte(nil)
 		if p.Account != "" {
 			c, prefix = tx.Bucket([]byte(bucketAccountKeys)).Cursor(), joinKey(p.Account, "")
 		}
 		return listIDs(c, prefix, p, func(id string, _ []byte) error {
-			k, err := decode[apikey.Key](keys.Get([]byte(id)))
-			if err == nil && k == nil {
+			k, err := keyByID(tx, []byte(id))
+			if authz.KindOf(err) == authz.KindNotFound {
 				err = authz.Errorf(authz.KindUnavailable, "the data file is damaged: key %q is listed and not there", id)
 			}
 			out = append(out, k)

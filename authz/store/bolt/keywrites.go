@@ -6,6 +6,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
 )
 
 // CreateAccount is apikey.Store.CreateAccount.
@@ -22,7 +23,7 @@ func (s *Keys) CreateAccount(ctx context.Context, a apikey.Account) (*apikey.Acc
 // AmendAccount is apikey.Store.AmendAccount.
 func (s *Keys) AmendAccount(ctx context.Context, id string, c apikey.AccountChange) (*apikey.Account, error) {
 	return mutate(ctx, s.db.commits, func(w *write) (*apikey.Account, error) {
-		a, err := decode[apikey.Account](w.get(bucketAccounts, []byte(id)))
+		a, err := decodeAccount([]byte(id), w.get(bucketAccounts, []byte(id)))
 		if err != nil {
 			return nil, err
 		}
@@ -37,12 +38,23 @@ func (s *Keys) AmendAccount(ctx context.Context, id string, c apikey.AccountChan
 }
 
 func (s *Keys) putAccount(w *write, a *apikey.Account) (*apikey.Account, error) {
-	a, err := putJSON(w, bucketAccounts, []byte(a.ID), a)
+	stored, err := asJSON(a)
 	if err != nil {
 		return nil, err
 	}
-	w.afterCommit(func() { s.db.cache.Load().putAccount(a) })
-	return a, nil
+	if stored.ID != a.ID {
+		return nil, authz.Errorf(authz.KindInvalid, "account id %q is not UTF-8", a.ID)
+	}
+	id, sealed := []byte(a.ID), keyrecord.AppendAccount(nil, stored)
+	if err := w.put(bucketAccounts, id, sealed); err != nil {
+		return nil, err
+	}
+	record, err := keyrecord.Open(id, sealed)
+	if err != nil {
+		return nil, err
+	}
+	w.afterCommit(func() { s.db.cache.Load().putAccount(string(id), record) })
+	return decodeAccount(id, sealed)
 }
 
 // CreateKey is apikey.Store.CreateKey.
@@ -87,21 +99,17 @@ func (s *Keys) RotateKey(ctx context.Context, id string, successor apikey.Key, o
 	return pair.old, pair.made, err
 }
 
-func getKey(w *write, id string) (*apikey.Key, error) {
-	k, err := decode[apikey.Key](w.get(bucketKeys, []byte(id)))
-	if err == nil && k == nil {
-		err = authz.Errorf(authz.KindNotFound, "no key %q", id)
-	}
-	return k, err
-}
+func getKey(w *write, id string) (*apikey.Key, error) { return keyByID(w.tx, []byte(id)) }
 
 // addKey writes a new key and its index entries.
 func (s *Keys) addKey(w *write, k apikey.Key) (*apikey.Key, error) {
 	if k.ID != "" && w.get(bucketKeys, []byte(k.ID)) != nil {
 		return nil, authz.Errorf(authz.KindExists, "there is a key %q already", k.ID)
 	}
-	if id := w.get(bucketDigests, k.Digest[:]); id != nil {
-		return nil, authz.Errorf(authz.KindExists, "key %q has the same text as key %q", k.ID, id)
+	if there, err := decodeKey(k.Digest[:], w.get(bucketDigests, k.Digest[:])); err != nil {
+		return nil, err
+	} else if there != nil {
+		return nil, authz.Errorf(authz.KindExists, "key %q has the same text as key %q", k.ID, there.ID)
 	}
 	if w.get(bucketAccounts, []byte(k.Account)) == nil {
 		return nil, authz.Errorf(authz.KindNotFound, "no account %q", k.Account)
@@ -118,17 +126,46 @@ func (s *Keys) addKey(w *write, k apikey.Key) (*apikey.Key, error) {
 
 // indexKey writes the index entries of a key.
 func indexKey(w *write, k *apikey.Key) error {
-	if err := w.put(bucketDigests, k.Digest[:], []byte(k.ID)); err != nil {
+	if err := w.put(bucketKeys, []byte(k.ID), k.Digest[:]); err != nil {
 		return err
 	}
 	return w.put(bucketAccountKeys, joinKey(k.Account, k.ID), nil)
 }
 
 func (s *Keys) putKey(w *write, k *apikey.Key) (*apikey.Key, error) {
-	k, err := putJSON(w, bucketKeys, []byte(k.ID), k)
+	k, err := storedKey(k)
 	if err != nil {
 		return nil, err
 	}
-	w.afterCommit(func() { s.db.cache.Load().putKey(k) })
-	return k, nil
+	sealed := keyrecord.AppendKey(nil, k)
+	if err := w.put(bucketDigests, k.Digest[:], sealed); err != nil {
+		return nil, err
+	}
+	record, err := keyrecord.Open(k.Digest[:], sealed)
+	if err != nil {
+		return nil, err
+	}
+	w.afterCommit(func() { s.db.cache.Load().putKey(k.Digest, record) })
+	return decodeKey(k.Digest[:], sealed)
+}
+
+// storedKey returns a key as it will be read back.
+func storedKey(k *apikey.Key) (*apikey.Key, error) {
+	stored, err := asJSON(k)
+	if err != nil {
+		return nil, err
+	}
+	if stored.ID != k.ID || stored.Account != k.Account || stored.Lineage != k.Lineage || stored.Successor != k.Successor {
+		return nil, authz.Errorf(authz.KindInvalid, "an id of key %q is not UTF-8", k.ID)
+	}
+	return stored, nil
+}
+
+// asJSON returns a value as JSON shows it, which is what a record can hold: a number in Meta, say, is a float64.
+func asJSON[T any](v *T) (*T, error) {
+	text, err := encode(v)
+	if err != nil {
+		return nil, err
+	}
+	return decode[T](text)
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/wal"
 )
 
-// The buckets of the file. Values are JSON, unless they only point at another bucket.
+// The buckets of the file. Values are JSON, unless they are a keyrecord or only point at another bucket.
 const (
-	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark; metaLog...
-	bucketAccounts    = "accounts"     // id -> apikey.Account
-	bucketKeys        = "keys"         // id -> apikey.Key
-	bucketDigests     = "digests"      // digest -> id of the key
+	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark; metaLog..., metaRecords
+	bucketAccounts    = "accounts"     // id -> keyrecord.Account
+	bucketKeys        = "keys"         // id -> digest
+	bucketDigests     = "digests"      // digest -> keyrecord.Key
 	bucketAccountKeys = "account_keys" // joined account and id of the key -> nothing
 	bucketRevoked     = "revoked"      // joined kind, issuer and value -> revocation.Record
 	bucketRevisions   = "revisions"    // revision -> key in bucketRevoked
@@ -131,6 +131,9 @@ func layOut(w *write, pepper string) error {
 		}
 	}
 	if err := putFormat(w); err != nil {
+		return err
+	}
+	if err := w.put(bucketMeta, metaRecords, recordsDone); err != nil {
 		return err
 	}
 	return w.put(bucketMeta, []byte("pepper"), []byte(pepper))

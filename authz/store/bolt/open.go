@@ -43,6 +43,7 @@ type Options struct {
 // DB is an open file. Use Open. All methods may be called concurrently.
 type DB struct {
 	bolt    *bbolt.DB
+	handle  *os.File // the file, which bbolt closes
 	file    *fileLane
 	commits *committer // of file: keys and revocations
 	log     *wal.Log
@@ -103,11 +104,18 @@ func Open(path string, o Options) (*DB, error) {
 
 // openAndLoad opens a file that exists and reads it, without its log. The committer does not run yet.
 func openAndLoad(path string, o Options) (*DB, error) {
-	file, err := openFile(path, bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: o.openFile})
+	var handle *os.File
+	file, err := openFile(path, bbolt.Options{
+		Timeout: lockWait, FreelistType: bbolt.FreelistMapType,
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			handle, err = o.openFile(name, flag, mode)
+			return handle, err
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{bolt: file, now: o.Now, members: quota.NewLocalMembers(o.Now)}
+	db := &DB{bolt: file, handle: handle, now: o.Now, members: quota.NewLocalMembers(o.Now)}
 	db.file = newFileLane(file, db.reload, o.Logger, &faults{log: o.Logger})
 	db.commits = newCommitter(db.file, o.Logger)
 	if err := db.load(o.Pepper); err != nil {
@@ -205,12 +213,17 @@ func (db *DB) load(pepper string) error {
 	if err := db.firstWrite(func(w *write) error { return ensureFormat(w, pepper) }); err != nil {
 		return err
 	}
-	for more := true; more; {
-		if err := db.firstWrite(func(w *write) (err error) {
-			more, err = gatherBooks(w)
-			return err
-		}); err != nil {
-			return err
+	if err := db.view(context.Background(), checkCurrent); err != nil {
+		db.commits.log.Info("upgrading an older data file: a million keys take up to half a minute")
+	}
+	for _, upgrade := range []func(*write) (more bool, err error){gatherBooks, upgradeRecords} {
+		for more := true; more; {
+			if err := db.firstWrite(func(w *write) (err error) {
+				more, err = upgrade(w)
+				return err
+			}); err != nil {
+				return err
+			}
 		}
 	}
 	if err := db.view(context.Background(), func(tx *bbolt.Tx) error {

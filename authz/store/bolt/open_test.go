@@ -286,7 +286,9 @@ func TestKeys_OneDamagedRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(raw.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte("keys")).Put([]byte(keys[0].ID), []byte(`{"id":`))
+		record := bytes.Clone(tx.Bucket([]byte("digests")).Get(keys[0].Digest[:]))
+		record[5] ^= 1
+		return tx.Bucket([]byte("digests")).Put(keys[0].Digest[:], record)
 	}), raw.Close()); err != nil {
 		t.Fatal(err)
 	}

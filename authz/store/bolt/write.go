@@ -41,7 +41,8 @@ func (w *write) put(bucket string, key, value []byte) error {
 	if w.batch != nil {
 		return w.batch.put(bucket, key, value)
 	}
-	return putError(bucket, w.tx.Bucket([]byte(bucket)).Put(key, value))
+	b := w.tx.Bucket([]byte(bucket))
+	return putError(bucket, errors.Join(b.Put(key, value), newVersion(bucket, b)))
 }
 
 // mayWrite refuses a bucket that this transaction cannot write: a write would be lost, or not be atomic.
@@ -72,7 +73,8 @@ func (w *write) delete(bucket string, key []byte) error {
 		w.batch.delete(bucket, key)
 		return nil
 	}
-	if err := w.tx.Bucket([]byte(bucket)).Delete(key); err != nil {
+	b := w.tx.Bucket([]byte(bucket))
+	if err := errors.Join(b.Delete(key), newVersion(bucket, b)); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "deleting from %q: %w", bucket, err)
 	}
 	return nil

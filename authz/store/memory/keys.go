@@ -86,12 +86,15 @@ func (s *Keys) Accounts(_ context.Context, p apikey.Page) ([]*apikey.Account, er
 }
 
 // OnPlans is apikey.Store.OnPlans.
-func (s *Keys) OnPlans(_ context.Context, each func(*apikey.Account, *apikey.Key) error) error {
+func (s *Keys) OnPlans(_ context.Context, each func(apikey.PlanUse) error) error {
 	s.mu.RLock()
 	accounts, keys := slices.Collect(maps.Values(s.accounts)), slices.Collect(maps.Values(s.keys))
 	s.mu.RUnlock()
 	for _, a := range accounts {
-		if err := each(a, nil); err != nil {
+		if a.Plan == "" {
+			continue
+		}
+		if err := each(apikey.PlanUse{Plan: a.Plan, Account: a.ID}); err != nil {
 			return err
 		}
 	}
@@ -99,7 +102,7 @@ func (s *Keys) OnPlans(_ context.Context, each func(*apikey.Account, *apikey.Key
 		if k.Plan == "" {
 			continue
 		}
-		if err := each(nil, k); err != nil {
+		if err := each(k.PlanUse()); err != nil {
 			return err
 		}
 	}

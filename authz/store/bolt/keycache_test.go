@@ -1,0 +1,278 @@
+package bolt
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/recordcache"
+)
+
+// forgets make the cache forget a key and its account, as if they had not been used for a while.
+var forgets = map[string]func(c *keyCache, k *apikey.Key){
+	"all is held": func(*keyCache, *apikey.Key) {},
+	"records are held": func(c *keyCache, k *apikey.Key) {
+		c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
+		c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
+	},
+	"nothing is held": forget,
+}
+
+func forget(c *keyCache, k *apikey.Key) {
+	tooLong := make([]byte, recordcache.MaxEntry)
+	c.keys.Put(hashOfKey(&k.Digest), k.Digest[:], tooLong, nil)
+	c.accounts.Put(c.hashOfAccount(k.Account), []byte(k.Account), tooLong, nil)
+	c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
+	c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
+}
+
+// TestKeyCache_ReadsKeepUpWithWrites amends a key and its account again and again while they are read: a read after an
+// acknowledged change never gets the state before it, wherever it gets it from.
+func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
+	for name, forget := range forgets {
+		t.Run(name, func(t *testing.T) {
+			db := openFresh(t, Options{})
+			keys, ctx := db.Keys(), t.Context()
+			if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
+				t.Fatal(err)
+			}
+			k, err := keys.CreateKey(ctx, apikey.Key{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keyVersion, accountVersion atomic.Uint64 // acknowledged
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						leastKey, leastAccount := keyVersion.Load(), accountVersion.Load()
+						forget(db.cache.Load(), k)
+						if got, err := keys.Find(ctx, k.Digest); err != nil || got.Version < leastKey {
+							t.Errorf("read key version %d after version %d was acknowledged (%v)", got.Version, leastKey, err)
+							return
+						}
+						if got, err := keys.Account(ctx, "acme"); err != nil || got.Version < leastAccount {
+							t.Errorf("read account version %d after version %d was acknowledged (%v)", got.Version, leastAccount, err)
+							return
+						}
+					}
+				})
+			}
+			for i := range 60 {
+				off := i%2 == 0
+				changed, err := keys.AmendKey(ctx, "k", apikey.KeyChange{Disabled: &off})
+				if err != nil {
+					t.Fatal(err)
+				}
+				keyVersion.Store(changed.Version)
+				account, err := keys.AmendAccount(ctx, "acme", apikey.AccountChange{Status: new(authz.AccountSuspended)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				accountVersion.Store(account.Version)
+			}
+			close(stop)
+			wg.Wait()
+		})
+	}
+}
+
+// TestKeyCache_ReadsWhileTheFileChanges reads keys from the file while others are imported, so that pages are split, freed and used
+// again.
+func TestKeyCache_ReadsWhileTheFileChanges(t *testing.T) {
+	db := openFresh(t, Options{})
+	keys, ctx := db.Keys(), t.Context()
+	key := func(i int) apikey.Key {
+		return apikey.Key{ID: fmt.Sprint("key_", i), Account: fmt.Sprint("account-", i), Digest: apikey.Hasher{}.Text(fmt.Sprint(i))}
+	}
+	var there atomic.Int64 // keys that are acknowledged
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				n := there.Load()
+				if n == 0 {
+					continue
+				}
+				want := key(rand.IntN(int(n)))
+				forget(db.cache.Load(), &want)
+				got, err := keys.Find(ctx, want.Digest)
+				if err != nil || got.ID != want.ID {
+					t.Errorf("%s: %+v, %v", want.ID, got, err)
+					return
+				}
+				if a, err := keys.Account(ctx, want.Account); err != nil || a.ID != want.Account {
+					t.Errorf("%s: %+v, %v", want.Account, a, err)
+					return
+				}
+			}
+		})
+	}
+	for round := range 40 {
+		batch := make([]apikey.Key, 40)
+		for i := range batch {
+			batch[i] = key(int(there.Load()) + i)
+		}
+		if _, err := keys.Import(ctx, batch); err != nil {
+			t.Fatal(err)
+		}
+		there.Add(int64(len(batch)))
+		for range 5 { // which leave pages free
+			id := fmt.Sprint("key_", rand.IntN(int(there.Load())))
+			if _, err := keys.AmendKey(ctx, id, apikey.KeyChange{Name: new(fmt.Sprint(round))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if db.cache.Load().trees.last.Load().of[treeDigests].tree == nil {
+		t.Error("the keys fit on one page")
+	}
+}
+
+// TestKeyCache_PagesThatAreUsedAgain amends random keys between two reads from the file, so that the pages of their bucket change
+// places: a page with the number of an earlier one is not taken for it.
+func TestKeyCache_PagesThatAreUsedAgain(t *testing.T) {
+	db := openFresh(t, Options{})
+	keys, ctx, rnd := db.Keys(), t.Context(), rand.New(rand.NewPCG(1, 2))
+	many, want := make([]apikey.Key, 200), make([]uint64, 200)
+	for i := range many {
+		many[i] = apikey.Key{ID: fmt.Sprint("key_", i), Account: "acme", Digest: apikey.Hasher{}.Text(fmt.Sprint(i))}
+		want[i] = 1
+	}
+	if _, err := keys.Import(ctx, many); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 200 {
+		for range rnd.IntN(4) + 1 {
+			i := rnd.IntN(len(many))
+			k, err := keys.AmendKey(ctx, many[i].ID, apikey.KeyChange{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[i] = k.Version
+		}
+		for range 5 {
+			i := rnd.IntN(len(many))
+			forget(db.cache.Load(), &many[i])
+			if got, err := keys.Find(ctx, many[i].Digest); err != nil || got.Version != want[i] {
+				t.Fatalf("round %d: %+v, %v, want version %d", round, got, err, want[i])
+			}
+		}
+	}
+}
+
+// TestKeyCache_LateRead has a read of the file end after a write that it did not see: what it read is not kept.
+func TestKeyCache_LateRead(t *testing.T) {
+	db := openFresh(t, Options{})
+	keys, ctx := db.Keys(), t.Context()
+	k := apikey.Key{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")}
+	if _, err := keys.Import(ctx, []apikey.Key{k}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Find(ctx, k.Digest); err != nil {
+		t.Fatal(err)
+	}
+	c := db.cache.Load()
+	before, hash := c.generation.Load(), hashOfKey(&k.Digest)
+	read, ok := c.keys.Get(hash, k.Digest[:])
+	if !ok {
+		t.Fatal("a key that was read is not held")
+	}
+	if _, err := keys.AmendKey(ctx, "k", apikey.KeyChange{Disabled: new(true)}); err != nil {
+		t.Fatal(err)
+	}
+	c.keep(c.keys, hash, k.Digest[:], []byte(read), before)
+	if got, err := keys.Find(ctx, k.Digest); err != nil || !got.Disabled {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestKeyCache_UnknownKeysCostNoIO asks for keys that are not there, and for one that is in memory.
+func TestKeyCache_UnknownKeysCostNoIO(t *testing.T) {
+	db := openFresh(t, Options{})
+	known := apikey.Key{ID: "known", Account: "acme", Digest: apikey.Hasher{}.Text("known")}
+	if _, err := db.Keys().Import(t.Context(), []apikey.Key{known}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.reload(); err != nil { // so that nothing is in memory
+		t.Fatal(err)
+	}
+	who := apikey.NewIdentifier(db.Keys(), apikey.Hasher{})
+	identify := func(text string, want authz.KeyStatus) {
+		t.Helper()
+		if k, _ := who.Identify(t.Context(), text, time.Now()); k.Status != want {
+			t.Errorf("%q: %+v", text, k)
+		}
+	}
+	before := db.views.Load()
+	identify("known", authz.KeyActive)
+	if reads := db.views.Load() - before; reads != 1 {
+		t.Errorf("a key and its account took %d reads of the file, want 1", reads)
+	}
+	for i := range 1000 {
+		identify(fmt.Sprint("unknown-", i), authz.KeyUnknown)
+		identify("known", authz.KeyActive)
+	}
+	if reads := db.views.Load() - before; reads != 1 {
+		t.Errorf("%d reads of the file, want 1", reads)
+	}
+}
+
+// TestKeyCache_AccountThatComesLater asks for an account before it is there: that it was not there is forgotten at once.
+func TestKeyCache_AccountThatComesLater(t *testing.T) {
+	db := openFresh(t, Options{})
+	for range 2 {
+		if _, err := db.Keys().Account(t.Context(), "acme"); authz.KindOf(err) != authz.KindNotFound {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.Keys().Import(t.Context(), []apikey.Key{{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")}}); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := db.Keys().Account(t.Context(), "acme"); err != nil || a.Status != authz.AccountActive {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// TestWrites_IDsThatAreNotUTF8 are refused: JSON would show them as others.
+func TestWrites_IDsThatAreNotUTF8(t *testing.T) {
+	db := openFresh(t, Options{})
+	keys, ctx, bad := db.Keys(), t.Context(), "bad \xff"
+	if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"account": second(keys.CreateAccount(ctx, apikey.Account{ID: bad})),
+		"key":     second(keys.CreateKey(ctx, apikey.Key{ID: bad, Account: "acme"})),
+		"lineage": second(keys.CreateKey(ctx, apikey.Key{ID: "k", Account: "acme", Lineage: bad})),
+	} {
+		if err == nil || authz.KindOf(err) != authz.KindInvalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := keys.Import(ctx, []apikey.Key{{ID: "k", Account: bad}}); authz.KindOf(err) != authz.KindConflict {
+		t.Errorf("import: %v", err)
+	}
+	if err := db.Check(ctx); err != nil {
+		t.Error(err)
+	}
+}
