@@ -127,7 +127,7 @@ func (o *releaseOptions) judge(all []admin.Stranded, logs []string, margin time.
 	list := []released{}
 	for i, f := range a.Findings() {
 		s := &all[i]
-		if o.account != "" && o.account != s.Account || o.limit != "" && o.limit != s.Limit || o.node != "" && o.node != string(s.Node) {
+		if !asked(o.account, s.Account) || !asked(o.limit, s.Limit) || !asked(o.node, string(s.Node)) {
 			continue
 		}
 		r := released{Charged: f.Charged, Kept: f.Kept, Missing: f.Missing, decided: f.Missing == "" || o.unproven != ""}
@@ -139,6 +139,9 @@ func (o *releaseOptions) judge(all []admin.Stranded, logs []string, margin time.
 	}
 	return list, nil
 }
+
+// asked reports whether a flag asks for that name: for all if it is not given.
+func asked(flag, name string) bool { return flag == "" || flag == name }
 
 func strandingOf(s *admin.Stranded) quota.Stranding {
 	l := authz.Limit{Name: s.Limit, Unit: s.Unit, Per: authz.Per(s.Per), Window: authz.WindowNone}

@@ -113,6 +113,10 @@ func with(l decisionlog.Line, change func(*decisionlog.Line)) decisionlog.Line {
 
 // TestFindings_NothingProven is about logs that prove nothing, and what is said about them.
 func TestFindings_NothingProven(t *testing.T) {
+	third := func(change func(*decisionlog.Line)) []decisionlog.Line {
+		return append(calm(2), with(charged(3, 5*time.Second, 1), change))
+	}
+	const changed, hidden = "charge 3 does not say who paid how much: the log is not as it was written", "charge 3 does not say which key or token paid"
 	account, key := stranded(6, 3), quota.Stranding{Bucket: prepaid(authz.PerKey, "key_1"), Node: theNode, Units: 6}
 	for _, c := range []struct {
 		name     string
@@ -128,11 +132,11 @@ func TestFindings_NothingProven(t *testing.T) {
 		{"many lines are missing", account, slices.DeleteFunc(calm(21), func(l decisionlog.Line) bool { return l.Seq%2 == 0 }),
 			"the logs lack charges 2, 4, 6 and 6 more gaps"},
 		{"more than the end is missing", stranded(6, 9), calm(5), `the logs lack more than their last lines: the node had reported 9 of credits per account "acme", and they have 5`},
-		{"accounts are hidden", account, append(calm(2), with(charged(3, 5*time.Second, 1), func(l *decisionlog.Line) { l.Account = "" })), "charge 3 does not say who paid how much: the log is not as it was written"},
-		{"charges are hidden", account, append(calm(2), with(charged(3, 5*time.Second, 1), func(l *decisionlog.Line) { l.Charge = nil })), "charge 3 does not say who paid how much: the log is not as it was written"},
-		{"keys are hidden", key, append(calm(2), with(charged(3, 5*time.Second, 1), func(l *decisionlog.Line) { l.KeyID = "" })), "charge 3 does not say which key or token paid"},
-		{"states of keys are hidden", key, append(calm(2), with(charged(3, 5*time.Second, 1), func(l *decisionlog.Line) { l.KeyStatus = "" })), "charge 3 does not say which key or token paid"},
-		{"subjects are hidden", key, append(calm(2), with(charged(3, 5*time.Second, 1), func(l *decisionlog.Line) { l.KeyStatus, l.Issuer = "missing", "https://login.example.com" })), "charge 3 does not say which key or token paid"},
+		{"accounts are hidden", account, third(func(l *decisionlog.Line) { l.Account = "" }), changed},
+		{"charges are hidden", account, third(func(l *decisionlog.Line) { l.Charge = nil }), changed},
+		{"keys are hidden", key, third(func(l *decisionlog.Line) { l.KeyID = "" }), hidden},
+		{"states of keys are hidden", key, third(func(l *decisionlog.Line) { l.KeyStatus = "" }), hidden},
+		{"subjects are hidden", key, third(func(l *decisionlog.Line) { l.KeyStatus, l.Issuer = "missing", "https://login.example.com" }), hidden},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := findings(t, time.Second, []quota.Stranding{c.stranded}, text(c.lines)); got[0].Missing != c.want || got[0].Back != 0 || got[0].Kept != 0 {
