@@ -197,7 +197,7 @@ func (b *bucketLease) askLocked(r *request, l *authz.Limit) {
 	}
 	size := b.sizeLocked(l)
 	want := min(quota.MaxUnits, max(0, max(size, b.waiting)-s.Left()))
-	r.add(b, s, size/4, quota.LeasePart{Limit: *l, Back: back, Want: want})
+	r.add(b, s, size/8, quota.LeasePart{Limit: *l, Back: back, Want: want})
 }
 
 // returnLocked adds a part that gives back all but that many units, if there is anything to give back or to report.
@@ -209,7 +209,7 @@ func (b *bucketLease) returnLocked(r *request, keep int64) {
 		back = s.GiveUp(more)
 	}
 	if back > 0 || s.Spent() > 0 {
-		r.add(b, s, keep/4, quota.LeasePart{Limit: *b.limit.Load(), Back: back})
+		r.add(b, s, keep/8, quota.LeasePart{Limit: *b.limit.Load(), Back: back})
 	}
 }
 
@@ -305,7 +305,7 @@ func (b *bucketLease) sizeLocked(l *authz.Limit) int64 {
 	if room == 0 { // there may be units under another limit, for which the size has to stay
 		return least
 	}
-	b.size = max(b.size, least)
+	b.size = max(min(b.size, s.Taken()-b.taken[0]), least) // no more than was used of late, whatever a crash strands
 	last := int64(1)
 	if b.nodes > 1 {
 		last = min(leastShared, least)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -23,7 +24,7 @@ type idleHolders struct {
 	began  time.Time // instants are kept as the time since then
 	limits limitTable
 	shards [idleShards]idleShard
-	turn   int // of the sweep
+	turn   atomic.Uint32 // of the sweep
 }
 
 type idleShard struct {
@@ -147,8 +148,7 @@ func (i *idleHolders) old(now time.Time) []quota.HolderID {
 	before := now.Add(-keepIdle).Sub(i.began)
 	var ids []quota.HolderID
 	for range (idleShards + calls - 1) / calls {
-		s := &i.shards[i.turn%idleShards]
-		i.turn++
+		s := &i.shards[i.turn.Add(1)%idleShards]
 		ids = append(ids, s.find(func(text string) bool {
 			since, _ := binary.Varint([]byte(text[:min(len(text), binary.MaxVarintLen64)]))
 			return time.Duration(since) <= before

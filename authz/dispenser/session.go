@@ -58,8 +58,13 @@ type views struct {
 	older   *views
 }
 
-// viewMemory is how long a view matters that was replaced: longer than the longest period of a rate.
-const viewMemory = 2 * time.Minute
+const (
+	// viewMemory is how long a view matters that was replaced: longer than the longest period of a rate.
+	viewMemory = 2 * time.Minute
+	// clockSkew is how far the clocks of two nodes may differ. A node whose clock is ahead may have used all of a period by an
+	// old view that begins, for another node, after that has learned of the new one.
+	clockSkew = 5 * time.Second
+)
 
 // learn adds a view. Of two answers that cross, the older is dropped.
 func (v *views) learn(next quota.View, now int64) *views {
@@ -81,11 +86,11 @@ func (v *views) since(t int64) *views {
 }
 
 // share is the node's share of a rate of that many units in a period that began at that time: the least of all views in the
-// period. When a node joins, the share shrinks at once. When one leaves, it grows with the next period, for that node may
-// have used its own in this one.
+// period, and in the clockSkew before it. When a node joins, the share shrinks at once. When one leaves, it grows with a period
+// that nobody can have begun by then, for that node may have used its own.
 func (v *views) share(units, began int64) int64 {
 	least := v.Share(units)
-	for v.learned > began && v.older != nil {
+	for v.older != nil && v.learned > began-int64(clockSkew) {
 		v = v.older
 		least = min(least, v.Share(units))
 	}

@@ -2,6 +2,7 @@ package dispenser
 
 import (
 	"flag"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,7 @@ import (
 // The simulation runs the production dispenser and the production arithmetic of the ledger in one goroutine, on virtual
 // time, with every choice drawn from a seed: many nodes over one ledger, clocks that differ, calls that are late, lost,
 // answered in vain or repeated, partitions and crashes between any two steps. A seed that fails is printed, and runs the
-// same again with -sim.seed.
+// same again with -sim.seed: exactly so with one holder, and for many but for the order in which a sweep visits them.
 var (
 	simSeed         = flag.Uint64("sim.seed", 0, "run only this seed")
 	simReservations = flag.Int("sim.n", 200_000, "reservations to simulate")
@@ -29,39 +30,46 @@ func TestSimulation_NeverOverGrants(t *testing.T) {
 		{Name: "prepaid", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount},
 		{Name: "refunded", Units: 5_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true},
 	}
-	total := simulate(t, limits)
-	t.Logf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d ledger calls; %d nodes crashed with %d units; over-grants: 0",
-		total.asked, total.admitted, total.refused, total.timedOut, total.calls, total.crashes, total.lost)
+	total := simulate(t, *simReservations, oneOf(limits))
+	t.Log(total)
 }
 
 // TestSimulation_RatesStayWithinTheirShares breaks everything, under limits per second and minute. Nodes crash and join, and learn
 // of each other late.
 func TestSimulation_RatesStayWithinTheirShares(t *testing.T) {
-	total := simulate(t, []authz.Limit{
+	total := simulate(t, *simReservations, oneOf([]authz.Limit{
 		{Name: "few", Units: 5, Window: authz.WindowMinute, Per: authz.PerAccount},
 		{Name: "minute", Units: 3_000, Window: authz.WindowMinute, Per: authz.PerAccount},
 		{Name: "second", Units: 100, Window: authz.WindowSecond, Per: authz.PerAccount},
-	})
-	t.Logf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d nodes crashed", total.asked, total.admitted,
-		total.refused, total.timedOut, total.crashes)
+	}))
+	t.Log(total)
 	if total.admitted == 0 || total.refused == 0 {
 		t.Error("the limits were not used up")
 	}
 }
 
-// simulate runs seeds under one limit after the other, until enough reservations were asked for.
-func simulate(t *testing.T, limits []authz.Limit) (total world) {
+// oneOf is worlds with one account under one of the limits.
+func oneOf(limits []authz.Limit) func(seed uint64) *world {
+	return func(seed uint64) *world {
+		i := seed % uint64(len(limits))
+		return newWorld(seed, 1+int(seed%12), 1, limits[i:i+1], true)
+	}
+}
+
+// simulate runs the worlds of one seed after the other, until that many reservations were asked for.
+func simulate(t *testing.T, reservations int, build func(seed uint64) *world) *world {
 	const perSeed = 20_000
 	var (
-		mu   sync.Mutex
-		next atomic.Uint64
-		wg   sync.WaitGroup
+		total world
+		mu    sync.Mutex
+		next  atomic.Uint64
+		wg    sync.WaitGroup
 	)
 	next.Store(*simSeed)
 	more := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return total.asked < *simReservations && !t.Failed()
+		return total.asked < reservations && !t.Failed()
 	}
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
@@ -70,8 +78,9 @@ func simulate(t *testing.T, limits []authz.Limit) (total world) {
 				if *simSeed != 0 {
 					seed = *simSeed
 				}
-				w := newWorld(seed, 1+int(seed%12), limits[seed%uint64(len(limits))], true)
-				if w.run(perSeed); w.fault != "" {
+				w := build(seed)
+				w.run(perSeed)
+				if w.settle(); w.fault != "" {
 					t.Error(w.fault)
 				}
 				mu.Lock()
@@ -84,7 +93,12 @@ func simulate(t *testing.T, limits []authz.Limit) (total world) {
 		})
 	}
 	wg.Wait()
-	return total
+	return &total
+}
+
+func (w *world) String() string {
+	return fmt.Sprintf("%d reservations asked for: %d admitted, %d refused, %d without an answer; %d ledger calls; %d nodes crashed with %d units",
+		w.asked, w.admitted, w.refused, w.timedOut, w.calls, w.crashes, w.lost)
 }
 
 func (w *world) add(o *world) {
@@ -97,27 +111,56 @@ func (w *world) add(o *world) {
 	w.lost += o.lost
 }
 
-// TestSimulation_NoticesBrokenDispensers has dispensers that serve when their session has run out, that never recall, that spend
-// units that a lowered limit does not grant, and that use more than their share of a rate.
-func TestSimulation_NoticesBrokenDispensers(t *testing.T) {
+// street is the limits of callers who come now and then: all of them are charged at once.
+var street = []authz.Limit{
+	{Name: "rate", Units: 20, Window: authz.WindowSecond, Per: authz.PerKey},
+	{Name: "hourly", Units: 150, Window: authz.WindowHour, Per: authz.PerKey},
+	{Name: "monthly", Units: 3_000, Window: authz.WindowMonth, Per: authz.PerAccount},
+	{Name: "prepaid", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount},
+}
+
+// TestSimulation_HoldersOfManyLimits charges many holders for an hour, a month, prepaid credits and a rate at once. Their leases are
+// put away when they do not come, woken, recalled, and given back together. In the end nothing is charged that no client got.
+func TestSimulation_HoldersOfManyLimits(t *testing.T) {
+	total := simulate(t, *simReservations/4, func(seed uint64) *world { return newWorld(seed, 1+int(seed%4), 15, street, seed%3 > 0) })
+	t.Log(total)
+	if total.admitted == 0 || total.refused == 0 {
+		t.Error("the limits were not used up")
+	}
+}
+
+// TestSimulation_NoticesSabotage breaks dispensers and the membership on purpose.
+func TestSimulation_NoticesSabotage(t *testing.T) {
 	refunded := authz.Limit{Name: "refunded", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount, RefundOnCrash: true}
 	daily := authz.Limit{Name: "daily", Units: 50_000, Window: authz.WindowDay, Per: authz.PerAccount}
 	second := authz.Limit{Name: "second", Units: 100, Window: authz.WindowSecond, Per: authz.PerAccount}
+	one := func(l authz.Limit) func(uint64) *world {
+		return func(seed uint64) *world { return newWorld(seed, 5, 1, []authz.Limit{l}, true) }
+	}
+	many := func(seed uint64) *world { return newWorld(seed, 3, 15, street, false) }
 	for name, c := range map[string]struct {
-		limit   authz.Limit
-		breakIt func(*world)
+		build func(seed uint64) *world
+		what  sabotage
 	}{
-		"forgetful": {refunded, func(w *world) { w.forgetful = true }},
-		"alone":     {refunded, func(w *world) { w.alone = true }},
-		"lavish":    {daily, func(w *world) { w.lavish = true }},
-		"greedy":    {second, func(w *world) { w.greedy = true }},
-		"hasty":     {second, func(w *world) { w.hasty = true }},
+		"forgetful": {one(refunded), sabotage{forgetful: true}},
+		"alone":     {one(refunded), sabotage{alone: true}},
+		"lavish":    {one(daily), sabotage{lavish: true}},
+		"greedy":    {one(second), sabotage{greedy: true}},
+		"hasty":     {one(second), sabotage{hasty: true}},
+		"negligent": {many, sabotage{negligent: true}},
+		"partial":   {many, sabotage{partial: true}},
+		"hoarding":  {func(seed uint64) *world { return newPacedWorld(seed, 1) }, sabotage{hoarding: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 50; seed++ {
-				w := newWorld(seed, 5, c.limit, true)
-				c.breakIt(w)
-				if w.run(20_000); w.fault != "" {
+				w := c.build(seed)
+				w.sabotage = c.what
+				if w.strandings != nil {
+					w.pace(2 * time.Minute)
+				} else {
+					w.run(20_000)
+				}
+				if w.settle(); w.fault != "" {
 					t.Logf("noticed: %s", w.fault)
 					return
 				}
@@ -149,7 +192,7 @@ func TestSimulation_Utilisation(t *testing.T) {
 // runDry uses a limit up. It returns which part could be used, and how many calls to the ledger each unit cost. Calls after the
 // last unit are not counted.
 func runDry(seed uint64, units int64) (used, callsEach float64) {
-	w := newWorld(seed, 10, authz.Limit{Name: "credits", Units: units, Window: authz.WindowNone, Per: authz.PerAccount}, false)
+	w := newWorld(seed, 10, 1, []authz.Limit{{Name: "credits", Units: units, Window: authz.WindowNone, Per: authz.PerAccount}}, false)
 	calls := 0
 	for idle := 0; idle < 200; idle++ {
 		before := w.admitted

@@ -1,6 +1,7 @@
 package dispenser
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-// TestBucketLease_SizeFitsTheShare has leases taper as the limit nears, down to one unit, and fit the caller's pace.
+// TestBucketLease_SizeFitsTheShare has leases taper as the limit nears, down to one unit, and fit the caller's pace. None has more
+// than the caller used of late, beyond one percent of the limit.
 func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 	limit := authz.Limit{Name: "daily", Units: 10_000, Window: authz.WindowDay}
 	d := New(memory.NewLedger(time.Now), "n", time.Now)
@@ -18,6 +20,7 @@ func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 	for _, c := range []struct {
 		nodes, counted, left int64
 		lasted               time.Duration
+		used                 int64 // of late; 0: much
 		size, want           int64
 	}{
 		{nodes: 1, counted: 0, lasted: steady, size: 400, want: 400},
@@ -32,11 +35,14 @@ func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 		{nodes: 1, counted: 400, left: 400, lasted: time.Second, size: 400, want: 400},
 		{nodes: 1, counted: 0, lasted: 8 * time.Second, size: 400, want: 200},
 		{nodes: 1, counted: 0, lasted: time.Hour, size: 400, want: 100},
+		{nodes: 1, counted: 0, lasted: time.Second, used: 700, size: 400, want: 700},
+		{nodes: 1, counted: 0, lasted: time.Second, used: 30, size: 400, want: 100},
 	} {
 		b := newBucketLease(newHolder(d, quota.HolderID{Holder: "k"}), countOf(&limit), &limit)
 		sent := holding.Sent{At: time.Now().Add(-c.lasted), Session: 1}
 		b.source.Load().Refill(quota.Lease{Granted: c.left, Held: c.left, Counted: c.counted}, sent, limit.Units, 0)
 		b.size, b.nodes = c.size, c.nodes
+		b.taken[0] = b.source.Load().Taken() - cmp.Or(c.used, limit.Units)
 		if got := b.sizeLocked(&limit); got != c.want && got != c.want-1 { // time goes by
 			t.Errorf("%d nodes, %d of %d counted, lasted %v: lease of %d, want %d", c.nodes, c.counted, limit.Units, c.lasted, got, c.want)
 		}

@@ -115,7 +115,7 @@ func (h *holder) sweep() bool {
 func (b *bucketLease) needsLocked(now time.Time) (keep int64, less bool) {
 	s, l := b.source.Load(), b.limit.Load()
 	taken := s.Taken()
-	recent := taken - b.taken[0] // in the last two intervals
+	recent := taken - b.taken[1] // since the last sweep: it is kept until the next, and then two intervals old
 	b.taken = [2]int64{b.taken[1], taken}
 	if s.Over(now) { // it is returned when it is needed again, or when it has lain here for long
 		return 0, false
@@ -149,12 +149,15 @@ func (h *holder) returnAll() bool {
 	return true
 }
 
-// returnAll returns all leases, until a call fails.
+// maxRefused is how often Close repeats what the ledger refused.
+const maxRefused = 3
+
+// returnAll returns all leases, until a call fails. What the ledger refuses did not take place, and is asked again.
 func (d *Dispenser) returnAll(ctx context.Context) error {
 	for _, id := range d.idle.all() {
 		d.inUse(id)
 	}
-	for d.holders.Size() > 0 {
+	for refused := 0; d.holders.Size() > 0; {
 		b := batch{d: d, ctx: ctx}
 		for _, h := range d.holders.All() {
 			if err := h.land(ctx); err != nil {
@@ -166,10 +169,13 @@ func (d *Dispenser) returnAll(ctx context.Context) error {
 				h.forget()
 			}
 			if b.err != nil {
-				return b.err
+				break
 			}
 		}
 		if b.send(); b.err != nil {
+			refused++
+		}
+		if k := authz.KindOf(b.err); b.err != nil && (k == authz.KindUnavailable || refused == maxRefused) {
 			return b.err
 		}
 	}
