@@ -229,12 +229,12 @@ func (h *holder) answerLocked(leases []quota.Lease, err error) {
 	}
 	switch k := authz.KindOf(err); {
 	case err == nil:
-		h.queue = h.queue[1:]
+		h.dequeueLocked()
 		for i := range r.parts {
 			r.parts[i].lease.takeOverLocked(r, i, leases[i])
 		}
 	case k == authz.KindInvalid || k == authz.KindConflict: // it did not take place: the next request reports what this one would have
-		h.queue = h.queue[1:]
+		h.dequeueLocked()
 		for i, p := range r.parts {
 			p.source.Unreport(r.Parts[i].Spent)
 			p.source.Restock(r.Parts[i].Back)
@@ -245,6 +245,14 @@ func (h *holder) answerLocked(leases []quota.Lease, err error) {
 	close(f.done)
 	if err == nil && (len(h.queue) > 0 || h.askedLocked()) {
 		h.startLocked()
+	}
+}
+
+// dequeueLocked removes the request that was answered, and keeps none of its memory.
+func (h *holder) dequeueLocked() {
+	h.queue[0] = nil
+	if h.queue = h.queue[1:]; len(h.queue) == 0 {
+		h.queue = nil
 	}
 }
 

@@ -51,8 +51,7 @@ func (h *holder) lease(l *authz.Limit) *bucketLease {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if b = h.leaseOf(count); b == nil {
-			b = newBucketLease(h, count, l)
-			h.leases.Store(with(h.leases.Load(), b))
+			b = newBucketLease(h, count, l, quota.Period{})
 		}
 	}
 	b.adopt(l)
@@ -87,11 +86,10 @@ func (h *holder) rate(l *authz.Limit) *rate {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if r = h.rateOf(count); r == nil {
-			r = &rate{h: h, count: count}
+			r = newRate(h, count)
 			if h.dead {
 				r.window.Store(closed)
 			}
-			h.rates.Store(with(h.rates.Load(), r))
 		}
 	}
 	return r
@@ -106,15 +104,6 @@ func (h *holder) rateOf(count string) *rate {
 		}
 	}
 	return nil
-}
-
-// with is a copy of a list with one more.
-func with[T any](list *[]T, one T) *[]T {
-	if list == nil {
-		return &[]T{one}
-	}
-	longer := append((*list)[:len(*list):len(*list)], one)
-	return &longer
 }
 
 // charge takes units from a limit, or reports its state if they are 0.

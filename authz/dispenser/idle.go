@@ -233,19 +233,17 @@ func (h *holder) fill(text string) {
 	r := &reader{[]byte(text)}
 	r.int() // when it was put away
 	for range r.int() {
-		b := r.lease(d, h)
-		h.leases.Store(with(h.leases.Load(), b))
+		r.lease(d, h)
 	}
 	for range r.int() {
 		n := r.int()
-		share := &rate{h: h, count: string(r.in[:n])}
+		share := newRate(h, string(r.in[:n]))
 		r.in = r.in[n:]
 		w := &window{start: r.int(), end: r.int()}
 		w.used.Store(r.int())
 		w.borrowed.Store(r.int())
 		w.asked.Store(r.int())
 		share.window.Store(w)
-		h.rates.Store(with(h.rates.Load(), share))
 	}
 }
 
@@ -301,14 +299,14 @@ func (r *reader) time(began time.Time) time.Time {
 	return began.Add(time.Duration(n))
 }
 
-func (r *reader) lease(d *Dispenser, h *holder) *bucketLease {
+func (r *reader) lease(d *Dispenser, h *holder) {
 	l := d.idle.limits.limit(int(r.int()))
-	b := newBucketLease(h, countOf(l), l)
 	var p quota.Period
 	if start, end := r.int(), r.int(); start != never {
 		p = quota.Period{Start: time.Unix(start, 0).UTC(), End: time.Unix(end, 0).UTC()}
 	}
-	s := b.newSource(p)
+	b := newBucketLease(h, countOf(l), l, p)
+	s := b.source.Load()
 	state := holding.State{
 		Left: r.int(), Spent: r.int(), Session: uint64(r.int()), AskedUnder: r.int(), Counted: r.int(), Credited: r.int(), Low: r.int(),
 	}
@@ -316,5 +314,4 @@ func (r *reader) lease(d *Dispenser, h *holder) *bucketLease {
 	state.Asked = r.time(d.idle.began)
 	s.Restart(state)
 	b.taken = [2]int64{s.Taken(), s.Taken()}
-	return b
 }

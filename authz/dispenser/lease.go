@@ -2,6 +2,7 @@ package dispenser
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -48,10 +49,31 @@ const (
 	fastLease, goodLease, slowLease = 2 * time.Second, 4 * time.Second, 5 * time.Second
 )
 
-func newBucketLease(h *holder, count string, l *authz.Limit) *bucketLease {
-	b := &bucketLease{h: h, count: count, nodes: 1}
+// leaseCell is a lease with what most leases need besides, as one object: callers are many, and the garbage collector visits each.
+type leaseCell struct {
+	lease bucketLease
+	first source
+	list  [1]*bucketLease
+	alone []*bucketLease // the list of a holder that has this lease only
+}
+
+// newBucketLease makes a lease and adds it to those of the holder, whose lock guards that.
+func newBucketLease(h *holder, count string, l *authz.Limit, p quota.Period) *bucketLease {
+	c := &leaseCell{}
+	b := &c.lease
+	b.h, b.count, b.nodes = h, count, 1
 	b.limit.Store(l)
-	b.newSource(quota.Period{})
+	c.first.lease = b
+	c.first.Init(h.d.session, p)
+	b.source.Store(&c.first)
+	if all := h.leases.Load(); all != nil {
+		longer := append(slices.Clip(*all), b)
+		h.leases.Store(&longer)
+		return b
+	}
+	c.list[0] = b
+	c.alone = c.list[:]
+	h.leases.Store(&c.alone)
 	return b
 }
 

@@ -3,6 +3,7 @@ package dispenser
 import (
 	"context"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,29 @@ type rate struct {
 	h      *holder
 	count  string
 	window atomic.Pointer[window]
+}
+
+// rateCell is a rate with what most rates need besides, as leaseCell.
+type rateCell struct {
+	rate  rate
+	list  [1]*rate
+	alone []*rate
+}
+
+// newRate makes a rate and adds it to those of the holder, whose lock guards that.
+func newRate(h *holder, count string) *rate {
+	c := &rateCell{}
+	r := &c.rate
+	r.h, r.count = h, count
+	if all := h.rates.Load(); all != nil {
+		longer := append(slices.Clip(*all), r)
+		h.rates.Store(&longer)
+		return r
+	}
+	c.list[0] = r
+	c.alone = c.list[:]
+	h.rates.Store(&c.alone)
+	return r
 }
 
 // window is one period of a rate, by the node's clock.

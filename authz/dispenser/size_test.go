@@ -38,7 +38,7 @@ func TestBucketLease_SizeFitsTheShare(t *testing.T) {
 		{nodes: 1, counted: 0, lasted: time.Second, used: 700, size: 400, want: 700},
 		{nodes: 1, counted: 0, lasted: time.Second, used: 30, size: 400, want: 100},
 	} {
-		b := newBucketLease(newHolder(d, quota.HolderID{Holder: "k"}), countOf(&limit), &limit)
+		b := newBucketLease(newHolder(d, quota.HolderID{Holder: "k"}), countOf(&limit), &limit, quota.Period{})
 		sent := holding.Sent{At: time.Now().Add(-c.lasted), Session: 1}
 		b.source.Load().Refill(quota.Lease{Granted: c.left, Held: c.left, Counted: c.counted}, sent, limit.Units, 0)
 		b.size, b.nodes = c.size, c.nodes

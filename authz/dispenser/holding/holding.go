@@ -28,6 +28,7 @@ type Holding struct {
 	session *Session
 	left    atomic.Int64 // units that can be taken while the lease is good
 	terms   atomic.Pointer[terms]
+	first   terms // the first that were stored, so that a caller who comes once needs no object for them
 
 	// The caller's lock guards these two. What was spent and not reported is issued - left - reported.
 	issued   int64 // units that were leased and not given back

@@ -12,6 +12,16 @@ import (
 func (h *Holding) change(f func(*terms)) {
 	t := *h.terms.Load()
 	f(&t)
+	h.store(t)
+}
+
+// store replaces the terms.
+func (h *Holding) store(t terms) {
+	if h.first == (terms{}) && t != (terms{}) { // nobody has a pointer to it yet
+		h.first = t
+		h.terms.Store(&h.first)
+		return
+	}
 	h.terms.Store(&t)
 }
 
@@ -22,7 +32,7 @@ func (h *Holding) change(f func(*terms)) {
 func (h *Holding) Refill(l quota.Lease, sent Sent, limit, low int64) {
 	h.drop(h.issued - h.reported - (l.Held - l.Granted))
 	// The terms change after left shrank and before it grows, so that no request takes new units by the old count.
-	h.terms.Store(&terms{
+	h.store(terms{
 		session:    sent.Session,
 		asked:      sent.At, // the answer to a repeated request may be as old as its first sending
 		askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
@@ -125,7 +135,7 @@ func (h *Holding) Rest() int64 { return h.left.Swap(0) }
 // Restart fills a new Holding with what another one was.
 func (h *Holding) Restart(s State) {
 	h.issued, h.reported = s.Left+s.Spent, 0
-	h.terms.Store(&terms{
+	h.store(terms{
 		session: s.Session, asked: s.Asked, askedUnder: s.AskedUnder, counted: s.Counted, credited: s.Credited, low: s.Low,
 	})
 	h.left.Store(s.Left)
