@@ -1,15 +1,17 @@
-package bolt
+package bolt_test
 
 import (
-	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strings"
+	"reflect"
 	"testing"
 	"time"
 
@@ -17,13 +19,24 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
 
-// oldFile unpacks a file that a binary of format 1 wrote. It has accounts and keys with odd names, times and meta, some of them
-// amended, rotated or imported, and revocations, a lease, credits and a settlement.
-func oldFile(t *testing.T) (path string) {
+// version1 is testdata/version1.db.gz, a file of format "tollkeeper 1": the data of a server that was killed under load, after accounts
+// and keys on four plans had made checks, with credits, a reset, a revocation, and leases of two nodes that were killed. What it should
+// hold is in testdata/version1.json, as that version itself reported it two minutes after the kill.
+type version1 struct {
+	At       time.Time
+	Keys     map[string]struct{ ID, Text, Reason string }
+	Balances []quota.Balance // of quotas; the file also has books of rates
+}
+
+// openVersion1 unpacks the file and returns its path, what it should hold, and options to open it.
+func openVersion1(t *testing.T) (path string, want version1, o bolt.Options) {
 	t.Helper()
-	packed, err := os.Open("testdata/format1.db.gz")
+	packed, err := os.Open("testdata/version1.db.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,237 +45,317 @@ func oldFile(t *testing.T) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := io.ReadAll(unpacked)
+	path = filepath.Join(t.TempDir(), "tollkeeper.db")
+	raw, err := io.ReadAll(unpacked)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path = filepath.Join(t.TempDir(), "tollkeeper.db")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	text, err := os.ReadFile("testdata/version1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	return path, want, bolt.Options{Pepper: apikey.Hasher{}.Fingerprint(), Now: func() time.Time { return want.At }}
 }
 
-// oldRecords are the keys and accounts of a file of format 1, as JSON, by id.
-func oldRecords(t *testing.T, path string) (keys, accounts map[string]string) {
+// contentOf is all records of a file by bucket.
+func contentOf(t *testing.T, path string) map[string]map[string]string {
 	t.Helper()
 	file, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	keys, accounts = make(map[string]string), make(map[string]string)
-	_ = file.View(func(tx *bbolt.Tx) error {
-		_ = tx.Bucket([]byte(bucketKeys)).ForEach(func(id, text []byte) error {
-			keys[string(id)] = canonical[apikey.Key](t, text)
-			return nil
+	out := make(map[string]map[string]string)
+	if err := file.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			records := make(map[string]string)
+			out[string(name)] = records
+			return b.ForEach(func(k, v []byte) error { records[string(k)] = string(v); return nil })
 		})
-		return tx.Bucket([]byte(bucketAccounts)).ForEach(func(id, text []byte) error {
-			accounts[string(id)] = canonical[apikey.Account](t, text)
-			return nil
-		})
-	})
-	return keys, accounts
-}
-
-// canonical is a record as the version that wrote it answered it.
-func canonical[T any](t *testing.T, text []byte) string {
-	t.Helper()
-	v := new(T)
-	if err := json.Unmarshal(text, v); err != nil {
+	}); err != nil {
 		t.Fatal(err)
 	}
-	return asText(t, v)
+	return out
 }
 
-func asText(t *testing.T, v any) string {
+// limitOf is a limit that is counted in that bucket, and has the allowance of the balance.
+func limitOf(t *testing.T, b *quota.Balance, credited int64) authz.Limit {
 	t.Helper()
-	text, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
+	l := authz.Limit{
+		Name: b.Bucket.Limit, Units: b.Allowance - credited, Unit: b.Bucket.Unit, Window: b.Bucket.Window, Per: b.Bucket.Per,
+		RefundOnCrash: b.Bucket.Limit == "trial",
 	}
-	return string(text)
-}
-
-// hasAll opens an upgraded file and compares every key and account, by every way to find it.
-func hasAll(t *testing.T, path string, keys, accounts map[string]string) {
-	t.Helper()
-	db, err := Open(path, Options{Pepper: "none"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	if err := db.Check(t.Context()); err != nil {
-		t.Error(err)
-	}
-	ks, ctx := db.Keys(), t.Context()
-	listedKeys, err1 := ks.Keys(ctx, apikey.Page{Limit: 1000})
-	listedAccounts, err2 := ks.Accounts(ctx, apikey.Page{Limit: 1000})
-	if err := errors.Join(err1, err2); err != nil || len(listedKeys) != len(keys) || len(listedAccounts) != len(accounts) {
-		t.Fatalf("%d keys and %d accounts, want %d and %d: %v", len(listedKeys), len(listedAccounts), len(keys), len(accounts), err)
-	}
-	for _, k := range listedKeys {
-		found, err1 := ks.Find(ctx, k.Digest)
-		byID, err2 := ks.Key(ctx, k.ID)
-		if err := errors.Join(err1, err2); err != nil {
+	if b.Bucket.Zone != "" {
+		var err error
+		if l.Zone, err = time.LoadLocation(b.Bucket.Zone); err != nil {
 			t.Fatal(err)
 		}
-		for _, got := range []*apikey.Key{k, found, byID} {
-			if got := asText(t, got); got != keys[k.ID] {
-				t.Errorf("key\n%s, want\n%s", got, keys[k.ID])
-			}
-		}
 	}
-	for _, a := range listedAccounts {
-		found, err := ks.Account(ctx, a.ID)
+	if l.Window == authz.WindowMonth {
+		l.Anchor = b.Bucket.Anchor + 1
+	}
+	return l
+}
+
+// creditedIn is what was credited in the file on top of the limits.
+func creditedIn(b *quota.Balance) int64 {
+	switch {
+	case b.Bucket.Limit == "credits":
+		return b.Allowance
+	case b.Bucket.Limit == "monthly" && b.Bucket.Holder == "pro":
+		return 50
+	}
+	return 0
+}
+
+// TestOpen_Version1 opens a file of the version before, and again: usage, credits, ids, keys and revocations are as they were, what
+// nodes held is stranded, and the books of rates are gone.
+func TestOpen_Version1(t *testing.T) {
+	path, want, o := openVersion1(t)
+	before := contentOf(t, path)
+	if len(before["books"]) <= len(want.Balances) || before["holders"] != nil {
+		t.Fatal("not the file that this test is for")
+	}
+	var after map[string]map[string]string
+	for round := range 3 {
+		db, err := bolt.Open(path, o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, got := range []*apikey.Account{a, found} {
-			if got := asText(t, got); got != accounts[a.ID] {
-				t.Errorf("account\n%s, want\n%s", got, accounts[a.ID])
+		for i := range want.Balances {
+			b := &want.Balances[i]
+			got, err := db.Ledger().Balance(t.Context(), b.Bucket, limitOf(t, b, creditedIn(b)))
+			if err != nil || !reflect.DeepEqual(got, *b) {
+				t.Errorf("round %d: %+v, want %+v: %v", round, got, *b, err)
 			}
 		}
+		checkKeys(t, db, &want)
+		checkAndClose(t, db)
+		now := contentOf(t, path)
+		if n := len(now["keys"]); n != len(before["keys"]) {
+			t.Errorf("round %d: %d keys, before %d", round, n, len(before["keys"]))
+		}
+		for _, same := range []string{"account_keys", "revoked", "revisions", "expiries", "journal", "settled"} {
+			if !maps.Equal(now[same], before[same]) {
+				t.Errorf("round %d: bucket %q was changed", round, same)
+			}
+		}
+		if n := len(now["books"]); n != 0 {
+			t.Errorf("round %d: %d books are left", round, n)
+		}
+		if after != nil && !reflect.DeepEqual(now, after) {
+			t.Errorf("round %d: the file has changed", round)
+		}
+		after = now
 	}
-	if r, there, err := db.Revocations().Get(ctx, "key", "", "key_007"); err != nil || !there || r.Cause != "leaked" {
-		t.Errorf("a revocation: %+v, %v", r, err)
-	}
-}
-
-// TestOpen_UpgradesRecords opens a file of format 1: every key and account is as it was, and stays so.
-func TestOpen_UpgradesRecords(t *testing.T) {
-	path := oldFile(t)
-	keys, accounts := oldRecords(t, path)
-	if len(keys) < 60 || len(accounts) < 20 || !strings.Contains(keys["key_full"], `"12345678901234567000"`) && !strings.Contains(keys["key_full"], "5e-324") {
-		t.Fatalf("the old file has %d keys and %d accounts: %s", len(keys), len(accounts), keys["key_full"])
-	}
-	for range 2 {
-		hasAll(t, path, keys, accounts)
-	}
-	if _, err := Inspect(path); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestOpen_UpgradeCutShort ends the process after each transaction of an upgrade: the next Open completes it. Until then no
-// other command reads the file, and from the first transaction on an older binary refuses it.
-func TestOpen_UpgradeCutShort(t *testing.T) {
-	source := oldFile(t)
-	keys, accounts := oldRecords(t, source)
-	refusedByInspect(t, source)
-	for steps, more := 0, true; more; steps++ {
-		path := filepath.Join(t.TempDir(), fmt.Sprint(steps))
-		copyFile(t, source, path)
-		file, err := bbolt.Open(path, 0o600, nil)
+	for key, text := range after["holders"] {
+		r, err := quota.DecodeRecord([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for step := 0; step <= steps && more; step++ {
-			if err := file.Update(func(tx *bbolt.Tx) (err error) {
-				w := &write{tx: tx}
-				if step == 0 {
-					return ensureFormat(w, "none")
-				}
-				more, err = upgradeChunkOf(w, 7)
+		for _, c := range r.Counts {
+			if b, err := quota.ParseKey(c.Name); err != nil || quota.IsRate(&authz.Limit{Window: b.Window}) {
+				t.Errorf("the record %q has the count %q: %v", key, c.Name, err)
+			}
+		}
+	}
+}
+
+// checkKeys looks every key up by its text.
+func checkKeys(t *testing.T, db *bolt.DB, want *version1) {
+	t.Helper()
+	if len(want.Keys) < 8 {
+		t.Fatalf("%d keys", len(want.Keys))
+	}
+	for name, k := range want.Keys {
+		key, account := apikey.NewIdentifier(db.Keys(), apikey.Hasher{}).Identify(t.Context(), k.Text, want.At)
+		_, revoked, err := db.Revocations().Get(t.Context(), revocation.KindKey, "", key.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reason := ""
+		switch {
+		case account.Status == authz.AccountSuspended:
+			reason = "account_suspended"
+		case key.Status == authz.KeyDisabled:
+			reason = "key_disabled"
+		case revoked:
+			reason = "key_revoked"
+		}
+		if key.ID != k.ID || reason != k.Reason {
+			t.Errorf("key %s: %+v of %+v, want %+v", name, key, account, k)
+		}
+	}
+}
+
+// TestOpen_Version1GoesOn spends what the file of the version before has left: no unit more, and a credit that is repeated counts once.
+func TestOpen_Version1GoesOn(t *testing.T) {
+	path, want, o := openVersion1(t)
+	db, err := bolt.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checkAndClose(t, db)
+	for i := range want.Balances {
+		b := &want.Balances[i]
+		l := limitOf(t, b, creditedIn(b))
+		ask := quota.LeaseRequest{Node: "new", Seq: uint64(i) + 1, Holder: b.Bucket.HolderID(), Parts: []quota.LeasePart{
+			{Count: b.Bucket.CountKey(), Limit: l, Want: quota.MaxUnits},
+		}}
+		got, err := db.Ledger().Lease(t.Context(), []quota.LeaseRequest{ask})
+		if err != nil || got[0].Err != nil || got[0].Parts[0].Granted != b.Free || got[0].Parts[0].Elsewhere != 0 {
+			t.Errorf("%+v: %+v, want %d: %v", b.Bucket, got, b.Free, err)
+		}
+		if b.Bucket.Holder != "payg" {
+			continue
+		}
+		again, err := db.Ledger().Credit(t.Context(), quota.CreditRequest{ID: "order-1", Bucket: b.Bucket, Limit: l, Units: 1000})
+		if err != nil || again.Allowance != b.Allowance {
+			t.Errorf("a credit that was repeated after the upgrade: %+v, %v", again, err)
+		}
+		if _, err := db.Ledger().Credit(t.Context(), quota.CreditRequest{ID: "order-2", Bucket: b.Bucket, Limit: l, Units: 1000}); authz.KindOf(err) != authz.KindConflict {
+			t.Errorf("a credit with the id of another: %v", err)
+		}
+	}
+}
+
+// oldBook is a book as version 1 wrote it.
+const oldBook = `{"current":{"period":{"start":"2026-12-01T00:00:00Z","end":"2026-12-02T00:00:00Z"},"granted":%d,"spent":%d,"ceiling":100000,` +
+	`"held":{"n":{"units":5,"until":"2026-12-01T10:00:00Z"}}},"seen":{"n":{"seq":7,"at":"2026-12-01T09:59:00Z",` +
+	`"lease":{"period":{"start":"2026-12-01T00:00:00Z","end":"2026-12-02T00:00:00Z"},"granted":5,"held":5,"counted":6,"now":"2026-12-01T09:59:00Z","until":60000000000}}}}`
+
+// writeVersion1 makes a file of version 1 with that many books, two for each holder, and returns their buckets. Book i has i units spent.
+func writeVersion1(t testing.TB, path string, n int) (buckets []quota.Bucket) {
+	t.Helper()
+	db, err := bolt.Open(path, bolt.Options{Pepper: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket([]byte("meta"))
+		for _, key := range []string{"log_id", "log_applied"} {
+			if err := meta.Delete([]byte(key)); err != nil {
 				return err
-			}); err != nil {
-				t.Fatal(err)
 			}
 		}
-		_ = file.View(func(tx *bbolt.Tx) error {
-			if got := tx.Bucket([]byte(bucketMeta)).Get([]byte("format")); string(got) != "tollkeeper 2" {
-				t.Errorf("after %d steps the format is %q", steps, got)
-			}
-			if got := tx.Bucket([]byte(bucketMeta)).Get(metaRecords); bytes.Equal(got, recordsDone) && more {
-				more = false
+		if err := tx.DeleteBucket([]byte("holders")); err != nil {
+			return err
+		}
+		return meta.Put([]byte("format"), []byte("tollkeeper 1"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		buckets = append(buckets, quota.Bucket{
+			Per: authz.PerKey, Holder: fmt.Sprintf("key_%07d", i/2), Limit: []string{"a", "b"}[i%2], Unit: authz.UnitRequests, Window: authz.WindowDay,
+		})
+	}
+	for from := 0; from < n; from += 50_000 {
+		if err := file.Update(func(tx *bbolt.Tx) error {
+			books := tx.Bucket([]byte("books"))
+			for i := from; i < min(n, from+50_000); i++ {
+				if err := books.Put([]byte(buckets[i].Key()), fmt.Appendf(nil, oldBook, 5+i, i)); err != nil {
+					return err
+				}
 			}
 			return nil
-		})
-		if err := file.Close(); err != nil {
+		}); err != nil {
 			t.Fatal(err)
 		}
-		if more {
-			refusedByInspect(t, path)
-		}
-		hasAll(t, path, keys, accounts)
-		if !more && steps < 20 {
-			t.Errorf("the upgrade took %d steps", steps)
-		}
 	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buckets
 }
 
-func refusedByInspect(t *testing.T, path string) {
-	t.Helper()
-	f, err := Inspect(path)
+// upgradeFile is the variable that makes the test binary open a file.
+const upgradeFile = "TOLLKEEPER_TEST_UPGRADE_FILE"
+
+// TestOpen_KilledUpgrade kills a process in the middle of the upgrade. The next one goes on from there.
+func TestOpen_KilledUpgrade(t *testing.T) {
+	const books = 45_000
+	original := filepath.Join(t.TempDir(), "original.db")
+	buckets := writeVersion1(t, original, books)
+	path := filepath.Join(t.TempDir(), "tollkeeper.db")
+	killUpgrade(t, original, path, books)
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	db, err := bolt.Open(path, bolt.Options{Pepper: "none", Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }()
-	err = f.OnPlans(t.Context(), func(apikey.PlanUse) error { return nil })
-	if err == nil || authz.KindOf(err) != authz.KindConflict || !strings.Contains(err.Error(), "start the server once") {
-		t.Errorf("the plans of a file that is not upgraded: %v", err)
-	}
-	for _, c := range f.Checks() {
-		if err := c.Run(t.Context()); c.Name == "format" && (err == nil || !strings.Contains(err.Error(), "start the server once")) {
-			t.Errorf("check of a file that is not upgraded: %v", err)
+	defer checkAndClose(t, db)
+	for i, b := range buckets {
+		l := authz.Limit{Name: b.Limit, Units: 100_000, Unit: b.Unit, Window: b.Window, Per: b.Per}
+		if got, err := db.Ledger().Balance(t.Context(), b, l); err != nil || got.Spent != int64(i) || got.Stranded != 5 {
+			t.Fatalf("book %d: %+v, %v", i, got, err)
 		}
 	}
 }
 
-func copyFile(t *testing.T, from, to string) {
+// killUpgrade has a process open a copy of the file and kills it at a random moment, until some of the books are left.
+func killUpgrade(t *testing.T, original, path string, books int) {
 	t.Helper()
-	content, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, content, 0o600)
-	}
+	raw, err := os.ReadFile(original)
 	if err != nil {
 		t.Fatal(err)
 	}
+	longest := time.Second // that an upgrade takes here, roughly
+	for round := range 50 {
+		if err := errors.Join(os.RemoveAll(path+"-log"), os.WriteFile(path, raw, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), upgradeFile+"="+path)
+		child.Stderr = os.Stderr
+		began := time.Now()
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.Int64N(int64(longest))), func() { _ = child.Process.Kill() })
+		if err := child.Wait(); err == nil {
+			longest = time.Since(began)
+		}
+		kill.Stop()
+		if left := len(contentOf(t, path)["books"]); left > 0 && left < books {
+			t.Logf("round %d: killed with %d books left", round, left)
+			return
+		}
+	}
+	t.Fatal("no kill came in the middle of an upgrade")
 }
 
-// TestOpen_UpgradeOfDamage upgrades files of format 1 in which one record is damaged: it is unavailable, not unknown, all others
-// work, and a check of the file finds it.
-func TestOpen_UpgradeOfDamage(t *testing.T) {
-	full := apikey.Hasher{}.Text("full")
-	for name, harm := range map[string]func(tx *bbolt.Tx) error{
-		"account that is not JSON": func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucketAccounts)).Put([]byte("acme"), []byte("{")) },
-		"another account": func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(bucketAccounts))
-			return b.Put([]byte("acme"), bytes.Clone(b.Get([]byte("account-1"))))
-		},
-		"key that is not JSON": func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucketKeys)).Put([]byte("key_full"), []byte("{")) },
-		"another key": func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(bucketKeys))
-			return b.Put([]byte("key_full"), bytes.Clone(b.Get([]byte("key_bare"))))
-		},
-		"digest of another key": func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte(bucketDigests)).Put(full[:], []byte("key_bare"))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := oldFile(t)
-			file, err := bbolt.Open(path, 0o600, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(file.Update(harm), file.Close()); err != nil {
-				t.Fatal(err)
-			}
-			db, err := Open(path, Options{Pepper: "none"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = db.Close() }()
-			who := apikey.NewIdentifier(db.Keys(), apikey.Hasher{})
-			if k, a := who.Identify(t.Context(), "full", time.Now()); k.Status != authz.KeyUnavailable {
-				t.Errorf("the damaged key: %+v, %+v", k, a)
-			}
-			if k, a := who.Identify(t.Context(), "0", time.Now()); k.ID != "key_000" || a.Status != authz.AccountActive {
-				t.Errorf("another key: %+v, %+v", k, a)
-			}
-			if err := db.Check(t.Context()); authz.KindOf(err) != authz.KindConflict {
-				t.Errorf("check: %v", err)
-			}
-		})
+// openAndClose is what the process does that is killed.
+func openAndClose(path string) error {
+	db, err := bolt.Open(path, bolt.Options{Pepper: "none"})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
+// BenchmarkOpen_Version1 opens a file with 100,000 books of version 1.
+func BenchmarkOpen_Version1(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		path := filepath.Join(b.TempDir(), "tollkeeper.db")
+		writeVersion1(b, path, 100_000)
+		b.StartTimer()
+		if err := openAndClose(path); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
