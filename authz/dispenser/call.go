@@ -193,6 +193,7 @@ func (h *holder) newRequest() *request {
 func (b *bucketLease) askLocked(r *request, l *authz.Limit) {
 	s, back := b.source.Load(), int64(0)
 	if s.Over(r.sent.At) {
+		b.refundOverLocked(s)
 		back = s.Drain()
 	}
 	size := b.sizeLocked(l)
@@ -203,6 +204,7 @@ func (b *bucketLease) askLocked(r *request, l *authz.Limit) {
 // returnLocked adds a part that gives back all but that many units, if there is anything to give back or to report.
 func (b *bucketLease) returnLocked(r *request, keep int64) {
 	s, back := b.source.Load(), int64(0)
+	b.refundOverLocked(s)
 	if keep == 0 {
 		back = s.Drain()
 	} else if more := s.Left() - keep; more > 0 {
@@ -288,6 +290,7 @@ func (b *bucketLease) surrenderLocked(l *authz.Limit) {
 	if s.Floor(l.Units) <= 0 || now.Sub(b.surrendered) < holding.Recheck {
 		return
 	}
+	b.refundOverLocked(s)
 	if back := s.GiveUp(s.Floor(l.Units)); back > 0 {
 		b.surrendered = now
 		r := b.h.newRequest()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,6 +201,9 @@ func (d *Dispenser) Close(ctx context.Context) error {
 	}
 	return err
 }
+
+// newID is an id for a refund that belongs to no reservation.
+func (d *Dispenser) newID() string { return d.name + "." + strconv.FormatUint(d.rid.Add(1), 36) }
 
 // refund returns units that the ledger already knows as spent. A refund that does not get through is repeated by the sweep.
 func (d *Dispenser) refund(r quota.SettleRequest) {

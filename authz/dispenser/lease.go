@@ -3,7 +3,6 @@ package dispenser
 import (
 	"context"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -165,6 +164,9 @@ func (b *bucketLease) take(ctx context.Context, l *authz.Limit, units int64) (fr
 		if short && !s.Outdated(now) && !h.recallLocked(ctx, b, now) {
 			return nil, s.Fact(l, units), true
 		}
+		if h.dead { // was put away during the recall
+			break
+		}
 		want := units
 		if short || !answered && units > max(1, l.Units/smallPart) { // nothing is leased for a request that may cost more than there is
 			want = 0
@@ -197,7 +199,7 @@ func (b *bucketLease) rescueLocked() {
 	if n := s.Rest(); n > 0 {
 		h := b.h
 		h.mu.Unlock()
-		s.PutBack(h.d.name+"."+strconv.FormatUint(h.d.rid.Add(1), 36), n)
+		s.PutBack(h.d.newID(), n)
 		h.mu.Lock()
 	}
 }
@@ -219,8 +221,21 @@ func (s *source) PutBack(id string, units int64) {
 			break
 		}
 	}
+	s.refund(id, units)
+}
+
+// refund has the ledger take back units that it knows as spent.
+func (s *source) refund(id string, units int64) {
 	b := s.lease
 	b.h.d.refund(quota.SettleRequest{ID: id, Bucket: b.bucket(), Limit: *b.limit.Load(), Period: s.Period, Estimate: units})
+}
+
+// refundOverLocked refunds units that are here, and that the ledger knows as spent. It comes before units are given back: the ledger
+// would take those for others, and what is spent next would never be reported.
+func (b *bucketLease) refundOverLocked(s *source) {
+	if n := s.Overreported(); n > 0 {
+		s.refund(b.h.d.newID(), n)
+	}
 }
 
 // taken is the fact for a request that has just taken units. It is ok even for the last one.

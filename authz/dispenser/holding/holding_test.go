@@ -129,6 +129,24 @@ func TestHolding_ConcurrentTakesAreExact(t *testing.T) {
 	}
 }
 
+// TestHolding_Overreported reports a unit while a request has it that came too late. It is here, and the ledger counts it as spent.
+func TestHolding_Overreported(t *testing.T) {
+	h := New(running(), quota.Period{})
+	h.Refill(quota.Lease{Granted: 5, Held: 5, Counted: 5}, Sent{time.Now(), 1}, 10, 0)
+	late := func() time.Time { // between the two looks at the terms
+		if n := h.Unreported(); n != 1 {
+			t.Errorf("%d are reported", n)
+		}
+		return time.Now().Add(48 * time.Hour)
+	}
+	if h.Take(1, 10, late) || h.Left() != 5 || h.Held() != 4 {
+		t.Fatalf("left %d, held %d", h.Left(), h.Held())
+	}
+	if n := h.Overreported(); n != 1 || h.Left() != 4 || h.Held() != 4 || h.Overreported() != 0 {
+		t.Errorf("%d to be refunded, left %d, held %d", n, h.Left(), h.Held())
+	}
+}
+
 // BenchmarkTake takes from a Holding (on) and from the oracle (off). "cost" is what a take costs. "wait" has many goroutines
 // compete for the processors, with 10 µs of other work between two takes as in checks; its p99.9 is how long a take waits
 // when another one is interrupted.

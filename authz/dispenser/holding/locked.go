@@ -93,6 +93,14 @@ func (h *Holding) Unreport(spent int64) { h.reported -= spent }
 // Spent is how many units are taken and not reported.
 func (h *Holding) Spent() int64 { return h.issued - h.left.Load() - h.reported }
 
+// Overreported takes out what is left of units that were reported as spent, and returns how many those are: requests that came too
+// late took them for a moment, and the report was made then. The ledger does not count them as held here, so they have to be refunded.
+func (h *Holding) Overreported() int64 {
+	n := h.drop(-h.Spent())
+	h.reported -= n
+	return n
+}
+
 // Restore puts back units that were taken. It returns false if they were reported as spent.
 func (h *Holding) Restore(units int64) bool {
 	if h.Spent() < units {
@@ -126,7 +134,8 @@ func (h *Holding) Retire() State {
 	gone := none
 	h.terms.Store(&gone)
 	left := h.drop(h.left.Load())
-	return State{left, h.Spent(), t.session, t.asked, t.askedUnder, t.counted, t.credited, t.low}
+	spent := h.issued - h.reported // with what comes back late: who finds it there puts it back where this State is used
+	return State{left, spent, t.session, t.asked, t.askedUnder, t.counted, t.credited, t.low}
 }
 
 // Rest takes out what requests put back after Retire.
