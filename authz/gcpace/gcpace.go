@@ -17,8 +17,11 @@ import (
 const Headroom = 128 << 20
 
 const (
-	// The percentage stays between these. The lower one is Go's default: with more live memory than Headroom, it leaves more
-	// room than Headroom already.
+	// wideHeadroom is Headroom for a larger heap: a collection takes as long as there is memory in use, so with more in use it
+	// has to be rarer. Up to that much it is twice the memory in use.
+	wideHeadroom = 384 << 20
+	// The percentage stays between these. The lower one is Go's default: with more live memory than wideHeadroom, it leaves
+	// more room already.
 	minPercent, maxPercent = 100, 1000
 
 	interval = time.Second
@@ -54,7 +57,9 @@ func liveBytes() uint64 {
 	return live[0].Value.Uint64()
 }
 
-// percent returns the percentage at which a heap with that much live memory has Headroom.
+// percent returns the percentage at which a heap with that much live memory has its headroom.
 func percent(live uint64) int {
-	return int(min(maxPercent, max(minPercent, Headroom*100/max(live, 1))))
+	live = max(live, 1)
+	wide := min(2*minPercent, wideHeadroom*100/live)
+	return int(min(maxPercent, max(minPercent, wide, Headroom*100/live)))
 }
