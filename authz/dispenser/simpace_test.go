@@ -10,10 +10,7 @@ import (
 )
 
 // strandings is what crashes cost.
-type strandings struct {
-	all     []stranding
-	charged int64
-}
+type strandings struct{ all []stranding }
 
 // stranding is what a node held of a bucket when it crashed.
 type stranding struct {

@@ -143,7 +143,10 @@ func BenchmarkCache(b *testing.B) {
 			c := otter.Must(&otter.Options[[32]byte, *record]{MaximumSize: size})
 			for i := range keys {
 				text := string(make([]byte, 100))
-				c.Set(keys[i], &record{id: text[:20], name: text[20:], scopes: []string{text[:4], text[4:8]}, meta: map[string]any{text[:4]: text[4:8]}})
+				c.Set(keys[i], &record{
+					id: text[:20], name: text[20:40], account: text[40:60], plan: text[60:80], environment: text[80:], times: [5]time.Time{},
+					scopes: []string{text[:4], text[4:8]}, meta: map[string]any{text[:4]: text[4:8]},
+				})
 			}
 			return func(i int) bool {
 				_, ok := c.GetIfPresent(*at(i))
