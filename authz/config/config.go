@@ -15,7 +15,8 @@ type Config struct {
 	Policy Policy `yaml:"policy" envPrefix:"POLICY_"`
 	// DataDir is the folder of the database, the admin token and the last good policy. It is made if it does not exist.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
-	// Store is where keys, revocations and quotas are stored: bolt (a file in data_dir) or memory (lost at exit).
+	// Store is where keys, revocations and quotas are stored: bolt (a file in data_dir, with a write-ahead log) or memory (lost at
+	// exit).
 	Store       string      `yaml:"store" env:"STORE"`
 	Request     Request     `yaml:"request" envPrefix:"REQUEST_"`
 	Credentials Credentials `yaml:"credentials" envPrefix:"CREDENTIALS_"`

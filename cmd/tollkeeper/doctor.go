@@ -57,9 +57,9 @@ read; - is standard input. Envoy's routes are compared with the table that is gi
 func (c *cli) doctorLedgerCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "ledger", Short: "Check every sum, index and page of the data file",
-		Long: `Check the data file: in every book granted = spent + outstanding + stranded + returned, no
-grant exceeds its limit, every key has an account and is found by its digest, no page is
-damaged. The check changes nothing.
+		Long: `Check the data file and its write-ahead log: in every book granted = spent + outstanding
++ stranded + returned, no grant exceeds its limit, every key has an account and is found by
+its digest, no page is damaged. The check changes nothing.
 
 If a server runs on the data directory, it makes the check. Otherwise the file is read
 here, and no server can start on it meanwhile. The exit code is 1 if anything is wrong.`,
