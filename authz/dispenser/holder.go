@@ -60,11 +60,9 @@ func (h *holder) lease(l *authz.Limit) *bucketLease {
 
 // leaseOf is the share of a count, nil if the node has none.
 func (h *holder) leaseOf(count string) *bucketLease {
-	if all := h.leases.Load(); all != nil {
-		for _, b := range *all {
-			if b.count == count {
-				return b
-			}
+	for _, b := range h.all() {
+		if b.count == count {
+			return b
 		}
 	}
 	return nil

@@ -22,7 +22,7 @@ type bucketLease struct {
 	// The holder's lock guards these.
 	asked       *authz.Limit // the ledger has to be asked under this limit; nil if not
 	size        int64        // how many units to lease at once
-	nodes       int64        // how many nodes share the bucket, this one included
+	nodes       int64        // how many nodes share the holder, this one included
 	elsewhere   int64        // units that other nodes hold
 	waiting     int64        // units for which requests wait
 	taken       [2]int64     // what source.Taken was at the last two sweeps
@@ -40,7 +40,7 @@ type source struct {
 // the last ten seconds, or a small part of the limit, or one unit.
 const (
 	smallPart = 100 // the part is 1/smallPart
-	// leastShared is the smallest lease where several nodes share the bucket, if that is no more than the small part: smaller ones
+	// leastShared is the smallest lease where several nodes share the holder, if that is no more than the small part: smaller ones
 	// would cost a call for each of the last units. What one node then lacks is recalled from another.
 	leastShared = 16
 	// A lease that is used up faster than fastLease doubles: what was leased then was used within seconds. One that lasts longer

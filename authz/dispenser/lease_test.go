@@ -151,7 +151,7 @@ func TestDispenser_LostCallsNeverOverGrant(t *testing.T) {
 	}
 }
 
-// TestDispenser_LedgerDown serves from leases while the ledger is out of reach, until their term is over.
+// TestDispenser_LedgerDown serves from leases while the ledger is out of reach, until the session of the node is over.
 func TestDispenser_LedgerDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
@@ -173,13 +173,13 @@ func TestDispenser_LedgerDown(t *testing.T) {
 		if served == 0 || served == 100_000 {
 			t.Errorf("served %d from the lease", served)
 		}
-		// After the term of the lease the ledger counts its units as stranded.
+		// After the session the ledger counts its units as stranded.
 		ledger.down.Store(false)
 		reserve(t, d, authz.Charge{"daily": 1}, limit)
 		ledger.down.Store(true)
 		time.Sleep(quota.SessionTerm)
 		if r, _ := reserve(t, d, authz.Charge{"daily": 1}, limit); r != nil {
-			t.Error("served from a lease that ran out")
+			t.Error("served without a session")
 		}
 		ledger.down.Store(false)
 		if r, facts := reserve(t, d, authz.Charge{"daily": 1}, limit); r == nil {
@@ -189,8 +189,8 @@ func TestDispenser_LedgerDown(t *testing.T) {
 	})
 }
 
-// TestDispenser_TermCountsFromTheFirstSending has an answer lost, and the repetition get through after the term: the ledger has
-// given the units to another node by then.
+// TestDispenser_TermCountsFromTheFirstSending has an answer lost, and the repetition get through after the session of its first
+// sending: the ledger has given the units to another node by then.
 func TestDispenser_TermCountsFromTheFirstSending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ledger := memory.NewLedger(time.Now)

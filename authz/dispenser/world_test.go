@@ -48,7 +48,7 @@ type unsure struct {
 
 // sabotage is ways to break dispensers and the membership, each of which the simulation has to notice.
 type sabotage struct {
-	forgetful bool // nodes believe that leases have no term
+	forgetful bool // nodes believe that sessions do not end
 	alone     bool // nodes believe that no other node holds units
 	lavish    bool // nodes believe that all units they hold may be spent after the limit was lowered
 	greedy    bool // nodes believe that there is one less of them

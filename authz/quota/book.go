@@ -16,8 +16,9 @@ type Instant struct {
 // and takes no lock: a store loads a Record, applies one verb to it or to one of its Books, and saves it if the verb returned no
 // error. A verb that returns an error has changed nothing. The zero Book is a bucket that was never used.
 type Book struct {
-	// Current is the page of the running period. Previous is the page of the period before, kept for late reports. Prepaid
-	// is the page of WindowNone. It is a page of its own so that no change of plan can lose a balance that was paid for.
+	// Current is the page of the running period. Previous is the page of the period before, kept for late reports. Prepaid is the
+	// page of a bucket without a window, which has no other: only a book of an older version, which several buckets share, has all
+	// three (Split).
 	Current  *Page `json:"current,omitempty"`
 	Previous *Page `json:"previous,omitempty"`
 	Prepaid  *Page `json:"prepaid,omitempty"`

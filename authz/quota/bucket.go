@@ -86,10 +86,7 @@ func HolderOf(l *authz.Limit, h authz.Holder) HolderID {
 
 // BucketOf is the bucket in which the holder's use of the limit is counted.
 func BucketOf(l *authz.Limit, h authz.Holder) Bucket {
-	b := Bucket{Per: l.Per, Holder: h.Key, Limit: l.Name, Unit: l.Unit, Window: l.Window}
-	if l.Per == authz.PerAccount {
-		b.Holder = h.Account
-	}
+	b := Bucket{Per: l.Per, Holder: HolderOf(l, h).Holder, Limit: l.Name, Unit: l.Unit, Window: l.Window}
 	switch l.Window {
 	case authz.WindowMonth:
 		b.Zone, b.Anchor = zoneName(l), max(l.Anchor, 1)-1

@@ -27,8 +27,8 @@ func (b Bucket) HolderID() HolderID { return HolderID{b.Per, b.Holder} }
 // died is never mistaken for what it holds now.
 type NodeID string
 
-// HolderID names the record of one holder: all its counts are kept together, so that a request costs one verb however many
-// limits its plan has.
+// HolderID names the record of one holder. The books of all its limits are kept together, so that a request costs one verb however
+// many limits its plan has.
 type HolderID struct {
 	Per    authz.Per `json:"per"`
 	Holder string    `json:"holder"` // the key's lineage, or the account
@@ -96,9 +96,6 @@ type SettleRequest struct {
 	// Estimate is the units that were reserved, and Actual the units that the request really cost.
 	Estimate, Actual int64
 }
-
-// Free is what the ledger could still grant under a limit of that many units.
-func (l *Lease) Free(units int64) int64 { return max(0, units-l.Counted) }
 
 // SessionTerm is how long a node may serve from its leases before it has to renew its session.
 const SessionTerm = time.Minute
@@ -177,8 +174,8 @@ type Balance struct {
 	Free     int64 `json:"free"` // could be granted now
 }
 
-// Ledger is the durable record of quotas, which several nodes may share. Each verb (a LeaseRequest, Settle to Balance) is atomic:
-// it takes place whole or not at all, and is durable when it is answered. The ledger's clock decides which period is running, so
+// Ledger is the durable record of quotas, which several nodes may share. Each verb is atomic: it takes place whole or not at all,
+// and is durable when it is answered. In a call of Lease, each request is a verb of its own. The ledger's clock decides which period is running, so
 // that nodes whose clocks differ never count in two periods at once. Package quotatest holds every store to this contract.
 //
 // Lease never grants more than Allowance + Forgiven - (Granted - Returned). A request that is repeated with the same Seq is
@@ -193,8 +190,8 @@ type Balance struct {
 type Ledger interface {
 	Members
 
-	// Lease carries out requests of any holders, several at the price of one, and answers in their order. Each is atomic by
-	// itself. The error is of KindUnavailable, and holds for all of them.
+	// Lease carries out requests of any holders, several at the price of one, and answers in their order. The error is of
+	// KindUnavailable, and holds for all of them.
 	Lease(ctx context.Context, rs []LeaseRequest) ([]Answer, error)
 	Settle(ctx context.Context, r SettleRequest) (Settlement, error)
 	Credit(ctx context.Context, r CreditRequest) (Balance, error)

@@ -1,8 +1,6 @@
 package quota
 
-import (
-	"github.com/tollkeeper-authz/tollkeeper/authz"
-)
+import "github.com/tollkeeper-authz/tollkeeper/authz"
 
 // Page is the count of one period. The fields are those of Balance. Always
 //
@@ -24,7 +22,7 @@ type Page struct {
 	Ceiling int64 `json:"ceiling,omitempty"`
 }
 
-// Holding is what one node has leased.
+// Holding is what one node holds, and what it has spent.
 type Holding struct {
 	Units int64 `json:"units"`           // not reported as spent; 0 only while the node is alive
 	Spent int64 `json:"spent,omitempty"` // reported as spent since the node first held units of the page, less refunds

@@ -16,8 +16,9 @@ func (b *Book) Early(now time.Time) bool {
 }
 
 // rollOver makes the page of the running period the current one and returns it. A clock that goes back a little does not open
-// a period again. If the limit's window was changed, the current page becomes the page of the new period as long as the two
-// overlap, so that the usage is carried over.
+// a period again. If the running period is cut differently than the current page, because the rules of a time zone were changed,
+// the page becomes that of the new period as long as the two overlap: what was used stays counted. (A limit with another window,
+// zone or anchor is counted in another bucket.)
 func (b *Book) rollOver(l *authz.Limit, now time.Time) *Page {
 	if l.Window == authz.WindowNone {
 		if b.Prepaid == nil {
@@ -67,7 +68,7 @@ func (b *Book) retime(next Period) {
 
 // pageOf returns the page that counts what happened in that period, nil if it was dropped.
 func (b *Book) pageOf(held Period) *Page {
-	if held.Forever() { // leased as prepaid credits, even if the limit has a period now
+	if held.Forever() {
 		return b.Prepaid
 	}
 	for _, p := range []*Page{b.Current, b.Previous} {

@@ -144,8 +144,8 @@ func (o *releaseOptions) judge(all []admin.Stranded, logs []string, margin time.
 func asked(flag, name string) bool { return flag == "" || flag == name }
 
 func strandingOf(s *admin.Stranded) quota.Stranding {
-	l := authz.Limit{Name: s.Limit, Unit: s.Unit, Per: authz.Per(s.Per), Window: authz.WindowNone}
-	return quota.Stranding{Bucket: quota.BucketOf(&l, authz.Holder{Key: s.Holder, Account: s.Holder}), Node: s.Node, Units: s.Units, Reported: s.Reported}
+	b := quota.Bucket{Per: authz.Per(s.Per), Holder: s.Holder, Limit: s.Limit, Unit: s.Unit, Window: authz.WindowNone}
+	return quota.Stranding{Bucket: b, Node: s.Node, Units: s.Units, Reported: s.Reported}
 }
 
 func readLog(a *audit.Audit, name string, stdin io.Reader) error {

@@ -38,7 +38,7 @@ type Holding struct {
 // terms is what the ledger last said. It is replaced and never changed, so that whoever reads it sees one answer.
 type terms struct {
 	session    uint64    // the lease is good in that session only; 0 is none
-	asked      time.Time // when the ledger was asked; zero: what it said is out of date
+	asked      time.Time // when the ledger was asked; zero: it was not, yet
 	askedUnder int64     // the units of the limit that it answered for: others may have used up what fewer units grant
 	counted    int64     // quota.Lease.Counted, less what was given back since
 	credited   int64     // quota.Lease.Credited
@@ -120,8 +120,8 @@ func (h *Holding) Low(limit int64) bool {
 	return h.left.Load() < t.low && t.counted < limit
 }
 
-// RunsOut reports whether the last refill is about to be used up, and how long ago the ledger was asked for it. It is not
-// asked if what the ledger said is out of date.
+// RunsOut reports whether the last refill is about to be used up, and how long ago the ledger was asked for it. asked
+// is false if it was not, yet.
 func (h *Holding) RunsOut(now time.Time) (out bool, lasted time.Duration, asked bool) {
 	t := h.terms.Load()
 	return h.left.Load() <= t.low, now.Sub(t.asked), !t.asked.IsZero()

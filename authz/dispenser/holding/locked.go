@@ -76,9 +76,6 @@ func (h *Holding) drop(units int64) int64 {
 	}
 }
 
-// Expire notes that what the ledger said is out of date.
-func (h *Holding) Expire() { h.change(func(t *terms) { t.asked = time.Time{} }) }
-
 // Unreported is what was spent and not reported. From now on it counts as reported.
 func (h *Holding) Unreported() int64 {
 	// Below 0 are units that a request has put back and that were counted as taken when they were reported.

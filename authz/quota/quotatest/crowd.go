@@ -57,7 +57,7 @@ func manyNodes(f *fixture) {
 	if spent.Load() > l.Units || got.Spent != spent.Load() || got.Overage != 0 || got.Free != l.Units-got.Spent {
 		f.Fatalf("%d of %d were spent: %+v", spent.Load(), l.Units, got)
 	}
-	if rest := f.lease("last", l, 0, l.Units); rest.Granted != got.Free || rest.Free(l.Units) != 0 {
+	if rest := f.lease("last", l, 0, l.Units); rest.Granted != got.Free || rest.Counted != l.Units {
 		f.Fatalf("the rest of %d: %+v", got.Free, rest)
 	}
 }

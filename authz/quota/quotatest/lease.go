@@ -28,7 +28,7 @@ func leaseGrants(f *fixture) {
 func leaseBooks(f *fixture) {
 	l := tenAnHour()
 	f.lease("a", l, 0, 4)
-	if got := f.lease("a", l, 3, 2); got.Granted != 2 || got.Held != 3 || got.Free(l.Units) != 4 {
+	if got := f.lease("a", l, 3, 2); got.Granted != 2 || got.Held != 3 || got.Counted != 6 {
 		f.Fatalf("lease after 3 of 4 were spent: %+v", got)
 	}
 	if got := f.balance(l); got.Granted != 6 || got.Spent != 3 || got.Outstanding["a"] != 3 || got.Free != 4 {

@@ -94,7 +94,7 @@ func sharing(f *fixture) {
 	}
 	f.clock.Advance(quota.SessionTerm / 2)
 	if got := f.lease("c", l, 0, 0); got.Nodes != 2 || got.Elsewhere != 3 {
-		f.Fatalf("when the lease of the first has run out: %+v", got)
+		f.Fatalf("when the session of the first is over: %+v", got)
 	}
 	f.clock.Advance(quota.SessionTerm)
 	if got := f.lease("c", l, 0, 0); got.Nodes != 1 || got.Elsewhere != 0 {

@@ -45,7 +45,7 @@ func parts() []part {
 		{"books", "In every book granted = spent + outstanding + stranded + returned, and granted - returned <= allowed + forgiven.",
 			reportBug, false, true, checkBooks},
 		{"settlements", "Every settlement can be read, and is forgotten when its time comes.", restoreBackup, false, true, checkSettled},
-		{"journal", "Every credit and reset can be read, so that none counts twice.", restoreBackup, false, true, checkJournal},
+		{"journal", "Every credit, reset and release can be read, so that none counts twice.", restoreBackup, false, true, checkJournal},
 	}
 }
 
@@ -223,9 +223,9 @@ func checkBooks(s *snapshot) error {
 		if err != nil {
 			return err
 		}
-		r, err := quota.DecodeRecord(text)
+		r, err := decodeRecord(h, text)
 		if err != nil {
-			return authz.Errorf(authz.KindConflict, "the record of %s %q: %w", h.Per, h.Holder, err)
+			return authz.Errorf(authz.KindConflict, "%w", err)
 		}
 		if err := r.Check(); err != nil {
 			return authz.Errorf(authz.KindConflict, "%s %q: %w", h.Per, h.Holder, err)

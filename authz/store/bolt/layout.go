@@ -11,7 +11,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/wal"
 )
 
-// The buckets of the file. Values are JSON, unless they are a keyrecord or only point at another bucket.
+// The buckets of the file. Values are JSON, unless they have a binary form or only point at another bucket.
 const (
 	bucketMeta        = "meta"         // "format", "pepper" -> text; "revocations_mark" -> revocation.Mark; metaLog..., metaRecords
 	bucketAccounts    = "accounts"     // id -> keyrecord.Account
@@ -23,7 +23,7 @@ const (
 	bucketExpiries    = "expiries"     // instant, then key in bucketRevoked -> nothing
 	bucketHolders     = "holders"      // joined quota.HolderID -> quota.Record in its binary form
 	bucketBooks       = "books"        // of older versions: quota.Bucket.Key or LegacyKey -> quota.Book
-	bucketJournal     = "journal"      // id of a credit or reset -> entry, for good
+	bucketJournal     = "journal"      // id of a credit, reset or release -> entry, for good
 	bucketSettled     = "settled"      // id of a reservation -> settled
 	bucketSettledAt   = "settled_at"   // instant, then id -> nothing
 )

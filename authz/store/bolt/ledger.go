@@ -98,7 +98,7 @@ func putSettled(w *write, id string, record *settled) error {
 	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
 }
 
-// entry says what the id of a credit or a reset was used for. It is kept for good.
+// entry says for which credit, reset or release an id was used. It is kept for good.
 type entry struct {
 	Verb   string       `json:"verb"`
 	Bucket quota.Bucket `json:"bucket"`

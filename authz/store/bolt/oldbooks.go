@@ -36,7 +36,7 @@ func gatherBooks(w *write) (more bool, err error) {
 		}
 		book, err := decode[quota.Book](text)
 		if err != nil {
-			return false, err
+			return false, authz.Errorf(authz.KindOf(err), "the book of limit %q of %s %q: %w", bucket.Limit, bucket.Per, bucket.Holder, err)
 		}
 		if err := gather(w, bucket, book); err != nil {
 			return false, err
@@ -58,7 +58,7 @@ func gather(w *write, bucket quota.Bucket, book *quota.Book) error {
 	record := &quota.Record{}
 	if text := holders.Get(key); text != nil {
 		var err error
-		if record, err = quota.DecodeRecord(text); err != nil {
+		if record, err = decodeRecord(bucket.HolderID(), text); err != nil {
 			return err
 		}
 	}

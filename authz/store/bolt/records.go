@@ -37,6 +37,10 @@ func loadRecord(r reader, h quota.HolderID) (*quota.Record, error) {
 	if text == nil {
 		return &quota.Record{}, nil
 	}
+	return decodeRecord(h, text)
+}
+
+func decodeRecord(h quota.HolderID, text []byte) (*quota.Record, error) {
 	record, err := quota.DecodeRecord(text)
 	if err != nil {
 		return nil, authz.Errorf(authz.KindOf(err), "the record of %s %q: %w", h.Per, h.Holder, err)
@@ -150,7 +154,7 @@ func (s *Ledger) someRecords(ctx context.Context, from []byte, each func(quota.H
 			if err != nil {
 				return err
 			}
-			r, err := quota.DecodeRecord(text)
+			r, err := decodeRecord(h, text)
 			if err != nil {
 				return err
 			}

@@ -17,12 +17,12 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	records map[quota.HolderID]*quota.Record
-	journal map[string]entry   // credits and resets by ID
+	journal map[string]entry   // credits, resets and releases by ID
 	settled map[string]settled // by ID
 	order   []string           // the ids in settled, oldest first
 }
 
-// entry is the credit or reset for which an ID was used.
+// entry is the credit, reset or release for which an ID was used.
 type entry struct {
 	verb   string
 	bucket quota.Bucket
