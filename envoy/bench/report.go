@@ -96,7 +96,7 @@ func (r *report) notes() []string {
 			"Tollkeeper's decision log is left out: up to %s a check.", size(log)))
 	}
 	if aged && r.options.seconds >= 1 {
-		notes = append(notes, fmt.Sprintf("Where callers come as they are drawn, a server that has just started is measured for %v s, before it gives back "+
+		notes = append(notes, fmt.Sprintf("Where callers come as they are drawn, a server that has just started is measured for %v s, before it puts away "+
 			"what it holds for them. One that was visited is measured for %v and pays for that as well.", r.options.seconds, sweep))
 	}
 	if ids {

@@ -7,7 +7,7 @@ import (
 )
 
 // visit is what it costs a server that each of many callers comes once and stays away: their first checks, and what the server does
-// later, such as giving back what it holds for them.
+// later, such as putting away what it holds for them. What it holds goes back to the ledger minutes after that, and is not measured.
 type visit struct {
 	callers      int   // who came
 	*measurement       // of the first checks
@@ -23,7 +23,7 @@ type visit struct {
 }
 
 const (
-	// sweep is how often Tollkeeper looks for idle leases. One that is idle for a whole sweep is given back.
+	// sweep is three of Tollkeeper's sweeps: enough for each lease that is idle to be put away.
 	sweep = 15 * time.Second
 	// idle is the share of a processor that a server at rest uses at most.
 	idle = .05
@@ -31,9 +31,9 @@ const (
 	longestVisit = 40 * time.Second
 )
 
-// sweeping is the span in which a server that all callers have visited gets the checks of a load. With cold callers, it has
-// exactly one sweep, because what they leave behind costs as well, and must be theirs: so there is another sweep before it, unless
-// the same callers came before.
+// sweeping is the span in which a server that all callers have visited gets the checks of a load. With cold callers it
+// is as long as sweep, because what they leave behind costs as well, and must be theirs: so the warm-up is as long, unless the same
+// callers came before.
 func (s span) sweeping(l, before *load) span {
 	if !l.cold || s.measured < time.Second { // under a second, it is only tried whether it works
 		return s
