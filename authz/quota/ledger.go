@@ -114,7 +114,7 @@ type Settlement struct {
 	Overage int64 `json:"excess,omitempty"`
 }
 
-// CreditRequest adds units to the balance of a prepaid limit, or to the running period of any other limit.
+// CreditRequest adds units to the balance of a prepaid limit, or to the running period of any other quota.
 type CreditRequest struct {
 	// ID is the idempotency key, unique in the whole ledger and remembered for good. The same ID with the same
 	// bucket and units changes nothing; with others it is refused with KindConflict.
