@@ -161,7 +161,8 @@ func storedKey(k *apikey.Key) (*apikey.Key, error) {
 	return stored, nil
 }
 
-// asJSON returns a value as JSON shows it, which is what a record can hold: a number in Meta, say, is a float64.
+// asJSON returns a value as JSON shows it, which is what a record can hold, so that memory holds the same before and after a restart:
+// a number in Meta, say, is a float64 from the beginning.
 func asJSON[T any](v *T) (*T, error) {
 	text, err := encode(v)
 	if err != nil {

@@ -92,7 +92,7 @@ func settledAt(at time.Time, id string) []byte {
 }
 
 func putSettled(w *write, id string, record *settled) error {
-	if _, err := putJSON(w, bucketSettled, []byte(id), record); err != nil {
+	if err := putJSON(w, bucketSettled, []byte(id), record); err != nil {
 		return err
 	}
 	return w.put(bucketSettledAt, settledAt(record.At, id), nil)
@@ -143,7 +143,7 @@ func (s *Ledger) once(ctx context.Context, id string, e entry, l authz.Limit, ve
 			}
 			record := e
 			record.At = at.Time
-			if _, err := putJSON(w, bucketJournal, []byte(id), &record); err != nil {
+			if err := putJSON(w, bucketJournal, []byte(id), &record); err != nil {
 				return quota.Balance{}, err
 			}
 		case old.Verb != e.Verb || !sameBucket(old.Bucket, e.Bucket) || old.Units != e.Units:

@@ -90,8 +90,7 @@ func (w *write) splitOff(h quota.HolderID, count string) error {
 	if rest.Empty() {
 		return w.delete(bucketBooks, key)
 	}
-	_, err = putJSON(w, bucketBooks, key, rest)
-	return err
+	return putJSON(w, bucketBooks, key, rest)
 }
 
 // sharedBook returns the book of a count that is still in a shared book, and that one without it. It is nil if there is none.

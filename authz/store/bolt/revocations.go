@@ -47,8 +47,11 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 		if add.Revision, err = w.tx.Bucket([]byte(bucketRevisions)).NextSequence(); err != nil {
 			return revocation.Record{}, authz.Errorf(authz.KindUnavailable, "no revision: %w", err)
 		}
-		stored, err := putJSON(w, bucketRevoked, key, &add)
+		stored, err := asJSON(&add)
 		if err != nil {
+			return revocation.Record{}, err
+		}
+		if err := putJSON(w, bucketRevoked, key, stored); err != nil {
 			return revocation.Record{}, err
 		}
 		return *stored, indexRevocation(w, key, stored)
@@ -186,8 +189,7 @@ func (s *Revocations) Mark(ctx context.Context) (revocation.Mark, error) {
 // SetMark is revocation.Marks.SetMark.
 func (s *Revocations) SetMark(ctx context.Context, m revocation.Mark) error {
 	_, err := mutate(ctx, s.db.commits, func(w *write) (struct{}, error) {
-		_, err := putJSON(w, bucketMeta, metaMark, &m)
-		return struct{}{}, err
+		return struct{}{}, putJSON(w, bucketMeta, metaMark, &m)
 	})
 	return err
 }

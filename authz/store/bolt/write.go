@@ -80,17 +80,12 @@ func (w *write) delete(bucket string, key []byte) error {
 	return nil
 }
 
-// putJSON writes a value as JSON and returns it as it will be read back, so that memory holds the same before and after a
-// restart: a number in Meta, say, is a float64 from the beginning.
-func putJSON[T any](w *write, bucket string, key []byte, v *T) (*T, error) {
+func putJSON(w *write, bucket string, key []byte, v any) error {
 	text, err := encode(v)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := w.put(bucket, key, text); err != nil {
-		return nil, err
-	}
-	return decode[T](text)
+	return w.put(bucket, key, text)
 }
 
 func encode(v any) ([]byte, error) {
