@@ -20,8 +20,8 @@ import (
 // Dispenser serves reservations from leases in memory. A check for which the node holds enough units does no I/O and takes
 // no lock. Any other check waits for one call to the ledger, which it shares with all that wait for the same holder.
 //
-// It never hands out more than the ledger granted. What it holds when the process dies is stranded until the period ends; what it
-// holds when it is closed is given back. Of a rate it never hands out more than the node's share, but a new process knows nothing
+// It never hands out more than the ledger granted. What it holds when the process dies is stranded (quota.Balance); what it holds
+// when it is closed is given back. Of a rate it never hands out more than the node's share, but a new process knows nothing
 // of what the one before handed out in the second or minute that runs. Its methods may be called concurrently.
 type Dispenser struct {
 	ledger quota.Ledger
