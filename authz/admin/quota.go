@@ -93,7 +93,7 @@ func (s *Service) quotas(ctx context.Context, in QuotaHolder) ([]Quota, error) {
 // quota returns the state of one limit, after this node has reported to the ledger what it spent.
 func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, error) {
 	if quota.IsRate(l) {
-		return s.rate(h, l), nil
+		return s.rate(ctx, h, l)
 	}
 	b := quota.BucketOf(l, h.Holder)
 	if err := s.Dispenser.Report(ctx, b, l); err != nil {
@@ -107,12 +107,15 @@ func (s *Service) quota(ctx context.Context, h holder, l *authz.Limit) (Quota, e
 }
 
 // rate is the state of a limit per second or minute, which this node counts in memory.
-func (s *Service) rate(h holder, l *authz.Limit) Quota {
-	f := s.Dispenser.Rate(h.Holder, l)
+func (s *Service) rate(ctx context.Context, h holder, l *authz.Limit) (Quota, error) {
+	f, err := s.Dispenser.Rate(ctx, h.Holder, l)
+	if err != nil {
+		return Quota{}, err
+	}
 	return Quota{
 		Limit: l.Name, Per: string(l.Per), Holder: quota.HolderOf(l, h.Holder).Holder, Window: string(l.Window), Unit: l.Unit,
 		Allowance: f.Limit, Spent: f.Limit - f.Remaining, Remaining: f.Remaining, ResetsAt: f.ResetsAt,
-	}
+	}, nil
 }
 
 func viewBalance(l *authz.Limit, b quota.Balance) Quota {

@@ -34,7 +34,7 @@ type Service struct {
 	// Dispenser has this node report what it spent of a bucket to the ledger, and tells the state of rates.
 	Dispenser interface {
 		Report(ctx context.Context, b quota.Bucket, l *authz.Limit) error
-		Rate(h authz.Holder, l *authz.Limit) authz.QuotaFact
+		Rate(ctx context.Context, h authz.Holder, l *authz.Limit) (authz.QuotaFact, error)
 	}
 	// Plans returns the plans in force.
 	Plans func() map[string][]authz.Limit

@@ -170,9 +170,13 @@ func (d *Dispenser) inUse(id quota.HolderID) *holder {
 	return d.holderOf(id)
 }
 
-// Rate is the state of a rate on this node. It takes nothing and asks nobody.
-func (d *Dispenser) Rate(h authz.Holder, l *authz.Limit) authz.QuotaFact {
-	return d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.rate(l).state(l, d.now()) })
+// Rate is the state of a rate on this node. It takes nothing and asks no other node, but waits until this one has a session: before
+// that its share is 0, and nothing would seem to be left.
+func (d *Dispenser) Rate(ctx context.Context, h authz.Holder, l *authz.Limit) (authz.QuotaFact, error) {
+	if err := d.attend(ctx, d.now()); err != nil {
+		return authz.QuotaFact{}, err
+	}
+	return d.withHolder(h, l, func(at *holder) (authz.QuotaFact, bool) { return at.rate(l).state(l, d.now()) }), nil
 }
 
 // Report tells the ledger what this node spent of a bucket, so that the balance there is up to date. It learns what changed

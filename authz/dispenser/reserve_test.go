@@ -279,3 +279,18 @@ func TestDispenser_ReserveAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestDispenser_Rate asks for the state of a rate before any check has come, as "quota show" may, and without the ledger.
+func TestDispenser_Rate(t *testing.T) {
+	l := authz.Limit{Name: "rate", Units: 60, Window: authz.WindowMinute, Per: authz.PerKey}
+	ledger := &flaky{Ledger: memory.NewLedger(time.Now)}
+	ledger.down.Store(true)
+	d := dispenser.New(ledger, "n", time.Now)
+	if f, err := d.Rate(t.Context(), acme, &l); err == nil {
+		t.Errorf("without a session: %+v", f)
+	}
+	ledger.down.Store(false)
+	if f, err := d.Rate(t.Context(), acme, &l); err != nil || f.Remaining != 60 || f.State != authz.QuotaOK {
+		t.Errorf("at the start: %+v, %v", f, err)
+	}
+}
