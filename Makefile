@@ -44,7 +44,7 @@ test: lint policies ## lint, policies, and all tests, also through the real Envo
 
 .PHONY: test-crash
 test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check the ledger each time
-	TOLLKEEPER_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(GO) test -count 1 -v -timeout 60m -run '^TestCrash$$' ./authz/crashtest
+	TOLLKEEPER_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(GO) test -count 1 -v -timeout 60m -run '^TestCrash' ./authz/crashtest ./authz/dispenser
 
 .PHONY: policies
 policies: ## check and test the shipped policies with stock OPA

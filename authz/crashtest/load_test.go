@@ -54,16 +54,25 @@ func (c *clients) name(kind string) string {
 
 // check sends one check and records the answer. It returns false if there was none.
 func (c *clients) check(ctx context.Context, k *key, wasRevoked bool) bool {
+	_, answered := c.ask(ctx, k, wasRevoked)
+	return answered
+}
+
+// ask is check, and returns whether the request was allowed.
+func (c *clients) ask(ctx context.Context, k *key, wasRevoked bool) (allowed, answered bool) {
+	asked := call{k: k, run: c.run, sent: time.Now(), wasRevoked: wasRevoked}
 	resp, err := c.checks.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: "GET", Path: "/", Headers: map[string]string{"x-api-key": k.text},
 		}},
 	}})
 	if err != nil {
-		return false
+		return false, false
 	}
-	c.w.answered(k, reasonOf(resp), wasRevoked, c.ending.Load())
-	return true
+	asked.done, asked.ending = time.Now(), c.ending.Load()
+	reason := reasonOf(resp)
+	c.w.answered(asked, reason)
+	return reason == "", true
 }
 
 // reasonOf is the reason of a denial, "" for an allow.

@@ -55,7 +55,7 @@ func (w *world) pace(d time.Duration) {
 	const tick = 5 * time.Millisecond
 	comes := []func(ticks int) int{
 		func(int) int { return 1 - min(1, w.rng.IntN(4)) },               // 50 a second
-		func(i int) int { return 8 * max(0, 1-i%1400/100) },              // 800 in half a second, every seven
+		func(i int) int { return 8 * max(0, 1-i%2800/100) },              // 800 in half a second, every fourteen
 		func(i int) int { return 1 - min(1, i%700) },                     // one every 3.5 s
 		func(int) int { return (1 - min(1, w.rng.IntN(1000))) * 30 },     // 30 at once, every 5 s or so
 		func(i int) int { return (1 - min(1, w.rng.IntN(60))) },          // 3 a second
@@ -94,7 +94,10 @@ func TestSimulation_CrashesStrandLittle(t *testing.T) {
 			all = append(all, w.strandings.all...)
 			asked += w.asked
 		}
-		if len(all) == 0 {
+		switch {
+		case t.Failed():
+			return
+		case len(all) == 0:
 			t.Fatal("no crash stranded anything")
 		}
 		slices.SortFunc(all, func(a, b stranding) int { return int(a.units*b.allowed - b.units*a.allowed) })
