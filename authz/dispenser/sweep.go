@@ -2,7 +2,10 @@ package dispenser
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
@@ -149,29 +152,61 @@ func (h *holder) returnAll() bool {
 	return true
 }
 
-// maxRefused is how often Close repeats what the ledger refused.
-const maxRefused = 3
+const (
+	// maxRefused is how often Close repeats what the ledger refused.
+	maxRefused = 3
+	// returning is how many batches Close has under way: while the ledger writes one, others are made.
+	returning = 4
+)
 
-// returnAll returns all leases, until a call fails. What the ledger refuses did not take place, and is asked again.
+// returnAll returns all leases, until a call fails.
 func (d *Dispenser) returnAll(ctx context.Context) error {
-	for _, id := range d.idle.all() {
-		d.inUse(id)
+	idle, ctxIdle := errgroup.WithContext(ctx)
+	idle.SetLimit(returning)
+	for ids := range slices.Chunk(d.idle.all(), atOnce) {
+		idle.Go(func() error {
+			if ctxIdle.Err() != nil {
+				return ctxIdle.Err()
+			}
+			var holders []*holder
+			for _, id := range ids {
+				if h := d.inUse(id); h != nil {
+					holders = append(holders, h)
+				}
+			}
+			return d.returnSome(ctxIdle, holders)
+		})
 	}
-	for refused := 0; d.holders.Size() > 0; {
+	if err := idle.Wait(); err != nil {
+		return err
+	}
+	var all []*holder
+	for _, h := range d.holders.All() {
+		all = append(all, h)
+	}
+	inUse, ctxInUse := errgroup.WithContext(ctx)
+	inUse.SetLimit(returning)
+	for holders := range slices.Chunk(all, atOnce) {
+		inUse.Go(func() error { return d.returnSome(ctxInUse, holders) })
+	}
+	return inUse.Wait()
+}
+
+// returnSome returns the leases of some holders and forgets these. What the ledger refuses did not take place, and is asked again.
+func (d *Dispenser) returnSome(ctx context.Context, holders []*holder) error {
+	for refused := 0; len(holders) > 0; {
 		b := batch{d: d, ctx: ctx}
-		for _, h := range d.holders.All() {
+		for _, h := range holders {
 			if err := h.land(ctx); err != nil {
 				return err
 			}
 			if h.returnAll() {
-				b.add(h)
+				b.list = append(b.list, h)
 			} else {
 				h.forget()
 			}
-			if b.err != nil {
-				break
-			}
 		}
+		holders = b.list
 		if b.send(); b.err != nil {
 			refused++
 		}

@@ -33,8 +33,8 @@ import (
 const (
 	// shutdownGrace bounds how long checks under way may take at shutdown.
 	shutdownGrace = 5 * time.Second
-	// leaseGrace bounds how long the return of leases may take at shutdown.
-	leaseGrace = 5 * time.Second
+	// leaseGrace bounds how long the return of leases may take at shutdown: a million holders take about that long.
+	leaseGrace = 10 * time.Second
 )
 
 // Server is a Tollkeeper that listens. Make one with New.
