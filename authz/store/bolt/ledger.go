@@ -24,31 +24,31 @@ func (s *Ledger) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.An
 	return mutate(ctx, s.db.ledger, func(w *write) ([]quota.Answer, error) {
 		out, at := make([]quota.Answer, len(rs)), s.at()
 		for i := range rs {
-			if err := lease(w, &rs[i], &out[i], at); err != nil {
-				return nil, err
-			}
+			out[i].Parts, out[i].Err = lease(w, &rs[i], at)
 		}
 		return out, nil
 	})
 }
 
-// lease carries out one request. The error is one that holds for the whole transaction.
-func lease(w *write, r *quota.LeaseRequest, out *quota.Answer, at quota.Instant) error {
+// lease carries out one request. A record that is damaged refuses its own holder, and none of the others in the call.
+func lease(w *write, r *quota.LeaseRequest, at quota.Instant) (leases []quota.Lease, err error) {
 	if w.sharedBooks {
 		for i := range r.Parts {
-			if err := w.splitOff(r.Holder, r.Parts[i].Count); err != nil {
-				return err
+			if err == nil {
+				err = w.splitOff(r.Holder, r.Parts[i].Count)
 			}
 		}
 	}
-	out.Err = w.changeRecord(r.Holder, func(record *quota.Record) (err error) {
-		out.Parts, err = record.Lease(r, at)
-		return err
-	})
-	if k := authz.KindOf(out.Err); out.Err != nil && k != authz.KindInvalid && k != authz.KindConflict {
-		return out.Err
+	if err == nil {
+		err = w.changeRecord(r.Holder, func(record *quota.Record) (err error) {
+			leases, err = record.Lease(r, at)
+			return err
+		})
 	}
-	return nil
+	if err != nil && authz.KindOf(err) == authz.KindUnavailable {
+		err = authz.Errorf(authz.KindConflict, "nothing was leased: %w", err)
+	}
+	return leases, err
 }
 
 // settled remembers a settlement, so that the same one is answered again and not charged again.

@@ -34,11 +34,7 @@ func gatherBooks(w *write) (more bool, err error) {
 		if quota.IsRate(&authz.Limit{Window: bucket.Window}) {
 			continue
 		}
-		book, err := decode[quota.Book](text)
-		if err != nil {
-			return false, authz.Errorf(authz.KindOf(err), "the book of limit %q of %s %q: %w", bucket.Limit, bucket.Per, bucket.Holder, err)
-		}
-		if err := gather(w, bucket, book); err != nil {
+		if err := gather(w, bucket, text); err != nil {
 			return false, err
 		}
 	}
@@ -51,25 +47,33 @@ func gatherBooks(w *write) (more bool, err error) {
 	return more, nil
 }
 
-// gather adds a book to the record of its holder, in the file.
-func gather(w *write, bucket quota.Bucket, book *quota.Book) error {
+// gather adds a book to the record of its holder, in the file. If the book is damaged, so is the record then: what the holder used is
+// not known, so nothing may be leased to it until an operator has looked. All others are not affected.
+func gather(w *write, bucket quota.Bucket, text []byte) error {
 	holders := w.tx.Bucket([]byte(bucketHolders))
 	key := recordKey(bucket.HolderID())
 	record := &quota.Record{}
-	if text := holders.Get(key); text != nil {
+	if old := holders.Get(key); old != nil {
 		var err error
-		if record, err = decodeRecord(bucket.HolderID(), text); err != nil {
-			return err
+		if record, err = quota.DecodeRecord(old); err != nil {
+			return nil // it is damaged
 		}
 	}
-	*record.Book(bucket.CountKey()) = *book
-	text, err := record.AppendBinary(nil)
+	var out []byte
+	book, err := decode[quota.Book](text)
+	if err == nil {
+		*record.Book(bucket.CountKey()) = *book
+		out, err = record.AppendBinary(nil)
+	}
 	if err != nil {
-		return err
+		out = append([]byte{damagedBook}, text...)
 	}
 	w.wrote = true
-	return putError(bucketHolders, holders.Put(key, text))
+	return putError(bucketHolders, holders.Put(key, out))
 }
+
+// damagedBook stands before a book that could not be read, in the place of the record's version. No version has that number.
+const damagedBook = 0
 
 // splitOff takes the count of a holder out of a shared book.
 func (w *write) splitOff(h quota.HolderID, count string) error {

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 
 	"go.etcd.io/bbolt"
@@ -41,6 +42,9 @@ func loadRecord(r reader, h quota.HolderID) (*quota.Record, error) {
 }
 
 func decodeRecord(h quota.HolderID, text []byte) (*quota.Record, error) {
+	if len(text) > 0 && text[0] == damagedBook {
+		return nil, authz.Errorf(authz.KindUnavailable, "the record of %s %q: a book of an older version is damaged", h.Per, h.Holder)
+	}
 	record, err := quota.DecodeRecord(text)
 	if err != nil {
 		return nil, authz.Errorf(authz.KindOf(err), "the record of %s %q: %w", h.Per, h.Holder, err)
@@ -113,16 +117,22 @@ func (s *Ledger) Forget(ctx context.Context) (int, error) {
 	if err := s.db.mover.move(ctx); err != nil {
 		return 0, err
 	}
-	n, from := 0, []byte(nil)
+	var (
+		n      int
+		from   []byte
+		faults error
+	)
 	for {
 		next, old, err := s.forgettable(ctx, from)
-		if err == nil && len(old) > 0 {
+		if len(old) > 0 {
 			var gone int
-			gone, err = s.forgetRecords(ctx, old)
-			n += gone
+			var failed error
+			gone, failed = s.forgetRecords(ctx, old)
+			n, err = n+gone, cmp.Or(failed, err)
 		}
-		if err != nil || next == nil {
-			return n, err
+		faults = cmp.Or(faults, err)
+		if next == nil {
+			return n, faults
 		}
 		from = next
 	}
@@ -140,8 +150,10 @@ func (s *Ledger) forgettable(ctx context.Context, from []byte) (next []byte, old
 	return next, old, err
 }
 
-// someRecords calls each for up to forgetChunk records of the file, and returns the key to go on from, nil at the end.
+// someRecords calls each for up to forgetChunk records of the file, and returns the key to go on from, nil at the end. It passes over
+// damaged records; the error is about the first.
 func (s *Ledger) someRecords(ctx context.Context, from []byte, each func(quota.HolderID, *quota.Record) bool) (next []byte, err error) {
+	var damage error
 	err = s.db.view(ctx, func(tx *bbolt.Tx) error {
 		seen := 0
 		c := tx.Bucket([]byte(bucketHolders)).Cursor()
@@ -151,20 +163,18 @@ func (s *Ledger) someRecords(ctx context.Context, from []byte, each func(quota.H
 				break
 			}
 			h, err := holderOfKey(k)
-			if err != nil {
-				return err
+			var r *quota.Record
+			if err == nil {
+				r, err = decodeRecord(h, text)
 			}
-			r, err := decodeRecord(h, text)
-			if err != nil {
-				return err
-			}
-			if !each(h, r) {
+			if damage = cmp.Or(damage, err); err == nil && !each(h, r) {
+				next = nil
 				break
 			}
 		}
 		return nil
 	})
-	return next, err
+	return next, cmp.Or(err, damage)
 }
 
 // forgetRecords deletes those of the records that can still be forgotten.
@@ -190,16 +200,21 @@ func (s *Ledger) Stranded(ctx context.Context, each func(quota.Stranding) bool) 
 	if err := s.db.mover.move(ctx); err != nil {
 		return err
 	}
-	at, goOn, from := s.at(), true, []byte(nil)
-	for goOn {
+	var (
+		at     = s.at()
+		goOn   = true
+		from   []byte
+		faults error
+	)
+	for {
 		next, err := s.someRecords(ctx, from, func(h quota.HolderID, r *quota.Record) bool {
 			goOn = r.Stranded(h, at, each)
 			return goOn
 		})
-		if err != nil || next == nil {
-			return err
+		faults = cmp.Or(faults, err)
+		if next == nil || !goOn {
+			return faults
 		}
 		from = next
 	}
-	return nil
 }
