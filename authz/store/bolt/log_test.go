@@ -237,6 +237,31 @@ func TestOpen_LogOfAnotherState(t *testing.T) {
 	}
 }
 
+// TestOpen_OlderLog has a log from before the last move beside the file of a killed server.
+func TestOpen_OlderLog(t *testing.T) {
+	db := openAt(t, filepath.Join(t.TempDir(), "tollkeeper.db"), calm())
+	put(t, db, bucketBooks, "a", "{}")
+	older := killed(t, db)
+	put(t, db, bucketBooks, "b", "{}")
+	if err := db.mover.move(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, bucketBooks, "lost", "{}")
+	path := killed(t, db)
+	if err := os.RemoveAll(logFolder(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(logFolder(older), logFolder(path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, calm()); authz.KindOf(err) != authz.KindConflict {
+		t.Errorf("opened: %v", err)
+	}
+	if err := checkFile(t, path); authz.KindOf(err) != authz.KindConflict {
+		t.Errorf("inspected: %v", err)
+	}
+}
+
 // TestOpen_OldFormat opens a file of the version before the log, which that version refuses from then on.
 func TestOpen_OldFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tollkeeper.db")

@@ -53,6 +53,17 @@ func (s logState) checkFolder(folder string) (bool, error) {
 	return false, nil
 }
 
+// checkAge refuses a log that is older than the file, such as one from a backup: later records, which were acknowledged, may not be
+// in the file. The segment with the last record that is in the file is dropped after all that came before it.
+func (s logState) checkAge(found *wal.Found, folder string) error {
+	if !s.open || found.Seen == 0 || found.Seen >= s.applied {
+		return nil
+	}
+	return authz.Errorf(authz.KindConflict, "its write-ahead log %s ends with record %d, and the file already has record %d: restore both as "+
+		"they were at one instant, or a backup of a server that was stopped; to go on without the last writes, empty the folder",
+		folder, found.Seen, s.applied)
+}
+
 // readLog reads a log into an overlay, without changing it.
 func readLog(tx *bbolt.Tx, path string, o *overlay) error {
 	state, err := stateOfLog(tx)
@@ -63,8 +74,11 @@ func readLog(tx *bbolt.Tx, path string, o *overlay) error {
 	if err != nil || !there || state == (logState{}) {
 		return err
 	}
-	_, err = wal.Read(logFolder(path), state.id, state.applied, o.replay)
-	return err
+	found, err := wal.Read(logFolder(path), state.id, state.applied, o.replay)
+	if err != nil {
+		return err
+	}
+	return state.checkAge(&found, logFolder(path))
 }
 
 // replay adds a record of a log that is being read.
@@ -92,6 +106,9 @@ func (db *DB) openLog(path string, o Options) error {
 	log, found, err := wal.Open(folder, wal.Options{ID: state.id, Applied: state.applied, SegmentSize: o.sizes.segment, OpenFile: o.openFile}, db.overlay.replay)
 	if authz.KindOf(err) == authz.KindConflict {
 		return authz.Errorf(authz.KindConflict, "%s: %w; if the file was restored from a backup, remove %s, which is of a later time", path, err, folder)
+	}
+	if err == nil {
+		err = state.checkAge(&found, folder)
 	}
 	if err != nil {
 		return authz.Errorf(authz.KindOf(err), "%s: %w", path, err)

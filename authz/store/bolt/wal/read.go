@@ -16,8 +16,8 @@ type Found struct {
 	Last     uint64 // the sequence number of the last record, or of the last one before the log if it is empty
 	Segments int
 	Bytes    int64
+	Seen     uint64 // the number of the last record in the log, whether it is in the data file or not; 0 if there is none
 
-	seen     uint64 // the number of the last frame
 	segments []*segment
 	next     uint64   // the number of the next segment
 	free     []string // files that can be used again
@@ -93,8 +93,8 @@ func (f *Found) read(s *segment, id ID, record func(seq uint64, record []byte) e
 
 // take hands one record on.
 func (f *Found) take(s *segment, at int, seq uint64, body []byte, record func(seq uint64, record []byte) error) error {
-	before := f.seen
-	f.seen, s.last = seq, seq
+	before := f.Seen
+	f.Seen, s.last = seq, seq
 	switch {
 	case seq > before && seq < f.Last+1 && f.Last >= before:
 		return nil // is in the data file
