@@ -85,7 +85,13 @@ func (b *batch) send() bool {
 func (h *holder) sweep() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.dead || h.flight != nil {
+	if h.dead {
+		return false
+	}
+	for _, b := range h.all() {
+		b.taken = [2]int64{b.taken[1], b.source.Load().Taken()}
+	}
+	if h.flight != nil {
 		return false
 	}
 	if len(h.queue) > 0 || h.askedLocked() {
@@ -117,10 +123,8 @@ func (h *holder) sweep() bool {
 // refund what was spent.
 func (b *bucketLease) needsLocked(now time.Time) (keep int64, less bool) {
 	s, l := b.source.Load(), b.limit.Load()
-	taken := s.Taken()
-	recent := taken - b.taken[1] // since the last sweep: it is kept until the next, and then two intervals old
-	b.taken = [2]int64{b.taken[1], taken}
-	if s.Over(now) { // it is returned when it is needed again, or when it has lain here for long
+	recent := b.taken[1] - b.taken[0] // since the last sweep: it is kept until the next, and then two intervals old
+	if s.Over(now) {                  // it is returned when it is needed again, or when it has lain here for long
 		return 0, false
 	}
 	keep = max(1, smallShare(s, l), recent)
