@@ -67,11 +67,19 @@ func (w *window) alive() bool { return w.used.Load() < frozen/2 }
 // PutBack is authz.Source.
 func (w *window) PutBack(_ string, units int64) { w.used.Add(-units) }
 
-// at is the window that is running. A clock that goes back a little does not open a period again.
+// at is the window that is running. A clock that goes back a little does not open a period again. If it seems to have gone back
+// further, it is read once more: a request that was interrupted for long, as when the machine is suspended, has an old time, and
+// what others used meanwhile would be forgotten.
 func (r *rate) at(l *authz.Limit, now time.Time) *window {
 	for {
 		w, t := r.window.Load(), now.UnixNano()
-		if w != nil && (w == closed || t < w.end && t >= w.start-int64(quota.ClockJump)) {
+		back := w != nil && t < w.start-int64(quota.ClockJump)
+		if back {
+			now = r.h.d.now()
+			t = now.UnixNano()
+			back = t < w.start-int64(quota.ClockJump)
+		}
+		if w != nil && (w == closed || t < w.end && !back) {
 			return w
 		}
 		p := quota.PeriodAt(l, now)

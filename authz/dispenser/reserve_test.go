@@ -294,3 +294,30 @@ func TestDispenser_Rate(t *testing.T) {
 		t.Errorf("at the start: %+v, %v", f, err)
 	}
 }
+
+// TestDispenser_RateOfAnInterruptedRequest has a request that read the clock, was interrupted for more than a minute, and goes on when
+// others have used up the next period.
+func TestDispenser_RateOfAnInterruptedRequest(t *testing.T) {
+	began := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
+	now, late := began, false
+	d := dispenser.New(memory.NewLedger(func() time.Time { return now }), "n", func() time.Time {
+		if late {
+			late = false
+			return began
+		}
+		return now
+	})
+	l := authz.Limit{Name: "rate", Units: 3, Window: authz.WindowMinute, Per: authz.PerAccount}
+	takeSome(t, d, l, 3)
+	now = began.Add(2 * time.Minute)
+	takeSome(t, d, l, 3)
+	late = true
+	if r, _ := reserve(t, d, authz.Charge{l.Name: 1}, l); r != nil {
+		t.Error("a unit was taken from the period before the one that runs")
+	}
+	if n := takeAll(t, d, l); n != 0 {
+		t.Errorf("%d more units were taken than the limit has", n)
+	}
+	now = began.Add(-5 * time.Minute)
+	takeSome(t, d, l, 3) // the clock was wrong before
+}
