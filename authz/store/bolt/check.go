@@ -27,9 +27,12 @@ type part struct {
 // The remedies. No command of ours writes a book whose sums are wrong, so that damage is a bug of ours.
 const (
 	restoreBackup = "Stop the server, remove the folder tollkeeper.db-log, and restore tollkeeper.db from a backup."
+	stopServer    = "Stop the server with SIGTERM and never with SIGKILL: it moves everything into tollkeeper.db, which needs no folder then."
 	restoreLog    = "Restore tollkeeper.db and the folder tollkeeper.db-log as they were at one instant, or a backup of a server that was stopped."
 	reportBug     = "Keep a copy of tollkeeper.db and report this: no command of tollkeeper leads there. Restore a backup to go on from."
 )
+
+const partLog = "log"
 
 // parts are in the order in which they have to be checked: on damaged pages nothing else may be read, and without the
 // buckets of our format there is nothing to read.
@@ -38,7 +41,7 @@ func parts() []part {
 		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, false, inFile(checkPages)},
 		{"format", "The file is of the format that this version reads.",
 			"If the file is older, start the server once. Else use the version of tollkeeper that wrote it, or restore a backup.", true, false, inFile(checkCurrent)},
-		{"log", "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
+		{partLog, "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
 		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, false, inFile(checkAccounts)},
 		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, false, inFile(checkKeys)},
 		{"revocations", "Every revocation can be read, and is found by its revision.", restoreBackup, false, false, inFile(checkRevocations)},
@@ -69,12 +72,21 @@ func (db *DB) Check(ctx context.Context) error {
 
 // Checks returns a check for each part of the file, in the order in which they have to run.
 func (db *DB) Checks() []doctor.Check {
-	return checks(func(ctx context.Context, p part) error {
+	out := checks(func(ctx context.Context, p part) error {
 		return db.viewAll(ctx, func(s *snapshot) error {
 			defer dropPages(s.tx)
+			if p.name == partLog {
+				return db.log.Check()
+			}
 			return p.check(s)
 		})
 	})
+	for i := range out {
+		if out[i].Name == partLog {
+			out[i].Remedy = stopServer
+		}
+	}
+	return out
 }
 
 // Checks is DB.Checks.
@@ -114,7 +126,8 @@ func inFile(check func(*bbolt.Tx) error) func(*snapshot) error {
 	return func(s *snapshot) error { return check(s.tx) }
 }
 
-// checkLog has nothing to do: the log was read when the snapshot was made, and a running server read it when it started.
+// checkLog has nothing to do: the log was read when the snapshot was made. A running server read it when it started, and looks only
+// whether it is still there.
 func checkLog(*snapshot) error { return nil }
 
 // eachRecord decodes every record of a bucket, calls check for it, and returns how many there are.

@@ -3,8 +3,10 @@ package bolt
 import (
 	"bytes"
 	"errors"
+	"os"
 	"testing"
 
+	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
@@ -68,5 +70,40 @@ func TestCheck_FindsDamagedRecords(t *testing.T) {
 				t.Fatal("nothing was found")
 			}
 		})
+	}
+}
+
+// TestChecks_LogIsGone removes and replaces the log of a DB that is open.
+func TestChecks_LogIsGone(t *testing.T) {
+	db := openFresh(t, calm())
+	logFault := func() error {
+		t.Helper()
+		for _, c := range db.Checks() {
+			if c.Name == partLog {
+				return c.Run(t.Context())
+			}
+		}
+		t.Fatal("the log is not checked")
+		return nil
+	}
+	if err := logFault(); err != nil {
+		t.Errorf("before the first write: %v", err)
+	}
+	put(t, db, bucketBooks, "b", "{}")
+	if err := logFault(); err != nil {
+		t.Error(err)
+	}
+	copied := killed(t, db)
+	if err := os.RemoveAll(logFolder(db.bolt.Path())); err != nil {
+		t.Fatal(err)
+	}
+	if err := logFault(); authz.KindOf(err) != authz.KindConflict {
+		t.Errorf("without the folder: %v", err)
+	}
+	if err := os.Rename(logFolder(copied), logFolder(db.bolt.Path())); err != nil {
+		t.Fatal(err)
+	}
+	if err := logFault(); authz.KindOf(err) != authz.KindConflict {
+		t.Errorf("with a copy of the folder: %v", err)
 	}
 }

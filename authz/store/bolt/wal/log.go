@@ -216,6 +216,26 @@ func (l *Log) Size() int64 {
 	return l.size
 }
 
+// Check returns an error of KindConflict if a file of the log was removed or replaced since it was opened. What is written to it is
+// gone then when the process is killed.
+func (l *Log) Check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segments {
+		there, err := os.Stat(s.path)
+		if err == nil && s.file != nil && s == l.segments[len(l.segments)-1] {
+			var open os.FileInfo
+			if open, err = s.file.Stat(); err == nil && !os.SameFile(there, open) {
+				err = fs.ErrNotExist
+			}
+		}
+		if err != nil {
+			return authz.Errorf(authz.KindConflict, "a file of the write-ahead log was removed or replaced while the server runs: %s: %w", s.path, err)
+		}
+	}
+	return nil
+}
+
 // Drop gives up the segments whose records are all in the data file, which has those up to this number.
 func (l *Log) Drop(through uint64) error {
 	l.mu.Lock()
