@@ -164,7 +164,7 @@ func (s *Service) change(ctx context.Context, in QuotaChange, do func(quota.Buck
 	}
 	l := h.limits[i]
 	if quota.IsRate(&l) {
-		return Quota{}, authz.Errorf(authz.KindInvalid, "limit %q counts per %s and starts anew by itself: nothing is credited or reset", l.Name, l.Window)
+		return Quota{}, authz.Errorf(authz.KindInvalid, "limit %q counts per %s and starts over by itself: nothing is credited or reset", l.Name, l.Window)
 	}
 	b := quota.BucketOf(&l, h.Holder)
 	if err := s.Dispenser.Report(ctx, b, &l); err != nil {

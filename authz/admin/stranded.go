@@ -63,7 +63,7 @@ func (s *Service) checkPrepaid(limit string) error {
 		}
 	}
 	if other != nil {
-		return authz.Errorf(authz.KindInvalid, "limit %q counts per %s and starts anew by itself: only units of prepaid limits stay stranded", limit, other.Window)
+		return authz.Errorf(authz.KindInvalid, "limit %q counts per %s and starts over by itself: only units of prepaid limits stay stranded", limit, other.Window)
 	}
 	return authz.Errorf(authz.KindNotFound, "no plan has a limit %q", limit)
 }

@@ -47,7 +47,7 @@ type limitTable struct {
 	limits []*authz.Limit
 }
 
-// limitKey is a limit with the name of its zone: each loading makes the zone anew.
+// limitKey is a limit with the name of its zone: each loading makes a new zone.
 type limitKey struct {
 	authz.Limit
 	zone string

@@ -181,7 +181,7 @@ func checkLimit(l *authz.Limit) error {
 	switch l.Window {
 	case authz.WindowHour, authz.WindowDay, authz.WindowMonth, authz.WindowNone:
 	case authz.WindowSecond, authz.WindowMinute:
-		return authz.Errorf(authz.KindInvalid, "limit %q counts per %s: such a rate is kept in memory, and starts anew by itself", l.Name, l.Window)
+		return authz.Errorf(authz.KindInvalid, "limit %q counts per %s: such a rate is kept in memory, and starts over by itself", l.Name, l.Window)
 	default:
 		return authz.Errorf(authz.KindInvalid, "limit %q has no window called %q", l.Name, l.Window)
 	}

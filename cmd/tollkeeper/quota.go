@@ -89,7 +89,7 @@ func (c *cli) quotaCreditCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "credit", Short: "Add units to a limit",
 		Long: `Add units to the balance of a prepaid limit, or to the current period of any other limit.
-Limits per second and minute start anew by themselves, and are not credited.`,
+Limits per second and minute start over by themselves, and are not credited.`,
 		Example: "  tollkeeper quota credit --account acme --limit credits --units 100 --id order-17",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -111,7 +111,7 @@ func (c *cli) quotaResetCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reset", Short: "Forgive the units spent in the current period", Args: args(),
 		Long: `Forgive the units spent in the current period. Prepaid limits have no period: credit them.
-Limits per second and minute start anew by themselves, and are not reset.`,
+Limits per second and minute start over by themselves, and are not reset.`,
 		Example: "  tollkeeper quota reset --account acme --limit daily",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.changeQuota(cmd, "reset", &h, in) },
 	}
