@@ -12,7 +12,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 func openFresh(t *testing.T, o Options) *DB {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 // Import is apikey.Store.Import. It is one transaction, during which other writes wait: import a few thousand keys at a time.

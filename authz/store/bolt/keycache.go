@@ -11,9 +11,9 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/digestset"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/recordcache"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/digestset"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/recordcache"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/recordcache"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/recordcache"
 )
 
 // forgets make the cache forget a key and its account, as if they had not been used for a while.

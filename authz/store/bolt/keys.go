@@ -8,7 +8,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 // Keys is an apikey.Store. Find and Account answer from memory for keys and accounts in use; everything else reads the file.

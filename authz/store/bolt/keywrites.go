@@ -6,7 +6,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 // CreateAccount is apikey.Store.CreateAccount.

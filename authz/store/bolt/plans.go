@@ -7,7 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 // planChunk is how many records OnPlans reads in one transaction. During a long transaction bbolt cannot reuse pages, and the

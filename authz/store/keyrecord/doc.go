@@ -1,4 +1,4 @@
-// Package keyrecord is the binary form of keys and accounts in the data file: a quarter of their JSON, and read ten times as
+// Package keyrecord is the binary form of keys and accounts in a store: a quarter of their JSON, and read ten times as
 // fast. authz/decisions/017 has the measurements.
 //
 // A record begins with its version and ends with a checksum of itself and of the key that it is stored under. In between are

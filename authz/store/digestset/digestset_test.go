@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/digestset"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/digestset"
 )
 
 // set is what both can do.

@@ -8,7 +8,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Records are checked when they are read from the file: a changed bit could enable a disabled key.
+// Records are checked when they are read from the store: a changed bit could enable a disabled key.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const sumSize = 4
@@ -27,7 +27,7 @@ func Open(key, sealed []byte) ([]byte, error) {
 }
 
 func damaged() error {
-	return authz.Errorf(authz.KindUnavailable, "a record in the data file is damaged")
+	return authz.Errorf(authz.KindUnavailable, "a record in the store is damaged")
 }
 
 // writer appends to a record.

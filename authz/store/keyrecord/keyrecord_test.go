@@ -11,7 +11,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/keyrecord"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
 )
 
 // asJSON is a value as it is read back from JSON: the records must hold the same.

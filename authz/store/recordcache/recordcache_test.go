@@ -13,7 +13,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"pgregory.net/rapid"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt/recordcache"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/recordcache"
 )
 
 var seed = maphash.MakeSeed()
