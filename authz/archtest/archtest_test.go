@@ -50,11 +50,13 @@ var law = map[string]struct {
 	"authz/store/memory":    {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation"}, "a store implements the three interfaces, and shares no code with other stores"},
 	"authz/store/bolt": {[]string{"authz", "authz/apikey", "authz/doctor", "authz/quota", "authz/revocation", "authz/store/bolt/pagefile", "authz/store/bolt/wal", "authz/store/digestset", "authz/store/keyrecord", "authz/store/recordcache"},
 		"see memory; it also has the checks of its own file"},
-	"authz/store/digestset":     {nil, "a set of byte strings"},
-	"authz/store/keyrecord":     {[]string{"authz", "authz/apikey"}, "the form of records, without the place that they are in"},
-	"authz/store/recordcache":   {nil, "a map, which does not know what its values mean"},
-	"authz/store/bolt/pagefile": {[]string{"authz"}, "a file format, without the meaning of the content"},
-	"authz/store/bolt/wal":      {[]string{"authz"}, "files of records, without their meaning"},
+	"authz/store/postgres":        {[]string{"authz", "authz/apikey", "authz/quota", "authz/revocation", "authz/store/digestset", "authz/store/keyrecord", "authz/store/recordcache"}, "see memory"},
+	"authz/store/postgres/pgtest": {nil, "servers for tests, which do not know what is stored"},
+	"authz/store/digestset":       {nil, "a set of byte strings"},
+	"authz/store/keyrecord":       {[]string{"authz", "authz/apikey"}, "the form of records, without the place that they are in"},
+	"authz/store/recordcache":     {nil, "a map, which does not know what its values mean"},
+	"authz/store/bolt/pagefile":   {[]string{"authz"}, "a file format, without the meaning of the content"},
+	"authz/store/bolt/wal":        {[]string{"authz"}, "files of records, without their meaning"},
 
 	"authz/extauthz":               {[]string{"authz", "authz/extauthz/wire"}, "serves Envoy: it turns protobuf into the vocabulary, so that other packages need no protobuf"},
 	"authz/extauthz/wire":          {[]string{"authz"}, "the codec of extauthz, which protobuf's own can replace"},
@@ -101,6 +103,7 @@ var law = map[string]struct {
 var doors = map[string][]string{
 	"github.com/open-policy-agent/opa":       {"authz/policy", "authz/policy/bundle", "authz/policy/input", "authz/rego", "envoy/bench"},
 	"go.etcd.io/bbolt":                       {"authz/store/bolt"},
+	"github.com/jackc/pgx":                   {"authz/store/postgres", "authz/store/postgres/pgtest"},
 	"github.com/gobwas/glob":                 {"authz/rego"}, // OPA uses it too
 	"github.com/envoyproxy/go-control-plane": {"authz/doctor/lint/model", "authz/doctor/lint/rules", "authz/extauthz", "authz/server", "envoy", "envoy/bench", "envoy/harness"},
 	"google.golang.org/protobuf":             {"authz/doctor/lint/model", "authz/extauthz", "authz/extauthz/wire", "envoy", "envoy/bench", "envoy/harness", "envoy/demo"},

@@ -1,0 +1,17 @@
+// Package postgres keeps keys, revocations and the ledger in PostgreSQL (15 or newer), so that any number of nodes serve one
+// installation. Everything is in the schema "tollkeeper", and every statement names it.
+//
+// Open makes a pool of connections. Each new connection is looked at before it is used (admit.go): the schema must be one that
+// this program knows, the pepper the configured one, and the installation the one that this node served before. So a database that was
+// replaced by an empty or a foreign one, at the start or years later, is a database that cannot be reached: requests are denied.
+//
+// tx.go runs transactions, and repeats those that PostgreSQL asks to repeat and those whose connection was lost before the commit
+// was sent. What happened to a commit whose answer is lost is unknown, as the contracts say of KindUnavailable. errors.go maps errors to kinds.
+// Statements work through PgBouncer in transaction mode: none relies on the state of a session. The two exceptions are LISTEN,
+// without which nodes poll, and Migrate, which needs the owner's role anyway.
+//
+// Migrate brings the schema up to date (migrate.go). The SQL is in migrations. A server never does that: it has a role that may
+// only read and write rows.
+//
+// Read migrations/0001.sql for the tables, then open.go and tx.go. pgtest runs real servers for tests.
+package postgres

@@ -1,0 +1,78 @@
+-- serves from: 1
+
+-- Names that come from outside (ids, holders, issuers, values of revocations) may hold any bytes, so they are bytea, which also sorts
+-- as Go does. An index entry has at most about 2,700 bytes: the checks keep names well below that, so that a name is refused
+-- for its length and not for how well it compresses.
+
+CREATE TABLE tollkeeper.installation (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    id       uuid NOT NULL DEFAULT gen_random_uuid(),
+    pepper   text,                        -- the fingerprint; null until the first server starts
+    revision bigint NOT NULL DEFAULT 0    -- of the feed: accounts, keys and revocations
+);
+INSERT INTO tollkeeper.installation DEFAULT VALUES;
+
+CREATE TABLE tollkeeper.accounts (
+    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
+    plan     bytea NOT NULL DEFAULT '',
+    record   bytea NOT NULL,
+    revision bigint NOT NULL UNIQUE
+);
+
+CREATE TABLE tollkeeper.keys (
+    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
+    digest   bytea NOT NULL UNIQUE CHECK (octet_length(digest) <= 64),
+    account  bytea NOT NULL CHECK (octet_length(account) <= 2048),
+    plan     bytea NOT NULL DEFAULT '',   -- empty: the account's
+    record   bytea NOT NULL,
+    revision bigint NOT NULL UNIQUE
+);
+CREATE INDEX keys_of_account ON tollkeeper.keys (account);
+
+CREATE TABLE tollkeeper.revocations (
+    kind       text COLLATE "C" NOT NULL,
+    issuer     bytea NOT NULL CHECK (octet_length(issuer) <= 1024),
+    value      bytea NOT NULL CHECK (octet_length(value) BETWEEN 1 AND 1024),
+    expires_at timestamptz,               -- null: never. Rounded up: the record has the exact instant
+    record     bytea NOT NULL,
+    revision   bigint NOT NULL UNIQUE,
+    PRIMARY KEY (kind, issuer, value)
+);
+CREATE INDEX revocations_expire ON tollkeeper.revocations (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE tollkeeper.marks (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    mark     jsonb NOT NULL               -- revocation.Mark
+);
+
+-- Each lease rewrites a row of holders. The free space in its pages lets PostgreSQL put the new row beside the old one, without
+-- touching the index, and rows that are no longer needed are removed early.
+CREATE TABLE tollkeeper.holders (
+    per    text COLLATE "C" NOT NULL,
+    holder bytea NOT NULL CHECK (octet_length(holder) <= 2048),
+    record bytea NOT NULL,                -- quota.Record in its binary form
+    PRIMARY KEY (per, holder)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- For good: an id that was used is never forgotten.
+CREATE TABLE tollkeeper.journal (
+    id     bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
+    verb   text NOT NULL,                 -- credit, reset or release
+    bucket bytea NOT NULL,                -- quota.Bucket as JSON
+    units  bigint NOT NULL,
+    note   bytea NOT NULL DEFAULT '',
+    at     timestamptz NOT NULL
+);
+
+CREATE TABLE tollkeeper.settled (
+    id     bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
+    at     timestamptz NOT NULL,
+    answer jsonb NOT NULL                 -- quota.Settlement
+);
+CREATE INDEX settled_at ON tollkeeper.settled (at);
+
+CREATE TABLE tollkeeper.roll (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    content  jsonb NOT NULL               -- quota.Roll
+);
+INSERT INTO tollkeeper.roll (content) VALUES ('{}');
