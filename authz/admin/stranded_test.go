@@ -22,7 +22,7 @@ func afterCrash(t *testing.T, limits map[authz.Holder][]authz.Limit) *Service {
 	if _, err := keys.CreateKey(t.Context(), apikey.Key{ID: "key_1", Account: "acme", Digest: apikey.Hasher{}.Text("x"), CreatedAt: now, UpdatedAt: now, Version: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ledger.Renew(t.Context(), "gone", 0); err != nil {
+	if _, err := ledger.Renew(t.Context(), "gone", quota.Standing{}); err != nil {
 		t.Fatal(err)
 	}
 	plans := make(map[string][]authz.Limit)

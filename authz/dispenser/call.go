@@ -3,6 +3,7 @@ package dispenser
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -111,8 +112,9 @@ func (h *holder) startLocked() *flight {
 // prepareLocked makes the flight of a call that the caller then makes with exchange. None may be under way.
 func (h *holder) prepareLocked() *flight {
 	if len(h.queue) == 0 {
-		h.queue = append(h.queue, h.requestLocked())
+		h.enqueueLocked(h.requestLocked())
 	}
+	h.tellLocked(h.queue[0])
 	h.flight = &flight{request: h.queue[0], done: make(chan struct{})}
 	return h.flight
 }
@@ -143,6 +145,9 @@ func (d *Dispenser) exchange(ctx context.Context, holders []*holder) {
 		rs[i] = h.flight.request.LeaseRequest // the flight is ours until answerLocked
 	}
 	answers, err := d.send(ctx, rs)
+	if slices.ContainsFunc(answers, func(a quota.Answer) bool { return a.Lost }) {
+		_ = d.renew(ctx) // what is asked next is asked in the new session, and tells all
+	}
 	for i, h := range holders {
 		h.mu.Lock()
 		if err != nil {
@@ -222,6 +227,49 @@ func (r *request) add(b *bucketLease, s *source, low int64, p quota.LeasePart) {
 	r.parts = append(r.parts, part{b, s, low})
 }
 
+// enqueueLocked adds a request to the queue. The first of a session tells all that the node has of the holder.
+func (h *holder) enqueueLocked(r *request) {
+	h.queue = append(h.queue, r)
+	if h.last == 0 || h.session == r.sent.Session {
+		return
+	}
+	r.Restates = true
+	for _, b := range h.all() {
+		s := b.source.Load()
+		if !slices.ContainsFunc(r.parts, func(p part) bool { return p.lease == b }) {
+			r.add(b, s, s.LowMark(), quota.LeasePart{Limit: *b.limit.Load()})
+		}
+	}
+}
+
+// rememberedFor is for how long a node can be sure that the ledger remembers its last request.
+const rememberedFor = quota.SeenMemory / 2
+
+// tellLocked says in the first request of the queue what the node knows from the answers before.
+func (h *holder) tellLocked(r *request) {
+	r.Last = 0
+	for _, b := range h.all() {
+		if b.source.Load().AskedSince(h.d.now().Add(-rememberedFor)) {
+			r.Last = h.last
+		}
+	}
+	if !r.Restates {
+		return
+	}
+	for i := range r.parts {
+		s := r.parts[i].source
+		known := quota.Holding{Units: s.Held(), Spent: r.parts[i].lease.reported}
+		for _, q := range h.queue { // what was not answered was taken out here already
+			for j, p := range q.parts {
+				if p.source == s {
+					known.Units += q.Parts[j].Spent + q.Parts[j].Back
+				}
+			}
+		}
+		r.Parts[i].Known = known
+	}
+}
+
 // answerLocked takes over the ledger's answer to the flight, and starts the next call if there is one to make.
 func (h *holder) answerLocked(leases []quota.Lease, err error) {
 	f := h.flight
@@ -232,6 +280,10 @@ func (h *holder) answerLocked(leases []quota.Lease, err error) {
 	switch k := authz.KindOf(err); {
 	case err == nil:
 		h.dequeueLocked()
+		if r.Restates || h.last == 0 {
+			h.session = r.sent.Session
+		}
+		h.last = r.Seq
 		for i := range r.parts {
 			r.parts[i].lease.takeOverLocked(r, i, leases[i])
 		}
@@ -244,10 +296,25 @@ func (h *holder) answerLocked(leases []quota.Lease, err error) {
 	default: // it is unknown whether it took place: it is repeated
 	}
 	h.flight, f.err = nil, err
+	if err == nil && r.withheld(leases) {
+		f.err = errWithheld
+	}
 	close(f.done)
 	if err == nil && (len(h.queue) > 0 || h.askedLocked()) {
 		h.startLocked()
 	}
+}
+
+var errWithheld = authz.Errorf(authz.KindUnavailable, "the ledger may have lost commits, and grants nothing for now")
+
+// withheld reports whether the ledger gave less than was wanted because it grants nothing for now.
+func (r *request) withheld(leases []quota.Lease) bool {
+	for i := range leases {
+		if leases[i].Withheld && r.Parts[i].Want > leases[i].Granted {
+			return true
+		}
+	}
+	return false
 }
 
 // dequeueLocked removes the request that was answered, and keeps none of its memory.
@@ -274,12 +341,12 @@ func (b *bucketLease) takeOverLocked(r *request, i int, lease quota.Lease) {
 	if !lease.Period.Same(s.Period) {
 		old := b.h.newRequest()
 		if b.returnLocked(old, 0); len(old.parts) > 0 { // units of the period that is over
-			b.h.queue = append(b.h.queue, old)
+			b.h.enqueueLocked(old)
 		}
 		s = b.newSource(lease.Period)
 	}
 	s.Refill(lease, r.sent, p.Limit.Units, r.parts[i].low)
-	b.nodes, b.elsewhere = lease.Nodes, lease.Elsewhere
+	b.nodes, b.elsewhere, b.reported, b.withheld = lease.Nodes, lease.Elsewhere, lease.Reported, lease.Withheld
 	b.surrenderLocked(&p.Limit)
 }
 
@@ -295,7 +362,7 @@ func (b *bucketLease) surrenderLocked(l *authz.Limit) {
 		b.surrendered = now
 		r := b.h.newRequest()
 		r.add(b, s, 0, quota.LeasePart{Limit: *l, Back: back})
-		b.h.queue = append(b.h.queue, r)
+		b.h.enqueueLocked(r)
 	}
 }
 

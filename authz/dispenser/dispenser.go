@@ -34,8 +34,11 @@ type Dispenser struct {
 	rid     atomic.Uint64 // of reservations
 	session *holding.Session
 	views   atomic.Pointer[views] // that the shares of rates go by
-	holders *xsync.Map[quota.HolderID, *holder]
-	idle    idleHolders
+	// restated is the session in which the ledger was told all that the node has. begun says that there is a later one.
+	restated atomic.Uint64
+	begun    chan struct{}
+	holders  *xsync.Map[quota.HolderID, *holder]
+	idle     idleHolders
 
 	mu       sync.Mutex
 	renewing *flight               // the call that renews the session, nil if none is under way
@@ -50,7 +53,7 @@ type Dispenser struct {
 const (
 	// callTimeout bounds one call to the ledger. It is longer than any check waits: later checks use the answer.
 	callTimeout = 5 * time.Second
-	// SweepEvery is how often the server calls Sweep: many times within the term of a session, and often enough that a caller
+	// SweepEvery is how often Run calls Sweep: many times within the term of a session, and often enough that a caller
 	// who stops leaves a large lease behind for no longer than that.
 	SweepEvery = 5 * time.Second
 	// maxRefunds bounds how many refunds wait for a ledger that is out of reach. The units of any further ones stay charged.
@@ -62,6 +65,7 @@ func New(l quota.Ledger, node quota.NodeID, now func() time.Time) *Dispenser {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Dispenser{
 		ledger: l, node: node, name: string(node), now: now, spawn: func(f func()) { go f() },
+		begun:   make(chan struct{}, 1),
 		session: holding.NewSession(now()), holders: xsync.NewMap[quota.HolderID, *holder](), ctx: ctx, cancel: cancel,
 	}
 	d.idle.began = now()

@@ -3,6 +3,6 @@
 //
 // Read dispenser.go first: it is what a check and the server call. holder.go is what the node has of one holder, lease.go its share
 // of one quota, rate.go that of one rate, call.go the calls to the ledger, and package holding the count that requests take units
-// from. idle.go keeps the leases of callers who have gone, for they may come again. sim_test.go breaks all of it, and crash_test.go
-// kills it.
+// from. idle.go keeps the leases of callers who have gone, for they may come again. sim_test.go breaks all of it, simlost_test.go has
+// the ledger forget, and crash_test.go kills it.
 package dispenser

@@ -149,11 +149,11 @@ func (f *flaky) Lease(ctx context.Context, rs []quota.LeaseRequest) (answers []q
 	return answers, err
 }
 
-func (f *flaky) Renew(ctx context.Context, node quota.NodeID, applied uint64) (quota.Session, error) {
+func (f *flaky) Renew(ctx context.Context, node quota.NodeID, s quota.Standing) (quota.Session, error) {
 	if f.down.Load() {
 		return quota.Session{}, errLost
 	}
-	return f.Ledger.Renew(ctx, node, applied)
+	return f.Ledger.Renew(ctx, node, s)
 }
 
 // slow is a ledger that takes a moment to answer, in which other requests arrive.

@@ -28,6 +28,13 @@ type holder struct {
 	dead   bool       // put away or forgotten: ask the dispenser for the one in use
 	queue  []*request // made and not answered; the first is the one that is sent
 	flight *flight    // the call that is under way, nil if none is
+	known             // what the ledger knows
+}
+
+// known is what the ledger knows of a holder, as far as this node was told.
+type known struct {
+	last    uint64 // Seq of the last request that took place, 0 for none
+	session uint64 // in which the node last told all that it has
 }
 
 func newHolder(d *Dispenser, id quota.HolderID) *holder {

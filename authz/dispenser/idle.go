@@ -37,6 +37,9 @@ const (
 	// keepIdle is for how long a lease is kept for a caller who does not come. Longer would leave what was used unreported for
 	// longer; shorter would cost a write for each caller who comes now and then.
 	keepIdle = 10 * time.Minute
+	// keepTold is for how long it is kept what was spent of a lease that is used up or given back: the ledger may lose what it was told.
+	// A copy of the ledger that takes over is not further behind than that.
+	keepTold = 2 * time.Minute
 )
 
 // limitTable numbers limits, so that what is kept need not point to them. It grows with each limit that plans ever had, but not with
@@ -157,6 +160,18 @@ func (i *idleHolders) old(now time.Time) []quota.HolderID {
 	return ids
 }
 
+// untold is the names of the holders of which the ledger was not told in that session.
+func (i *idleHolders) untold(session uint64) (ids []quota.HolderID) {
+	for j := range i.shards {
+		ids = append(ids, i.shards[j].find(func(text string) bool {
+			r := &reader{[]byte(text)}
+			r.int()
+			return uint64(r.int()) != session
+		})...)
+	}
+	return ids
+}
+
 func (s *idleShard) find(want func(text string) bool) (ids []quota.HolderID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,16 +208,18 @@ func (d *Dispenser) wake(id quota.HolderID) *holder {
 	return h
 }
 
-// text ends all that the holder has and writes it down: when, the leases, the rates whose period runs. It returns false if
+// text ends all that the holder has and writes it down: when, what the ledger knows, the leases, the rates whose period runs. It returns false if
 // nothing is worth keeping.
 func (h *holder) text() (string, bool) {
 	d, now := h.d, h.d.now()
-	w := &writer{}
-	w.time(d.idle.began, now)
 	var leases, rates writer
 	nLeases, nRates := int64(0), int64(0)
+	since := now.Add(keepTold - keepIdle) // it is not kept longer if there is nothing to give back
 	for _, b := range h.all() {
-		if s := b.source.Load(); leases.lease(d, b, s, s.Retire()) {
+		if !b.source.Load().Empty() {
+			since = now
+		}
+		if s := b.source.Load(); leases.lease(b, s, s.Retire(), now) {
 			nLeases++
 		}
 	}
@@ -220,7 +237,9 @@ func (h *holder) text() (string, bool) {
 			}
 		}
 	}
-	w.ints(nLeases)
+	w := &writer{}
+	w.time(d.idle.began, since)
+	w.ints(int64(h.session), int64(h.last), nLeases)
 	w.out = append(w.out, leases.out...)
 	w.ints(nRates)
 	w.out = append(w.out, rates.out...)
@@ -232,6 +251,7 @@ func (h *holder) fill(text string) {
 	d := h.d
 	r := &reader{[]byte(text)}
 	r.int() // when it was put away
+	h.session, h.last = uint64(r.int()), uint64(r.int())
 	for range r.int() {
 		r.lease(d, h)
 	}
@@ -267,9 +287,10 @@ func (w *writer) time(began, t time.Time) {
 	w.ints(int64(t.Sub(began)))
 }
 
-// lease writes a lease, unless it has nothing that the ledger does not know.
-func (w *writer) lease(d *Dispenser, b *bucketLease, s *source, state holding.State) bool {
-	if state.Left == 0 && state.Spent == 0 {
+// lease writes a lease, unless it has nothing that the ledger does not know and could not have lost.
+func (w *writer) lease(b *bucketLease, s *source, state holding.State, now time.Time) bool {
+	d := b.h.d
+	if state.Left == 0 && state.Spent == 0 && (b.reported == 0 || now.Sub(state.Asked) > keepTold) {
 		return false
 	}
 	start, end := int64(never), int64(never)
@@ -277,7 +298,7 @@ func (w *writer) lease(d *Dispenser, b *bucketLease, s *source, state holding.St
 		start, end = s.Period.Start.Unix(), s.Period.End.Unix()
 	}
 	w.ints(int64(d.idle.limits.numberOf(b.limit.Load())), start, end, state.Left, state.Spent, int64(state.Session),
-		state.AskedUnder, state.Counted, state.Credited, state.Low, b.size, b.nodes, b.elsewhere)
+		state.AskedUnder, state.Counted, state.Credited, state.Low, b.size, b.nodes, b.elsewhere, b.reported)
 	w.time(d.idle.began, state.Asked)
 	return true
 }
@@ -310,7 +331,7 @@ func (r *reader) lease(d *Dispenser, h *holder) {
 	state := holding.State{
 		Left: r.int(), Spent: r.int(), Session: uint64(r.int()), AskedUnder: r.int(), Counted: r.int(), Credited: r.int(), Low: r.int(),
 	}
-	b.size, b.nodes, b.elsewhere = r.int(), r.int(), r.int()
+	b.size, b.nodes, b.elsewhere, b.reported = r.int(), r.int(), r.int(), r.int()
 	state.Asked = r.time(d.idle.began)
 	s.Restart(state)
 	b.taken = [2]int64{s.Taken(), s.Taken()}

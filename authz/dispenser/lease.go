@@ -24,6 +24,8 @@ type bucketLease struct {
 	size        int64        // how many units to lease at once
 	nodes       int64        // how many nodes share the holder, this one included
 	elsewhere   int64        // units that other nodes hold
+	reported    int64        // what the ledger has as spent by this node in the period
+	withheld    bool         // the ledger granted nothing to anybody when it last answered
 	waiting     int64        // units for which requests wait
 	taken       [2]int64     // what source.Taken was at the last two sweeps
 	recalled    time.Time    // when this node last recalled units, or gave them back to a recall
@@ -81,7 +83,7 @@ func (b *bucketLease) newSource(p quota.Period) *source {
 	s := &source{lease: b}
 	s.Init(b.h.d.session, p)
 	b.source.Store(s)
-	b.size, b.taken = 0, [2]int64{}
+	b.size, b.taken, b.reported = 0, [2]int64{}, 0
 	return s
 }
 
@@ -160,6 +162,9 @@ func (b *bucketLease) take(ctx context.Context, l *authz.Limit, units int64) (fr
 		}
 		now := h.d.now()
 		answered := s.Answered(l.Units, now)
+		if b.withheld && answered && !s.Outdated(now) {
+			return nil, unavailable(l), true
+		}
 		short := answered && s.Remaining(l.Units) < units
 		if short && !s.Outdated(now) && !h.recallLocked(ctx, b, now) {
 			return nil, s.Fact(l, units), true
@@ -186,7 +191,7 @@ func (b *bucketLease) askAhead(l *authz.Limit) {
 		return // another call is about to be made
 	}
 	defer h.mu.Unlock()
-	if !h.dead && b.source.Load().Low(l.Units) && h.flight == nil {
+	if s := b.source.Load(); !h.dead && s.Low(l.Units) && h.flight == nil && !(b.withheld && !s.Outdated(h.d.now())) {
 		b.asked = l
 		h.startLocked()
 	}

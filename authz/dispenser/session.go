@@ -38,7 +38,7 @@ func (d *Dispenser) attend(ctx context.Context, now time.Time) error {
 // renew begins the node's session or has it run longer, and takes over the view of the members.
 func (d *Dispenser) renew(ctx context.Context) error {
 	asked := d.now()
-	s, err := d.ledger.Renew(ctx, d.node, d.views.Load().Number)
+	s, err := d.ledger.Renew(ctx, d.node, quota.Standing{Applied: d.views.Load().Number, Restated: d.restated.Load()})
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,68 @@ func (d *Dispenser) renew(ctx context.Context) error {
 	if s.Number >= d.session.Number() {                             // of two calls at once, the earlier may be answered later
 		d.session.Renew(s.Number, asked, s.Term)
 	}
+	if s.Number != d.restated.Load() {
+		select {
+		case d.begun <- struct{}{}:
+		default: // the sweep knows
+		}
+	}
 	return nil
+}
+
+// restate tells the ledger all that the node has of every holder, once in each session: the ledger may have lost it. Until all nodes
+// have done so it may grant nothing. It returns false if a call fails.
+func (d *Dispenser) restate(ctx context.Context) bool {
+	number := d.session.Number()
+	if d.restated.Load() == number {
+		return true
+	}
+	b := batch{d: d, ctx: ctx}
+	untold := 0
+	add := func(h *holder) bool {
+		told, prepared := h.restate(number)
+		if !told {
+			untold++
+		}
+		return !prepared || b.add(h)
+	}
+	for _, h := range d.holders.All() {
+		if !add(h) {
+			return false
+		}
+	}
+	for _, id := range d.idle.untold(number) {
+		if h := d.inUse(id); h != nil && !add(h) {
+			return false
+		}
+	}
+	switch {
+	case untold == 0:
+		d.restated.Store(number)
+	case b.send(): // look again: an answer may have been refused
+		return ctx.Err() == nil && d.session.Number() == number && d.restate(ctx)
+	default:
+		return false
+	}
+	return d.renew(ctx) == nil
+}
+
+// restate prepares a call that tells all that the node has of the holder, if it was not told in the session of that number. It
+// prepares none if one is under way.
+func (h *holder) restate(number uint64) (told, prepared bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead || h.last == 0 || h.session == number {
+		return true, false
+	}
+	if h.flight != nil {
+		return false, false
+	}
+	if len(h.queue) == 0 {
+		h.enqueueLocked(h.newRequest())
+	}
+	h.prepareLocked()
+	return false, true
 }
 
 // views is the views by which the node went lately, the newest first. It is never changed.

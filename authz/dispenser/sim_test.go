@@ -109,6 +109,13 @@ func (w *world) add(o *world) {
 	w.calls += o.calls
 	w.crashes += o.crashes - len(o.nodes) // the first of each was no crash
 	w.lost += o.lost
+	if o.takeovers != nil {
+		if w.takeovers == nil {
+			w.takeovers = &takeovers{}
+		}
+		w.takeovers.lost += o.takeovers.lost
+		w.takeovers.kept += o.takeovers.kept
+	}
 }
 
 // street is the limits of callers who come now and then: all of them are charged at once.
@@ -137,6 +144,9 @@ func TestSimulation_NoticesSabotage(t *testing.T) {
 	one := func(l authz.Limit) func(uint64) *world {
 		return func(seed uint64) *world { return newWorld(seed, 5, 1, []authz.Limit{l}, true) }
 	}
+	losing := func(seed uint64) *world {
+		return newLosingWorld(2*seed+1, []authz.Limit{{Name: "credits", Units: 2_000, Window: authz.WindowNone, Per: authz.PerAccount}}, false)
+	}
 	many := func(seed uint64) *world { return newWorld(seed, 3, 15, street, false) }
 	for name, c := range map[string]struct {
 		build func(seed uint64) *world
@@ -150,6 +160,8 @@ func TestSimulation_NoticesSabotage(t *testing.T) {
 		"negligent": {many, sabotage{negligent: true}},
 		"partial":   {many, sabotage{partial: true}},
 		"hoarding":  {func(seed uint64) *world { return newPacedWorld(seed, 1) }, sabotage{hoarding: true}},
+		"trusting":  {losing, sabotage{trusting: true}},
+		"silent":    {losing, sabotage{silent: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 50; seed++ {

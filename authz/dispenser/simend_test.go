@@ -20,7 +20,7 @@ func (w *world) settle() {
 	}
 	w.rest(time.Minute) // whatever is under way
 	if quiet {
-		w.rest(2*keepIdle + time.Minute)
+		w.rest(3*keepIdle + keepTold + time.Minute)
 		for _, n := range w.nodes {
 			if used, idle := n.d.holders.Size(), n.d.idle.size(); used+idle > 0 {
 				w.failf("node %s still has %d holders, and %d that were put away", n.d.node, used, idle)
@@ -28,6 +28,9 @@ func (w *world) settle() {
 		}
 	} else {
 		w.closeAll()
+	}
+	if w.takeovers != nil {
+		return
 	}
 	for _, b := range w.buckets {
 		if !quota.IsRate(b.limit) && !b.limit.RefundOnCrash {

@@ -65,6 +65,9 @@ var expired = func() context.Context {
 func (n *simNode) boot() {
 	if n.d != nil {
 		n.loseRefunds()
+		if n.w.takeovers != nil {
+			n.w.takeovers.crashed(n)
+		}
 		for _, b := range n.w.buckets {
 			n.lose(b)
 		}
@@ -263,9 +266,10 @@ func (l link) through(do func() error) error {
 	return err
 }
 
-func (l link) Renew(_ context.Context, node quota.NodeID, applied uint64) (out quota.Session, err error) {
+func (l link) Renew(_ context.Context, node quota.NodeID, s quota.Standing) (out quota.Session, err error) {
 	err = l.through(func() error {
-		out = l.roll.Renew(node, applied, l.now)
+		l.noticed()
+		out = l.roll.Renew(node, s, l.now)
 		return nil
 	})
 	l.calls-- // it is no call for a reservation
@@ -287,8 +291,13 @@ func (l link) Lease(_ context.Context, rs []quota.LeaseRequest) (out []quota.Ans
 		out = nil
 		for i := range rs {
 			record := l.record(rs[i].Holder)
-			parts, err := record.Lease(&rs[i], l.at())
-			out = append(out, quota.Answer{Parts: parts, Err: err})
+			if l.silent {
+				rs[i].Last = 0
+			}
+			a := record.Lease(&rs[i], l.at())
+			if out = append(out, a); a.Lost {
+				l.roll.Lost(l.now)
+			}
 			if err := record.Check(); err != nil {
 				l.failf("%v", err)
 			}
@@ -323,7 +332,7 @@ func (l link) Settle(_ context.Context, r quota.SettleRequest) (out quota.Settle
 	if l.n.cut {
 		return out, errLine
 	}
-	return l.book(r.Bucket).Settle(r, l.now)
+	return l.book(r.Bucket).Settle(r, l.at())
 }
 
 func (l link) Credit(context.Context, quota.CreditRequest) (quota.Balance, error) {

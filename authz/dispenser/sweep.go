@@ -20,7 +20,7 @@ const atOnce = 256
 func (d *Dispenser) Sweep(ctx context.Context) {
 	renewal, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if d.renew(renewal) != nil || d.retryRefunds(ctx) != nil {
+	if d.renew(renewal) != nil || !d.restate(ctx) || d.retryRefunds(ctx) != nil {
 		return
 	}
 	b := batch{d: d, ctx: ctx}
@@ -35,6 +35,21 @@ func (d *Dispenser) Sweep(ctx context.Context) {
 		}
 	}
 	b.send()
+}
+
+// Run sweeps every SweepEvery, and whenever a session begins, until ctx ends.
+func (d *Dispenser) Run(ctx context.Context) {
+	t := time.NewTicker(SweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-d.begun:
+		}
+		d.Sweep(ctx)
+	}
 }
 
 // batch is calls for many holders, made at once: a store commits them together.
@@ -109,7 +124,7 @@ func (h *holder) sweep() bool {
 		}
 	}
 	if r != nil && len(r.parts) > 0 {
-		h.queue = append(h.queue, r)
+		h.enqueueLocked(r)
 		h.prepareLocked()
 		return true
 	}
@@ -150,7 +165,7 @@ func (h *holder) returnAll() bool {
 		if len(r.parts) == 0 {
 			return false
 		}
-		h.queue = append(h.queue, r)
+		h.enqueueLocked(r)
 	}
 	h.prepareLocked()
 	return true
@@ -288,7 +303,7 @@ func (h *holder) giveBack(ctx context.Context, count string) {
 	b.recalled = h.d.now() // the others gave back as well: to ask them again would only send the last units around
 	r := h.newRequest()
 	if b.returnLocked(r, 0); len(r.parts) > 0 {
-		h.queue = append(h.queue, r)
+		h.enqueueLocked(r)
 	}
 	_ = h.flushLocked(ctx)
 }

@@ -33,6 +33,8 @@ type world struct {
 	records map[quota.HolderID]*quota.Record
 	old     []quota.LeaseRequest // to be delivered again, late
 
+	takeovers *takeovers // nil if no server of the ledger dies
+
 	asked, admitted, refused, timedOut, calls, crashes int
 	lost                                               int64             // units that nodes held when they crashed
 	last                                               authz.Reservation // the latest
@@ -56,6 +58,8 @@ type sabotage struct {
 	negligent bool // nodes forget holders that were put away, and give back nothing
 	partial   bool // a request that is refused keeps what it took of other limits
 	hoarding  bool // nodes never return what callers do not need
+	trusting  bool // the ledger grants although it may have lost commits
+	silent    bool // nodes do not tell what they hold after commits were lost
 }
 
 // simBucket is one count, and what clients were allowed of it.
@@ -64,6 +68,7 @@ type simBucket struct {
 	limit     *authz.Limit    // of the world's
 	dryAt     time.Time       // when the ledger last had nothing to grant
 	perPeriod map[int64]int64 // units admitted, by the start of the period
+	untold    map[int64]int64 // of those, by nodes that crashed when the ledger may have lost what it knew of them
 	forgiven  map[int64]int64 // of a rate: units admitted by nodes that are gone
 }
 
@@ -83,7 +88,7 @@ func newWorld(seed uint64, nodes, accounts int, limits []authz.Limit, faulty boo
 			id := quota.BucketOf(l, h)
 			b := known[id]
 			if b == nil {
-				b = &simBucket{Bucket: id, limit: l, perPeriod: make(map[int64]int64), forgiven: make(map[int64]int64)}
+				b = &simBucket{Bucket: id, limit: l, perPeriod: make(map[int64]int64), forgiven: make(map[int64]int64), untold: make(map[int64]int64)}
 				known[id], w.buckets = b, append(w.buckets, b)
 			}
 			of = append(of, b)
@@ -142,6 +147,9 @@ func (w *world) step() {
 	default:
 		w.trouble(p, n)
 	}
+	if w.takeovers != nil {
+		w.copyLedger()
+	}
 	w.sweepDue()
 	if w.single() {
 		if err := w.record(w.buckets[0].HolderID()).Check(); err != nil {
@@ -160,13 +168,18 @@ func (w *world) trouble(p int, n *simNode) {
 		n.open = n.open[:last]
 	case p < 9970 && len(w.old) > 0: // a copy that arrives very late
 		r := w.old[w.rng.IntN(len(w.old))]
-		_, _ = w.record(r.Holder).Lease(&r, w.at())
+		_ = w.record(r.Holder).Lease(&r, w.at())
 	case p < 9971 && !w.lowered && !quota.IsRate(l): // for all nodes at once
 		w.lowered, l.Units = true, w.rng.Int64N(l.Units+1)
 	case p < 9972 && w.lowered && !quota.IsRate(l):
 		l.Units += w.rng.Int64N(l.Units + 100)
 	case p < 9975:
 		w.now = w.now.Add(time.Duration(w.rng.IntN(150)) * time.Second)
+	case w.takeovers == nil:
+	case p < 9985:
+		w.takeOver()
+	case w.roll.Withholds(w.now): // most of the time nothing happens then
+		w.now = w.now.Add(time.Duration(w.rng.IntN(20)) * time.Second)
 	}
 }
 
@@ -205,7 +218,8 @@ func (w *world) deliverAll() {
 
 // at is the ledger's instant.
 func (w *world) at() quota.Instant {
-	return quota.Instant{Time: w.now, Alive: func(n quota.NodeID) bool { return w.roll.Alive(n, w.now) }}
+	w.noticed()
+	return quota.Instant{Time: w.now, Withhold: w.roll.Withholds(w.now) && !w.trusting, Alive: func(n quota.NodeID) bool { return w.roll.Alive(n, w.now) }}
 }
 
 // record is what the ledger has of a holder.
@@ -289,8 +303,12 @@ func (w *world) admit(n *simNode, b *simBucket, units int64) int64 {
 	period := held.Start.Unix()
 	n.count(b, period, units)
 	// A crash refunds units that may have been used: such a limit is meant to.
-	if got := b.perPeriod[period]; got > b.limit.Units && !b.limit.RefundOnCrash {
-		w.failf("%d of %d %s admitted in the period from %d", got, b.limit.Units, b.limit.Name, period)
+	if got := b.perPeriod[period] - b.untold[period]; got > b.limit.Units && !b.limit.RefundOnCrash {
+		w.failf("%d of %d %s admitted in the period from %d, and %d by nodes of which the ledger lost what it knew",
+			got, b.limit.Units, b.limit.Name, period, b.untold[period])
+	}
+	if w.takeovers != nil { // the ledger may not know what the node holds
+		return period
 	}
 	// No node serves from a lease that the ledger counts as over, whatever the clocks say.
 	if p := w.pageOf(b, held); p != nil {

@@ -6,10 +6,11 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 )
 
-// Instant is the ledger's clock, and whose sessions run by it.
+// Instant is the ledger's clock, whose sessions run by it, and whether the ledger withholds (Roll.Withholds).
 type Instant struct {
-	Time  time.Time
-	Alive func(NodeID) bool
+	Time     time.Time
+	Alive    func(NodeID) bool
+	Withhold bool
 }
 
 // Book is what a ledger knows about one bucket, and the arithmetic of the ledger's verbs on it. It does no I/O, reads no clock
@@ -26,7 +27,7 @@ type Book struct {
 
 // check returns an error if the numbers of a part cannot be those of a request.
 func (r *LeasePart) check() error {
-	for _, n := range []int64{r.Spent, r.Back, r.Want} {
+	for _, n := range []int64{r.Spent, r.Back, r.Want, r.Known.Units} {
 		if n < 0 || n > MaxUnits {
 			return authz.Errorf(authz.KindInvalid, "lease of %d units after %d spent and %d given back: units go from 0 to %d", r.Want, r.Spent, r.Back, MaxUnits)
 		}
@@ -34,31 +35,38 @@ func (r *LeasePart) check() error {
 	return checkLimit(&r.Limit)
 }
 
-// lease applies a part that has passed its check.
-func (b *Book) lease(node NodeID, r *LeasePart, at Instant) (p *Page, granted int64) {
+// lease applies a part that has passed its check. behind says that the ledger has lost what the node knows.
+func (b *Book) lease(node NodeID, r *LeasePart, behind bool, at Instant) (p *Page, granted int64) {
 	p = b.rollOver(&r.Limit, at.Time)
+	if behind {
+		if of := b.pageOf(r.Held); of != nil {
+			of.restate(node, r.Known)
+		}
+	}
 	if held := b.report(node, r.Held, r.Spent); held != nil {
 		back := min(r.Back, held.Held[node].Units)
 		held.hold(node, -back)
 		held.giveBack(back)
 	}
 	p.lapse(&r.Limit, at)
-	granted = min(r.Want, p.free(&r.Limit))
+	if !at.Withhold {
+		granted = min(r.Want, p.free(&r.Limit))
+	}
 	p.grant(granted, &r.Limit)
 	p.hold(node, granted)
 	p.forget(at)
 	return p, granted
 }
 
-// Settle is Ledger.Settle at the instant now of the ledger's clock. The store makes sure that an ID is settled once.
-func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
+// Settle is Ledger.Settle at that instant. The store makes sure that an ID is settled once.
+func (b *Book) Settle(r SettleRequest, at Instant) (Settlement, error) {
 	if r.Estimate < 0 || r.Actual < 0 || r.Estimate > MaxUnits || r.Actual > MaxUnits {
 		return Settlement{}, authz.Errorf(authz.KindInvalid, "settlement of %d units for %d reserved: units go from 0 to %d", r.Actual, r.Estimate, MaxUnits)
 	}
 	if err := checkLimit(&r.Limit); err != nil {
 		return Settlement{}, err
 	}
-	b.rollOver(&r.Limit, now)
+	b.rollOver(&r.Limit, at.Time)
 	p := b.pageOf(r.Period)
 	if p == nil {
 		return Settlement{}, nil
@@ -77,7 +85,10 @@ func (b *Book) Settle(r SettleRequest, now time.Time) (Settlement, error) {
 		return Settlement{Refunded: back}, nil
 	}
 	more := r.Actual - r.Estimate
-	charged := min(more, p.free(&r.Limit))
+	var charged int64
+	if !at.Withhold {
+		charged = min(more, p.free(&r.Limit))
+	}
 	p.grant(charged, &r.Limit)
 	p.Spent += charged
 	p.addOverage(more - charged)

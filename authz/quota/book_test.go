@@ -66,11 +66,11 @@ func TestBook_NeverOverGrants(t *testing.T) {
 			alive[id(n)] = now.Add(quota.SessionTerm)
 			r := quota.LeaseRequest{Node: id(n), Seq: seqs[n], Parts: []quota.LeasePart{p}}
 			for range rapid.IntRange(1, 3).Draw(t, "times") { // a request whose answer is lost is repeated
-				leases, err := record.Lease(&r, at())
-				if err != nil {
-					t.Fatal(err)
+				a := record.Lease(&r, at())
+				if a.Err != nil {
+					t.Fatal(a.Err)
 				}
-				lease = leases[0]
+				lease = a.Parts[0]
 				record = *reread(t, &record)
 				book = record.Book("c")
 			}
@@ -104,7 +104,7 @@ func TestBook_NeverOverGrants(t *testing.T) {
 				}
 				estimate := charged[0]
 				charged = charged[1:]
-				s, err := book.Settle(quota.SettleRequest{Limit: l, Estimate: estimate, Actual: rapid.Int64Range(0, 12).Draw(t, "actual")}, now)
+				s, err := book.Settle(quota.SettleRequest{Limit: l, Estimate: estimate, Actual: rapid.Int64Range(0, 12).Draw(t, "actual")}, at())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -145,7 +145,7 @@ func TestBook_RefusalChangesNothing(t *testing.T) {
 		if p.Count = "c"; p.Limit.Name == "" {
 			p.Limit = l
 		}
-		_, err := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon()))
+		err := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon())).Err
 		return err
 	}
 	if err := lease(5, quota.LeasePart{Want: 4}); err != nil {
@@ -162,11 +162,11 @@ func TestBook_RefusalChangesNothing(t *testing.T) {
 		"lease of too large a limit": func() error { return lease(6, quota.LeasePart{Limit: tooMuch, Want: 1}) },
 		"return of less":             func() error { return lease(6, quota.LeasePart{Held: held, Back: -1}) },
 		"settlement of less": func() error {
-			_, err := book.Settle(quota.SettleRequest{Limit: l, Period: held, Actual: -1}, noon())
+			_, err := book.Settle(quota.SettleRequest{Limit: l, Period: held, Actual: -1}, at(noon()))
 			return err
 		},
 		"settlement, no window": func() error {
-			_, err := book.Settle(quota.SettleRequest{Limit: noWindow, Period: held}, noon())
+			_, err := book.Settle(quota.SettleRequest{Limit: noWindow, Period: held}, at(noon()))
 			return err
 		},
 		"credit of nothing":       func() error { return book.Credit(quota.CreditRequest{Limit: l}, noon()) },
@@ -199,21 +199,21 @@ func TestBook_VeryLargeLimits(t *testing.T) {
 	for seq := uint64(1); seq < 10_000; seq += 2 {
 		lease := func(seq uint64, p quota.LeasePart) quota.Lease {
 			p.Count, p.Limit = "c", l
-			got, err := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon()))
-			if err != nil {
-				t.Fatal(err)
+			got := record.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{p}}, at(noon()))
+			if got.Err != nil {
+				t.Fatal(got.Err)
 			}
-			return got[0]
+			return got.Parts[0]
 		}
 		if got := lease(seq, quota.LeasePart{Spent: 1, Want: quota.MaxUnits}); got.Granted != quota.MaxUnits {
 			t.Fatalf("lease %d: %+v", seq, got)
 		}
 		lease(seq+1, quota.LeasePart{Back: quota.MaxUnits})
 		book := record.Book("c")
-		if _, err := book.Settle(quota.SettleRequest{Limit: l, Actual: quota.MaxUnits}, noon()); err != nil {
+		if _, err := book.Settle(quota.SettleRequest{Limit: l, Actual: quota.MaxUnits}, at(noon())); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := book.Settle(quota.SettleRequest{Limit: l, Estimate: quota.MaxUnits}, noon()); err != nil {
+		if _, err := book.Settle(quota.SettleRequest{Limit: l, Estimate: quota.MaxUnits}, at(noon())); err != nil {
 			t.Fatal(err)
 		}
 		if err := book.Check(); err != nil {
@@ -229,8 +229,8 @@ func TestBook_ForgetsNodes(t *testing.T) {
 	for i := range 500 {
 		node, now := quota.NodeID(fmt.Sprint(i)), noon().Add(time.Duration(i)*10*time.Minute)
 		r := quota.LeaseRequest{Node: node, Seq: 1, Parts: []quota.LeasePart{{Count: "c", Limit: l, Want: 1}}}
-		if _, err := record.Lease(&r, quota.Instant{Time: now, Alive: func(n quota.NodeID) bool { return n == node }}); err != nil {
-			t.Fatal(err)
+		if a := record.Lease(&r, quota.Instant{Time: now, Alive: func(n quota.NodeID) bool { return n == node }}); a.Err != nil {
+			t.Fatal(a.Err)
 		}
 	}
 	if len(record.Seen) > 20 {

@@ -39,9 +39,15 @@ type HolderID struct {
 type LeaseRequest struct {
 	Node NodeID
 	// Seq makes the request safe to repeat. For each node and holder it rises with every request that is not a repetition.
-	Seq    uint64
+	Seq uint64
+	// Last is the Seq of the node's last request about the holder that was answered and took place, 0 for none. A ledger that does
+	// not know of it has lost commits.
+	Last   uint64
 	Holder HolderID
 	Parts  []LeasePart // at least one, each of another count
+	// Restates says that there is a part for every count of the holder of which the node knows, and that each says with Known
+	// what the last answer said. A ledger that has lost commits takes it over.
+	Restates bool
 }
 
 // LeasePart is what a LeaseRequest says about one limit.
@@ -56,12 +62,16 @@ type LeasePart struct {
 	Back int64
 	// Want is how many units to lease. Units still held are kept.
 	Want int64
+	// Known is what the last answer said of the node's units in the period Held: Lease.Held and Lease.Reported.
+	Known Holding
 }
 
 // Answer is what a LeaseRequest did. If Err is not nil, it did nothing.
 type Answer struct {
 	Parts []Lease // in the order of the request's
 	Err   error   // of KindInvalid or KindConflict
+	// Lost says that the ledger does not know of the request that Last names. Unless the request restates, Err is of KindConflict.
+	Lost bool
 }
 
 // Lease is the answer to a LeasePart.
@@ -72,6 +82,10 @@ type Lease struct {
 	Granted int64 `json:"granted"`
 	// Held is what the node holds now, Granted included.
 	Held int64 `json:"held"`
+	// Reported is what the node has reported as spent, less what was refunded, since it first held units of the period.
+	Reported int64 `json:"reported,omitempty"`
+	// Withheld says that the ledger may have lost commits, and grants nothing to anybody until the nodes have told what they hold.
+	Withheld bool `json:"withheld,omitempty"`
 	// Counted is the units that count against the limit, of all nodes: those that were granted and did not come back, less
 	// those that were credited or forgiven. Under a limit of n units the ledger could still grant n - Counted.
 	Counted int64 `json:"counted"`
@@ -183,6 +197,10 @@ type Balance struct {
 // units were given back for a node that was thought dead, and for the rest what is true now. A request that is repeated with the
 // same ID gets the first answer. A request with a lower Seq than the last is a late duplicate and is refused with KindConflict.
 // Reports for the period before the running one are booked there. Reports for older periods are dropped.
+//
+// A ledger that may have lost commits (another server took over, or a copy was restored) withholds: it books reports and returns,
+// and grants nothing, until every node whose session ran has restated what it holds and what it spent, and unless it knows that
+// acknowledged commits cannot be lost, for at least SessionTerm: a node of which it does not know serves no longer than that. See Roll.
 //
 // A limit without a window, a limit per second or minute (that is a rate, and no ledger counts it), units outside of 0 to MaxUnits,
 // and empty IDs are KindInvalid. After KindInvalid and KindConflict nothing has changed. After KindUnavailable it is unspecified

@@ -39,19 +39,35 @@ func (l *LocalMembers) Join(node NodeID, p Peer) (leave func()) {
 }
 
 // Renew is Members.Renew.
-func (l *LocalMembers) Renew(_ context.Context, node NodeID, applied uint64) (Session, error) {
+func (l *LocalMembers) Renew(_ context.Context, node NodeID, s Standing) (Session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.roll.Renew(node, applied, l.now()), nil
+	return l.roll.Renew(node, s, l.now()), nil
 }
 
-// At is the instant now of the ledger's clock, and who is alive then.
+// At is the instant now of the ledger's clock, who is alive then, and whether the ledger withholds.
 func (l *LocalMembers) At(now time.Time) Instant {
-	return Instant{Time: now, Alive: func(node NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Instant{Time: now, Withhold: l.roll.Withholds(now), Alive: func(node NodeID) bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return l.roll.Alive(node, now)
 	}}
+}
+
+// Lost notes that the ledger has lost commits: an answer said so.
+func (l *LocalMembers) Lost(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.roll.Lost(now)
+}
+
+// Notice is Roll.Notice, for tests.
+func (l *LocalMembers) Notice(incarnation string, safe bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.roll.Notice(incarnation, safe, now)
 }
 
 // others is every node but one, in the order of their names, so that a simulation can be repeated exactly.

@@ -13,8 +13,8 @@ type Members interface {
 	// Join makes a node known, so that others can ask it for units. It is called once, before Renew. leave ends the session at
 	// once: what the node still holds then is stranded.
 	Join(node NodeID, p Peer) (leave func())
-	// Renew begins a session or makes it run longer. applied is the number of the last View that the node goes by, 0 for none.
-	Renew(ctx context.Context, node NodeID, applied uint64) (Session, error)
+	// Renew begins a session or makes it run longer.
+	Renew(ctx context.Context, node NodeID, s Standing) (Session, error)
 	// Recall asks every other node for what it holds of the bucket. It returns when each has given it back, or when ctx
 	// ends. A node that cannot be reached keeps what it holds, so the caller MUST ask the ledger what came back.
 	Recall(ctx context.Context, node NodeID, b Bucket)
@@ -39,10 +39,17 @@ type RateRequest struct {
 	Units  int64
 }
 
+// Standing is what a node tells when it renews its session.
+type Standing struct {
+	Applied  uint64 // the number of the last View that it goes by, 0 for none
+	Restated uint64 // the number of the last Session in which it restated every holder of which it holds or spent anything, 0 for none
+}
+
 // Session is a node's membership.
 type Session struct {
-	// Number rises when a session had ended before it was renewed. The ledger may have decided on what the node held, so the
-	// node MUST ask again before it serves from a lease of an earlier session.
+	// Number rises when a session had ended before it was renewed, and when the ledger may have lost commits. The ledger may have
+	// decided on what the node held, or may not know of it, so the node MUST ask again before it serves from a lease of an earlier
+	// session. It MUST restate every holder (LeaseRequest.Restates), and says so in Standing.
 	Number uint64
 	// Term is how long the session runs. The node MUST NOT serve later than Term after it *called* Renew.
 	Term time.Duration

@@ -74,6 +74,23 @@ func (p *Page) hold(node NodeID, units int64) {
 	p.Held[node] = h
 }
 
+// restate sets what a node holds and has reported to what the node knows, after the ledger lost it. It may be more than the limit
+// grants, if credits were lost.
+func (p *Page) restate(node NodeID, known Holding) {
+	old := p.Held[node]
+	if more := known.Units + known.Spent - old.Units - old.Spent; more > 0 {
+		p.Granted += more
+		p.Ceiling = max(p.Ceiling, p.Granted-p.Returned-p.Forgiven)
+	} else {
+		p.giveBack(-more)
+	}
+	p.Spent += known.Spent - old.Spent
+	if p.Held == nil {
+		p.Held = make(map[NodeID]Holding)
+	}
+	p.Held[node] = known
+}
+
 // forget removes the holdings of nodes that are gone and left nothing behind.
 func (p *Page) forget(at Instant) {
 	for node, h := range p.Held {

@@ -64,43 +64,64 @@ func (r *Record) Clone() *Record {
 	return out
 }
 
-// Lease is Ledger.Lease for one request, at that instant of the ledger's clock. The answers are in the order of the parts.
-func (r *Record) Lease(q *LeaseRequest, at Instant) ([]Lease, error) {
-	for i := range q.Parts {
-		if err := q.Parts[i].check(); err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(q.Parts[:i], func(p LeasePart) bool { return p.Count == q.Parts[i].Count }) {
-			return nil, authz.Errorf(authz.KindInvalid, "two parts of a request are about limit %q", q.Parts[i].Limit.Name)
-		}
+// Lease is Ledger.Lease for one request, at that instant of the ledger's clock.
+func (r *Record) Lease(q *LeaseRequest, at Instant) (a Answer) {
+	if a.Err = q.check(); a.Err != nil {
+		return a
 	}
 	last, ok := r.Seen[q.Node]
 	switch {
+	case last.Seq < q.Last && !q.Restates:
+		a.Lost = true
+		a.Err = authz.Errorf(authz.KindConflict, "request %d of node %q was answered, and is lost", q.Last, q.Node)
 	case ok && q.Seq < last.Seq:
-		return nil, authz.Errorf(authz.KindConflict, "request %d of node %q comes after its request %d", q.Seq, q.Node, last.Seq)
+		a.Err = authz.Errorf(authz.KindConflict, "request %d of node %q comes after its request %d", q.Seq, q.Node, last.Seq)
 	case ok && q.Seq == last.Seq:
-		return r.again(q, &last, at), nil
+		a.Parts = r.again(q, &last, at)
+	default:
+		a.Lost = last.Seq < q.Last
+		at.Withhold = at.Withhold || a.Lost
+		a.Parts = r.lease(q, a.Lost, at)
 	}
+	return a
+}
+
+// check returns an error if the numbers of a request cannot be those of one.
+func (q *LeaseRequest) check() error {
+	for i := range q.Parts {
+		if err := q.Parts[i].check(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(q.Parts[:i], func(p LeasePart) bool { return p.Count == q.Parts[i].Count }) {
+			return authz.Errorf(authz.KindInvalid, "two parts of a request are about limit %q", q.Parts[i].Limit.Name)
+		}
+	}
+	return nil
+}
+
+// lease carries out a request for the first time. The answers are in the order of the parts.
+func (r *Record) lease(q *LeaseRequest, behind bool, at Instant) []Lease {
 	seen := Seen{Seq: q.Seq, At: at.Time}
 	out := make([]Lease, len(q.Parts))
 	nodes := r.sharing(q.Node, at)
 	for i := range q.Parts {
 		part := &q.Parts[i]
-		page, granted := r.Book(part.Count).lease(q.Node, part, at)
+		page, granted := r.Book(part.Count).lease(q.Node, part, behind, at)
 		if granted > 0 {
 			seen.Granted = append(seen.Granted, Granted{part.Count, page.Period.Start, granted})
 		}
 		out[i] = page.leaseOf(q.Node, granted, nodes, at)
 	}
 	r.remember(q.Node, seen, at)
-	return out, nil
+	return out
 }
 
 // leaseOf is what a node is told about the page.
 func (p *Page) leaseOf(node NodeID, granted, nodes int64, at Instant) Lease {
+	h := p.Held[node]
 	return Lease{
-		Period: p.Period, Granted: granted, Held: p.Held[node].Units, Counted: p.counted(), Credited: p.Credited,
-		Elsewhere: p.elsewhere(node, at), Nodes: nodes,
+		Period: p.Period, Granted: granted, Held: h.Units, Reported: h.Spent, Withheld: at.Withhold,
+		Counted: p.counted(), Credited: p.Credited, Elsewhere: p.elsewhere(node, at), Nodes: nodes,
 	}
 }
 
@@ -123,8 +144,8 @@ func (r *Record) again(q *LeaseRequest, last *Seen, at Instant) []Lease {
 	return out
 }
 
-// seenMemory is how long a node that holds nothing is remembered.
-const seenMemory = time.Hour
+// SeenMemory is how long a ledger remembers the last request of a node that is gone.
+const SeenMemory = time.Hour
 
 // remember keeps the last request of a node, and forgets what nothing depends on any more.
 func (r *Record) remember(node NodeID, s Seen, at Instant) {
@@ -137,7 +158,7 @@ func (r *Record) remember(node NodeID, s Seen, at Instant) {
 		case old.At.After(at.Time): // by a wrong clock
 			old.At = at.Time
 			r.Seen[n] = old
-		case at.Time.Sub(old.At) > seenMemory && !at.Alive(n):
+		case at.Time.Sub(old.At) > SeenMemory && !at.Alive(n):
 			delete(r.Seen, n)
 		}
 	}
@@ -175,7 +196,7 @@ func (r *Record) Forgettable(now time.Time) bool {
 		}
 	}
 	for _, seen := range r.Seen {
-		if now.Sub(seen.At) <= seenMemory {
+		if now.Sub(seen.At) <= SeenMemory {
 			return false
 		}
 	}

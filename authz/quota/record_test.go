@@ -104,8 +104,8 @@ func BenchmarkRecord(b *testing.B) {
 			{Count: quota.BucketOf(&month, authz.Holder{}).CountKey(), Limit: month, Want: 10},
 			{Count: quota.BucketOf(&credits, authz.Holder{}).CountKey(), Limit: credits, Want: 10},
 		}}
-		if _, err := r.Lease(&q, at(noon())); err != nil {
-			b.Fatal(err)
+		if a := r.Lease(&q, at(noon())); a.Err != nil {
+			b.Fatal(a.Err)
 		}
 	}
 	lease()

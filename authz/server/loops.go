@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/gcpace"
 )
 
@@ -29,7 +28,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 	if s.tls != nil {
 		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
 	}
-	wg.Go(func() { every(ctx, dispenser.SweepEvery, func() { s.dispenser.Sweep(ctx) }) })
+	wg.Go(func() { s.dispenser.Run(ctx) })
 	wg.Go(func() { every(ctx, syncEvery, func() { s.syncRevocations(ctx) }) })
 	wg.Go(func() {
 		s.pruneRevocations(ctx)

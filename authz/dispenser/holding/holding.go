@@ -120,6 +120,12 @@ func (h *Holding) Low(limit int64) bool {
 	return h.left.Load() < t.low && t.counted < limit
 }
 
+// LowMark is with fewer than how many units left it is time to ask for more.
+func (h *Holding) LowMark() int64 { return h.terms.Load().low }
+
+// AskedSince reports whether the ledger was asked at that time or later.
+func (h *Holding) AskedSince(t time.Time) bool { return h.terms.Load().asked.After(t) }
+
 // RunsOut reports whether the last refill is about to be used up, and how long ago the ledger was asked for it. asked
 // is false if it was not, yet.
 func (h *Holding) RunsOut(now time.Time) (out bool, lasted time.Duration, asked bool) {

@@ -131,7 +131,7 @@ func sessions(f *fixture) {
 func joins(f *fixture) {
 	renew := func(node quota.NodeID, applied uint64) quota.View {
 		f.Helper()
-		s, err := f.ledger.Renew(f.Ctx(), node, applied)
+		s, err := f.ledger.Renew(f.Ctx(), node, quota.Standing{Applied: applied})
 		if err != nil {
 			f.Fatal(err)
 		}

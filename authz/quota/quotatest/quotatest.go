@@ -180,7 +180,7 @@ func (f *fixture) refusal(a Ask) error {
 
 func (f *fixture) renew(node quota.NodeID) quota.Session {
 	f.Helper()
-	s, err := f.ledger.Renew(f.Ctx(), node, 0)
+	s, err := f.ledger.Renew(f.Ctx(), node, quota.Standing{})
 	if err != nil {
 		f.Fatalf("renew: %v", err)
 	}

@@ -128,7 +128,9 @@ func (m *machine) lease(t *rapid.T) {
 
 func (m *machine) renew(t *rapid.T) {
 	node, applied := drawNode(t), uint64(rapid.IntRange(0, 5).Draw(t, "applied"))
-	m.both(t, func(ledger quota.Ledger) (any, error) { return ledger.Renew(m.ctx, quota.NodeID(node), applied) })
+	m.both(t, func(ledger quota.Ledger) (any, error) {
+		return ledger.Renew(m.ctx, quota.NodeID(node), quota.Standing{Applied: applied})
+	})
 }
 
 func (m *machine) release(t *rapid.T) {

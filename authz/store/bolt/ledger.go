@@ -24,14 +24,18 @@ func (s *Ledger) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.An
 	return mutate(ctx, s.db.ledger, func(w *write) ([]quota.Answer, error) {
 		out, at := make([]quota.Answer, len(rs)), s.at()
 		for i := range rs {
-			out[i].Parts, out[i].Err = lease(w, &rs[i], at)
+			if out[i] = lease(w, &rs[i], at); out[i].Lost {
+				s.Lost(at.Time)
+				at = s.at()
+			}
 		}
 		return out, nil
 	})
 }
 
 // lease carries out one request. A record that is damaged refuses its own holder, and none of the others in the call.
-func lease(w *write, r *quota.LeaseRequest, at quota.Instant) (leases []quota.Lease, err error) {
+func lease(w *write, r *quota.LeaseRequest, at quota.Instant) (a quota.Answer) {
+	var err error
 	if w.sharedBooks {
 		for i := range r.Parts {
 			if err == nil {
@@ -40,15 +44,15 @@ func lease(w *write, r *quota.LeaseRequest, at quota.Instant) (leases []quota.Le
 		}
 	}
 	if err == nil {
-		err = w.changeRecord(r.Holder, func(record *quota.Record) (err error) {
-			leases, err = record.Lease(r, at)
-			return err
+		err = w.changeRecord(r.Holder, func(record *quota.Record) error {
+			a = record.Lease(r, at)
+			return a.Err
 		})
 	}
-	if err != nil && authz.KindOf(err) == authz.KindUnavailable {
-		err = authz.Errorf(authz.KindConflict, "nothing was leased: %w", err)
+	if a.Err = err; err != nil && authz.KindOf(err) == authz.KindUnavailable {
+		a.Err = authz.Errorf(authz.KindConflict, "nothing was leased: %w", err)
 	}
-	return leases, err
+	return a
 }
 
 // settled remembers a settlement, so that the same one is answered again and not charged again.
@@ -63,17 +67,17 @@ func (s *Ledger) Settle(ctx context.Context, r quota.SettleRequest) (quota.Settl
 		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
 	}
 	return mutate(ctx, s.db.ledger, func(w *write) (quota.Settlement, error) {
-		now := s.at().Time
+		at := s.at()
 		old, err := decode[settled](w.get(bucketSettled, []byte(r.ID)))
 		if err != nil {
 			return quota.Settlement{}, err
 		}
-		if old != nil && now.Sub(old.At) <= quota.SettleMemory {
+		if old != nil && at.Time.Sub(old.At) <= quota.SettleMemory {
 			return old.Answer, nil
 		}
-		record := settled{At: now}
+		record := settled{At: at.Time}
 		if err := w.changeBook(r.Bucket, func(b *quota.Book) (err error) {
-			record.Answer, err = b.Settle(r, now)
+			record.Answer, err = b.Settle(r, at)
 			return err
 		}); err != nil {
 			return quota.Settlement{}, err

@@ -54,8 +54,12 @@ func (s *Ledger) Lease(_ context.Context, rs []quota.LeaseRequest) ([]quota.Answ
 	out, at := make([]quota.Answer, len(rs)), s.at()
 	for i := range rs {
 		r := s.recordLocked(rs[i].Holder)
-		if out[i].Parts, out[i].Err = r.Lease(&rs[i], at); out[i].Err == nil {
+		if out[i] = r.Lease(&rs[i], at); out[i].Err == nil {
 			s.records[rs[i].Holder] = r
+		}
+		if out[i].Lost {
+			s.Lost(at.Time)
+			at = s.at()
 		}
 	}
 	return out, nil
@@ -65,11 +69,11 @@ func (s *Ledger) Lease(_ context.Context, rs []quota.LeaseRequest) ([]quota.Answ
 func (s *Ledger) Settle(_ context.Context, r quota.SettleRequest) (quota.Settlement, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.at().Time
+	at := s.at()
 	if r.ID == "" {
 		return quota.Settlement{}, authz.Errorf(authz.KindInvalid, "a settlement needs an id")
 	}
-	for len(s.order) > 0 && now.Sub(s.settled[s.order[0]].at) > quota.SettleMemory {
+	for len(s.order) > 0 && at.Time.Sub(s.settled[s.order[0]].at) > quota.SettleMemory {
 		delete(s.settled, s.order[0])
 		s.order = s.order[1:]
 	}
@@ -77,11 +81,11 @@ func (s *Ledger) Settle(_ context.Context, r quota.SettleRequest) (quota.Settlem
 		return old.answer, nil
 	}
 	record := s.recordLocked(r.Bucket.HolderID())
-	answer, err := record.Book(r.Bucket.CountKey()).Settle(r, now)
+	answer, err := record.Book(r.Bucket.CountKey()).Settle(r, at)
 	if err != nil {
 		return quota.Settlement{}, err
 	}
-	s.records[r.Bucket.HolderID()], s.settled[r.ID] = record, settled{at: now, answer: answer}
+	s.records[r.Bucket.HolderID()], s.settled[r.ID] = record, settled{at: at.Time, answer: answer}
 	s.order = append(s.order, r.ID)
 	return answer, nil
 }
