@@ -19,7 +19,7 @@
 // has both as they were at one instant; a copy that is made file by file under a running server is no backup.
 //
 // Read layout.go for the buckets of the file, commit.go for the life of a write with its crash points, filelane.go and loglane.go
-// for the two lanes, mover.go for the way from the log into the file, keycache.go for what is held in memory, keytrees.go for the
-// way in which checks read the file, and upgrade.go for older files. ledger.go, keys.go and revocations.go then implement the
-// three contracts, a few lines a verb.
+// for the two lanes, mover.go for the way from the log into the file, keycache.go for what is read when memory does not hold it,
+// keytrees.go for the way in which checks read the file, and upgrade.go for older files. ledger.go, keys.go and revocations.go then
+// implement the three contracts, a few lines a verb.
 package bolt

@@ -60,7 +60,7 @@ func (s *Keys) addImported(w *write, k *apikey.Key, record []byte) (madeAccount 
 	if err := indexKey(w, k); err != nil {
 		return false, err
 	}
-	w.afterCommit(func() { s.db.cache.Load().putDigest(k.Digest) })
+	w.afterCommit(func() { s.db.cache.Load().AddDigest(k.Digest) })
 	return madeAccount, w.put(bucketDigests, k.Digest[:], record)
 }
 

@@ -10,82 +10,12 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
-	"github.com/tollkeeper-authz/tollkeeper/authz/store/recordcache"
 )
 
-// forgets make the cache forget a key and its account, as if they had not been used for a while.
-var forgets = map[string]func(c *keyCache, k *apikey.Key){
-	"all is held": func(*keyCache, *apikey.Key) {},
-	"records are held": func(c *keyCache, k *apikey.Key) {
-		c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
-		c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
-	},
-	"nothing is held": forget,
-}
-
+// forget makes the cache forget a key and its account, as if they had not been used for a while.
 func forget(c *keyCache, k *apikey.Key) {
-	tooLong := make([]byte, recordcache.MaxEntry)
-	c.keys.Put(hashOfKey(&k.Digest), k.Digest[:], tooLong, nil)
-	c.accounts.Put(c.hashOfAccount(k.Account), []byte(k.Account), tooLong, nil)
-	c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
-	c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
-}
-
-// TestKeyCache_ReadsKeepUpWithWrites amends a key and its account again and again while they are read: a read after an
-// acknowledged change never gets the state before it, wherever it gets it from.
-func TestKeyCache_ReadsKeepUpWithWrites(t *testing.T) {
-	for name, forget := range forgets {
-		t.Run(name, func(t *testing.T) {
-			db := openFresh(t, Options{})
-			keys, ctx := db.Keys(), t.Context()
-			if _, err := keys.CreateAccount(ctx, apikey.Account{ID: "acme"}); err != nil {
-				t.Fatal(err)
-			}
-			k, err := keys.CreateKey(ctx, apikey.Key{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var keyVersion, accountVersion atomic.Uint64 // acknowledged
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
-			for range 2 {
-				wg.Go(func() {
-					for {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						leastKey, leastAccount := keyVersion.Load(), accountVersion.Load()
-						forget(db.cache.Load(), k)
-						if got, err := keys.Find(ctx, k.Digest); err != nil || got.Version < leastKey {
-							t.Errorf("read key version %d after version %d was acknowledged (%v)", got.Version, leastKey, err)
-							return
-						}
-						if got, err := keys.Account(ctx, "acme"); err != nil || got.Version < leastAccount {
-							t.Errorf("read account version %d after version %d was acknowledged (%v)", got.Version, leastAccount, err)
-							return
-						}
-					}
-				})
-			}
-			for i := range 60 {
-				off := i%2 == 0
-				changed, err := keys.AmendKey(ctx, "k", apikey.KeyChange{Disabled: &off})
-				if err != nil {
-					t.Fatal(err)
-				}
-				keyVersion.Store(changed.Version)
-				account, err := keys.AmendAccount(ctx, "acme", apikey.AccountChange{Status: new(authz.AccountSuspended)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				accountVersion.Store(account.Version)
-			}
-			close(stop)
-			wg.Wait()
-		})
-	}
+	c.DropKey(k.Digest)
+	c.DropAccount(k.Account)
 }
 
 // TestKeyCache_ReadsWhileTheFileChanges reads keys from the file while others are imported, so that pages are split, freed and used
@@ -143,7 +73,7 @@ func TestKeyCache_ReadsWhileTheFileChanges(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if db.cache.Load().trees.last.Load().of[treeDigests].tree == nil {
+	if db.cache.Load().file.trees.last.Load().of[treeDigests].tree == nil {
 		t.Error("the keys fit on one page")
 	}
 }
@@ -177,32 +107,6 @@ func TestKeyCache_PagesThatAreUsedAgain(t *testing.T) {
 				t.Fatalf("round %d: %+v, %v, want version %d", round, got, err, want[i])
 			}
 		}
-	}
-}
-
-// TestKeyCache_LateRead has a read of the file end after a write that it did not see: what it read is not kept.
-func TestKeyCache_LateRead(t *testing.T) {
-	db := openFresh(t, Options{})
-	keys, ctx := db.Keys(), t.Context()
-	k := apikey.Key{ID: "k", Account: "acme", Digest: apikey.Hasher{}.Text("k")}
-	if _, err := keys.Import(ctx, []apikey.Key{k}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := keys.Find(ctx, k.Digest); err != nil {
-		t.Fatal(err)
-	}
-	c := db.cache.Load()
-	before, hash := c.generation.Load(), hashOfKey(&k.Digest)
-	read, ok := c.keys.Get(hash, k.Digest[:])
-	if !ok {
-		t.Fatal("a key that was read is not held")
-	}
-	if _, err := keys.AmendKey(ctx, "k", apikey.KeyChange{Disabled: new(true)}); err != nil {
-		t.Fatal(err)
-	}
-	c.keep(c.keys, hash, k.Digest[:], []byte(read), before)
-	if got, err := keys.Find(ctx, k.Digest); err != nil || !got.Disabled {
-		t.Errorf("%+v, %v", got, err)
 	}
 }
 

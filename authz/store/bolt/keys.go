@@ -25,7 +25,7 @@ func (s *Keys) Find(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.key(ctx, s.db, d)
+	return c.Key(ctx, d)
 }
 
 // Key is apikey.Store.Key.
@@ -103,7 +103,7 @@ func (s *Keys) Account(ctx context.Context, id string) (*apikey.Account, error) 
 	if err != nil {
 		return nil, err
 	}
-	return c.account(ctx, s.db, id)
+	return c.Account(ctx, id)
 }
 
 // Accounts is apikey.Store.Accounts.

@@ -53,7 +53,7 @@ func (s *Keys) putAccount(w *write, a *apikey.Account) (*apikey.Account, error) 
 	if err != nil {
 		return nil, err
 	}
-	w.afterCommit(func() { s.db.cache.Load().putAccount(string(id), record) })
+	w.afterCommit(func() { s.db.cache.Load().PutAccount(string(id), record) })
 	return decodeAccount(id, sealed)
 }
 
@@ -145,7 +145,7 @@ func (s *Keys) putKey(w *write, k *apikey.Key) (*apikey.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.afterCommit(func() { s.db.cache.Load().putKey(k.Digest, record) })
+	w.afterCommit(func() { s.db.cache.Load().PutKey(k.Digest, record) })
 	return decodeKey(k.Digest[:], sealed)
 }
 
