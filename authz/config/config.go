@@ -13,11 +13,11 @@ type Config struct {
 	Listen Listen `yaml:"listen" envPrefix:"LISTEN_"`
 	TLS    TLS    `yaml:"tls" envPrefix:"TLS_"`
 	Policy Policy `yaml:"policy" envPrefix:"POLICY_"`
-	// DataDir is the folder of the database, the admin token and the last good policy. It is made if it does not exist.
+	// DataDir is the folder of the file of the store bolt, the admin token and the last good policy. It is made if it does not exist.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
-	// Store is where keys, revocations and quotas are stored: bolt (a file in data_dir, with a write-ahead log) or memory (lost at
-	// exit).
-	Store       string      `yaml:"store" env:"STORE"`
+	// Store is where keys, revocations and quotas are stored: bolt (a file in data_dir, with a write-ahead log), memory (lost at
+	// exit), or postgres, whose fields are below (store: {postgres: {url_file: FILE}}; as a variable, TOLLKEEPER_STORE=postgres).
+	Store       Store       `yaml:"store" env:"STORE" envPrefix:"STORE_"`
 	Request     Request     `yaml:"request" envPrefix:"REQUEST_"`
 	Credentials Credentials `yaml:"credentials" envPrefix:"CREDENTIALS_"`
 	Keys        Keys        `yaml:"keys" envPrefix:"KEYS_"`
@@ -176,7 +176,7 @@ func Default() Config {
 		Listen:      defaultListen(),
 		Policy:      defaultPolicy(),
 		DataDir:     "./data",
-		Store:       "bolt",
+		Store:       defaultStore(),
 		Request:     Request{Timeout: Duration{Duration: 250 * time.Millisecond}},
 		Credentials: Credentials{Headers: []string{"x-api-key"}, Bearer: true},
 		Answers: Answers{

@@ -92,7 +92,7 @@ func TestLoad_Mistakes(t *testing.T) {
 		"evaluator":          {"policy: {evaluator: wasm}\n", `:1:21: policy.evaluator: "wasm": want compiled or opa`},
 		"no evaluator":       {"policy: {evaluator: ''}\n", `policy.evaluator: "": want compiled or opa`},
 		"recheck":            {"policy: {recheck: -1}\n", `:1:19: policy.recheck: -1: want a number of decisions`},
-		"store":              {"store: redis\n", `:1:8: store: "redis": want bolt or memory`},
+		"store":              {"store: redis\n", `:1:8: store: "redis": want bolt, memory or postgres`},
 		"authorization":      {"credentials: {headers: [Authorization]}\n", "for Authorization set bearer: true"},
 		"header name":        {"credentials: {headers: ['x y']}\n", "want header names"},
 		"billing URL":        {"answers: {billing_url: 'javascript:alert(1)'}\n", "answers.billing_url: "},
@@ -140,7 +140,7 @@ func TestLoad_Mistakes(t *testing.T) {
 func TestRead_LooseForms(t *testing.T) {
 	for text, want := range map[string]func(*Config){
 		"# nothing\n":                            func(*Config) {},
-		"---\nstore: memory\n---\n":              func(c *Config) { c.Store = "memory" },
+		"---\nstore: memory\n---\n":              func(c *Config) { c.Store.Kind = "memory" },
 		"listen:\ndata_dir: ~\n":                 func(*Config) {}, // as if they were not there
 		"credentials: {headers: []}\n":           func(c *Config) { c.Credentials.Headers = []string{} },
 		"policy: {memo: '5', profile: ''}\n":     func(c *Config) { c.Policy.Memo = 5 },

@@ -5,5 +5,5 @@
 // such variables for Services.
 //
 // Read config.go first: the sections, their fields and the defaults. README.md is generated from its comments, and those of
-// listen.go and tokens.go. Then load.go and validate.go, which turn a file into a Config or into an error with a place.
+// listen.go, store.go and tokens.go. Then load.go and validate.go, which turn a file into a Config or into an error with a place.
 package config

@@ -29,6 +29,8 @@ func variablesOf(t reflect.Type, prefix string) (names []string) {
 		nested, isNested := f.Tag.Lookup("envPrefix")
 		name, isField := f.Tag.Lookup("env")
 		switch {
+		case isNested && isField:
+			names = append(append(names, prefix+name), variablesOf(f.Type, prefix+nested)...)
 		case isNested && f.Type.Kind() == reflect.Slice:
 			names = append(names, variablesOf(f.Type.Elem(), prefix+nested+"0_")...)
 		case isNested:

@@ -32,7 +32,13 @@ func Read(name string, raw []byte, environment map[string]string) (Config, error
 	if err != nil {
 		return Config{}, fmt.Errorf("%s:%w", name, err)
 	}
+	if find(root, "store.postgres") != nil {
+		cfg.Store.Kind = StorePostgres // a variable may say otherwise
+	}
 	if err := override(&cfg, environment); err != nil {
+		return Config{}, err
+	}
+	if err := checkPostgresVariables(&cfg, environment); err != nil {
 		return Config{}, err
 	}
 	if field, err := cfg.validate(); err != nil {

@@ -48,7 +48,7 @@ type reference struct {
 
 func newReference(t *testing.T) *reference {
 	r := &reference{docs: make(map[string]string)}
-	for _, file := range []string{"config.go", "listen.go", "tokens.go"} {
+	for _, file := range []string{"config.go", "listen.go", "store.go", "tokens.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func (r *reference) read(g *ast.GenDecl) {
 func (r *reference) page() string {
 	r.out.WriteString(`# Configuration
 
-<!-- Generated from the comments of config.go, listen.go and tokens.go by: go test ./authz/config -run TestReference -update -->
+<!-- Generated from the comments of config.go, listen.go, store.go and tokens.go by: go test ./authz/config -run TestReference -update -->
 
 ` + "`tollkeeper serve --config FILE`" + ` reads one YAML file. Every field has a default, so no file is needed. A field that does not exist
 is an error with its line. A variable takes precedence over the file; ` + "`TOLLKEEPER_…`" + ` variables that do not exist are errors, too.
@@ -106,6 +106,10 @@ func (r *reference) section(t reflect.Type, defaults reflect.Value, path, variab
 		name, prefix := f.Tag.Get("yaml"), f.Tag.Get("envPrefix")
 		value := defaults.Field(i)
 		switch {
+		case name == "": // of the short form
+		case f.Tag.Get("env") != "" && prefix != "":
+			fmt.Fprintf(&r.out, "| `%s` | text or section | %s | `%s` | %s |\n", name, defaultText(value.Field(0)), variables+f.Tag.Get("env"), r.text(t.Name(), f.Name))
+			nested = append(nested, func() { r.nested(f.Type, value, name, variables+prefix) })
 		case prefix == "":
 			fmt.Fprintf(&r.out, "| `%s` | %s | %s | `%s` | %s |\n", name, typeName(f.Type), defaultText(value), variables+f.Tag.Get("env"), r.text(t.Name(), f.Name))
 		case f.Type.Kind() == reflect.Slice:
@@ -120,6 +124,15 @@ func (r *reference) section(t reflect.Type, defaults reflect.Value, path, variab
 	r.out.WriteString("\n")
 	for _, f := range nested {
 		f()
+	}
+}
+
+// nested writes the sections in a section that has a short form.
+func (r *reference) nested(t reflect.Type, defaults reflect.Value, path, variables string) {
+	for i, f := range reflect.VisibleFields(t) {
+		if prefix := f.Tag.Get("envPrefix"); prefix != "" {
+			r.section(f.Type, defaults.Field(i), path+"."+f.Tag.Get("yaml"), variables+prefix)
+		}
 	}
 }
 

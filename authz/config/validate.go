@@ -14,7 +14,7 @@ import (
 func (c *Config) validate() (field string, err error) {
 	for _, section := range []func() (string, error){
 		c.Credentials.validate, c.Answers.validate, c.Listen.validate, c.TLS.validate, c.Revocation.validate, c.validateTimes,
-		c.Tokens.validate, c.Policy.validate, c.validateStorage, c.Log.validate,
+		c.Tokens.validate, c.Policy.validate, c.Store.validate, c.validateDataDir, c.Log.validate,
 	} {
 		if field, err := section(); err != nil {
 			return field, err
@@ -77,7 +77,7 @@ type minimum struct {
 }
 
 func (c *Config) validateTimes() (field string, err error) {
-	for _, m := range append(c.Tokens.durations(),
+	for _, m := range append(append(c.Tokens.durations(), c.Store.Postgres.durations()...),
 		minimum{"request.timeout", c.Request.Timeout, 1}, minimum{"revocation.max_staleness", c.Revocation.MaxStaleness, 1},
 		minimum{"policy.reload_interval", c.Policy.ReloadInterval, 0}, minimum{"listen.max_connection_age", c.Listen.MaxConnectionAge, 0},
 		minimum{"shutdown.delay", c.Shutdown.Delay, 0},
@@ -122,11 +122,8 @@ func (p *Policy) validate() (field string, err error) {
 	return "", nil
 }
 
-func (c *Config) validateStorage() (field string, err error) {
-	switch {
-	case c.Store != "bolt" && c.Store != "memory":
-		return "store", fmt.Errorf("%q: want bolt or memory", c.Store)
-	case c.DataDir == "":
+func (c *Config) validateDataDir() (field string, err error) {
+	if c.DataDir == "" {
 		return "data_dir", errors.New("want a folder")
 	}
 	return "", nil

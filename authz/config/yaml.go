@@ -97,7 +97,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) error {
 	if isNull(n) {
 		return nil
 	}
-	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	// A section with a short form is read by its fields if it is written in them.
+	isSection := v.Kind() == reflect.Struct && len(fieldNames(v.Type())) > 0
+	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok && !(isSection && n.Kind == yaml.MappingNode) {
 		if n.Kind != yaml.ScalarNode {
 			return mistake(n, "%s: want one value", path)
 		}
@@ -229,15 +231,17 @@ func prefixDot(path string) string {
 
 func fieldNames(t reflect.Type) (names []string) {
 	for _, f := range reflect.VisibleFields(t) {
-		names = append(names, f.Tag.Get("yaml"))
+		if name := f.Tag.Get("yaml"); name != "" {
+			names = append(names, name)
+		}
 	}
 	return names
 }
 
 func fieldOf(v reflect.Value, name string) (reflect.Value, bool) {
-	for i, n := range fieldNames(v.Type()) {
-		if n == name {
-			return v.Field(i), true
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if name != "" && f.Tag.Get("yaml") == name {
+			return v.FieldByIndex(f.Index), true
 		}
 	}
 	return reflect.Value{}, false

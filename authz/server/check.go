@@ -32,7 +32,7 @@ func Check(ctx context.Context, cfg config.Config) CheckResult {
 	fs.add("policy", err)
 	fs.add("data_dir", checkDataDir(cfg.DataDir))
 	running := false
-	if cfg.Store == "bolt" && HasLedger(cfg.DataDir) {
+	if cfg.Store.Kind == config.StoreBolt && HasLedger(cfg.DataDir) {
 		running, err = checkPepper(cfg.DataDir, p.hasher)
 		fs.add("data_dir", err)
 	}

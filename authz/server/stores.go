@@ -33,7 +33,7 @@ func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, l
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
-	if cfg.Store == "memory" {
+	if cfg.Store.Kind == config.StoreMemory {
 		revocations := memory.NewRevocations()
 		return stores{memory.NewKeys(), revocations, revocations, memory.NewLedger(now), closer(func() {}), nil}, nil
 	}

@@ -137,7 +137,7 @@ func (c *cli) planState(cmd *cobra.Command, cfg config.Config, s *lint.State) {
 	if at, err := rulebook.LastKept(cfg.DataDir, cfg.Policy); err == nil && !at.IsZero() {
 		s.PolicyKept = at.Format(time.RFC3339)
 	}
-	if cfg.Store != "bolt" || !server.HasLedger(cfg.DataDir) {
+	if cfg.Store.Kind != config.StoreBolt || !server.HasLedger(cfg.DataDir) {
 		return
 	}
 	used, err := server.PlansOf(cmd.Context(), cfg.DataDir)
@@ -183,7 +183,7 @@ func dataState(ctx context.Context, cfg config.Config) lint.DataDir {
 			d.Shared = true
 		}
 	}
-	if cfg.Store == "bolt" && server.HasLedger(dir) {
+	if cfg.Store.Kind == config.StoreBolt && server.HasLedger(dir) {
 		ledgerState(ctx, dir, &d)
 	}
 	return d

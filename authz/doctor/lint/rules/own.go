@@ -67,9 +67,9 @@ var ownDryRun = rule.Rule{
 var ownMemory = rule.Rule{
 	ID: "TK215", Severity: rule.Info, Since: since, Title: "Everything is kept in memory.",
 	Why:    "Keys, revocations and quotas are lost when the server ends.",
-	Remedy: "Set store: bolt.",
+	Remedy: "Set store: bolt, or a PostgreSQL database (store.postgres).",
 	Checks: eachOwn(func(_ *model.Model, o *model.Own, report rule.Report) {
-		if o.Config.Store == "memory" {
+		if o.Config.Store.Kind == "memory" {
 			report(rule.At(o.At("store"), "keys, revocations and quotas are lost when the server ends"))
 		}
 	}),
