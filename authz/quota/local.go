@@ -63,11 +63,24 @@ func (l *LocalMembers) Lost(now time.Time) {
 	l.roll.Lost(now)
 }
 
-// Notice is Roll.Notice, for tests.
+// Notice notes that another incarnation of the ledger answers (Roll.Notice).
 func (l *LocalMembers) Notice(incarnation string, safe bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.roll.Notice(incarnation, safe, now)
+}
+
+// Copy copies who has a session. restore brings that back.
+func (l *LocalMembers) Copy() (restore func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	roll := l.roll
+	roll.Members = maps.Clone(roll.Members)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.roll = roll
+	}
 }
 
 // others is every node but one, in the order of their names, so that a simulation can be repeated exactly.

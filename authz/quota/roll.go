@@ -57,7 +57,7 @@ func (r *Roll) Renew(node NodeID, s Standing, now time.Time) Session {
 // Notice tells which incarnation of the ledger answers, and whether every commit is kept by whoever takes over from it. It reports
 // whether another one answered before: then commits may have been lost.
 func (r *Roll) Notice(incarnation string, safe bool, now time.Time) (changed bool) {
-	if changed = r.Incarnation != "" && r.Incarnation != incarnation; changed {
+	if changed = r.Incarnation != incarnation && (r.Incarnation != "" || len(r.Members) > 0); changed {
 		r.doubt(now)
 	} else if !r.Withholds(now) {
 		r.Safe = safe

@@ -16,15 +16,23 @@ type Ask struct {
 	Limit             authz.Limit
 	Held              quota.Period
 	Spent, Back, Want int64
+	Last              uint64
+	Known             *quota.Holding // the request restates if it is not nil
 }
 
 func (a Ask) part() quota.LeasePart {
-	return quota.LeasePart{Count: a.Bucket.CountKey(), Limit: a.Limit, Held: a.Held, Spent: a.Spent, Back: a.Back, Want: a.Want}
+	p := quota.LeasePart{Count: a.Bucket.CountKey(), Limit: a.Limit, Held: a.Held, Spent: a.Spent, Back: a.Back, Want: a.Want}
+	if a.Known != nil {
+		p.Known = *a.Known
+	}
+	return p
 }
 
 // Request is the request as a ledger gets it.
 func (a Ask) Request() quota.LeaseRequest {
-	return quota.LeaseRequest{Node: a.Node, Seq: a.Seq, Holder: a.Bucket.HolderID(), Parts: []quota.LeasePart{a.part()}}
+	return quota.LeaseRequest{
+		Node: a.Node, Seq: a.Seq, Last: a.Last, Holder: a.Bucket.HolderID(), Parts: []quota.LeasePart{a.part()}, Restates: a.Known != nil,
+	}
 }
 
 // Send sends the request.

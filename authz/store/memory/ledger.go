@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -168,6 +169,25 @@ func (s *Ledger) Check(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Copy makes a copy of the ledger, as a standby has it. takeOver has the copy answer in its place from then on, as another
+// incarnation: what was committed after the copy is lost.
+func (s *Ledger) Copy() (takeOver func(incarnation string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records, journal, settled := make(map[quota.HolderID]*quota.Record), maps.Clone(s.journal), maps.Clone(s.settled)
+	for h, r := range s.records {
+		records[h] = r.Clone()
+	}
+	order, roll := slices.Clone(s.order), s.LocalMembers.Copy()
+	return func(incarnation string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.records, s.journal, s.settled, s.order = records, journal, settled, order
+		roll()
+		s.Notice(incarnation, false, s.now())
+	}
 }
 
 // at is the ledger's time, in the form in which other stores keep it.

@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -31,5 +32,19 @@ func TestLedger_Contract(t *testing.T) {
 			}
 		})
 		return l
+	})
+}
+
+func TestLedger_LostCommits(t *testing.T) {
+	quotatest.RunLost(t, func(_ *testing.T, now func() time.Time) quotatest.Standby {
+		l := memory.NewLedger(now)
+		n := 0
+		return quotatest.Standby{Ledger: l, Copy: func() func() {
+			takeOver := l.Copy()
+			return func() {
+				n++
+				takeOver(strconv.Itoa(n))
+			}
+		}}
 	})
 }
