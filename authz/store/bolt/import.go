@@ -39,10 +39,9 @@ func encodeImport(keys []apikey.Key) (imported []apikey.Key, records [][]byte, f
 			k.Lineage = k.ID
 		}
 		imported[i] = k
-		if stored, err := storedKey(&k); err != nil {
+		var err error
+		if records[i], err = keyrecord.SealKey(&k); err != nil {
 			faults[i] = fmt.Sprintf("key %q %v", k.ID, err)
-		} else {
-			records[i] = keyrecord.AppendKey(nil, stored)
 		}
 	}
 	return imported, records, faults
@@ -73,4 +72,4 @@ func (v importView) WithDigest(d apikey.Digest) (*apikey.Key, error) {
 
 func (v importView) HasID(id string) bool { return v.w.get(bucketKeys, []byte(id)) != nil }
 
-func (v importView) AsStored(k *apikey.Key) (*apikey.Key, error) { return asJSON(k) }
+func (v importView) AsStored(k *apikey.Key) (*apikey.Key, error) { return keyrecord.AsStored(k) }

@@ -67,18 +67,10 @@ func decodeKey(digest, sealed []byte) (*apikey.Key, error) {
 	if sealed == nil {
 		return nil, nil
 	}
-	record, err := keyrecord.Open(digest, sealed)
-	if err != nil {
-		return nil, err
-	}
 	if len(digest) != len(apikey.Digest{}) {
 		return nil, authz.Errorf(authz.KindUnavailable, "the data file is damaged: a key is stored under a digest of %d bytes", len(digest))
 	}
-	k := new(apikey.Key)
-	if err := keyrecord.Key(k, apikey.Digest(digest), string(record)); err != nil {
-		return nil, err
-	}
-	return k, nil
+	return keyrecord.OpenKey(apikey.Digest(digest), sealed)
 }
 
 // decodeAccount reads the record of an account, nil if there is none.
@@ -86,15 +78,7 @@ func decodeAccount(id, sealed []byte) (*apikey.Account, error) {
 	if sealed == nil {
 		return nil, nil
 	}
-	record, err := keyrecord.Open(id, sealed)
-	if err != nil {
-		return nil, err
-	}
-	a := new(apikey.Account)
-	if err := keyrecord.Account(a, string(id), string(record)); err != nil {
-		return nil, err
-	}
-	return a, nil
+	return keyrecord.OpenAccount(string(id), sealed)
 }
 
 // Account is apikey.Store.Account.

@@ -38,14 +38,11 @@ func (s *Keys) AmendAccount(ctx context.Context, id string, c apikey.AccountChan
 }
 
 func (s *Keys) putAccount(w *write, a *apikey.Account) (*apikey.Account, error) {
-	stored, err := asJSON(a)
+	sealed, err := keyrecord.SealAccount(a)
 	if err != nil {
 		return nil, err
 	}
-	if stored.ID != a.ID {
-		return nil, authz.Errorf(authz.KindInvalid, "account id %q is not UTF-8", a.ID)
-	}
-	id, sealed := []byte(a.ID), keyrecord.AppendAccount(nil, stored)
+	id := []byte(a.ID)
 	if err := w.put(bucketAccounts, id, sealed); err != nil {
 		return nil, err
 	}
@@ -133,11 +130,10 @@ func indexKey(w *write, k *apikey.Key) error {
 }
 
 func (s *Keys) putKey(w *write, k *apikey.Key) (*apikey.Key, error) {
-	k, err := storedKey(k)
+	sealed, err := keyrecord.SealKey(k)
 	if err != nil {
 		return nil, err
 	}
-	sealed := keyrecord.AppendKey(nil, k)
 	if err := w.put(bucketDigests, k.Digest[:], sealed); err != nil {
 		return nil, err
 	}
@@ -147,26 +143,4 @@ func (s *Keys) putKey(w *write, k *apikey.Key) (*apikey.Key, error) {
 	}
 	w.afterCommit(func() { s.db.cache.Load().PutKey(k.Digest, record) })
 	return decodeKey(k.Digest[:], sealed)
-}
-
-// storedKey returns a key as it will be read back.
-func storedKey(k *apikey.Key) (*apikey.Key, error) {
-	stored, err := asJSON(k)
-	if err != nil {
-		return nil, err
-	}
-	if stored.ID != k.ID || stored.Account != k.Account || stored.Lineage != k.Lineage || stored.Successor != k.Successor {
-		return nil, authz.Errorf(authz.KindInvalid, "an id of key %q is not UTF-8", k.ID)
-	}
-	return stored, nil
-}
-
-// asJSON returns a value as JSON shows it, which is what a record can hold, so that memory holds the same before and after a restart:
-// a number in Meta, say, is a float64 from the beginning.
-func asJSON[T any](v *T) (*T, error) {
-	text, err := encode(v)
-	if err != nil {
-		return nil, err
-	}
-	return decode[T](text)
 }

@@ -47,11 +47,15 @@ func (s *Revocations) Add(ctx context.Context, r revocation.Record) (revocation.
 		if add.Revision, err = w.tx.Bucket([]byte(bucketRevisions)).NextSequence(); err != nil {
 			return revocation.Record{}, authz.Errorf(authz.KindUnavailable, "no revision: %w", err)
 		}
-		stored, err := asJSON(&add)
+		text, err := encode(&add)
 		if err != nil {
 			return revocation.Record{}, err
 		}
-		if err := putJSON(w, bucketRevoked, key, stored); err != nil {
+		stored, err := decode[revocation.Record](text)
+		if err != nil {
+			return revocation.Record{}, err
+		}
+		if err := w.put(bucketRevoked, key, text); err != nil {
 			return revocation.Record{}, err
 		}
 		return *stored, indexRevocation(w, key, stored)
