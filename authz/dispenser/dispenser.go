@@ -27,14 +27,17 @@ type Dispenser struct {
 	ledger quota.Ledger
 	node   quota.NodeID
 	name   string // of the node
-	now    func() time.Time
-	spawn  func(func()) // runs a call to the ledger in the background: go, except in the simulation
+	// replaces is a node that is known to be dead.
+	replaces quota.NodeID
+	now      func() time.Time
+	spawn    func(func()) // runs a call to the ledger in the background: go, except in the simulation
 
 	seq     atomic.Uint64 // of requests to the ledger, one series for all holders
 	rid     atomic.Uint64 // of reservations
 	session *holding.Session
 	views   atomic.Pointer[views] // that the shares of rates go by
-	// restated is the session in which the ledger was told all that the node has. begun says that there is a later one.
+	// restated is the session in which the ledger was told all that the node has. begun says that there is a later one,
+	// or another view: others wait until the ledger knows that this node goes by it.
 	restated atomic.Uint64
 	begun    chan struct{}
 	holders  *xsync.Map[quota.HolderID, *holder]

@@ -181,7 +181,7 @@ func (r *rate) borrow(ctx context.Context, w *window, l *authz.Limit, units int6
 		return false
 	}
 	got := d.ledger.Borrow(ctx, d.node, quota.RateRequest{
-		Bucket: bucket, Limit: *l, Start: time.Unix(0, w.start).UTC(), Units: max(units, r.cap(w, l.Units)),
+		Bucket: bucket, Limit: *l, Start: time.Unix(0, w.start).UTC(), Units: max(units, r.cap(w, l.Units), l.Units/borrowsPart),
 	})
 	if got > 0 {
 		w.borrowed.Add(got)
@@ -208,6 +208,9 @@ func (r *rate) lend(q *quota.RateRequest, now time.Time) int64 {
 		}
 	}
 }
+
+// borrowsPart is the part of the limit that a node asks for which has just joined and has no share.
+const borrowsPart = 16
 
 // lendsAll is so few units that half of them is not worth another question.
 const lendsAll = 4

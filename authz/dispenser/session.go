@@ -37,8 +37,10 @@ func (d *Dispenser) attend(ctx context.Context, now time.Time) error {
 
 // renew begins the node's session or has it run longer, and takes over the view of the members.
 func (d *Dispenser) renew(ctx context.Context) error {
-	asked := d.now()
-	s, err := d.ledger.Renew(ctx, d.node, quota.Standing{Applied: d.views.Load().Number, Restated: d.restated.Load()})
+	asked, was := d.now(), d.views.Load().Number
+	s, err := d.ledger.Renew(ctx, d.node, quota.Standing{
+		Applied: d.views.Load().Number, Restated: d.restated.Load(), Replaces: d.replaces,
+	})
 	if err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func (d *Dispenser) renew(ctx context.Context) error {
 	if s.Number >= d.session.Number() {                             // of two calls at once, the earlier may be answered later
 		d.session.Renew(s.Number, asked, s.Term)
 	}
-	if s.Number != d.restated.Load() {
+	if s.Number != d.restated.Load() || s.View.Number != was {
 		select {
 		case d.begun <- struct{}{}:
 		default: // the sweep knows
@@ -56,6 +58,9 @@ func (d *Dispenser) renew(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Replace says that this node runs in the place of another one, which is dead. It must be called before anything is asked.
+func (d *Dispenser) Replace(dead quota.NodeID) { d.replaces = dead }
 
 // restate tells the ledger all that the node has of every holder, once in each session: the ledger may have lost it. Until all nodes
 // have done so it may grant nothing. It returns false if a call fails.

@@ -37,7 +37,7 @@ func (d *Dispenser) Sweep(ctx context.Context) {
 	b.send()
 }
 
-// Run sweeps every SweepEvery, and whenever a session begins, until ctx ends.
+// Run sweeps every SweepEvery, and at once when a session begins or nodes joined or left, until ctx ends.
 func (d *Dispenser) Run(ctx context.Context) {
 	t := time.NewTicker(SweepEvery)
 	defer t.Stop()

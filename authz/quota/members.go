@@ -43,6 +43,9 @@ type RateRequest struct {
 type Standing struct {
 	Applied  uint64 // the number of the last View that it goes by, 0 for none
 	Restated uint64 // the number of the last Session in which it restated every holder of which it holds or spent anything, 0 for none
+	// Replaces is a node that is known to be dead, "" for none: the process before in the same place. Its session ends at once, so that
+	// its share of the rates is free.
+	Replaces NodeID
 }
 
 // Session is a node's membership.

@@ -36,11 +36,14 @@ type Member struct {
 // Renew begins or renews the session of a node.
 func (r *Roll) Renew(node NodeID, s Standing, now time.Time) Session {
 	r.expire(now)
+	if s.Replaces != node {
+		r.Leave(s.Replaces)
+	}
 	m, ok := r.Members[node]
 	if !ok {
 		r.Number++
 		m = Member{Session: r.Number}
-		if s == (Standing{}) { // it is new, and holds nothing
+		if s.Applied == 0 && s.Restated == 0 { // it is new, and holds nothing
 			m.Restated = r.Number
 		}
 		s.Applied = 0 // it went by a view of another session

@@ -2,11 +2,15 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -97,8 +101,28 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := s.openPorts(registry, p.events, s.adminHandler(p.hasher, adminToken, registry)); err != nil {
 		return nil, err
 	}
-	s.announcement, err = announce(cfg.DataDir, "http://"+s.AdminAddr())
-	return s, err
+	if s.announcement, err = announce(cfg.DataDir, "http://"+s.AdminAddr()); err != nil {
+		return nil, err
+	}
+	return s, s.replace() // no other server runs on the directory
+}
+
+// nodeFile is the file in the data directory that names the node which runs there, or ran last.
+const nodeFile = "node"
+
+// replace says that this node runs in the place of the last one on the directory. That one is dead, and others wait for it otherwise
+// until its session ends.
+func (s *Server) replace() error {
+	path := filepath.Join(s.cfg.DataDir, nodeFile)
+	dead, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	s.dispenser.Replace(quota.NodeID(strings.TrimSpace(string(dead))))
+	if err := os.WriteFile(path, []byte(s.node+"\n"), 0o600); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	return nil
 }
 
 func newNodeID() quota.NodeID {

@@ -120,6 +120,14 @@ func sessions(f *fixture) {
 	leave := f.ledger.Join("b", peer{})
 	was := f.renew("b")
 	leave()
+	f.renew("dead")
+	if _, err := f.ledger.Renew(f.Ctx(), "heir", quota.Standing{Replaces: "dead"}); err != nil {
+		f.Fatal(err)
+	}
+	third := f.renew("dead")
+	if heir := f.renew("heir"); third.Number <= heir.Number {
+		f.Fatalf("a node that was replaced has its session still: %+v, its heir %+v", third, heir)
+	}
 	l := tenAnHour()
 	f.Same("what is held", f.lease("a", l, 0, 4).Held, int64(4))
 	if again := f.renew("b"); again.Number <= was.Number {
