@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,10 +21,15 @@ type Set struct {
 
 	records  *digesttable.Table[matcher, bounds]
 	revision atomic.Uint64
+	// era counts how often the store went back: revisions of a later era come after all of an earlier one. While the set is widening,
+	// it reads the records of a new era for the first time, and what memory has in their place holds as well: the store may have lost it.
+	era      atomic.Uint64
+	widening atomic.Bool
 	syncedAt atomic.Pointer[time.Time] // when the store was last read to its end; its monotonic part counts
 
 	// PruneBefore holds both, and adding for writing, while it drops records from memory. So no record is on its way from the
-	// store that is older than a dropped one: applied afterwards, it would find nothing later in its place, and stay.
+	// store that is older than a dropped one: applied afterwards, it would find nothing later in its place, and stay. A new era
+	// begins under both too, so that a record counts in the era in which the store returned it.
 	syncing sync.Mutex   // held by one Sync at a time, while it reads the store
 	adding  sync.RWMutex // held for reading by every Revoke, from before it asks the store until the record is applied
 }
@@ -54,13 +60,21 @@ func (s *Set) Revoke(ctx context.Context, r Record) (Record, error) {
 
 // apply puts a record in its place, unless a later one stands there already.
 func (s *Set) apply(r Record) {
+	b := boundsOf(r)
+	b.revision += s.era.Load() * eraSize
 	s.records.Update(matcher{r.Kind, r.Issuer, r.Value}, func(old bounds, found bool) bounds {
-		if found && old.revision >= r.Revision {
+		switch {
+		case found && old.revision >= b.revision:
 			return old
+		case found && s.widening.Load():
+			b.before, b.expires = max(old.before, b.before), max(old.expires, b.expires)
 		}
-		return boundsOf(r)
+		return b
 	})
 }
+
+// eraSize is above every revision of a store.
+const eraSize = 1 << 48
 
 // syncPage is how many records are read from the store at once.
 const syncPage = 10_000
@@ -69,9 +83,14 @@ const syncPage = 10_000
 func (s *Set) Sync(ctx context.Context) error {
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
-	began := s.now()
+	began, again := s.now(), false
 	for {
 		page, err := s.store.Since(ctx, s.revision.Load(), syncPage)
+		if errors.Is(err, ErrWentBack) && !again {
+			again = true
+			s.beginEra()
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -80,10 +99,20 @@ func (s *Set) Sync(ctx context.Context) error {
 			s.revision.Store(r.Revision)
 		}
 		if len(page) < syncPage {
+			s.widening.Store(false)
 			s.syncedAt.Store(&began)
 			return nil
 		}
 	}
+}
+
+// beginEra has everything read again, by a caller that holds syncing.
+func (s *Set) beginEra() {
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	s.era.Add(1)
+	s.widening.Store(true)
+	s.revision.Store(0)
 }
 
 // prunePage is how many records the store forgets in one write, for which other writes wait.

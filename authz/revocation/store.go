@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -59,7 +60,8 @@ type Store interface {
 	// else it gets a new revision. After an error it is unspecified whether the record is stored; adding it again is safe.
 	Add(ctx context.Context, r Record) (Record, error)
 	// Since returns the records with a revision above after, in that order, at most limit of them. A record that was
-	// merged appears once, at its latest revision.
+	// merged appears once, at its latest revision. A store that may have lost records that it had returned returns ErrWentBack
+	// once: it may use their revisions again, so the caller MUST begin at 0.
 	Since(ctx context.Context, after uint64, limit int) ([]Record, error)
 	// Get returns the record for that kind, issuer and value, and false if there is none.
 	Get(ctx context.Context, kind Kind, issuer, value string) (Record, bool, error)
@@ -71,3 +73,6 @@ type Store interface {
 	// error it is unspecified how many are forgotten; pruning again is safe.
 	Prune(ctx context.Context, now time.Time, limit int) (int, error)
 }
+
+// ErrWentBack is returned by Store.Since.
+var ErrWentBack = errors.New("revocations were lost that had been stored: they have to be read again from the first")

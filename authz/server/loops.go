@@ -29,7 +29,7 @@ func (s *Server) startLoops(ctx context.Context, wg *sync.WaitGroup) {
 		wg.Go(func() { every(ctx, tlsPollEvery, s.tls.Poll) })
 	}
 	wg.Go(func() { s.dispenser.Run(ctx) })
-	wg.Go(func() { every(ctx, syncEvery, func() { s.syncRevocations(ctx) }) })
+	wg.Go(func() { s.followRevocations(ctx) })
 	wg.Go(func() {
 		s.pruneRevocations(ctx)
 		every(ctx, pruneEvery, func() { s.pruneRevocations(ctx) })
@@ -49,6 +49,23 @@ func (s *Server) heedHangups(ctx context.Context, hup chan os.Signal) {
 			s.decisions.Reopen()
 		}
 	}
+}
+
+// follower is a store that other nodes write to as well, and that says when they may have.
+type follower interface {
+	Follow() (wake <-chan struct{}, stop func())
+}
+
+// followRevocations reads new revocations at intervals, which shows that the store can be reached, and when the store says that
+// there may be some.
+func (s *Server) followRevocations(ctx context.Context) {
+	var wake <-chan struct{}
+	if f, ok := s.stores.revocations.(follower); ok {
+		w, stop := f.Follow()
+		defer stop()
+		wake = w
+	}
+	everyOrWoken(ctx, syncEvery, wake, func() { s.syncRevocations(ctx) })
 }
 
 func (s *Server) syncRevocations(ctx context.Context) {
@@ -71,6 +88,11 @@ func (s *Server) forgetPeriods(ctx context.Context) {
 
 // every calls f at intervals until ctx ends.
 func every(ctx context.Context, interval time.Duration, f func()) {
+	everyOrWoken(ctx, interval, nil, f)
+}
+
+// everyOrWoken calls f at intervals, and when something arrives on wake, until ctx ends.
+func everyOrWoken(ctx context.Context, interval time.Duration, wake <-chan struct{}, f func()) {
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
@@ -78,7 +100,8 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			f()
+		case <-wake:
 		}
+		f()
 	}
 }

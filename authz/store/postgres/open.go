@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
@@ -27,6 +28,9 @@ type Options struct {
 	// URLFile is a file with the URL, in place of URL. It is read again for each new connection, for a password that was changed;
 	// so are the files that the URL names.
 	URLFile string
+	// ListenURL and ListenURLFile lead to the same database for the one connection that listens for notifications, if URL leads through
+	// PgBouncer in transaction mode, which passes none on. Empty: URL.
+	ListenURL, ListenURLFile string
 	// Insecure accepts a connection to another machine that is not encrypted, or to a server whose name is not verified.
 	Insecure bool
 	// Pepper is the fingerprint of the pepper that keys are hashed with (apikey.Hasher.Fingerprint). Open refuses a database that
@@ -65,6 +69,8 @@ type DB struct {
 	pool         *pgxpool.Pool
 	begin        pgx.TxOptions
 	installation atomic.Pointer[string] // nil until the first connection
+	additions    *grouper[addition]
+	hearing      *hearing
 }
 
 // Open makes the pool, and connects once to see whether the database can be served.
@@ -85,6 +91,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 			"set local idle_in_transaction_session_timeout = %d", timeout, timeout),
 	}}
 	cfg.AfterConnect = db.admit
+	if _, err := parse(db.listenOptions()); err != nil {
+		return nil, err
+	}
+	db.additions, db.hearing = &grouper[addition]{run: db.addAll}, newHearing()
 	if db.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, authz.Errorf(authz.KindInvalid, "PostgreSQL: %w", err)
 	}
@@ -117,6 +127,8 @@ func (db *DB) first(ctx context.Context) error {
 
 // Close closes all connections. It waits for those in use.
 func (db *DB) Close() error {
+	db.additions.close()
+	db.hearing.close()
 	db.pool.Close()
 	return nil
 }
@@ -136,6 +148,8 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	}
 	cfg.MaxConns, cfg.MaxConnIdleTime, cfg.MaxConnLifetimeJitter = int32(o.MaxConnections), o.IdleTimeout, cfg.MaxConnLifetime/10
 	cfg.ConnConfig.ConnectTimeout = o.ConnectTimeout
+	// Behind PgBouncer a session may still listen for a client that had it before. pgx would keep what arrives.
+	cfg.ConnConfig.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	// A ping would cost a round trip on the way of a request. tx and read repeat what a dead connection loses.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	cfg.BeforeConnect = func(_ context.Context, conn *pgx.ConnConfig) error {

@@ -12,6 +12,15 @@ CREATE TABLE tollkeeper.installation (
 );
 INSERT INTO tollkeeper.installation DEFAULT VALUES;
 
+-- What the feed was at each write of the last day or more. A reader that finds its own place no more knows that commits were lost, and
+-- reads everything again: revisions were given out a second time.
+CREATE TABLE tollkeeper.feed (
+    revision bigint PRIMARY KEY,          -- the last one of the write
+    token    uuid NOT NULL,               -- another one if the revision is given out again
+    at       timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO tollkeeper.feed (revision, token) VALUES (0, gen_random_uuid());
+
 CREATE TABLE tollkeeper.accounts (
     id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
     plan     bytea NOT NULL DEFAULT '',
@@ -32,13 +41,14 @@ CREATE INDEX keys_of_account ON tollkeeper.keys (account);
 CREATE TABLE tollkeeper.revocations (
     kind       text COLLATE "C" NOT NULL,
     issuer     bytea NOT NULL CHECK (octet_length(issuer) <= 1024),
-    value      bytea NOT NULL CHECK (octet_length(value) BETWEEN 1 AND 1024),
-    expires_at timestamptz,               -- null: never. Rounded up: the record has the exact instant
-    record     bytea NOT NULL,
+    value      bytea NOT NULL CHECK (octet_length(value) <= 1024),
+    expires_at timestamptz,               -- null: never
+    expires_ns smallint NOT NULL,         -- the nanoseconds that expires_at cannot hold
+    record     bytea NOT NULL,            -- revocation.Record as JSON
     revision   bigint NOT NULL UNIQUE,
     PRIMARY KEY (kind, issuer, value)
 );
-CREATE INDEX revocations_expire ON tollkeeper.revocations (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX revocations_expire ON tollkeeper.revocations (expires_at, expires_ns) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE tollkeeper.marks (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
