@@ -71,12 +71,38 @@ func (c *Cache) PutKey(d apikey.Digest, record []byte) {
 	c.put(c.keys, hashOfKey(&d), d[:], record)
 }
 
+// MayHave returns false if there is no key with that digest.
+func (c *Cache) MayHave(d apikey.Digest) bool { return c.digests.MayHave(d) }
+
 // AddDigest adds a key that will be read from the source when it is first used.
 func (c *Cache) AddDigest(d apikey.Digest) { c.digests.Add(d) }
 
 // PutAccount sets the record of an account.
 func (c *Cache) PutAccount(id string, record []byte) {
 	c.put(c.accounts, c.hashOfAccount(id), []byte(id), record)
+}
+
+// ReplaceKey sets the record of a key if one is held, and returns false if that key was not known before. The key may be new.
+func (c *Cache) ReplaceKey(d apikey.Digest, record []byte) bool {
+	known := c.digests.MayHave(d)
+	c.digests.Add(d)
+	if known { // else nobody has read it
+		c.replace(c.keys, hashOfKey(&d), d[:], record)
+	}
+	return known
+}
+
+// ReplaceAccount sets the record of an account if one is held, even one that says there is none.
+func (c *Cache) ReplaceAccount(id string, record []byte) {
+	c.replace(c.accounts, c.hashOfAccount(id), []byte(id), record)
+}
+
+func (c *Cache) replace(records *recordcache.Cache, hash uint64, key, record []byte) {
+	c.generation.Add(1) // also if none is held: somebody may be reading the record that it replaces
+	if records.Has(hash, string(key)) {
+		records.Put(hash, key, record, nil)
+	}
+	c.versions[hash%versions].Add(1)
 }
 
 // DropKey forgets the record of a key: the next use reads it from the source.

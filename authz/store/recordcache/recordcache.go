@@ -3,6 +3,7 @@
 package recordcache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync"
 )
@@ -75,6 +76,19 @@ func (c *Cache) Has(hash uint64, key string) bool {
 	return string(k) == key
 }
 
+// Each calls each with the keys and records that are held, those of a shard in the order in which they were put. What is put
+// meanwhile may be missed. No lock is held, but each must not keep what it gets.
+func (c *Cache) Each(each func(key, record []byte) error) error {
+	for i := range c.shards {
+		for _, e := range c.shards[i].all() {
+			if err := each(e.key, e.record); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Put sets the record of a key, unless still is given and returns false: it is asked under the lock. A record that is too long is
 // forgotten instead. Of two keys with the same hash only the last is held.
 func (c *Cache) Put(hash uint64, key, record []byte, still func() bool) {
@@ -103,6 +117,27 @@ func (s *shard) entry(at uint32) (key, record []byte) {
 	b := s.segments[at/segmentSize][at%segmentSize:]
 	n, m := binary.NativeEndian.Uint32(b[entryKey:]), binary.NativeEndian.Uint32(b[entryRecord:])
 	return b[headSize:][:n], b[headSize:][n:][:m]
+}
+
+type entry struct{ key, record []byte }
+
+// all returns copies of the entries, from the oldest segment on.
+func (s *shard) all() []entry {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []entry
+	for i := range s.segments {
+		n := (s.filling + 1 + i) % len(s.segments)
+		for b, at := s.segments[n], 0; at < len(b); {
+			key, record := s.entry(uint32(n*segmentSize + at))
+			position, ok := s.at[binary.NativeEndian.Uint32(b[at:])]
+			if ok && int(position) == n*segmentSize+at { // else it was put again, or forgotten, since
+				out = append(out, entry{bytes.Clone(key), bytes.Clone(record)})
+			}
+			at += headSize + len(key) + len(record)
+		}
+	}
+	return out
 }
 
 // add writes an entry and returns its position.

@@ -189,3 +189,35 @@ func objects() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapObjects)
 }
+
+// TestCache_Each visits what Get finds, and nothing else, in a cache that has forgotten some.
+func TestCache_Each(t *testing.T) {
+	c := recordcache.New(0)
+	for i := range 50_000 {
+		key := []byte(fmt.Sprint("key ", i%30_000)) // some are put twice
+		c.Put(hash(string(key)), key, []byte(fmt.Sprint("record ", i)), nil)
+	}
+	forgotten := []byte("key 19999")
+	c.Put(hash(string(forgotten)), forgotten, make([]byte, recordcache.MaxEntry), nil)
+	seen := make(map[string]string)
+	if err := c.Each(func(key, record []byte) error {
+		seen[string(key)] = string(record)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for i := range 30_000 {
+		key := fmt.Sprint("key ", i)
+		record, ok := c.Get(hash(key), []byte(key))
+		if ok {
+			found++
+		}
+		if seen[key] != record {
+			t.Errorf("%s: %q was visited, and %q is held", key, seen[key], record)
+		}
+	}
+	if found != len(seen) || found == 0 || found == 30_000 {
+		t.Errorf("%d visited, %d held", len(seen), found)
+	}
+}
