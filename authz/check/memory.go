@@ -50,15 +50,24 @@ type deadlines struct {
 }
 
 // lazyDeadline is a context with a deadline. It costs nothing until a caller waits for its end. Nearly all checks find
-// everything in memory and never wait. A timer for each of them would cost more than the rest of the check.
+// everything in memory and never wait. A timer for each of them would cost more than the rest of the check. The context of a wait
+// ends before that of its check, so it has a timer of its own and none of the check's.
 type lazyDeadline struct {
 	parent context.Context
 
 	mu     sync.Mutex
 	at     time.Time       // zero: to be computed on first use, see waitContext
-	timer  context.Context // made when a caller asks for Done
+	timer  context.Context // made when a caller asks for Done, or ended
 	cancel context.CancelFunc
+	waits  *lazyDeadline // the first of the children that have a timer; of a child, the next of them
 }
+
+// ended is a context that has ended.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 var _ context.Context = (*lazyDeadline)(nil)
 
@@ -91,10 +100,27 @@ func (d *lazyDeadline) endLocked() time.Time {
 // stop ends the context and its children.
 func (d *lazyDeadline) stop() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	next := d.waits
 	if d.cancel != nil {
 		d.cancel()
+	} else {
+		d.timer = ended
 	}
+	d.mu.Unlock()
+	if next != nil {
+		next.stop()
+	}
+}
+
+// add has a child stopped with its parent. It returns false if that was stopped already.
+func (d *lazyDeadline) add(child *lazyDeadline) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil && d.timer.Err() != nil {
+		return false
+	}
+	child.waits, d.waits = d.waits, child
+	return true
 }
 
 // Deadline is context.Context.
@@ -134,8 +160,17 @@ func (d *lazyDeadline) AfterFunc(f func()) func() bool { return context.AfterFun
 func (d *lazyDeadline) withTimer() context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.timer == nil {
-		d.timer, d.cancel = context.WithDeadline(d.parent, d.endLocked())
+	if d.timer != nil {
+		return d.timer
 	}
+	parent, at := d.parent, d.endLocked()
+	if whole, ok := parent.(*lazyDeadline); ok {
+		if !whole.add(d) {
+			d.timer = ended
+			return ended
+		}
+		parent = whole.parent
+	}
+	d.timer, d.cancel = context.WithDeadline(parent, at)
 	return d.timer
 }

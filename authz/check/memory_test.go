@@ -75,14 +75,15 @@ func TestLazyDeadline_ChildrenEndWithTheCheck(t *testing.T) {
 		}
 		first.Done()
 		waits.whole.stop()
-		if synctest.Wait(); first.Err() == nil {
+		if synctest.Wait(); first.Err() == nil || second.Err() == nil {
 			t.Error("a wait goes on after the check")
 		}
+		<-second.Done()
 	})
 }
 
 // BenchmarkDeadlines makes the contexts of one check that finds everything in memory: as lazyDeadlines (on), and with
-// context.WithDeadline (off).
+// context.WithDeadline (off). "waits" is a check that waits once, as for a caller who comes for the first time.
 func BenchmarkDeadlines(b *testing.B) {
 	const waits = 4 // key, token, peek, reserve
 	b.Run("lazy=on", func(b *testing.B) {
@@ -93,6 +94,17 @@ func BenchmarkDeadlines(b *testing.B) {
 			for _, wait := range [waits]*lazyDeadline{&d.keys, &d.token, &d.peek, &d.reserve[0]} {
 				wait.waitContext(ctx)
 			}
+			d.whole.stop()
+		}
+	})
+	b.Run("waits", func(b *testing.B) {
+		b.ReportAllocs()
+		parent, cancel := context.WithCancel(b.Context()) // as the context of a call
+		defer cancel()
+		e := &evaluation{Checker: &Checker{opt: Options{Timeout: time.Second}}}
+		for b.Loop() {
+			ctx, d := e.bound(parent)
+			d.peek.waitContext(ctx).Done()
 			d.whole.stop()
 		}
 	})
