@@ -33,8 +33,9 @@ func grpcOptions(maxAge time.Duration) []grpc.ServerOption {
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.WaitForHandlers(true), // so that no check outlives the stores that it uses
-		// Evaluating a policy needs a deep stack. Workers keep theirs; a new goroutine for each check would grow one each time.
-		grpc.NumStreamWorkers(uint32(4 * runtime.GOMAXPROCS(0))),
+		// Evaluating a policy needs a deep stack. Workers keep theirs; a new goroutine for each check would grow one each time. There
+		// are more than can run, for a check of a caller who was not seen for long waits for the disk.
+		grpc.NumStreamWorkers(uint32(32 * runtime.GOMAXPROCS(0))),
 		// Envoy pings more often than grpc-go allows by default, and would be disconnected.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
