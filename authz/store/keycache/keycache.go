@@ -16,7 +16,7 @@ import (
 const (
 	// cachedKeys and cachedAccounts are how many bytes of records are held: those of about 300,000 callers.
 	cachedKeys     = 48 << 20
-	cachedAccounts = 16 << 20
+	cachedAccounts = 24 << 20
 	// decodedRecords is how many keys, and how many accounts, are held decoded: those in frequent use.
 	decodedRecords = 8192
 	// versions is how many counters the changes of records are spread over.
