@@ -60,7 +60,8 @@ func (c *Clock) Now() time.Time {
 	case jump.Abs() > ClockJump:
 		return c.disbelieve(wall, at)
 	case ran-good.ran > rebase:
-		c.good.CompareAndSwap(good, &at)
+		next := at // or each call would need memory for at
+		c.good.CompareAndSwap(good, &next)
 		c.back()
 	}
 	return wall

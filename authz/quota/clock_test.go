@@ -65,3 +65,11 @@ func TestClock_ReadByMany(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestClock_NeedsNoMemory: a check reads the clock several times.
+func TestClock_NeedsNoMemory(t *testing.T) {
+	c := NewClock(func(time.Duration, bool) {})
+	if n := testing.AllocsPerRun(100, func() { c.Now() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
