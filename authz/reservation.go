@@ -7,7 +7,8 @@ import "strconv"
 type Reservation struct {
 	node   string
 	number uint64
-	parts  []part
+	first  [2]part // most requests charge at most two limits, and then need no memory besides
+	more   []part
 }
 
 // part is the units from one source.
@@ -24,19 +25,22 @@ type Source interface {
 
 // Begin empties the reservation and gives it a name: the node that takes the units, and a number that the node uses only once.
 func (r *Reservation) Begin(node string, number uint64) {
-	*r = Reservation{node: node, number: number, parts: r.parts[:0]}
+	*r = Reservation{node: node, number: number, more: r.more[:0]}
 }
 
 // Add records units that were taken from a source.
 func (r *Reservation) Add(from Source, units int64) {
-	if r.parts == nil {
-		r.parts = make([]part, 0, 2) // most requests charge at most two limits
+	for i := range r.first {
+		if r.first[i].from == nil {
+			r.first[i] = part{from, units}
+			return
+		}
 	}
-	r.parts = append(r.parts, part{from, units})
+	r.more = append(r.more, part{from, units})
 }
 
 // Holds reports whether the reservation has units.
-func (r *Reservation) Holds() bool { return len(r.parts) > 0 }
+func (r *Reservation) Holds() bool { return r.first[0].from != nil }
 
 // ID names the reservation in logs and when it is settled. It is unique over all nodes and times, and empty before Begin.
 func (r *Reservation) ID() string {
@@ -49,8 +53,15 @@ func (r *Reservation) ID() string {
 
 // Cancel gives the units back. The reservation then holds nothing.
 func (r *Reservation) Cancel() {
-	for i, p := range r.parts {
-		p.from.PutBack(r.ID()+"."+strconv.Itoa(i), p.units)
+	for i, p := range r.first {
+		if p.from != nil {
+			p.from.PutBack(r.partID(i), p.units)
+		}
 	}
-	r.parts = nil
+	for i, p := range r.more {
+		p.from.PutBack(r.partID(len(r.first)+i), p.units)
+	}
+	r.first, r.more = [2]part{}, nil
 }
+
+func (r *Reservation) partID(i int) string { return r.ID() + "." + strconv.Itoa(i) }
