@@ -41,6 +41,11 @@ type Postgres struct {
 	// comes from the environment of libpq, such as PGHOST and PGPASSFILE. Put a password into url_file or into a file that PGPASSFILE
 	// names. Empty, and no url_file: the environment says everything.
 	URL URL `yaml:"url" env:"URL"`
+	// ListenURLFile is a file with the URL for the one connection that waits for news, if url leads through PgBouncer in transaction
+	// mode, which passes no notifications on. Empty, and no listen_url: url. Without notifications, servers look every second.
+	ListenURLFile string `yaml:"listen_url_file" env:"LISTEN_URL_FILE"`
+	// ListenURL is that URL itself, as in url.
+	ListenURL URL `yaml:"listen_url" env:"LISTEN_URL"`
 	// Insecure accepts a host on another machine that does not prove its name, or does not encrypt. Whoever is on the way to it can
 	// then read and change keys and quotas.
 	Insecure bool `yaml:"insecure" env:"INSECURE"`
@@ -109,13 +114,21 @@ func (p *Postgres) durations() []minimum {
 
 func (s *Store) validate() (field string, err error) {
 	p := &s.Postgres
+	for _, u := range []struct {
+		field, file string
+		url         URL
+	}{{"url", p.URLFile, p.URL}, {"listen_url", p.ListenURLFile, p.ListenURL}} {
+		switch {
+		case u.url == "":
+		case u.file != "":
+			return "store.postgres." + u.field, fmt.Errorf("want a %s or a %s_file, not both", u.field, u.field)
+		case !strings.HasPrefix(string(u.url), "postgres://") && !strings.HasPrefix(string(u.url), "postgresql://"):
+			return "store.postgres." + u.field, errors.New("want a URL such as postgres://tollkeeper@db.example.com/tollkeeper")
+		}
+	}
 	switch {
 	case !slices.Contains([]string{StoreBolt, StoreMemory, StorePostgres}, s.Kind):
 		return "store", fmt.Errorf("%q: want bolt, memory or postgres", s.Kind)
-	case p.URL != "" && p.URLFile != "":
-		return "store.postgres.url", errors.New("want a url or a url_file, not both")
-	case p.URL != "" && !strings.HasPrefix(string(p.URL), "postgres://") && !strings.HasPrefix(string(p.URL), "postgresql://"):
-		return "store.postgres.url", errors.New("want a URL such as postgres://tollkeeper@db.example.com/tollkeeper")
 	case p.MaxConnections < 1:
 		return "store.postgres.max_connections", fmt.Errorf("%d: want a number of connections, such as 10", p.MaxConnections)
 	}
@@ -128,7 +141,7 @@ func checkPostgresVariables(cfg *Config, environment map[string]string) error {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
-		if strings.HasPrefix(name, EnvPrefix+"STORE_POSTGRES_") {
+		if strings.HasPrefix(name, EnvPrefix+"STORE_POSTGRES_") && environment[name] != "" {
 			return fmt.Errorf("%s: the store is %s: set %sSTORE=postgres too", name, cmp.Or(cfg.Store.Kind, "not set"), EnvPrefix)
 		}
 	}

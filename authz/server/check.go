@@ -36,6 +36,9 @@ func Check(ctx context.Context, cfg config.Config) CheckResult {
 		running, err = checkPepper(cfg.DataDir, p.hasher)
 		fs.add("data_dir", err)
 	}
+	if cfg.Store.Kind == config.StorePostgres && len(fs) == 0 {
+		fs.add("store", checkPostgres(ctx, &cfg, p.hasher.Fingerprint()))
+	}
 	fs.add("log.decisions", checkDecisionLog(cfg.Log.Decisions))
 	if _, err := admin.Running(cfg.DataDir); err != nil && !running {
 		fs = append(fs, checkPorts(&cfg.Listen)...)

@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	s.tls, s.decodeOptions = p.tls, p.decodeOptions
 	s.clock = quota.NewClock(s.clockJumped)
-	if s.stores, err = openStores(cfg, p.hasher, s.clock.Now, log); err != nil {
+	if s.stores, err = openStores(ctx, cfg, p.hasher, s.clock.Now, log); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.stores.closer)

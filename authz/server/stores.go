@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +16,7 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
+	"github.com/tollkeeper-authz/tollkeeper/authz/store/postgres"
 )
 
 // databaseFile is the name of the bolt file in the data directory.
@@ -29,7 +32,7 @@ type stores struct {
 	file        *bolt.DB // nil: the backend has no file
 }
 
-func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {
+func openStores(ctx context.Context, cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
@@ -37,9 +40,25 @@ func openStores(cfg config.Config, hasher apikey.Hasher, now func() time.Time, l
 		revocations := memory.NewRevocations()
 		return stores{memory.NewKeys(), revocations, revocations, memory.NewLedger(now), closer(func() {}), nil}, nil
 	}
+	if cfg.Store.Kind == config.StorePostgres {
+		return openPostgres(ctx, &cfg, hasher, log)
+	}
 	db, err := bolt.Open(filepath.Join(cfg.DataDir, databaseFile), bolt.Options{Pepper: hasher.Fingerprint(), Now: now, Logger: log})
 	if err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)
 	}
 	return stores{db.Keys(), db.Revocations(), db.Revocations(), db.Ledger(), db, db}, nil
+}
+
+// openPostgres opens the database that nodes share. Its clock is the ledger's.
+func openPostgres(ctx context.Context, cfg *config.Config, hasher apikey.Hasher, log *slog.Logger) (stores, error) {
+	o, err := servingOptions(cfg, hasher.Fingerprint(), log)
+	if err != nil {
+		return stores{}, err
+	}
+	db, err := postgres.Open(ctx, o)
+	if err != nil {
+		return stores{}, &StartFault{"store", err}
+	}
+	return stores{}, errors.Join(errors.New("store: this version does not serve from PostgreSQL yet"), db.Close())
 }

@@ -77,7 +77,7 @@ been revoked, is there quota left? Rego policies decide.`,
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	root.AddCommand(
-		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), readOnly(c.policyCmd()), readOnly(c.explainCmd()),
+		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), c.storeCmd(), readOnly(c.policyCmd()), readOnly(c.explainCmd()),
 		readOnly(c.doctorCmd()), readOnly(c.statusCmd()), c.versionCmd(),
 	)
 	return group(root)

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +25,23 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the transcripts of testdata/script against a real server.
 func TestScripts(t *testing.T) {
+	commands := storeCommands(t)
+	maps.Copy(commands, map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"await":      awaitFile,
+		"setjson":    setFromJSON,
+		"setaddress": setAddress,
+		"oneline":    oneLine,
+		"damage":     damage,
+		"issuer":     startIssuer,
+		"sign":       sign,
+		"envoyadmin": startEnvoyAdmin,
+		"charge":     charge,
+		"charging":   startCharging,
+		"charged":    awaitCharged,
+		"awaitlines": awaitLines,
+		"awaitspan":  awaitSpan,
+		"wantspent":  wantSpent,
+	})
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
@@ -36,22 +54,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await":      awaitFile,
-			"setjson":    setFromJSON,
-			"setaddress": setAddress,
-			"oneline":    oneLine,
-			"damage":     damage,
-			"issuer":     startIssuer,
-			"sign":       sign,
-			"envoyadmin": startEnvoyAdmin,
-			"charge":     charge,
-			"charging":   startCharging,
-			"charged":    awaitCharged,
-			"awaitlines": awaitLines,
-			"awaitspan":  awaitSpan,
-			"wantspent":  wantSpent,
-		},
+		Cmds: commands,
 	})
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -14,47 +15,80 @@ func (e *inadmissible) Error() string { return e.text }
 
 func refuse(format string, args ...any) error { return &inadmissible{fmt.Sprintf(format, args...)} }
 
-// admit looks at the database behind a new connection, in one round trip. It costs that once a connection, and nothing a request.
-func (db *DB) admit(ctx context.Context, conn *pgx.Conn) error {
-	var (
-		version, servesFrom int
-		id                  string
-		pepper              *string
-		synchronous         string
-	)
-	err := conn.QueryRow(ctx, `
+// identity is what is looked at before a database is served.
+type identity struct {
+	version, servesFrom int
+	installation        string
+	pepper              *string // nil: no server has started yet
+	synchronous         string
+}
+
+// identify asks for all of it in one round trip.
+func identify(ctx context.Context, conn *pgx.Conn) (i identity, err error) {
+	err = conn.QueryRow(ctx, `
 		SELECT v.version, v.serves_from, i.id::text, i.pepper, current_setting('synchronous_commit')
 		FROM tollkeeper.installation i, tollkeeper.schema_version v ORDER BY v.version DESC LIMIT 1`, pgx.QueryExecModeExec,
-	).Scan(&version, &servesFrom, &id, &pepper, &synchronous)
+	).Scan(&i.version, &i.servesFrom, &i.installation, &i.pepper, &i.synchronous)
 	switch state := sqlState(err); {
-	case state == stateNoTable || state == stateNoSchema || err == pgx.ErrNoRows:
-		return refuse("the database has no tables of tollkeeper: run tollkeeper store migrate")
+	case state == stateNoTable || state == stateNoSchema || errors.Is(err, pgx.ErrNoRows):
+		err = refuse("the database has no tables of tollkeeper: run tollkeeper store migrate")
 	case state == stateNoPrivilege:
-		return refuse("the role may not read the tables of tollkeeper: grant it what tollkeeper store migrate --print says (%v)", err)
-	case err != nil:
-		return err
+		err = refuse("the role may not read the tables of tollkeeper: grant it what tollkeeper store migrate --print says (%v)", err)
 	}
-	if err := checkVersion(version, servesFrom); err != nil {
+	return i, err
+}
+
+// check refuses a database that must not be served.
+func (i *identity) check(o *Options) error {
+	if err := checkVersion(i.version, i.servesFrom); err != nil {
 		return err
 	}
 	switch {
-	case db.o.Installation != "" && id != db.o.Installation:
-		return refuse("this is installation %q, and this node served installation %q: if the database was replaced on purpose, run tollkeeper store adopt", id, db.o.Installation)
-	case synchronous == "off":
+	case o.Installation != "" && i.installation != o.Installation:
+		return refuse("this is installation %s, and this node serves installation %s: if the database was replaced on purpose, run tollkeeper store adopt",
+			i.installation, o.Installation)
+	case i.synchronous == "off":
 		return refuse("synchronous_commit is off: a crash of PostgreSQL would lose what was acknowledged")
+	case i.pepper != nil && *i.pepper != o.Pepper:
+		return refuse("the database was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", *i.pepper, o.Pepper)
 	}
-	if pepper == nil {
-		if pepper, err = db.setPepper(ctx, conn); err != nil {
+	return nil
+}
+
+// admit looks at the database behind a new connection. It costs a round trip for each connection, and nothing for a request.
+func (db *DB) admit(ctx context.Context, conn *pgx.Conn) error {
+	i, err := identify(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if i.pepper == nil && i.check(&db.o) == nil {
+		if i.pepper, err = db.setPepper(ctx, conn); err != nil {
 			return err
 		}
 	}
-	if *pepper != db.o.Pepper {
-		return refuse("the database was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", *pepper, db.o.Pepper)
+	if err := i.check(&db.o); err != nil {
+		return err
 	}
-	if db.installation.CompareAndSwap(nil, &id) || db.Installation() == id {
+	return db.settle(i.installation)
+}
+
+// settle makes the installation of the first connection that of all later ones.
+func (db *DB) settle(id string) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	switch db.installation {
+	case id:
+		return nil
+	case "":
+		if db.o.OnInstallation != nil {
+			if err := db.o.OnInstallation(id); err != nil {
+				return err
+			}
+		}
+		db.installation = id
 		return nil
 	}
-	return refuse("this is installation %q, and installation %q was served until now", id, db.Installation())
+	return refuse("this is installation %s, and installation %s was served until now", id, db.installation)
 }
 
 // setPepper makes the configured pepper that of the installation, unless another node is faster, and returns what it is then.

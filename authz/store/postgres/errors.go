@@ -2,6 +2,9 @@ package postgres
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -47,7 +50,32 @@ func wrap(err error) error {
 	case stateBadText, stateBadEscape, stateCheck, stateTooLarge:
 		return authz.Errorf(authz.KindInvalid, "PostgreSQL cannot keep this: %w", err)
 	}
-	return authz.Errorf(authz.KindUnavailable, "PostgreSQL: %w", err)
+	return authz.Errorf(authz.KindUnavailable, "PostgreSQL: %w", flat(err))
+}
+
+// flatError is an error whose text has one line.
+type flatError struct {
+	text string
+	err  error
+}
+
+func (e *flatError) Error() string { return e.text }
+func (e *flatError) Unwrap() error { return e.err }
+
+// flat writes the error of a connection on one line: pgx has one for each address that was tried, and names some twice.
+func flat(err error) error {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) || connect.Config == nil {
+		return err
+	}
+	var tried []string
+	for line := range strings.Lines(connect.Unwrap().Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(tried, line) {
+			tried = append(tried, line)
+		}
+	}
+	text := fmt.Sprintf("no connection as user %q to database %q: %s", connect.Config.User, connect.Config.Database, strings.Join(tried, "; "))
+	return &flatError{text, err}
 }
 
 // rolledBack reports whether the server undid the whole transaction and asks to run it again.

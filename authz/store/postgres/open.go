@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +38,11 @@ type Options struct {
 	Pepper string
 	// Installation is the id of the installation that this node served before: every other one is refused. Empty: any is served.
 	Installation string
+	// OnInstallation is called with the id of the installation when the first connection was made, before anything is read. An error
+	// refuses the connection. Nil: nothing is called.
+	OnInstallation func(id string) error
+	// GrantTo is a role that Migrate gives the privileges of a server. Empty: none.
+	GrantTo string
 	// MayBeAway lets Open return a DB although no server can be reached. What it would have refused is refused later, as KindUnavailable.
 	MayBeAway bool
 
@@ -65,12 +70,14 @@ func (o Options) withDefaults() Options {
 
 // DB is a pool of connections to the database of one installation. Use Open. All methods may be called concurrently.
 type DB struct {
-	o            Options
-	pool         *pgxpool.Pool
-	begin        pgx.TxOptions
-	installation atomic.Pointer[string] // nil until the first connection
-	additions    *grouper[addition]
-	hearing      *hearing
+	o         Options
+	pool      *pgxpool.Pool
+	begin     pgx.TxOptions
+	additions *grouper[addition]
+	hearing   *hearing
+
+	mu           sync.Mutex
+	installation string // "" until the first connection
 }
 
 // Open makes the pool, and connects once to see whether the database can be served.
@@ -114,15 +121,11 @@ func (db *DB) first(ctx context.Context) error {
 		conn.Release()
 		return nil
 	}
-	var refused *inadmissible
-	switch {
-	case errors.As(err, &refused):
-		return authz.Errorf(authz.KindConflict, "PostgreSQL: %w", refused)
-	case db.o.MayBeAway:
+	if err = refusal(err); authz.KindOf(err) == authz.KindUnavailable && db.o.MayBeAway {
 		db.o.Logger.Warn("PostgreSQL cannot be reached", "error", err)
 		return nil
 	}
-	return wrap(err)
+	return err
 }
 
 // Close closes all connections. It waits for those in use.
@@ -135,10 +138,9 @@ func (db *DB) Close() error {
 
 // Installation is the id of the installation, "" if no connection was made yet.
 func (db *DB) Installation() string {
-	if id := db.installation.Load(); id != nil {
-		return *id
-	}
-	return ""
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.installation
 }
 
 func poolConfig(o Options) (*pgxpool.Config, error) {

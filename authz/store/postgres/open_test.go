@@ -53,7 +53,7 @@ func refused(t *testing.T, o Options, kind authz.Kind, text string) {
 		_ = db.Close()
 		t.Fatalf("opened, want an error with %q", text)
 	}
-	if authz.KindOf(err) != kind || !strings.Contains(err.Error(), text) {
+	if authz.KindOf(err) != kind || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error of kind %s: %v\nwant one of kind %s with %q", authz.KindOf(err), err, kind, text)
 	}
 }

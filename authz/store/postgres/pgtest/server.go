@@ -225,9 +225,14 @@ func (s *Server) ready() error {
 
 // Exec runs statements as the superuser, over the socket.
 func (s *Server) Exec(ctx context.Context, database, sql string) error {
+	return Run(ctx, s.SocketURL(database), sql)
+}
+
+// Run runs statements, on a connection of its own.
+func Run(ctx context.Context, url, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWait)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, s.SocketURL(database))
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,97 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tollkeeper-authz/tollkeeper/authz"
+)
+
+// Status is what an operator can know about a database without a server.
+type Status struct {
+	Server       string           `json:"server"`       // version of PostgreSQL
+	Schema       int              `json:"schema"`       // its version
+	Installation string           `json:"installation"` // id
+	Incarnation  string           `json:"incarnation"`  // of the server: another one may have lost commits
+	Revision     int64            `json:"revision"`     // of the feed
+	Rows         map[string]int64 `json:"rows"`         // by table
+}
+
+// Tables are those whose rows Status counts, in the order in which they are shown.
+var Tables = []string{"accounts", "keys", "revocations", "holders", "journal", "settled"}
+
+// incarnation is the server's identity and its timeline, which changes when a standby is promoted or a backup is restored to a point in
+// time. Only a primary can answer.
+const incarnation = `(SELECT system_identifier::text FROM pg_control_system()) || '-' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)`
+
+// ReadStatus looks at a database and changes nothing. Counting takes as long as reading all tables once.
+//
+// The error is of KindConflict if there is no schema, or it is not that of this program. Otherwise errors are as in Open.
+func ReadStatus(ctx context.Context, o Options) (s Status, err error) {
+	err = look(ctx, o, func(conn *pgx.Conn, i *identity) error {
+		if err := checkVersion(i.version, i.servesFrom); err != nil {
+			return err
+		}
+		s = Status{Schema: i.version, Installation: i.installation, Rows: make(map[string]int64)}
+		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), `+incarnation+`, revision FROM tollkeeper.installation`).
+			Scan(&s.Server, &s.Incarnation, &s.Revision); err != nil {
+			return err
+		}
+		for _, table := range Tables {
+			var n int64
+			if err := conn.QueryRow(ctx, fmt.Sprintf(`SELECT count(*) FROM tollkeeper.%s`, table)).Scan(&n); err != nil {
+				return err
+			}
+			s.Rows[table] = n
+		}
+		return nil
+	})
+	return s, err
+}
+
+// Check returns the id of the installation, or the error that Open would return. It changes nothing.
+func Check(ctx context.Context, o Options) (installation string, err error) {
+	err = look(ctx, o, func(_ *pgx.Conn, i *identity) error {
+		installation = i.installation
+		return i.check(&o)
+	})
+	return installation, err
+}
+
+// look uses a connection of its own.
+func look(ctx context.Context, o Options, use func(*pgx.Conn, *identity) error) error {
+	conn, err := connect(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	i, err := identify(ctx, conn)
+	if err == nil {
+		err = use(conn, &i)
+	}
+	return refusal(err)
+}
+
+// refusal is the error of a database that must not be served, to those who ask whether it may be.
+func refusal(err error) error {
+	var refused *inadmissible
+	if errors.As(err, &refused) {
+		return authz.Errorf(authz.KindConflict, "PostgreSQL: %w", refused)
+	}
+	return wrap(err)
+}
+
+// connect makes a connection outside of a pool.
+func connect(ctx context.Context, o Options) (*pgx.Conn, error) {
+	o = o.withDefaults()
+	cfg, err := parse(o)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ConnConfig.ConnectTimeout = o.ConnectTimeout
+	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	return conn, wrap(err)
+}
