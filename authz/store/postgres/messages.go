@@ -68,7 +68,6 @@ type answer struct {
 
 const (
 	maxWait    = 2 * time.Second       // for answers
-	lendWait   = 50 * time.Millisecond // for one node that is asked to lend
 	silentFor  = 10 * time.Second      // after that a silent node is asked again
 	leastWait  = 20 * time.Millisecond // a node that had less time to answer does not count as silent
 	maxKnown   = 1000                  // nodes: then those that are gone are forgotten
@@ -151,11 +150,10 @@ func (m *messages) Borrow(ctx context.Context, node quota.NodeID, r quota.RateRe
 	return got
 }
 
-// borrow asks one node.
+// borrow asks one node. It leaves half of the time for the others: the node may be gone.
 func (m *messages) borrow(ctx context.Context, node, other quota.NodeID, r *quota.RateRequest, units int64) int64 {
-	ctx, cancel := context.WithTimeout(ctx, lendWait)
+	ctx, cancel, began := inHalf(ctx)
 	defer cancel()
-	began := time.Now()
 	q := m.ask(ctx, &message{
 		Verb: askLend, From: node, To: other, Bucket: []byte(r.Bucket.Key()), Units: units, Limit: r.Limit.Units, Start: r.Start.UnixNano(),
 	}, []quota.NodeID{other})

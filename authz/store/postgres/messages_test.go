@@ -249,7 +249,7 @@ func TestMessages_BorrowWithLostNode(t *testing.T) {
 			if got := nodes[0].m.Borrow(within(t, 250*time.Millisecond), "a", testRate(10)); got != 10 {
 				t.Errorf("borrowed %d, want 10", got)
 			}
-		}); d > lendWait {
+		}); d > 125*time.Millisecond/2 {
 			t.Errorf("borrowing took %s", d)
 		}
 		if n := nodes[1].units.Load(); n != 100 {
