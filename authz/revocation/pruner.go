@@ -25,6 +25,12 @@ type Marks interface {
 	SetMark(ctx context.Context, m Mark) error
 }
 
+// storeClock is a store that several nodes share, with a clock of its own. Records are forgotten when they have expired by both
+// clocks: a node with a wrong one would have them forgotten for all.
+type storeClock interface {
+	Now(ctx context.Context) (time.Time, error)
+}
+
 const (
 	// MaxJump is how far the clock may differ from the time that really went by. A record is forgotten that much too early at the
 	// most, and records are kept that much longer to make up for it.
@@ -89,6 +95,15 @@ func (p *Pruner) Prune(ctx context.Context) error {
 	now, trusted, err := p.look(ctx)
 	if err != nil || !trusted {
 		return err
+	}
+	if c, ok := p.marks.(storeClock); ok {
+		at, err := c.Now(ctx)
+		if err != nil {
+			return err
+		}
+		if at.Before(now) {
+			now = at
+		}
 	}
 	return p.set.PruneBefore(ctx, now)
 }

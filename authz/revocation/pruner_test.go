@@ -1,6 +1,7 @@
 package revocation_test
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -169,4 +170,32 @@ func TestSet_TokenOfAClockAhead(t *testing.T) {
 	if s.Account("acme", noon().Add(time.Second)) {
 		t.Error("a key that was made later is revoked")
 	}
+}
+
+// clocked is a store with a clock that is right.
+type clocked struct {
+	*memory.Revocations
+	now func() time.Time
+}
+
+func (c clocked) Now(context.Context) (time.Time, error) { return c.now(), nil }
+
+// Several nodes share a store, and the clock of one is wrong for so long that it is believed.
+func TestPruner_StoreWithClock(t *testing.T) {
+	h := newClockWorld(t)
+	shared := clocked{h.store, func() time.Time { return noon().Add(h.real) }}
+	h.pruner = revocation.NewPruner(h.set, shared, life, h.now, func() time.Duration { return h.real }, slog.New(slog.DiscardHandler))
+	h.run(0)
+	h.wrong = tenYears
+	h.run(2 * life)
+	h.want(0, false)
+	r := keyRecord("key_1")
+	r.ExpiresAt = noon().Add(h.real + time.Hour)
+	if _, err := h.set.Revoke(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	h.run(50 * time.Minute)
+	h.want(1, false)
+	h.run(20 * time.Minute)
+	h.want(0, false)
 }

@@ -224,3 +224,32 @@ func TestSet_ReadersWhileItGrowsAndShrinks(t *testing.T) {
 	close(done)
 	readers.Wait()
 }
+
+// A store that went back is read again from the first record. If it says so each time, as when two servers answer in turn, the set
+// is not complete.
+func TestSet_StoreWentBack(t *testing.T) {
+	c, store := &clock{noon()}, &faulty{Store: memory.NewRevocations()}
+	s := revocation.NewSet(store, time.Minute, c.now)
+	if _, err := s.Revoke(t.Context(), accountRecord("acme", noon())); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.t = c.t.Add(time.Hour)
+	store.err = revocation.ErrWentBack
+	if err := s.Sync(t.Context()); !errors.Is(err, revocation.ErrWentBack) || !s.Stale() || !s.Account("acme", noon()) {
+		t.Errorf("the store went back twice: %v", err)
+	}
+	other := &faulty{Store: memory.NewRevocations()} // of another history
+	if _, err := other.Store.Add(t.Context(), accountRecord("acme", noon().Add(-time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	store.Store, store.err = other.Store, nil
+	if err := s.Sync(t.Context()); err != nil || s.Stale() || s.Len() != 1 || !s.Account("acme", noon()) {
+		t.Errorf("a narrower record took the place of one that was acknowledged: %v", err)
+	}
+	if _, err := s.Revoke(t.Context(), accountRecord("acme", noon().Add(time.Hour))); err != nil || !s.Account("acme", noon().Add(time.Hour)) {
+		t.Errorf("a later record of the new history: %v", err)
+	}
+}

@@ -259,6 +259,14 @@ func (s *Revocations) Mark(ctx context.Context) (m revocation.Mark, err error) {
 	return m, nil
 }
 
+// Now is the clock of the database.
+func (s *Revocations) Now(ctx context.Context) (now time.Time, err error) {
+	err = s.db.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	})
+	return now, err
+}
+
 // SetMark is revocation.Marks.SetMark.
 func (s *Revocations) SetMark(ctx context.Context, m revocation.Mark) error {
 	body, err := json.Marshal(&m)

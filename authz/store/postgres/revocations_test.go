@@ -226,7 +226,9 @@ func TestRevocations_LostCommits(t *testing.T) {
 	s := there.Revocations()
 	kept := add(t, s, keyRecord("kept"))
 	sync()
-	add(t, s, keyRecord("lost"))
+	for i := range 7 {
+		add(t, s, keyRecord(fmt.Sprint("lost ", i)))
+	}
 	subject := revocation.Record{Kind: revocation.KindAccount, Value: "acme", At: revocationtest.Now(), Before: revocationtest.Now()}
 	add(t, s, subject)
 	sync()
@@ -236,7 +238,7 @@ func TestRevocations_LostCommits(t *testing.T) {
 		add(t, s, r)
 	}
 	sync()
-	for _, id := range []string{"kept", "lost", "new 1", "new 2"} {
+	for _, id := range []string{"kept", "lost 0", "new 1", "new 2"} {
 		if !set.Key(id) {
 			t.Errorf("the key %q is not revoked", id)
 		}
@@ -271,5 +273,55 @@ func TestRevocations_OtherHistory(t *testing.T) {
 		if err := set.Sync(t.Context()); err != nil || !set.Key("new") {
 			t.Fatalf("the set took one revision for another: %v", err)
 		}
+	}
+}
+
+func TestRevocations_Mark(t *testing.T) {
+	url := migrated(t)
+	here, there := open(t, Options{URL: url}).Revocations(), open(t, Options{URL: url}).Revocations()
+	if m, err := here.Mark(t.Context()); err != nil || m != (revocation.Mark{}) {
+		t.Errorf("the first mark is %+v, %v", m, err)
+	}
+	for i := range 2 {
+		want := revocation.Mark{Good: revocationtest.Now().Add(time.Duration(i)), Seen: revocationtest.Now().AddDate(1000, 0, 0), Held: time.Hour}
+		if err := here.SetMark(t.Context(), want); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := there.Mark(t.Context()); err != nil || m != want {
+			t.Errorf("the mark is %+v, %v, want %+v", m, err, want)
+		}
+	}
+	now, err := here.Now(t.Context())
+	if off := time.Since(now).Abs(); err != nil || off > time.Minute {
+		t.Errorf("the clock of the database is off by %s, %v", off, err)
+	}
+}
+
+// Rows of the feed that are forgotten are those that no reader needs.
+func TestFeed_Forgets(t *testing.T) {
+	db := open(t, Options{URL: migrated(t)})
+	s := db.Revocations()
+	set := revocation.NewSet(db.Revocations(), time.Minute, time.Now)
+	for i := range 3 {
+		add(t, s, keyRecord(fmt.Sprint(i)))
+	}
+	if err := set.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.pool.Exec(t.Context(), "UPDATE tollkeeper.feed SET at = at - interval '2 days'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Prune(t.Context(), time.Now(), 10); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := db.pool.QueryRow(t.Context(), "SELECT count(*) FROM tollkeeper.feed").Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d rows are left, want 1, %v", n, err)
+	}
+	if got := values(t, s, 3); len(got) != 0 {
+		t.Errorf("above the last revision: %q", got)
+	}
+	if err := set.Sync(t.Context()); err != nil || set.Revision() != 3 {
+		t.Errorf("a reader that is up to date: revision %d, %v", set.Revision(), err)
 	}
 }
