@@ -35,11 +35,14 @@ func New(stranded []quota.Stranding, margin time.Duration) *Audit {
 		s := &stranded[i]
 		n := a.nodes[s.Node]
 		if n == nil {
-			n = &node{a: a, newest: make(map[int64]uint64), counts: make(map[bucket]*count), blind: make(map[string]uint64)}
+			n = &node{a: a, newest: make(map[int64]uint64), counts: make(map[bucket]*count), limits: make(map[string]*count), blind: make(map[string]uint64)}
 			a.nodes[s.Node] = n
 		}
 		if n.counts[bucketOf(s)] == nil {
-			n.counts[bucketOf(s)] = &count{recent: make(map[int64]int64)}
+			n.counts[bucketOf(s)] = newCount()
+		}
+		if limit := s.Bucket.Limit; n.limits[limit] == nil {
+			n.limits[limit] = newCount()
 		}
 	}
 	return a
@@ -64,16 +67,19 @@ type node struct {
 	end    int64            // the last slot
 	old    uint64           // the highest seq in all slots before those
 	counts map[bucket]*count
+	limits map[string]*count // by name: of all holders
 
 	changed uint64            // the seq of a line that does not say what was charged, 0 if there is none
 	blind   map[string]uint64 // by limit: the seq of a line that does not say whose units of a limit per key it took
 }
 
-// count is what a node charged of one bucket.
+// count is what a node charged of one bucket, or of one limit.
 type count struct {
 	charged, largest int64
 	recent           map[int64]int64 // what was charged in each slot of time: see node.newest
 }
+
+func newCount() *count { return &count{recent: make(map[int64]int64)} }
 
 // Read reads a log, or a part of one, which may be compressed with gzip. Parts may come in any order and more than once. Lines
 // of other programs are passed over, and so is what was cut off: the numbers show that something is missing.
@@ -131,6 +137,9 @@ func (a *Audit) add(line *decisionlog.Line) {
 		}
 		if !known {
 			n.blind[limit] = line.Seq
+		}
+		if c := n.limits[limit]; c != nil {
+			c.add(units, at, n)
 		}
 		for _, b := range [...]bucket{{authz.PerAccount, line.Account, limit}, {authz.PerKey, key, limit}} {
 			if c := n.counts[b]; c != nil {

@@ -10,7 +10,9 @@
 //     machine that fails loses what its file system had not written, up to half a minute. So what may have been charged there
 //     is kept: at least the largest charge of the bucket and what it was charged within the margin before the end, and once
 //     more the largest charge for each number that is missing within the margin. If the node had reported more than the log
-//     has, by more than the margin keeps, the log is refused.
+//     has, at least as much again is kept. All that was reported and is not in the log, beyond what these margins keep, must be
+//     no more than the node charged of the limit, of all holders, within the margin before the end: else more than the end is
+//     missing, and the log is refused.
 //   - Which of two limits of one name was charged, if plans count them by other units or periods. Both are.
 //   - That a charge was not given back later, as when Envoy asks twice and the second answer is a denial. It counts as spent.
 //

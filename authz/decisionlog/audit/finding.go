@@ -26,17 +26,27 @@ func (a *Audit) Findings() []Finding {
 	for name, n := range a.nodes {
 		lost[name], faults[name] = n.fault()
 	}
+	type limitOf struct {
+		node  quota.NodeID
+		limit string
+	}
+	missing := make(map[limitOf]int64) // units that were reported, and are not in the logs
 	out := make([]Finding, len(a.stranded))
 	for i := range a.stranded {
 		s := &a.stranded[i]
 		n := a.nodes[s.Node]
 		c := n.counts[bucketOf(s)]
-		margin := c.margin(lost[s.Node], n)
-		out[i] = c.find(s, margin)
-		if ahead := s.Reported - c.charged; faults[s.Node] == "" && ahead > margin {
-			faults[s.Node] = fmt.Sprintf("the logs lack more than their last lines: the node had reported %d of %s per %s %q, and they have %d",
-				s.Reported, s.Bucket.Limit, s.Bucket.Per, s.Bucket.Holder, c.charged)
+		margin, ahead := c.margin(lost[s.Node], n), s.Reported-c.charged
+		if ahead > margin {
+			margin = ahead // the holder came in the end, and was not seen for long before
+			of := limitOf{s.Node, s.Bucket.Limit}
+			missing[of] += ahead
+			if faults[s.Node] == "" && missing[of] > n.limits[s.Bucket.Limit].margin(lost[s.Node], n) {
+				faults[s.Node] = fmt.Sprintf("the logs lack more than their last lines: the node had reported %d of %s per %s %q, and they have %d",
+					s.Reported, s.Bucket.Limit, s.Bucket.Per, s.Bucket.Holder, c.charged)
+			}
 		}
+		out[i] = c.find(s, margin)
 	}
 	for i := range a.stranded {
 		s := &a.stranded[i]
@@ -91,7 +101,7 @@ func list(gaps []span) string {
 	return text
 }
 
-// margin is how many units of a bucket the end of the log may lack, if that many lines are missing there.
+// margin is how many units the end of the log may lack, if that many lines are missing there.
 func (c *count) margin(lost uint64, n *node) int64 {
 	if n.a.margin == 0 {
 		return 0
