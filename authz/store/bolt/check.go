@@ -40,7 +40,7 @@ func parts() []part {
 	return []part{
 		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, false, inFile(checkPages)},
 		{"format", "The file is of the format that this version reads.",
-			"If the file is older, start the server once. Else use the version of tollkeeper that wrote it, or restore a backup.", true, false, inFile(checkCurrent)},
+			"If the file is damaged, restore a backup. If it is older, start the server once. Else use the version of tollkeeper that wrote it.", true, false, inFile(checkCurrent)},
 		{partLog, "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
 		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, false, inFile(checkAccounts)},
 		{"keys", "Every key can be read, has its account, and is found by its digest.", restoreBackup, false, false, inFile(checkKeys)},

@@ -98,31 +98,37 @@ func (db *DB) reload() error {
 	c := newKeyCache(db, db.handle, db.bolt.Info().PageSize)
 	err := db.view(context.Background(), func(tx *bbolt.Tx) error {
 		defer dropPages(tx)
-		digests, keys := 0, 0
-		err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, _ []byte) error {
-			if len(digest) != len(apikey.Digest{}) {
-				return damaged("a key is stored under a digest of %d bytes", len(digest))
-			}
-			c.AddDigest(apikey.Digest(digest))
-			if digests++; digests%digestsPerDrop == 0 {
-				dropPages(tx)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		_ = tx.Bucket([]byte(bucketKeys)).ForEach(func([]byte, []byte) error {
-			keys++
-			return nil
-		})
-		if digests != keys {
-			return damaged("there are %d digests for %d keys", digests, keys)
-		}
-		return nil
+		return eachDigest(tx, c.AddDigest)
 	})
 	if err == nil {
 		db.cache.Store(c)
 	}
 	return err
+}
+
+// eachDigest calls a function for the digest of every key. It returns an error if one is no digest, or there are more or fewer than
+// keys.
+func eachDigest(tx *bbolt.Tx, do func(apikey.Digest)) error {
+	digests, keys := 0, 0
+	err := tx.Bucket([]byte(bucketDigests)).ForEach(func(digest, _ []byte) error {
+		if len(digest) != len(apikey.Digest{}) {
+			return damaged("a key is stored under a digest of %d bytes", len(digest))
+		}
+		do(apikey.Digest(digest))
+		if digests++; digests%digestsPerDrop == 0 {
+			dropPages(tx)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	_ = tx.Bucket([]byte(bucketKeys)).ForEach(func([]byte, []byte) error {
+		keys++
+		return nil
+	})
+	if digests != keys {
+		return damaged("there are %d digests for %d keys", digests, keys)
+	}
+	return nil
 }

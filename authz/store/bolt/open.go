@@ -213,8 +213,13 @@ func (db *DB) load(pepper string) error {
 	if err := db.firstWrite(func(w *write) error { return ensureFormat(w, pepper) }); err != nil {
 		return err
 	}
-	if err := db.view(context.Background(), checkCurrent); err != nil {
-		db.commits.log.Info("upgrading an older data file: a million keys take up to half a minute")
+	if err := db.view(context.Background(), func(tx *bbolt.Tx) error {
+		if !isCurrent(tx) {
+			db.commits.log.Info("upgrading an older data file: a million keys take up to half a minute")
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	for _, upgrade := range []func(*write) (more bool, err error){gatherBooks, upgradeRecords} {
 		for more := true; more; {

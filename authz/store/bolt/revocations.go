@@ -239,13 +239,8 @@ func rebuildExpiries(w *write) error {
 	if _, err := w.tx.CreateBucket([]byte(bucketExpiries)); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot make bucket %q: %w", bucketExpiries, err)
 	}
-	var entries [][]byte
-	if _, err := eachRecord(&snapshot{tx: w.tx}, bucketRevoked, func(key []byte, r *revocation.Record) error {
-		if !r.ExpiresAt.IsZero() {
-			entries = append(entries, expiry(r.ExpiresAt, key))
-		}
-		return nil
-	}); err != nil {
+	entries, err := expiriesOf(w.tx)
+	if err != nil {
 		return err
 	}
 	slices.SortFunc(entries, bytes.Compare) // in random order, a million of them would take bbolt hours
@@ -255,4 +250,15 @@ func rebuildExpiries(w *write) error {
 		}
 	}
 	return setIndexedUntil(w, w.tx.Bucket([]byte(bucketRevisions)).Sequence())
+}
+
+// expiriesOf is what bucketExpiries should have, in no order.
+func expiriesOf(tx *bbolt.Tx) (entries [][]byte, err error) {
+	_, err = eachRecord(&snapshot{tx: tx}, bucketRevoked, func(key []byte, r *revocation.Record) error {
+		if !r.ExpiresAt.IsZero() {
+			entries = append(entries, expiry(r.ExpiresAt, key))
+		}
+		return nil
+	})
+	return entries, err
 }

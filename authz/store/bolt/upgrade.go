@@ -21,15 +21,28 @@ var (
 	recordsDone = []byte("2")
 )
 
-// checkCurrent refuses a file that this version cannot read without an upgrade.
+// isCurrent reports whether a file of a format that we read needs no upgrade.
+func isCurrent(tx *bbolt.Tx) bool {
+	return bytes.Equal(tx.Bucket([]byte(bucketMeta)).Get(metaRecords), recordsDone)
+}
+
+// checkCurrent refuses a file that this version cannot read without an upgrade, and says whether Open would make that.
 func checkCurrent(tx *bbolt.Tx) error {
-	if err := checkFormat(tx); err != nil {
+	if err := checkFormat(tx); err != nil || isCurrent(tx) {
 		return err
 	}
-	if !bytes.Equal(tx.Bucket([]byte(bucketMeta)).Get(metaRecords), recordsDone) {
-		return authz.Errorf(authz.KindConflict, "an older version wrote the file: start the server once, which upgrades it")
+	if _, _, err := upgradeStage(tx.Bucket([]byte(bucketMeta)).Get(metaRecords)); err != nil {
+		return err
 	}
-	return nil
+	if !expiriesIndexed(tx) {
+		if _, err := expiriesOf(tx); err != nil {
+			return err
+		}
+	}
+	if err := eachDigest(tx, func(apikey.Digest) {}); err != nil {
+		return err
+	}
+	return authz.Errorf(authz.KindConflict, "an older version wrote the file: start the server once, which upgrades it")
 }
 
 // upgradeChunk is how many records are rewritten in one transaction.
@@ -88,14 +101,9 @@ func upgradeChunkOf(w *write, chunk int) (more bool, err error) {
 	if bytes.Equal(at, recordsDone) {
 		return false, nil
 	}
-	stage, after := 0, []byte(nil)
-	if len(at) > 0 {
-		for stage < len(stages) && stages[stage].code != at[0] {
-			stage++
-		}
-		if after = at[1:]; stage == len(stages) {
-			return false, damaged("its records are upgraded until %q", at)
-		}
+	stage, after, err := upgradeStage(at)
+	if err != nil {
+		return false, err
 	}
 	last, err := upgradeSome(w, stage, after, chunk)
 	if err != nil {
@@ -109,6 +117,19 @@ func upgradeChunkOf(w *write, chunk int) (more bool, err error) {
 		next = []byte{stages[stage+1].code}
 	}
 	return true, w.put(bucketMeta, metaRecords, next)
+}
+
+// upgradeStage is the stage that an upgrade has reached, and the last key of it that is done.
+func upgradeStage(at []byte) (stage int, after []byte, err error) {
+	if len(at) == 0 {
+		return 0, nil, nil
+	}
+	for stage, s := range stages {
+		if s.code == at[0] {
+			return stage, at[1:], nil
+		}
+	}
+	return 0, nil, damaged("its records are upgraded until %q", at)
 }
 
 // upgradeSome rewrites the records of a stage after a key, at most a chunk of them. It returns the key of the last one, nil if there

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
+	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
@@ -222,6 +224,50 @@ func TestOpen_Version1GoesOn(t *testing.T) {
 		if _, err := db.Ledger().Credit(t.Context(), quota.CreditRequest{ID: "order-2", Bucket: b.Bucket, Limit: l, Units: 1000}); authz.KindOf(err) != authz.KindConflict {
 			t.Errorf("a credit with the id of another: %v", err)
 		}
+	}
+}
+
+// TestChecks_OlderFile checks a file of the version before as doctor does. Only if it is sound, the next step is to start the server:
+// else that refuses the file.
+func TestChecks_OlderFile(t *testing.T) {
+	put := func(bucket, key, value string) func(*bbolt.Tx) error {
+		return func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(key), []byte(value)) }
+	}
+	for name, harm := range map[string]func(*bbolt.Tx) error{
+		"sound":        func(*bbolt.Tx) error { return nil },
+		"short digest": put("digests", "short", "key_1"),
+		"digest":       put("digests", strings.Repeat("d", 32), "key_1"),
+		"stage":        put("meta", "records", "z"),
+		"revocation": func(tx *bbolt.Tx) error {
+			return errors.Join(tx.DeleteBucket([]byte("expiries")), put("revoked", "x", "{")(tx))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, _, o := openVersion1(t)
+			file, err := bbolt.Open(path, 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(file.Update(harm), file.Close()); err != nil {
+				t.Fatal(err)
+			}
+			f, err := bolt.Inspect(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := doctor.Run(t.Context(), f.Checks())
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			said := found.Findings[1].Wrong
+			db, err := bolt.Open(path, o)
+			if err == nil {
+				_ = db.Close()
+			}
+			if starts := strings.Contains(said, "start the server once"); starts != (err == nil) || !starts && !strings.Contains(said, "damaged") {
+				t.Errorf("doctor says %q, and the server %v", said, err)
+			}
+		})
 	}
 }
 
