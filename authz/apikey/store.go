@@ -106,8 +106,8 @@ type ImportError struct{ Faults []ImportFault }
 
 // Store keeps keys and accounts.
 //
-// Reads (Find, Key, Account) are on the path of every request: an implementation MUST answer them without I/O in the
-// steady state and without a lock that a write holds while it does I/O. They return an error of KindNotFound if there is no such
+// Find and Account are on the path of every request: an implementation MUST answer them without I/O in the steady state and
+// without a lock that a write holds while it does I/O. All reads return an error of KindNotFound if there is no such
 // record, and of KindUnavailable if they cannot tell; a caller MUST NOT take the second for the first.
 //
 // Writes are atomic and durable: when one returns nil, a crash at any later moment does not lose it and every read that

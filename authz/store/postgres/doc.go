@@ -13,5 +13,10 @@
 // Migrate brings the schema up to date (migrate.go). The SQL is in migrations. A server never does that: it has a role that may
 // only read and write rows.
 //
+// A request reads neither keys nor revocations from the database: each node holds them in memory and follows the feed of their
+// changes (feed.go, which listen.go wakes). Of keys it holds all digests, and the records of those in use: keyfeed.go loads them and
+// applies the feed, keyhold.go keeps the order, keyreads.go reads what is not held, and keycopy.go keeps a file with it, with which a
+// node starts while the database is away.
+//
 // Read migrations/0001.sql for the tables, then open.go and tx.go. pgtest runs real servers for tests.
 package postgres

@@ -22,6 +22,8 @@ const (
 		INSERT INTO tollkeeper.feed (revision, token) SELECT revision, gen_random_uuid() FROM taken RETURNING revision`
 	// notifyFeed tells the other nodes. It arrives when the transaction is committed.
 	notifyFeed = `SELECT pg_notify('` + feedChannel + `', '')`
+	// selectPlace is the end of the feed.
+	selectPlace = `SELECT revision, token::text FROM tollkeeper.feed ORDER BY revision DESC LIMIT 1`
 	// forgetFeed keeps the table small. The last row stays: readers that are up to date have their place there.
 	forgetFeed = `DELETE FROM tollkeeper.feed WHERE at < now() - interval '1 day' AND revision < (SELECT revision FROM tollkeeper.installation)`
 )
@@ -61,7 +63,7 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 		b := &pgx.Batch{}
 		b.Queue(sql, args...).Query(scan)
 		// After the rows: no row of a later revision than the place was read, so that whoever keeps the place keeps the rows.
-		b.Queue(`SELECT revision, token::text FROM tollkeeper.feed ORDER BY revision DESC LIMIT 1`).QueryRow(func(row pgx.Row) error {
+		b.Queue(selectPlace).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&end.Revision, &end.Token)
 		})
 		if known {
@@ -85,3 +87,20 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 
 // writeWait is for a transaction that several callers wait for.
 const writeWait = 5 * time.Second
+
+// start has the reader go on from a place that was read before.
+func (f *feedReader) start(at place) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at = &at
+}
+
+// place is the end of the feed at the last read.
+func (f *feedReader) place() place {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at == nil {
+		return place{}
+	}
+	return *f.at
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,6 +47,11 @@ type Options struct {
 	// MayBeAway lets Open return a DB although no server can be reached. What it would have refused is refused later, as KindUnavailable.
 	MayBeAway bool
 
+	// MaxStaleness is how long keys may be served without a look at the feed of changes; 0 is 30 s.
+	MaxStaleness time.Duration
+	// CopyDir is the folder of the local copy, with which a node starts while no server can be reached. Empty: there is no copy.
+	CopyDir string
+
 	MaxConnections   int           // of this node; 0 is 10
 	ConnectTimeout   time.Duration // 0 is 3 s
 	StatementTimeout time.Duration // 0 is 5 s
@@ -62,6 +68,7 @@ func (o Options) withDefaults() Options {
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 3*time.Second)
 	o.StatementTimeout = cmp.Or(o.StatementTimeout, 5*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 5*time.Minute)
+	o.MaxStaleness = cmp.Or(o.MaxStaleness, 30*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -75,6 +82,8 @@ type DB struct {
 	begin     pgx.TxOptions
 	additions *grouper[addition]
 	hearing   *hearing
+	startKeys sync.Once
+	keys      atomic.Pointer[Keys] // nil until the first call of Keys
 
 	mu           sync.Mutex
 	installation string // "" until the first connection
@@ -130,6 +139,9 @@ func (db *DB) first(ctx context.Context) error {
 
 // Close closes all connections. It waits for those in use.
 func (db *DB) Close() error {
+	if s := db.keys.Load(); s != nil {
+		s.close()
+	}
 	db.additions.close()
 	db.hearing.close()
 	db.pool.Close()
@@ -142,6 +154,9 @@ func (db *DB) Installation() string {
 	defer db.mu.Unlock()
 	return db.installation
 }
+
+// knownInstallation is the id of the installation that this node serves or has served, "" if it does not know.
+func (db *DB) knownInstallation() string { return cmp.Or(db.Installation(), db.o.Installation) }
 
 func poolConfig(o Options) (*pgxpool.Config, error) {
 	cfg, err := parse(o)

@@ -22,21 +22,21 @@ CREATE TABLE tollkeeper.feed (
 INSERT INTO tollkeeper.feed (revision, token) VALUES (0, gen_random_uuid());
 
 CREATE TABLE tollkeeper.accounts (
-    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
+    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 1024),
     plan     bytea NOT NULL DEFAULT '',
     record   bytea NOT NULL,
     revision bigint NOT NULL UNIQUE
 );
 
 CREATE TABLE tollkeeper.keys (
-    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
-    digest   bytea NOT NULL UNIQUE CHECK (octet_length(digest) <= 64),
-    account  bytea NOT NULL CHECK (octet_length(account) <= 2048),
+    id       bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 1024),
+    digest   bytea NOT NULL UNIQUE CHECK (octet_length(digest) = 32),
+    account  bytea NOT NULL CHECK (octet_length(account) BETWEEN 1 AND 1024),
     plan     bytea NOT NULL DEFAULT '',   -- empty: the account's
     record   bytea NOT NULL,
     revision bigint NOT NULL UNIQUE
 );
-CREATE INDEX keys_of_account ON tollkeeper.keys (account);
+CREATE INDEX keys_of_account ON tollkeeper.keys (account, id);
 
 CREATE TABLE tollkeeper.revocations (
     kind       text COLLATE "C" NOT NULL,
