@@ -14,7 +14,7 @@ import (
 const oldest = 15
 
 // Find returns the folder of PostgreSQL's programs: $POSTGRES_BIN, else that of the postgres on PATH, else the newest of the
-// distribution's.
+// distribution's, else that of the version that requirements.txt pins, which is installed the first time.
 func Find() (string, error) {
 	if dir := os.Getenv("POSTGRES_BIN"); dir != "" {
 		if err := usable(dir); err != nil {
@@ -24,7 +24,9 @@ func Find() (string, error) {
 	}
 	var dirs []string
 	if path, err := exec.LookPath("postgres"); err == nil {
-		dirs = append(dirs, filepath.Dir(path))
+		if path, err = filepath.EvalSymlinks(path); err == nil { // the other programs are beside the file, not the link
+			dirs = append(dirs, filepath.Dir(path))
+		}
 	}
 	installed, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
@@ -36,7 +38,11 @@ func Find() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("no PostgreSQL %d or newer: install it, or set POSTGRES_BIN to the folder of its programs", oldest)
+	bin, err := install()
+	if err != nil {
+		return "", fmt.Errorf("no PostgreSQL %d or newer is here (install it, or set POSTGRES_BIN to the folder of its programs), and: %w", oldest, err)
+	}
+	return bin, nil
 }
 
 // major is the version in a path such as /usr/lib/postgresql/15/bin.

@@ -55,7 +55,7 @@ func Start(o Options) (*Server, error) {
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
-	if err := s.init(o); err != nil {
+	if err := errors.Join(s.borrow(), s.init(o)); err != nil {
 		_ = os.RemoveAll(s.dir)
 		return nil, err
 	}
