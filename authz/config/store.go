@@ -42,7 +42,9 @@ type Postgres struct {
 	// names. Empty, and no url_file: the environment says everything.
 	URL URL `yaml:"url" env:"URL"`
 	// ListenURLFile is a file with the URL for the one connection that waits for news, if url leads through PgBouncer in transaction
-	// mode, which passes no notifications on. Empty, and no listen_url: url. Without notifications, servers look every second.
+	// mode, which passes no notifications on. Empty, and no listen_url: url. Without notifications, servers look every second, and do not
+	// ask each other for units: callers are told that a quota is exhausted although another server holds the last units of it, and
+	// of a limit per second or minute they get the share of the server that they reach.
 	ListenURLFile string `yaml:"listen_url_file" env:"LISTEN_URL_FILE"`
 	// ListenURL is that URL itself, as in url.
 	ListenURL URL `yaml:"listen_url" env:"LISTEN_URL"`

@@ -15,6 +15,7 @@ import (
 // applied before it began. Use NewSet.
 type Set struct {
 	store        Store
+	reader       Reader // of the store
 	maxStaleness time.Duration
 	now          func() time.Time
 	skew         time.Duration
@@ -36,7 +37,11 @@ type Set struct {
 
 // NewSet makes an empty set over a store. It is stale, so that no request is trusted, until Sync has succeeded once.
 func NewSet(store Store, maxStaleness time.Duration, now func() time.Time) *Set {
-	return &Set{store: store, maxStaleness: maxStaleness, now: now, records: digesttable.New[matcher, bounds]()}
+	s := &Set{store: store, reader: store, maxStaleness: maxStaleness, now: now, records: digesttable.New[matcher, bounds]()}
+	if r, ok := store.(interface{ Reader() Reader }); ok {
+		s.reader = r.Reader()
+	}
+	return s
 }
 
 // AllowSkew sets how far the clocks of issuers may be ahead of ours. Call it before the set is used.
@@ -85,7 +90,7 @@ func (s *Set) Sync(ctx context.Context) error {
 	defer s.syncing.Unlock()
 	began, again := s.now(), false
 	for {
-		page, err := s.store.Since(ctx, s.revision.Load(), syncPage)
+		page, err := s.reader.Since(ctx, s.revision.Load(), syncPage)
 		if errors.Is(err, ErrWentBack) && !again {
 			again = true
 			s.beginEra()
@@ -104,6 +109,30 @@ func (s *Set) Sync(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Restore takes over the records that an earlier process has left on this machine, for a start while the store cannot be read.
+// The set is as old as they are then. The next Sync reads everything.
+func (s *Set) Restore() error {
+	c, ok := s.reader.(LocalCopy)
+	if !ok {
+		return authz.Errorf(authz.KindUnavailable, "the store keeps no local copy of the revocations")
+	}
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	at, err := c.ReadCopy(s.apply)
+	s.beginEra()
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	age := now.Sub(at)
+	if age < 0 {
+		return authz.Errorf(authz.KindUnavailable, "the local copy of the revocations is of %s, and it is %s now: how old it is cannot be told", stamp(at), stamp(now))
+	}
+	at = now.Add(-age) // by the clock that does not jump
+	s.syncedAt.Store(&at)
+	return nil
 }
 
 // beginEra has everything read again, by a caller that holds syncing.

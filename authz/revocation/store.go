@@ -60,8 +60,7 @@ type Store interface {
 	// else it gets a new revision. After an error it is unspecified whether the record is stored; adding it again is safe.
 	Add(ctx context.Context, r Record) (Record, error)
 	// Since returns the records with a revision above after, in that order, at most limit of them. A record that was
-	// merged appears once, at its latest revision. A store that may have lost records that it had returned returns ErrWentBack
-	// once: it may use their revisions again, so the caller MUST begin at 0.
+	// merged appears once, at its latest revision.
 	Since(ctx context.Context, after uint64, limit int) ([]Record, error)
 	// Get returns the record for that kind, issuer and value, and false if there is none.
 	Get(ctx context.Context, kind Kind, issuer, value string) (Record, bool, error)
@@ -74,5 +73,20 @@ type Store interface {
 	Prune(ctx context.Context, now time.Time, limit int) (int, error)
 }
 
-// ErrWentBack is returned by Store.Since.
+// Reader follows the records of a store for one Set. A store that may lose what it has acknowledged, as a database does when a
+// standby takes over that lacks the last commits, has a method Reader that makes one, for Since alone could not tell.
+type Reader interface {
+	// Since is Store.Since, with a revision that Since has returned or 0. It returns ErrWentBack once if the store may have lost
+	// records that it had returned: it may use their revisions again, so the caller MUST begin at 0.
+	Since(ctx context.Context, after uint64, limit int) ([]Record, error)
+}
+
+// ErrWentBack is returned by Reader.Since.
 var ErrWentBack = errors.New("revocations were lost that had been stored: they have to be read again from the first")
+
+// LocalCopy is a Reader that keeps what it has read on this machine too.
+type LocalCopy interface {
+	// ReadCopy calls each for the records of the copy that another process has left, and returns when they were all there were.
+	// If it returns an error, what each got is worth nothing.
+	ReadCopy(each func(Record)) (complete time.Time, err error)
+}

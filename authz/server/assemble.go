@@ -13,6 +13,7 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/check"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/decisionlog"
 	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser"
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
@@ -83,12 +84,21 @@ func (s *Server) openDecisionLog() error {
 	return nil
 }
 
-// openRevocations reads all revocations.
+// openRevocations reads all revocations. If a shared store is away, it takes those of the local copy, and without one that is recent
+// the server starts all the same: the set is stale, and checks are denied until the store is back.
 func (s *Server) openRevocations(ctx context.Context) error {
 	s.revocations = revocation.NewSet(s.stores.revocations, s.cfg.Revocation.MaxStaleness.Duration, time.Now)
 	s.revocations.AllowSkew(s.cfg.Tokens.Skew.Duration)
-	if err := s.revocations.Sync(ctx); err != nil {
+	switch err := s.revocations.Sync(ctx); {
+	case err == nil:
+	case s.cfg.Store.Kind != config.StorePostgres || ctx.Err() != nil:
 		return fmt.Errorf("revocations: %w", err)
+	default:
+		if copyErr := s.revocations.Restore(); copyErr != nil {
+			s.log.Error("no revocations are known: checks are denied until the store is back", "error", err, "copy", copyErr)
+			break
+		}
+		s.log.Warn("the revocations are those of the local copy until the store is back", "error", err, "age", s.revocations.Age())
 	}
 	started := time.Now()
 	s.pruner = revocation.NewPruner(s.revocations, s.stores.marks, s.revocationTTL()+revocation.ClockMargin, time.Now,

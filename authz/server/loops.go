@@ -65,13 +65,18 @@ func (s *Server) followRevocations(ctx context.Context) {
 		defer stop()
 		wake = w
 	}
-	everyOrWoken(ctx, syncEvery, wake, func() { s.syncRevocations(ctx) })
-}
-
-func (s *Server) syncRevocations(ctx context.Context) {
-	if err := s.revocations.Sync(ctx); err != nil && ctx.Err() == nil {
-		s.log.Error("revocations not read", "error", err, "age", s.revocations.Age())
-	}
+	failing := false
+	everyOrWoken(ctx, syncEvery, wake, func() {
+		err := s.revocations.Sync(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !failing:
+			s.log.Error("revocations not read", "error", err, "age", s.revocations.Age())
+		case err == nil && failing:
+			s.log.Info("revocations are read again")
+		}
+		failing = err != nil
+	})
 }
 
 func (s *Server) pruneRevocations(ctx context.Context) {

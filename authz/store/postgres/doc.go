@@ -15,8 +15,12 @@
 //
 // A request reads neither keys nor revocations from the database: each node holds them in memory and follows the feed of their
 // changes (feed.go, which listen.go wakes). Of keys it holds all digests, and the records of those in use: keyfeed.go loads them and
-// applies the feed, keyhold.go keeps the order, keyreads.go reads what is not held, and keycopy.go keeps a file with it, with which a
-// node starts while the database is away.
+// applies the feed, keyhold.go keeps the order, and keyreads.go reads what is not held. keycopy.go and revocationcopy.go keep files
+// with which a node starts while the database is away.
+//
+// What nodes tell each other goes over NOTIFY: listen.go hears it on a connection of its own, and finds out by itself whether it does.
+// messages.go has nodes ask each other for units that they hold, and answers.go answers. None of it is durable, and each message may
+// be lost.
 //
 // Read migrations/0001.sql for the tables, then open.go and tx.go. pgtest runs real servers for tests.
 package postgres

@@ -86,7 +86,8 @@ type DB struct {
 	keys      atomic.Pointer[Keys] // nil until the first call of Keys
 
 	mu           sync.Mutex
-	installation string // "" until the first connection
+	installation string   // "" until the first connection
+	closers      []func() // of what Close closes before the pool
 }
 
 // Open makes the pool, and connects once to see whether the database can be served.
@@ -144,8 +145,22 @@ func (db *DB) Close() error {
 	}
 	db.additions.close()
 	db.hearing.close()
+	db.mu.Lock()
+	closers := db.closers
+	db.closers = nil
+	db.mu.Unlock()
+	for _, f := range closers {
+		f()
+	}
 	db.pool.Close()
 	return nil
+}
+
+// whenClosed has Close call f.
+func (db *DB) whenClosed(f func()) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.closers = append(db.closers, f)
 }
 
 // Installation is the id of the installation, "" if no connection was made yet.

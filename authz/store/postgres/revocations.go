@@ -13,17 +13,13 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 )
 
-// Revocations is a revocation.Store. Requests are matched by a revocation.Set, which holds the records in memory. It serves one reader of
-// Since, who learns when the database has lost changes.
-type Revocations struct {
-	db   *DB
-	feed feedReader
-}
+// Revocations is a revocation.Store. Requests are matched by a revocation.Set, which holds the records in memory.
+type Revocations struct{ db *DB }
 
 var _ revocation.Store = (*Revocations)(nil)
 
 // Revocations returns the revocations of the database.
-func (db *DB) Revocations() *Revocations { return &Revocations{db: db, feed: feedReader{db: db}} }
+func (db *DB) Revocations() *Revocations { return &Revocations{db: db} }
 
 // Follow returns a channel on which something arrives when there may be new records. The caller reads them with Since. stop ends it.
 func (s *Revocations) Follow() (wake <-chan struct{}, stop func()) { return s.db.subscribe() }
@@ -183,21 +179,21 @@ func readRevocations(rows pgx.Rows) ([]revocation.Record, error) {
 	return out, err
 }
 
+const selectRevocations = `SELECT revision, record FROM tollkeeper.revocations WHERE revision > $1 ORDER BY revision LIMIT $2`
+
 // Since is revocation.Store.Since.
-func (s *Revocations) Since(ctx context.Context, after uint64, limit int) ([]revocation.Record, error) {
+func (s *Revocations) Since(ctx context.Context, after uint64, limit int) (out []revocation.Record, err error) {
 	if after >= math.MaxInt64 {
 		return nil, nil // there is no later revision
 	}
-	var out []revocation.Record
-	err := s.feed.read(ctx, int64(after), `SELECT revision, record FROM tollkeeper.revocations
-		WHERE revision > $1 ORDER BY revision LIMIT $2`, []any{int64(after), limit}, func(rows pgx.Rows) (err error) {
+	err = s.db.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectRevocations, int64(after), limit)
+		if err != nil {
+			return err
+		}
 		out, err = readRevocations(rows)
 		return err
 	})
-	if errors.Is(err, errWentBack) {
-		s.db.o.Logger.Warn("the database has lost changes that were committed: all revocations are read again")
-		err = revocation.ErrWentBack
-	}
 	return out, err
 }
 
