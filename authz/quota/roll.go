@@ -35,7 +35,7 @@ type Member struct {
 
 // Renew begins or renews the session of a node.
 func (r *Roll) Renew(node NodeID, s Standing, now time.Time) Session {
-	r.expire(now)
+	r.Expire(now)
 	if s.Replaces != node {
 		r.Leave(s.Replaces)
 	}
@@ -113,8 +113,19 @@ func (r *Roll) Alive(node NodeID, now time.Time) bool {
 	return ok && m.Until.After(now)
 }
 
-// expire removes the nodes that did not renew. What runs longer than a term from now was begun by a wrong clock.
-func (r *Roll) expire(now time.Time) {
+// Overdue reports whether there is a node that did not renew and was not removed yet. A store that reads a Roll while another
+// transaction may renew that node removes it first: only what is committed says that it is gone.
+func (r *Roll) Overdue(now time.Time) bool {
+	for _, m := range r.Members {
+		if !m.Until.After(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Expire removes the nodes that did not renew. What runs longer than a term from now was begun by a wrong clock.
+func (r *Roll) Expire(now time.Time) {
 	last := now.Add(SessionTerm)
 	if r.Until.After(last) {
 		r.Until = last

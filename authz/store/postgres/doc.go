@@ -10,6 +10,12 @@
 // Statements work through PgBouncer in transaction mode: none relies on the state of a session. The two exceptions are LISTEN,
 // without which nodes poll, and Migrate, which needs the owner's role anyway.
 //
+// gate.go keeps callers from a database that cannot be reached, until a probe has reached it.
+//
+// The ledger (ledger.go) carries out its verbs in transactions of two round trips (change.go), which verbs that wait share (batch.go). The nodes are
+// in one row, the roll (members.go). state.go notices when another server answers that may lack commits. Nodes ask each other for units by
+// NOTIFY (messages.go), which is also what wakes those that follow the feed (listen.go, feed.go).
+//
 // Migrate brings the schema up to date (migrate.go). The SQL is in migrations. A server never does that: it has a role that may
 // only read and write rows.
 //

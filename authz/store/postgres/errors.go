@@ -24,7 +24,10 @@ const (
 	stateNoTable        = "42P01"
 	stateNoSchema       = "3F000"
 	stateNoColumn       = "42703"
+	stateNoFunction     = "42883"
+	stateNoFeature      = "0A000"
 	stateUniqueConflict = "23505"
+	stateTooMany        = "53300" // connections
 )
 
 // sqlState returns the SQLSTATE of an answer of the server in err's chain, "" if there is none.

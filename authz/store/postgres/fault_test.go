@@ -196,6 +196,7 @@ func TestDB_ServerFaults(t *testing.T) {
 	db, want := counted(t, o), 0
 	works := func(after string) {
 		t.Helper()
+		waitUntil(t, "the gate is open", func() bool { return db.gate.pass() == nil })
 		if err := db.tx(t.Context(), func(tx pgx.Tx) error { return addOne(t.Context(), tx, 1) }); err != nil {
 			t.Fatalf("after %s: %v", after, err)
 		}

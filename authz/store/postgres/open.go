@@ -80,8 +80,10 @@ type DB struct {
 	o         Options
 	pool      *pgxpool.Pool
 	begin     pgx.TxOptions
+	gate      *gate
 	additions *grouper[addition]
 	hearing   *hearing
+	ledger    *Ledger
 	startKeys sync.Once
 	keys      atomic.Pointer[Keys] // nil until the first call of Keys
 
@@ -112,6 +114,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	db.additions, db.hearing = &grouper[addition]{run: db.addAll}, newHearing()
+	db.gate, db.ledger = newGate(db.probe, o.Logger), newLedger(db)
 	if db.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg); err != nil {
 		return nil, authz.Errorf(authz.KindInvalid, "PostgreSQL: %w", err)
 	}
@@ -152,6 +155,8 @@ func (db *DB) Close() error {
 	for _, f := range closers {
 		f()
 	}
+	db.ledger.close()
+	db.gate.close()
 	db.pool.Close()
 	return nil
 }

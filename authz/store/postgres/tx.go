@@ -90,19 +90,41 @@ func (db *DB) repeat(ctx context.Context, attempt func(context.Context, *pgxpool
 	}
 }
 
-// once is one attempt with a connection of the pool.
+// once is one attempt with a connection of the pool. It shuts the gate if none can be made, and if the server does not answer at all.
 func (db *DB) once(ctx context.Context, attempt func(context.Context, *pgxpool.Conn) error) error {
+	if err := db.gate.pass(); err != nil {
+		return err
+	}
+	patient := false
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 2*db.o.StatementTimeout)
 		defer cancel()
+		patient = true
 	}
 	conn, err := db.pool.Acquire(ctx)
-	if err != nil {
+	switch {
+	case err != nil && sqlState(err) == stateTooMany: // others of this node may soon be free
+		return fmt.Errorf("%w: %w", errRepeat, err)
+	case err != nil && ctx.Err() == nil:
+		db.gate.shut(err)
+		return err
+	case err != nil:
 		return err
 	}
 	defer conn.Release()
-	return attempt(ctx, conn)
+	if err = attempt(ctx, conn); err != nil && patient && ctx.Err() == context.DeadlineExceeded {
+		db.gate.shut(err)
+	}
+	return err
+}
+
+// probe finds out whether the database can be reached. Connections from before are closed: their server may be gone.
+func (db *DB) probe(ctx context.Context) error {
+	db.pool.Reset()
+	ctx, cancel := context.WithTimeout(ctx, db.o.ConnectTimeout)
+	defer cancel()
+	return db.pool.Ping(ctx)
 }
 
 // pause waits before attempt n + 1, for a random time so that those who were in each other's way do not meet again. It returns false if ctx ended.

@@ -68,7 +68,7 @@ CREATE TABLE tollkeeper.holders (
 CREATE TABLE tollkeeper.journal (
     id     bytea PRIMARY KEY CHECK (octet_length(id) BETWEEN 1 AND 2048),
     verb   text NOT NULL,                 -- credit, reset or release
-    bucket bytea NOT NULL,                -- quota.Bucket as JSON
+    bucket bytea NOT NULL,                -- quota.Bucket.Key
     units  bigint NOT NULL,
     note   bytea NOT NULL DEFAULT '',
     at     timestamptz NOT NULL
