@@ -52,7 +52,7 @@ func (a *answers) do(hands chan struct{}, f func()) {
 // receive handles the payload of a notification. It does not block. What it does not understand is not meant for this version.
 func (m *messages) receive(channel, payload string) {
 	l, err := openLetter(payload)
-	if err != nil || !isInbox(l.Inbox) {
+	if err != nil || !isInbox(l.Inbox) || l.Inbox == m.out.inbox {
 		return
 	}
 	m.mu.Lock()

@@ -32,7 +32,7 @@ func (db *DB) listen() *listener {
 		return h.listener
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l := &listener{dial: db.dialListener, notify: db.notify, inbox: h.inbox, receive: h.receive, log: db.o.Logger}
+	l := &listener{dial: db.dialListener, notify: db.notify, inbox: h.inbox, every: testEvery, receive: h.receive, log: db.o.Logger}
 	h.listener, h.stop = l, stop
 	if !h.closed {
 		h.wg.Go(func() { l.run(ctx) })

@@ -24,6 +24,7 @@ type listener struct {
 	// notify sends through another connection.
 	notify func(ctx context.Context, channels, payloads []string) error
 	inbox  string
+	every  time.Duration // a test whether it hears
 	// receive gets what arrives at nodesChannel and at the inbox. It must not block.
 	receive func(channel, payload string)
 	log     *slog.Logger
@@ -37,10 +38,10 @@ type listener struct {
 type follower struct{ wake chan struct{} }
 
 const (
-	pollEvery   = time.Second      // while nothing is heard
-	testEvery   = 30 * time.Second // whether the connection hears
-	sendWait    = 5 * time.Second  // for the database to take our own notification
-	testWait    = 2 * time.Second  // for its arrival
+	pollEvery   = time.Second // while nothing is heard
+	testEvery   = 30 * time.Second
+	sendWait    = 5 * time.Second // for the database to take our own notification
+	testWait    = 2 * time.Second // for its arrival
 	dialWait    = 10 * time.Second
 	firstRetry  = time.Second // doubled with every failure
 	latestRetry = time.Minute
@@ -107,7 +108,7 @@ func (l *listener) session(ctx context.Context) (heard bool, err error) {
 			heard = true
 			l.gain()
 		}
-		if _, err := l.hear(ctx, conn, testEvery, ""); err != nil {
+		if _, err := l.hear(ctx, conn, l.every, ""); err != nil {
 			return heard, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,18 +67,23 @@ func TestListener_Reconnects(t *testing.T) {
 	}
 }
 
-// newListener is a listener for a database, whose own connection goes elsewhere.
-func newListener(t *testing.T, db *DB, elsewhere func() string) *listener {
+// testListener is a listener for a database, whose own connection goes elsewhere.
+type testListener struct{ *listener }
+
+func newListener(t *testing.T, db *DB, elsewhere func() string) testListener {
 	t.Helper()
-	l := &listener{
+	return testListener{&listener{
 		dial:   func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, elsewhere()) },
-		notify: db.notify, inbox: newInbox(), receive: func(string, string) {}, log: slog.New(slog.DiscardHandler),
-	}
+		notify: db.notify, inbox: newInbox(), every: 10 * time.Millisecond, receive: func(string, string) {}, log: slog.New(slog.DiscardHandler),
+	}}
+}
+
+// begin runs it until the test ends.
+func (l testListener) begin(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { l.run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return l
 }
 
 // Through PgBouncer in transaction mode, LISTEN succeeds and nothing arrives: the same as from another database.
@@ -85,6 +91,7 @@ func TestListener_PollsWhenDeaf(t *testing.T) {
 	url, other := migrated(t), pgtest.New(t)
 	db := open(t, Options{URL: url})
 	l := newListener(t, db, func() string { return other })
+	l.begin(t)
 	wake, stop := l.follow()
 	defer stop()
 	for range 3 {
@@ -93,6 +100,37 @@ func TestListener_PollsWhenDeaf(t *testing.T) {
 	if l.listening() {
 		t.Error("a connection on which nothing arrives counts as one that listens")
 	}
+}
+
+// After a failover the pool may be connected to the new primary and the listener still to the old one, which says nothing any more.
+func TestListener_NoticesThatItIsElsewhere(t *testing.T) {
+	url, other := migrated(t), migrated(t)
+	db, promoted := open(t, Options{URL: url}), open(t, Options{URL: other})
+	var failedOver atomic.Bool
+	l := newListener(t, db, func() string {
+		if failedOver.Load() {
+			return other
+		}
+		return url
+	})
+	l.notify = func(ctx context.Context, channels, payloads []string) error {
+		if failedOver.Load() {
+			return promoted.notify(ctx, channels, payloads)
+		}
+		return db.notify(ctx, channels, payloads)
+	}
+	wake, stop := l.follow()
+	defer stop()
+	l.begin(t)
+	waitUntil(t, "it hears", l.listening)
+	failedOver.Store(true)
+	waitUntil(t, "it notices", func() bool { return !l.listening() })
+	waitUntil(t, "it hears the new primary", l.listening)
+	drain(wake)
+	if err := promoted.notify(t.Context(), []string{feedChannel}, []string{""}); err != nil {
+		t.Fatal(err)
+	}
+	woken(t, wake, "the new primary")
 }
 
 func TestOpen_ListenURL(t *testing.T) {

@@ -121,7 +121,12 @@ func (m *messages) Join(node quota.NodeID, p quota.Peer) (leave func()) {
 func (m *messages) Recall(ctx context.Context, node quota.NodeID, b quota.Bucket) {
 	ctx, cancel, began := inHalf(ctx)
 	defer cancel()
-	others := m.awake(m.others(node))
+	here, others := m.split(node)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, p := range here {
+		wg.Go(func() { p.GiveBack(ctx, b) })
+	}
 	if len(others) == 0 {
 		return
 	}
@@ -141,7 +146,14 @@ func (m *messages) Recall(ctx context.Context, node quota.NodeID, b quota.Bucket
 func (m *messages) Borrow(ctx context.Context, node quota.NodeID, r quota.RateRequest) (got int64) {
 	ctx, cancel, _ := inHalf(ctx)
 	defer cancel()
-	for _, other := range m.lenders(m.others(node)) {
+	here, others := m.split(node)
+	for _, p := range here {
+		part := r
+		if part.Units -= got; part.Units > 0 {
+			got += p.Lend(part)
+		}
+	}
+	for _, other := range m.lenders(others) {
 		if got >= r.Units || ctx.Err() != nil {
 			break
 		}
@@ -181,24 +193,31 @@ func inHalf(ctx context.Context) (context.Context, context.CancelFunc, time.Time
 	return ctx, cancel, began
 }
 
-// awake is the nodes whose answers are worth waiting for.
-func (m *messages) awake(nodes []quota.NodeID) []quota.NodeID {
+// split returns the other nodes: those of this process, and of the rest those whose answers are worth waiting for.
+func (m *messages) split(node quota.NodeID) (here []quota.Peer, elsewhere []quota.NodeID) {
+	others := m.others(node)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	var out []quota.NodeID
-	for _, node := range nodes {
-		if k := m.known[node]; k == nil || !k.left && !now.Before(k.silent) {
-			out = append(out, node)
+	for other, p := range m.peers {
+		if other != node {
+			here = append(here, p)
 		}
 	}
-	return out
+	for _, other := range others {
+		if _, ok := m.peers[other]; ok {
+			continue
+		}
+		if k := m.known[other]; k == nil || !k.left && !now.Before(k.silent) {
+			elsewhere = append(elsewhere, other)
+		}
+	}
+	return here, elsewhere
 }
 
 // lenders is the order in which nodes are asked to lend: first the one that lent last, then from anywhere, so that not all ask the
 // same node first.
 func (m *messages) lenders(nodes []quota.NodeID) []quota.NodeID {
-	nodes = m.awake(nodes)
 	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -149,6 +149,32 @@ func TestMessages_Recall(t *testing.T) {
 	})
 }
 
+// The nodes of one process need no messages.
+func TestMessages_SameProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, nodes := newNodes(t, 2)
+		second := &testNode{id: "second", buckets: make(chan quota.Bucket, 1)}
+		second.units.Store(30)
+		leave := nodes[0].m.Join(second.id, second)
+		nodes[1].units.Store(30)
+		w.broken = true
+		nodes[0].m.Recall(within(t, time.Second), "a", testBucket("acme"))
+		if got := nodes[0].m.Borrow(within(t, time.Second), "a", testRate(20)); got != 20 || second.given.Load() != 1 {
+			t.Errorf("without a database: borrowed %d, gave back %d times", got, second.given.Load())
+		}
+		w.broken = false
+		nodes[0].m.Recall(within(t, time.Second), "a", testBucket("acme"))
+		if got := nodes[0].m.Borrow(within(t, time.Second), "a", testRate(20)); got != 20 || second.given.Load() != 2 || nodes[1].given.Load() != 1 {
+			t.Errorf("borrowed %d, gave back %d and %d times", got, second.given.Load(), nodes[1].given.Load())
+		}
+		leave()
+		nodes[0].m.Recall(within(t, time.Second), "a", testBucket("acme"))
+		if second.given.Load() != 2 {
+			t.Error("a node that has left was asked")
+		}
+	})
+}
+
 // A node that is gone without a goodbye is in the list of members for up to a minute.
 func TestMessages_RecallWithLostNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -188,7 +214,7 @@ func TestMessages_RecallEndsWithContext(t *testing.T) {
 		if d := took(func() { nodes[0].m.Recall(ctx, "a", testBucket("acme")) }); d != 30*time.Millisecond {
 			t.Errorf("recall took %s after its context ended at 30ms", d)
 		}
-		if got := nodes[0].m.awake([]quota.NodeID{"b"}); len(got) != 1 {
+		if _, got := nodes[0].m.split("a"); len(got) != 1 {
 			t.Error("a node counts as silent because the caller went away")
 		}
 		if d := took(func() { nodes[0].m.Recall(t.Context(), "a", testBucket("acme")) }); d != maxWait {

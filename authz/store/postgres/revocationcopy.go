@@ -122,12 +122,8 @@ func (c *revocationCopy) beginLocked() (err error) {
 	return err
 }
 
-// addLocked adds records. After renewLocked it has some already.
 func (c *revocationCopy) addLocked(page []revocation.Record) error {
 	for i := range page {
-		if page[i].Revision <= c.after {
-			continue
-		}
 		body, err := json.Marshal(&page[i])
 		if err != nil {
 			return err

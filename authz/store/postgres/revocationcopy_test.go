@@ -110,8 +110,13 @@ func TestRevocationCopy_DatabaseComesBack(t *testing.T) {
 	set := revocation.NewSet(db.Revocations(), time.Minute, time.Now)
 	add(t, db.Revocations(), keyRecord("kept"))
 	lost := add(t, db.Revocations(), keyRecord("lost"))
+	add(t, db.Revocations(), keyRecord("lost too"))
+	account := revocation.Record{Kind: revocation.KindAccount, Value: "acme", At: revocationtest.Now(), Before: revocationtest.Now()}
+	add(t, db.Revocations(), account)
 	syncs(t, set)
 	loseAfter(t, db, lost.Revision-1)
+	account.Before = account.Before.Add(time.Hour)
+	add(t, db.Revocations(), account) // with a lower revision than before
 	add(t, db.Revocations(), keyRecord("new"))
 	id := db.Installation()
 	if err := db.Close(); err != nil {
@@ -130,8 +135,27 @@ func TestRevocationCopy_DatabaseComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the database can be read", func() bool { return set.Sync(t.Context()) == nil })
-	if !set.Key("kept") || !set.Key("lost") || !set.Key("new") || set.Revision() != 2 {
+	if !set.Key("kept") || !set.Key("lost") || !set.Key("new") || !set.Account("acme", account.Before) || set.Revision() != 3 {
 		t.Errorf("%d records up to %d", set.Len(), set.Revision())
+	}
+}
+
+// When the database has lost changes, everything is read again, and the file begins anew too.
+func TestRevocationCopy_LostCommits(t *testing.T) {
+	db := open(t, Options{URL: migrated(t), CopyDir: t.TempDir()})
+	s := db.Revocations()
+	set := revocation.NewSet(s, time.Minute, time.Now)
+	first := add(t, s, keyRecord("first"))
+	for i := range 3 {
+		add(t, s, keyRecord(fmt.Sprint("lost ", i)))
+	}
+	syncs(t, set)
+	loseAfter(t, db, first.Revision)
+	add(t, s, keyRecord("new"))
+	syncs(t, set)
+	restored := revocation.NewSet(s, time.Minute, time.Now)
+	if err := restored.Restore(); err != nil || !restored.Key("new") || restored.Len() != 2 {
+		t.Errorf("%d records in the copy, %v", restored.Len(), err)
 	}
 }
 
