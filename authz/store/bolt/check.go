@@ -32,14 +32,18 @@ const (
 	reportBug     = "Keep a copy of tollkeeper.db and report this: no command of tollkeeper leads there. Restore a backup to go on from."
 )
 
-const partLog = "log"
+// Parts that a file has only when a server may open it.
+const (
+	partFormat = "format"
+	partLog    = "log"
+)
 
 // parts are in the order in which they have to be checked: on damaged pages nothing else may be read, and without the
 // buckets of our format there is nothing to read.
 func parts() []part {
 	return []part{
 		{"pages", "Every page of the file is sound, and in one place only.", restoreBackup, true, false, inFile(checkPages)},
-		{"format", "The file is of the format that this version reads.",
+		{partFormat, "The file is of the format that this version reads.",
 			"If the file is damaged, restore a backup. If it is older, start the server once. Else use the version of tollkeeper that wrote it.", true, false, inFile(checkCurrent)},
 		{partLog, "Every record of the write-ahead log can be read, and none is missing.", restoreLog, true, true, checkLog},
 		{"accounts", "Every account can be read, under its own id.", restoreBackup, false, false, inFile(checkAccounts)},

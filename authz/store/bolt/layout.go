@@ -153,6 +153,9 @@ func checkFormat(tx *bbolt.Tx) error {
 		return authz.Errorf(authz.KindConflict, "this is not a tollkeeper data file")
 	}
 	got := string(meta.Get([]byte("format")))
+	if got == formatFilling {
+		return authz.Errorf(authz.KindConflict, "it is an unfinished copy of another store: run tollkeeper store copy again, which goes on with it")
+	}
 	if got != format && got != oldFormat {
 		return authz.Errorf(authz.KindConflict, "the file has format %q and this version reads %q", got, format)
 	}

@@ -125,9 +125,27 @@ func openAndLoad(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// create makes a file under another name and renames it when it is whole, so that a crash in between leaves no half-made file
-// that looks damaged. If another process makes the file meanwhile, that file stays.
+// create makes a new file. If another process makes it meanwhile, that file stays.
 func create(path string, o Options) error {
+	err := newFile(path, func(temp string) error {
+		db, err := openAndLoad(temp, o)
+		if err != nil {
+			return err
+		}
+		if err := db.bolt.Close(); err != nil {
+			return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
+		}
+		return nil
+	})
+	if authz.KindOf(err) == authz.KindExists {
+		return nil
+	}
+	return err
+}
+
+// newFile makes a file under another name and gives it its own when it is whole, so that a crash in between leaves no half-made file
+// that looks damaged. The error is of KindExists if there is a file of that name by then.
+func newFile(path string, fill func(temp string) error) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), ".tollkeeper-*.new")
 	if err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
@@ -136,14 +154,14 @@ func create(path string, o Options) error {
 	if err := temp.Close(); err != nil {
 		return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
 	}
-	db, err := openAndLoad(temp.Name(), o)
-	if err != nil {
+	if err := fill(temp.Name()); err != nil {
 		return err
 	}
-	if err := db.bolt.Close(); err != nil {
-		return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
-	}
-	if err := os.Link(temp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = os.Link(temp.Name(), path)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return authz.Errorf(authz.KindExists, "there is a file %s already", path)
+	case err != nil:
 		return authz.Errorf(authz.KindUnavailable, "cannot make %s: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))

@@ -20,15 +20,16 @@ type identity struct {
 	version, servesFrom int
 	installation        string
 	pepper              *string // nil: no server has started yet
+	filling             *string // nil: no copy is being written into it
 	synchronous         string
 }
 
 // identify asks for all of it in one round trip.
 func identify(ctx context.Context, conn *pgx.Conn) (i identity, err error) {
 	err = conn.QueryRow(ctx, `
-		SELECT v.version, v.serves_from, i.id::text, i.pepper, current_setting('synchronous_commit')
+		SELECT v.version, v.serves_from, i.id::text, i.pepper, i.filling, current_setting('synchronous_commit')
 		FROM tollkeeper.installation i, tollkeeper.schema_version v ORDER BY v.version DESC LIMIT 1`, pgx.QueryExecModeExec,
-	).Scan(&i.version, &i.servesFrom, &i.installation, &i.pepper, &i.synchronous)
+	).Scan(&i.version, &i.servesFrom, &i.installation, &i.pepper, &i.filling, &i.synchronous)
 	switch state := sqlState(err); {
 	case state == stateNoTable || state == stateNoSchema || errors.Is(err, pgx.ErrNoRows):
 		err = refuse("the database has no tables of tollkeeper: run tollkeeper store migrate")
@@ -38,17 +39,28 @@ func identify(ctx context.Context, conn *pgx.Conn) (i identity, err error) {
 	return i, err
 }
 
-// check refuses a database that must not be served.
-func (i *identity) check(o *Options) error {
+// checkCopied refuses a database that must not be copied, nor be the target of a copy.
+func (i *identity) checkCopied() error {
 	if err := checkVersion(i.version, i.servesFrom); err != nil {
 		return err
 	}
+	if i.synchronous == "off" {
+		return refuse("synchronous_commit is off: a crash of PostgreSQL would lose what was acknowledged")
+	}
+	return nil
+}
+
+// check refuses a database that must not be served.
+func (i *identity) check(o *Options) error {
+	if err := i.checkCopied(); err != nil {
+		return err
+	}
 	switch {
+	case i.filling != nil:
+		return refuse("the database is an unfinished copy of another store: run tollkeeper store copy again, which goes on with it")
 	case o.Installation != "" && i.installation != o.Installation:
 		return refuse("this is installation %s, and this node serves installation %s: if the database was replaced on purpose, run tollkeeper store adopt",
 			i.installation, o.Installation)
-	case i.synchronous == "off":
-		return refuse("synchronous_commit is off: a crash of PostgreSQL would lose what was acknowledged")
 	case i.pepper != nil && *i.pepper != o.Pepper:
 		return refuse("the database was made with another pepper (fingerprint %q, configured %q): none of its keys would be found", *i.pepper, o.Pepper)
 	}

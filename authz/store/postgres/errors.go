@@ -28,6 +28,7 @@ const (
 	stateNoFeature      = "0A000"
 	stateUniqueConflict = "23505"
 	stateTooMany        = "53300" // connections
+	stateLockTimeout    = "55P03"
 )
 
 // sqlState returns the SQLSTATE of an answer of the server in err's chain, "" if there is none.

@@ -8,7 +8,8 @@ CREATE TABLE tollkeeper.installation (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     id       uuid NOT NULL DEFAULT gen_random_uuid(),
     pepper   text,                        -- the fingerprint; null until the first server starts
-    revision bigint NOT NULL DEFAULT 0    -- of the feed: accounts, keys and revocations
+    revision bigint NOT NULL DEFAULT 0,   -- of the feed: accounts, keys and revocations
+    filling  text                         -- how far a copy into this database has come; null: it is not one
 );
 INSERT INTO tollkeeper.installation DEFAULT VALUES;
 
