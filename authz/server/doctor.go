@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/config"
 	"github.com/tollkeeper-authz/tollkeeper/authz/doctor"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/bolt"
 )
@@ -39,6 +40,9 @@ func CheckLedger(ctx context.Context, dataDir string) (doctor.Report, error) {
 
 // checkLedger checks the data file that this server has open, and reports doubts about its clock.
 func (s *Server) checkLedger(ctx context.Context) (doctor.Report, error) {
+	if s.cfg.Store.Kind == config.StorePostgres {
+		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in PostgreSQL: there is no file to check")
+	}
 	if s.stores.file == nil {
 		return doctor.Report{}, authz.Errorf(authz.KindConflict, "the server keeps everything in memory: there is no file to check")
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -56,9 +55,10 @@ func openPostgres(ctx context.Context, cfg *config.Config, hasher apikey.Hasher,
 	if err != nil {
 		return stores{}, err
 	}
+	o.CopyDir, o.MaxStaleness, o.MayBeAway = cfg.DataDir, cfg.Revocation.MaxStaleness.Duration, true
 	db, err := postgres.Open(ctx, o)
 	if err != nil {
 		return stores{}, &StartFault{"store", err}
 	}
-	return stores{}, errors.Join(errors.New("store: this version does not serve from PostgreSQL yet"), db.Close())
+	return stores{db.Keys(), db.Revocations(), db.Revocations(), db.Ledger(), db, nil}, nil
 }

@@ -50,6 +50,18 @@ func charge(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// awaitRefused waits until a key is refused: refused key.
+func awaitRefused(ts *testscript.TestScript, _ bool, args []string) {
+	c, hangUp := dial(ts)
+	defer hangUp()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if allowed, err := checkOnce(c, args[0]); err == nil && !allowed {
+			return
+		}
+	}
+	ts.Fatalf("the key is still allowed")
+}
+
 // load is checks that are sent until the server is gone.
 type load struct {
 	allowed atomic.Int64

@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 		"sign":       sign,
 		"envoyadmin": startEnvoyAdmin,
 		"charge":     charge,
+		"refused":    awaitRefused,
 		"charging":   startCharging,
 		"charged":    awaitCharged,
 		"awaitlines": awaitLines,

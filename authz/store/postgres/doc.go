@@ -28,5 +28,5 @@
 // messages.go has nodes ask each other for units that they hold, and answers.go answers. None of it is durable, and each message may
 // be lost.
 //
-// Read migrations/0001.sql for the tables, then open.go and tx.go. pgtest runs real servers for tests.
+// README.md is for operators. Read migrations/0001.sql for the tables, then open.go and tx.go. pgtest runs real servers for tests.
 package postgres

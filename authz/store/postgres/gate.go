@@ -48,6 +48,7 @@ func (g *gate) pass() error {
 
 // shut has calls fail until a probe succeeds. err says why.
 func (g *gate) shut(err error) {
+	err = flat(err)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil || g.closed {

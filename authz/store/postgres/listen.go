@@ -193,7 +193,7 @@ func (l *listener) lose(ctx context.Context, err error) {
 		return
 	}
 	l.log.Warn("no notifications of the database: changes are read every "+pollEvery.String()+", and other nodes are not asked for units",
-		"error", err)
+		"error", flat(err))
 }
 
 // listening reports whether notifications arrive.
