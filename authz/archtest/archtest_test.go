@@ -85,7 +85,7 @@ var law = map[string]struct {
 		"turns policy files into the rules of the request path, and checks the plans in use"},
 	"authz/server": {[]string{
 		"authz", "authz/admin", "authz/apikey", "authz/check", "authz/config", "authz/decisionlog", "authz/dispenser", "authz/doctor", "authz/extauthz", "authz/gcpace",
-		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory", "authz/store/postgres",
+		"authz/policy", "authz/quota", "authz/revocation", "authz/rulebook", "authz/signals", "authz/store/bolt", "authz/store/memory", "authz/store/postgres", "authz/store/transfer",
 		"authz/telemetry", "authz/tlsfiles", "authz/token",
 	}, "the only package that connects all parts"},
 	"authz/archtest":  {nil, "this test"},

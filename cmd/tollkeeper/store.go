@@ -18,11 +18,11 @@ type storeOptions struct {
 
 func (c *cli) storeCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "store", Short: "Prepare and inspect the PostgreSQL database that servers share",
-		Long: `Prepare and inspect the PostgreSQL database of store.postgres in the configuration. These
-commands talk to the database, not to a server.`,
+		Use: "store", Short: "Prepare, inspect and fill the PostgreSQL database that servers share",
+		Long: `Prepare and inspect the PostgreSQL database of store.postgres in the configuration, and copy
+stores. These commands talk to the database, not to a server.`,
 	}
-	cmd.AddCommand(c.storeMigrateCmd(), readOnly(c.storeStatusCmd()), c.storeAdoptCmd())
+	cmd.AddCommand(c.storeMigrateCmd(), readOnly(c.storeStatusCmd()), c.storeAdoptCmd(), c.storeCopyCmd())
 	return group(cmd)
 }
 
@@ -149,6 +149,9 @@ func printStore(t *table, s *server.StoreStatus) {
 	t.field("PostgreSQL", s.Server)
 	t.field("schema", fmt.Sprint(s.Schema))
 	t.field("installation", s.Installation)
+	if s.Filling {
+		t.field("state", "an unfinished copy of another store: run tollkeeper store copy again")
+	}
 	if s.Served != s.Installation {
 		t.field("served here", s.Served)
 	}

@@ -12,12 +12,13 @@ import (
 
 // Status is what an operator can know about a database without a server.
 type Status struct {
-	Server       string           `json:"server"`       // version of PostgreSQL
-	Schema       int              `json:"schema"`       // its version
-	Installation string           `json:"installation"` // id
-	Incarnation  string           `json:"incarnation"`  // of the server: another one may have lost commits
-	Revision     int64            `json:"revision"`     // of the feed
-	Rows         map[string]int64 `json:"rows"`         // by table
+	Server       string           `json:"server"`            // version of PostgreSQL
+	Schema       int              `json:"schema"`            // its version
+	Installation string           `json:"installation"`      // id
+	Incarnation  string           `json:"incarnation"`       // of the server: another one may have lost commits
+	Revision     int64            `json:"revision"`          // of the feed
+	Rows         map[string]int64 `json:"rows"`              // by table
+	Filling      bool             `json:"filling,omitempty"` // it is an unfinished copy of another store
 }
 
 // Tables are those whose rows Status counts, in the order in which they are shown.
@@ -35,7 +36,7 @@ func ReadStatus(ctx context.Context, o Options) (s Status, err error) {
 		if err := checkVersion(i.version, i.servesFrom); err != nil {
 			return err
 		}
-		s = Status{Schema: i.version, Installation: i.installation, Rows: make(map[string]int64)}
+		s = Status{Schema: i.version, Installation: i.installation, Filling: i.filling != nil, Rows: make(map[string]int64)}
 		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), `+incarnation+`, revision FROM tollkeeper.installation`).
 			Scan(&s.Server, &s.Incarnation, &s.Revision); err != nil {
 			return err
