@@ -24,11 +24,12 @@ var law = map[string]struct {
 	"authz/route":      {[]string{"authz"}, "see apikey"},
 	"authz/revocation": {[]string{"authz", "authz/revocation/digesttable"}, "see apikey"},
 	"authz/quota":      {[]string{"authz"}, "see apikey"},
-	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/quota"}, "the node's side of the ledger: it uses the ledger's interface"},
+	"authz/dispenser":  {[]string{"authz", "authz/dispenser/holding", "authz/dispenser/textmap", "authz/quota"}, "the node's side of the ledger: it uses the ledger's interface"},
 	"authz/policy": {[]string{"authz", "authz/policy/bundle", "authz/policy/input", "authz/policy/verdictcache", "authz/policy/yielder", "authz/rego"},
 		"see apikey; its parts do not import each other"},
 	"authz/token": {[]string{"authz", "authz/credential"}, "see apikey"},
 
+	"authz/dispenser/textmap":      {nil, "a map, which does not know what its texts mean"},
 	"authz/dispenser/holding":      {[]string{"authz", "authz/quota"}, "the part of dispenser that takes no lock"},
 	"authz/route/openapi":          {nil, "reads documents, and does not know the table that its entries are for"},
 	"authz/policy/bundle":          {[]string{"authz/rego"}, "reads, compiles and tests files, and does not know requests"},

@@ -1,8 +1,8 @@
 package dispenser
 
 import (
+	"cmp"
 	"encoding/binary"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -14,22 +14,24 @@ import (
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser/holding"
+	"github.com/tollkeeper-authz/tollkeeper/authz/dispenser/textmap"
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
-// idleHolders is what the node has of callers who did not come lately: two short texts without pointers for each, where a holder
-// in use is a dozen objects that the garbage collector has to visit. A caller who comes again finds the lease as it was, and the
+// idleHolders is what the node has of callers who did not come lately: a hundred bytes for each in a textmap.Map, where a holder in
+// use is a dozen objects that the garbage collector has to visit. A caller who comes again finds the lease as it was, and the
 // ledger is not asked. The zero value is empty. Its methods may be called concurrently.
 type idleHolders struct {
 	began  time.Time // instants are kept as the time since then
-	limits limitTable
+	limits table[limitKey, *authz.Limit]
+	counts table[string, string] // of rates
 	shards [idleShards]idleShard
 	turn   atomic.Uint32 // of the sweep
 }
 
 type idleShard struct {
 	mu      sync.Mutex
-	holders map[string]string // by idleKey
+	holders textmap.Map // by idleKey
 }
 
 const (
@@ -42,12 +44,12 @@ const (
 	keepTold = 2 * time.Minute
 )
 
-// limitTable numbers limits, so that what is kept need not point to them. It grows with each limit that plans ever had, but not with
-// a plan that is loaded again.
-type limitTable struct {
+// table numbers limits or counts, so that what is kept need not have them. It grows with each that plans ever had, but not with a
+// plan that is loaded again.
+type table[K comparable, V any] struct {
 	mu     sync.Mutex
-	number map[limitKey]int
-	limits []*authz.Limit
+	number map[K]int
+	all    []V
 }
 
 // limitKey is a limit with the name of its zone: each loading makes a new zone.
@@ -56,81 +58,86 @@ type limitKey struct {
 	zone string
 }
 
-func (t *limitTable) numberOf(l *authz.Limit) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func keyOf(l *authz.Limit) limitKey {
 	key := limitKey{Limit: *l, zone: l.Zone.String()} // of nil it is UTC
 	key.Zone = nil
+	return key
+}
+
+func (t *table[K, V]) numberOf(key K, value V) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	n, ok := t.number[key]
 	if !ok {
 		if t.number == nil {
-			t.number = make(map[limitKey]int)
+			t.number = make(map[K]int)
 		}
-		n = len(t.limits)
-		t.number[key], t.limits = n, append(t.limits, l)
+		n = len(t.all)
+		t.number[key], t.all = n, append(t.all, value)
 	}
-	return n
+	return int64(n)
 }
 
-func (t *limitTable) limit(n int) *authz.Limit {
+func (t *table[K, V]) at(n int64) V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.limits[n]
+	return t.all[n]
 }
 
-// idleKey is the name of a holder as one text.
-func idleKey(id quota.HolderID) string { return string(id.Per) + "\x00" + id.Holder }
+// idleKey is the name of a holder as one text, and a hash of it that is the same in each process: a simulation can be repeated.
+func idleKey(id quota.HolderID, room []byte) (key []byte, hash uint64) {
+	key = append(append(append(room, id.Per...), 0), id.Holder...)
+	hash = 14695981039346656037 // FNV-1a
+	for _, b := range key {
+		hash = (hash ^ uint64(b)) * 1099511628211
+	}
+	return key, hash
+}
 
-func idOf(key string) quota.HolderID {
-	per, holder, _ := strings.Cut(key, "\x00")
+func idOf(key []byte) quota.HolderID {
+	per, holder, _ := strings.Cut(string(key), "\x00")
 	return quota.HolderID{Per: authz.Per(per), Holder: holder}
 }
 
-// shard is where a holder of that name is kept.
-func (i *idleHolders) shard(key string) *idleShard {
-	n := uint32(2166136261) // FNV-1a
-	for j := range len(key) {
-		n = (n ^ uint32(key[j])) * 16777619
-	}
-	return &i.shards[n%idleShards]
-}
+// usualKey is room for most keys.
+type usualKey [64]byte
 
-func (i *idleHolders) put(id quota.HolderID, text string) {
-	key := idleKey(id)
-	s := i.shard(key)
+// shard is where a holder whose key has that hash is kept.
+func (i *idleHolders) shard(hash uint64) *idleShard { return &i.shards[hash%idleShards] }
+
+func (i *idleHolders) put(id quota.HolderID, text []byte) {
+	var room usualKey
+	key, hash := idleKey(id, room[:0])
+	s := i.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.holders == nil {
-		s.holders = make(map[string]string)
-	}
-	s.holders[key] = text
+	s.holders.Put(hash, key, text)
 }
 
-// take takes out what was kept, "" for nothing.
-func (i *idleHolders) take(id quota.HolderID) string {
-	key := idleKey(id)
-	s := i.shard(key)
+// take takes out what was kept and appends it to room. It returns false if there was nothing.
+func (i *idleHolders) take(id quota.HolderID, out []byte) ([]byte, bool) {
+	var room usualKey
+	key, hash := idleKey(id, room[:0])
+	s := i.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text := s.holders[key]
-	delete(s.holders, key)
-	return text
+	return s.holders.Take(hash, key, out)
 }
 
 func (i *idleHolders) has(id quota.HolderID) bool {
-	key := idleKey(id)
-	s := i.shard(key)
+	var room usualKey
+	key, hash := idleKey(id, room[:0])
+	s := i.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.holders[key]
-	return ok
+	return s.holders.Has(hash, key)
 }
 
 func (i *idleHolders) size() (n int) {
 	for j := range i.shards {
 		s := &i.shards[j]
 		s.mu.Lock()
-		n += len(s.holders)
+		n += s.holders.Len()
 		s.mu.Unlock()
 	}
 	return n
@@ -139,7 +146,7 @@ func (i *idleHolders) size() (n int) {
 // all is the names of the holders that are kept.
 func (i *idleHolders) all() (ids []quota.HolderID) {
 	for j := range i.shards {
-		ids = append(ids, i.shards[j].find(func(string) bool { return true })...)
+		ids = append(ids, i.shards[j].find(func([]byte) bool { return true })...)
 	}
 	return ids
 }
@@ -152,8 +159,8 @@ func (i *idleHolders) old(now time.Time) []quota.HolderID {
 	var ids []quota.HolderID
 	for range (idleShards + calls - 1) / calls {
 		s := &i.shards[i.turn.Add(1)%idleShards]
-		ids = append(ids, s.find(func(text string) bool {
-			since, _ := binary.Varint([]byte(text[:min(len(text), binary.MaxVarintLen64)]))
+		ids = append(ids, s.find(func(text []byte) bool {
+			since, _ := binary.Varint(text)
 			return time.Duration(since) <= before
 		})...)
 	}
@@ -163,8 +170,8 @@ func (i *idleHolders) old(now time.Time) []quota.HolderID {
 // untold is the names of the holders of which the ledger was not told in that session.
 func (i *idleHolders) untold(session uint64) (ids []quota.HolderID) {
 	for j := range i.shards {
-		ids = append(ids, i.shards[j].find(func(text string) bool {
-			r := &reader{[]byte(text)}
+		ids = append(ids, i.shards[j].find(func(text []byte) bool {
+			r := &reader{text}
 			r.int()
 			return uint64(r.int()) != session
 		})...)
@@ -172,14 +179,18 @@ func (i *idleHolders) untold(session uint64) (ids []quota.HolderID) {
 	return ids
 }
 
-func (s *idleShard) find(want func(text string) bool) (ids []quota.HolderID) {
+// find is the names of the holders whose text is wanted, in their order.
+func (s *idleShard) find(want func(text []byte) bool) (ids []quota.HolderID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(s.holders)) {
-		if want(s.holders[key]) {
+	for key, text := range s.holders.All() {
+		if want(text) {
 			ids = append(ids, idOf(key))
 		}
 	}
+	slices.SortFunc(ids, func(a, b quota.HolderID) int {
+		return cmp.Or(cmp.Compare(a.Per, b.Per), cmp.Compare(a.Holder, b.Holder))
+	})
 	return ids
 }
 
@@ -192,7 +203,7 @@ func (h *holder) putAwayLocked() {
 	d := h.d
 	h.dead = true
 	d.holders.Compute(h.id, func(at *holder, there bool) (*holder, xsync.ComputeOp) {
-		if text, some := h.text(); some {
+		if text := h.text(); text != nil {
 			d.idle.put(h.id, text)
 		}
 		return nil, xsync.DeleteOp
@@ -202,68 +213,69 @@ func (h *holder) putAwayLocked() {
 // wake is the holder that was put away, or a new one.
 func (d *Dispenser) wake(id quota.HolderID) *holder {
 	h := newHolder(d, id)
-	if text := d.idle.take(id); text != "" {
+	var room usualText
+	if text, ok := d.idle.take(id, room[:0]); ok {
 		h.fill(text)
 	}
 	return h
 }
 
-// text ends all that the holder has and writes it down: when, what the ledger knows, the leases, the rates whose period runs. It returns false if
-// nothing is worth keeping.
-func (h *holder) text() (string, bool) {
+// usualText is room for most texts.
+type usualText [128]byte
+
+// What follows in a text.
+const (
+	nothing = iota
+	aLease
+	aRate
+)
+
+// text ends all that the holder has and writes it down: when, what the ledger knows, the leases, the rates whose period runs. It is
+// nil if nothing is worth keeping.
+func (h *holder) text() []byte {
 	d, now := h.d, h.d.now()
-	var leases, rates writer
-	nLeases, nRates := int64(0), int64(0)
 	since := now.Add(keepTold - keepIdle) // it is not kept longer if there is nothing to give back
 	for _, b := range h.all() {
 		if !b.source.Load().Empty() {
 			since = now
 		}
-		if s := b.source.Load(); leases.lease(b, s, s.Retire(), now) {
-			nLeases++
-		}
+	}
+	w := &writer{make([]byte, 0, len(usualText{}))}
+	w.time(d.idle.began, since)
+	w.ints(int64(h.session), int64(h.last))
+	head := len(w.out)
+	for _, b := range h.all() {
+		s := b.source.Load()
+		w.lease(b, s, s.Retire(), now)
 	}
 	if all := h.rates.Load(); all != nil {
 		for _, r := range *all {
-			old := r.window.Swap(closed)
-			if old == nil || old == closed {
-				continue
-			}
-			if used := old.used.Swap(frozen); old.end > now.UnixNano() {
-				rates.ints(int64(len(r.count)))
-				rates.out = append(rates.out, r.count...)
-				rates.ints(old.start, old.end, used, old.borrowed.Load(), old.asked.Load())
-				nRates++
+			if old := r.window.Swap(closed); old != nil && old != closed {
+				w.rate(r, old, old.used.Swap(frozen), now)
 			}
 		}
 	}
-	w := &writer{}
-	w.time(d.idle.began, since)
-	w.ints(int64(h.session), int64(h.last), nLeases)
-	w.out = append(w.out, leases.out...)
-	w.ints(nRates)
-	w.out = append(w.out, rates.out...)
-	return string(w.out), nLeases+nRates > 0
+	if len(w.out) == head {
+		return nil
+	}
+	w.ints(nothing)
+	return w.out
 }
 
 // fill fills a new holder with what text wrote.
-func (h *holder) fill(text string) {
-	d := h.d
-	r := &reader{[]byte(text)}
+func (h *holder) fill(text []byte) {
+	r := &reader{text}
 	r.int() // when it was put away
 	h.session, h.last = uint64(r.int()), uint64(r.int())
-	for range r.int() {
-		r.lease(d, h)
-	}
-	for range r.int() {
-		n := r.int()
-		share := newRate(h, string(r.in[:n]))
-		r.in = r.in[n:]
-		w := &window{start: r.int(), end: r.int()}
-		w.used.Store(r.int())
-		w.borrowed.Store(r.int())
-		w.asked.Store(r.int())
-		share.window.Store(w)
+	for {
+		switch r.int() {
+		case aLease:
+			r.lease(h)
+		case aRate:
+			r.rate(h)
+		default:
+			return
+		}
 	}
 }
 
@@ -287,20 +299,36 @@ func (w *writer) time(began, t time.Time) {
 	w.ints(int64(t.Sub(began)))
 }
 
+// period writes a period, which begins and ends with a second.
+func (w *writer) period(p quota.Period) {
+	if p.Forever() {
+		w.ints(0)
+		return
+	}
+	w.ints(int64(p.End.Sub(p.Start)/time.Second), p.Start.Unix())
+}
+
 // lease writes a lease, unless it has nothing that the ledger does not know and could not have lost.
-func (w *writer) lease(b *bucketLease, s *source, state holding.State, now time.Time) bool {
-	d := b.h.d
+func (w *writer) lease(b *bucketLease, s *source, state holding.State, now time.Time) {
 	if state.Left == 0 && state.Spent == 0 && (b.reported == 0 || now.Sub(state.Asked) > keepTold) {
-		return false
+		return
 	}
-	start, end := int64(never), int64(never)
-	if !s.Period.Forever() {
-		start, end = s.Period.Start.Unix(), s.Period.End.Unix()
+	idle, l := &b.h.d.idle, b.limit.Load()
+	w.ints(aLease, idle.limits.numberOf(keyOf(l), l))
+	w.period(s.Period)
+	w.ints(state.Left, state.Spent, int64(state.Session), state.AskedUnder, state.Counted, state.Credited, state.Low,
+		b.size, b.nodes, b.elsewhere, b.reported)
+	w.time(idle.began, state.Asked)
+}
+
+// rate writes a rate of which that much is used, unless its period is over.
+func (w *writer) rate(r *rate, at *window, used int64, now time.Time) {
+	if at.end <= now.UnixNano() {
+		return
 	}
-	w.ints(int64(d.idle.limits.numberOf(b.limit.Load())), start, end, state.Left, state.Spent, int64(state.Session),
-		state.AskedUnder, state.Counted, state.Credited, state.Low, b.size, b.nodes, b.elsewhere, b.reported)
-	w.time(d.idle.began, state.Asked)
-	return true
+	w.ints(aRate, r.h.d.idle.counts.numberOf(r.count, r.count))
+	w.period(quota.Period{Start: time.Unix(0, at.start), End: time.Unix(0, at.end)})
+	w.ints(used, at.borrowed.Load(), at.asked.Load())
 }
 
 // reader reads what a writer of this process wrote.
@@ -320,13 +348,19 @@ func (r *reader) time(began time.Time) time.Time {
 	return began.Add(time.Duration(n))
 }
 
-func (r *reader) lease(d *Dispenser, h *holder) {
-	l := d.idle.limits.limit(int(r.int()))
-	var p quota.Period
-	if start, end := r.int(), r.int(); start != never {
-		p = quota.Period{Start: time.Unix(start, 0).UTC(), End: time.Unix(end, 0).UTC()}
+func (r *reader) period() quota.Period {
+	seconds := r.int()
+	if seconds == 0 {
+		return quota.Period{}
 	}
-	b := newBucketLease(h, countOf(l), l, p)
+	start := time.Unix(r.int(), 0).UTC()
+	return quota.Period{Start: start, End: start.Add(time.Duration(seconds) * time.Second)}
+}
+
+func (r *reader) lease(h *holder) {
+	d := h.d
+	l := d.idle.limits.at(r.int())
+	b := newBucketLease(h, countOf(l), l, r.period())
 	s := b.source.Load()
 	state := holding.State{
 		Left: r.int(), Spent: r.int(), Session: uint64(r.int()), AskedUnder: r.int(), Counted: r.int(), Credited: r.int(), Low: r.int(),
@@ -335,4 +369,14 @@ func (r *reader) lease(d *Dispenser, h *holder) {
 	state.Asked = r.time(d.idle.began)
 	s.Restart(state)
 	b.taken = [2]int64{s.Taken(), s.Taken()}
+}
+
+func (r *reader) rate(h *holder) {
+	share := newRate(h, h.d.idle.counts.at(r.int()))
+	p := r.period()
+	w := &window{start: p.Start.UnixNano(), end: p.End.UnixNano()}
+	w.used.Store(r.int())
+	w.borrowed.Store(r.int())
+	w.asked.Store(r.int())
+	share.window.Store(w)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/memory"
 )
 
-func TestLimitTable_PlansLoadedAgain(t *testing.T) {
-	var table limitTable
+func TestTable_PlansLoadedAgain(t *testing.T) {
+	var limits table[limitKey, *authz.Limit]
 	limit := func(zone string, units int64) *authz.Limit {
 		l := &authz.Limit{Name: "monthly", Units: units, Window: authz.WindowMonth}
 		if zone != "" {
@@ -26,12 +26,12 @@ func TestLimitTable_PlansLoadedAgain(t *testing.T) {
 	}
 	for range 3 {
 		for want, l := range []*authz.Limit{limit("", 5), limit("Europe/Berlin", 5), limit("Europe/Berlin", 6)} {
-			if got := table.numberOf(l); got != want {
+			if got := limits.numberOf(keyOf(l), l); got != int64(want) {
 				t.Errorf("limit %d has number %d", want, got)
 			}
 		}
 	}
-	if got := table.limit(1); got.Units != 5 || got.Zone.String() != "Europe/Berlin" {
+	if got := limits.at(1); got.Units != 5 || got.Zone.String() != "Europe/Berlin" {
 		t.Errorf("limit 1 is %+v", got)
 	}
 }

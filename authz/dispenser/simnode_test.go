@@ -132,7 +132,7 @@ func (n *simNode) sweep() {
 	n.d.Sweep(expired)
 	if n.w.negligent {
 		for _, id := range n.d.idle.all() {
-			n.d.idle.take(id)
+			n.d.idle.take(id, nil)
 		}
 	}
 }
