@@ -36,10 +36,19 @@ func NewText(environment string) (string, error) {
 
 // CheckEnvironment returns an error if the environment cannot stand in a key.
 func CheckEnvironment(environment string) error {
-	if environment == "" || len(environment) > maxEnvLen || strings.Trim(environment, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+	if !isEnvironment(environment) {
 		return authz.Errorf(authz.KindInvalid, "environment %q: use 1 to %d lower-case letters and digits, such as live or test", environment, maxEnvLen)
 	}
 	return nil
+}
+
+func isEnvironment(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !base62[c] || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxEnvLen
 }
 
 // WellFormed reports whether a text can be a key: one of our form with the right checksum, or one that was imported, which is
@@ -62,7 +71,7 @@ func IsOurs(text string) bool { return strings.HasPrefix(text, prefix) }
 
 func ours(text string) bool {
 	env, rest, ok := strings.Cut(text[len(prefix):], "_")
-	if !ok || CheckEnvironment(env) != nil || len(rest) != randomLen+checksumLen || !isBase62(rest) {
+	if !ok || !isEnvironment(env) || len(rest) != randomLen+checksumLen || !isBase62(rest) {
 		return false
 	}
 	cut := len(text) - checksumLen
@@ -93,8 +102,11 @@ func checksum(s string) string {
 }
 
 func sumOf(s string) (out [checksumLen]byte) {
-	var room [64]byte
-	n := crc32.ChecksumIEEE(append(room[:0], s...))
+	n := ^uint32(0) // crc32.ChecksumIEEE, which would need the text in memory of its own
+	for i := range len(s) {
+		n = crc32.IEEETable[byte(n)^s[i]] ^ n>>8
+	}
+	n = ^n
 	for i := checksumLen - 1; i >= 0; i-- {
 		out[i] = alphabet[n%62]
 		n /= 62
@@ -157,6 +169,11 @@ func (h Hasher) Sum(sum [sha256.Size]byte) Digest {
 	if len(h.pepper) == 0 {
 		return sum
 	}
+	return h.peppered(sum)
+}
+
+// peppered has its argument in memory of its own, which a digest without a pepper does not need.
+func (h Hasher) peppered(sum [sha256.Size]byte) Digest {
 	mac := hmac.New(sha256.New, h.pepper)
 	mac.Write(sum[:])
 	return Digest(mac.Sum(nil))

@@ -186,3 +186,18 @@ func TestHasher_PepperChangesDigests(t *testing.T) {
 		prints[p] = true
 	}
 }
+
+// TestText_NeedsNoMemory: each check looks at the text of a key and makes its digest.
+func TestText_NeedsNoMemory(t *testing.T) {
+	text, err := NewText("live")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if !WellFormed(text) || NewHasher(nil).Text(text) == (Digest{}) {
+			t.Fatal(text)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

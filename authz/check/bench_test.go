@@ -66,7 +66,7 @@ func shipped(t testing.TB, memo int) (*check.Checker, *authz.Request) {
 
 // allocations is how many a check of a good key may make when its verdict is cached. Among them are the lists of the answer, the
 // texts of two headers, the deadlines, and what is remembered of the stream.
-const allocations = 13
+const allocations = 11
 
 // TestCheck_AllocationBudget counts allocations. Every check is on a stream of its own.
 func TestCheck_AllocationBudget(t *testing.T) {
