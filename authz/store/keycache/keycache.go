@@ -35,8 +35,8 @@ type Cache struct {
 	accounts *recordcache.Cache
 	seed     maphash.Seed
 
-	decodedKeys     [decodedRecords]atomic.Pointer[decoded[apikey.Digest, apikey.Key]]
-	decodedAccounts [decodedRecords]atomic.Pointer[decoded[string, apikey.Account]]
+	decodedKeys     slots[apikey.Digest, apikey.Key]
+	decodedAccounts slots[string, apikey.Account]
 
 	// A read that goes from the store to the records, or from the records to what is decoded, must not overtake a write. So a
 	// write raises generation, then changes the records, then raises the version of what it changed. Records that were read
@@ -51,6 +51,30 @@ type decoded[K comparable, T any] struct {
 	version uint64 // of the record
 	found   bool
 	value   T
+}
+
+// slots hold what is decoded, each in the slot that its hash names.
+type slots[K comparable, T any] struct {
+	values [decodedRecords]atomic.Pointer[decoded[K, T]]
+	hashes [decodedRecords]atomic.Uint32 // of the values: a rare caller passes by those of others, which are far away in memory
+}
+
+// find returns what is decoded of a record in that version, nil for nothing.
+func (s *slots[K, T]) find(hash, version uint64, key K) *decoded[K, T] {
+	i := hash % decodedRecords
+	if s.hashes[i].Load() != uint32(hash>>32) {
+		return nil
+	}
+	if v := s.values[i].Load(); v != nil && v.version == version && v.key == key {
+		return v
+	}
+	return nil
+}
+
+func (s *slots[K, T]) put(hash uint64, v *decoded[K, T]) {
+	i := hash % decodedRecords
+	s.values[i].Store(v)
+	s.hashes[i].Store(uint32(hash >> 32)) // that of another one, from a put at the same time, costs a value that is not found
 }
 
 // New makes an empty cache of what a source has.
@@ -124,8 +148,7 @@ func (c *Cache) put(records *recordcache.Cache, hash uint64, key, record []byte)
 func (c *Cache) Key(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 	hash := hashOfKey(&d)
 	version := c.versions[hash%versions].Load()
-	slot := &c.decodedKeys[hash%decodedRecords]
-	if v := slot.Load(); v != nil && v.version == version && v.key == d {
+	if v := c.decodedKeys.find(hash, version, d); v != nil {
 		return &v.value, nil
 	}
 	v := &decoded[apikey.Digest, apikey.Key]{key: d, version: version, found: true}
@@ -142,7 +165,7 @@ func (c *Cache) Key(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	slot.Store(v)
+	c.decodedKeys.put(hash, v)
 	return &v.value, nil
 }
 
@@ -150,9 +173,8 @@ func (c *Cache) Key(ctx context.Context, d apikey.Digest) (*apikey.Key, error) {
 func (c *Cache) Account(ctx context.Context, id string) (*apikey.Account, error) {
 	hash := c.hashOfAccount(id)
 	version := c.versions[hash%versions].Load()
-	slot := &c.decodedAccounts[hash%decodedRecords]
-	v := slot.Load()
-	if v == nil || v.version != version || v.key != id {
+	v := c.decodedAccounts.find(hash, version, id)
+	if v == nil {
 		record, ok := c.accounts.Get(hash, []byte(id))
 		if !ok {
 			var err error
@@ -166,7 +188,7 @@ func (c *Cache) Account(ctx context.Context, id string) (*apikey.Account, error)
 				return nil, err
 			}
 		}
-		slot.Store(v)
+		c.decodedAccounts.put(hash, v)
 	}
 	if !v.found {
 		return nil, authz.Errorf(authz.KindNotFound, "no account %q", id)

@@ -80,14 +80,14 @@ func keyAt(version uint64) *apikey.Key {
 var forgets = map[string]func(c *Cache, k *apikey.Key){
 	"all is held": func(*Cache, *apikey.Key) {},
 	"records are held": func(c *Cache, k *apikey.Key) {
-		c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
-		c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
+		c.decodedKeys.put(hashOfKey(&k.Digest), nil)
+		c.decodedAccounts.put(c.hashOfAccount(k.Account), nil)
 	},
 	"nothing is held": func(c *Cache, k *apikey.Key) {
 		c.keys.Put(hashOfKey(&k.Digest), k.Digest[:], tooLong, nil)
 		c.accounts.Put(c.hashOfAccount(k.Account), []byte(k.Account), tooLong, nil)
-		c.decodedKeys[hashOfKey(&k.Digest)%decodedRecords].Store(nil)
-		c.decodedAccounts[c.hashOfAccount(k.Account)%decodedRecords].Store(nil)
+		c.decodedKeys.put(hashOfKey(&k.Digest), nil)
+		c.decodedAccounts.put(c.hashOfAccount(k.Account), nil)
 	},
 }
 
@@ -176,5 +176,20 @@ func TestCache_UnknownKeys(t *testing.T) {
 	}
 	if n := source.reads.Load(); n != 1 {
 		t.Errorf("%d reads", n)
+	}
+}
+
+// TestSlots_OfOthers has two keys whose records share a slot: the one that came last is found, and the other passed by.
+func TestSlots_OfOthers(t *testing.T) {
+	const hash, other = 7, 7 + 3<<32
+	var s slots[string, int]
+	first, second := &decoded[string, int]{key: "a", version: 1}, &decoded[string, int]{key: "b", version: 1}
+	s.put(hash, first)
+	if got := s.find(hash, 1, "a"); got != first || s.find(hash, 2, "a") != nil || s.find(hash, 1, "b") != nil || s.find(other, 1, "b") != nil {
+		t.Errorf("found %v", got)
+	}
+	s.put(other, second)
+	if got := s.find(other, 1, "b"); got != second || s.find(hash, 1, "a") != nil {
+		t.Errorf("found %v", got)
 	}
 }
