@@ -9,8 +9,8 @@
 //     the meantime; until they arrive, tokens are refused.
 //  3. It reads all revocations. Until then the set is stale, and every check would be denied.
 //  4. It opens the ports. From here on no mistake in the configuration can stop it.
-//  5. Run serves checks, the admin API and revocations from outside, and health says SERVING. A crash here strands at most
-//     the units of the leases that this node holds.
+//  5. Run serves checks, the admin API and revocations from outside. Health says SERVING as soon as all keys and revocations are
+//     known, which only a database that is away delays. A crash here strands at most the units of the leases that this node holds.
 //  6. The context ends. Health says NOT_SERVING, and checks are answered for shutdown.delay, until Envoys ask other
 //     replicas. Then no new checks are taken, and those under way have shutdownGrace to finish.
 //  7. Leases are returned. A crash before this strands them; a crash after it costs nothing.

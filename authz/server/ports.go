@@ -111,7 +111,7 @@ func (s *Server) openGRPC(registry *prometheus.Registry) error {
 	}
 	g := grpc.NewServer(options...)
 	s.health = health.NewServer()
-	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING, alive, deciding)
 	healthpb.RegisterHealthServer(g, s.health)
 	extauthz.Register(g, extauthz.NewServer(s.checker, s.decodeOptions, s.log))
 	s.ports = append(s.ports, &port{"grpc", l, func() error { return g.Serve(l) }, func(ctx context.Context) {
@@ -180,7 +180,11 @@ func (s *Server) openHTTP(name, address string, handler http.Handler) error {
 	return nil
 }
 
-func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus) {
-	s.health.SetServingStatus("", status)
-	s.health.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, status)
+// The services whose health is told: the process, and checks, for which it may be ready later.
+var alive, deciding = "", authv3.Authorization_ServiceDesc.ServiceName
+
+func (s *Server) setHealth(status healthpb.HealthCheckResponse_ServingStatus, services ...string) {
+	for _, name := range services {
+		s.health.SetServingStatus(name, status)
+	}
 }

@@ -155,7 +155,7 @@ func (s *Server) Run(ctx context.Context) error {
 	loopCtx, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
 	s.startLoops(loopCtx, &loops)
 	failed := s.ports.serve(&serving)
-	s.setHealth(healthpb.HealthCheckResponse_SERVING)
+	s.setHealth(healthpb.HealthCheckResponse_SERVING, alive)
 	s.log.Info("serving", "grpc", s.GRPCAddr(), "tls", s.tls != nil, "admin", s.AdminAddr(), "events", s.EventsAddr(), "health", s.HealthAddr(),
 		"metrics", s.MetricsAddr(), "data_dir", s.cfg.DataDir, "version", s.version, "node", s.node)
 
@@ -169,22 +169,49 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// wait waits until ctx ends and the shutdown delay is over, or until a port fails. Health says NOT_SERVING from then on.
+// wait waits until ctx ends and the shutdown delay is over, or until a port fails. Health says SERVING from when the node can decide
+// until then.
 func (s *Server) wait(ctx context.Context, failed <-chan error) error {
-	select {
-	case err := <-failed:
-		s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-		return err
-	case <-ctx.Done():
+	look := time.NewTicker(readyEvery)
+	defer look.Stop()
+	for ready := false; ctx.Err() == nil; {
+		if !ready && s.informed() {
+			s.setHealth(healthpb.HealthCheckResponse_SERVING, deciding)
+			s.log.Info("ready")
+			ready = true
+			look.Stop()
+		}
+		select {
+		case err := <-failed:
+			s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING, alive, deciding)
+			return err
+		case <-look.C:
+		case <-ctx.Done():
+		}
 	}
 	s.log.Info("leaving: health says so, and checks are answered until the delay is over", "delay", s.cfg.Shutdown.Delay.String())
-	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING)
+	s.setHealth(healthpb.HealthCheckResponse_NOT_SERVING, alive, deciding)
 	select {
 	case err := <-failed:
 		return err
 	case <-time.After(s.cfg.Shutdown.Delay.Duration):
 		return nil
 	}
+}
+
+// readyEvery is how often a node that lacks keys or revocations looks whether it has them.
+const readyEvery = 50 * time.Millisecond
+
+// informed reports whether the node knows all keys and revocations. A node that starts while the database is away could only deny, so
+// it must not take the place of one that knows more. Once it was ready it stays so: if health depended on the database, all nodes
+// would leave at once, with the leases that they could still serve.
+func (s *Server) informed() bool {
+	if keys, ok := s.stores.keys.(interface{ Age() (time.Duration, bool) }); ok {
+		if age, read := keys.Age(); !read || age > s.cfg.Revocation.MaxStaleness.Duration {
+			return false
+		}
+	}
+	return !s.revocations.Stale()
 }
 
 func (s *Server) drain() {
