@@ -96,15 +96,25 @@ func errNotShared(kind string) error {
 	return authz.Errorf(authz.KindInvalid, "the store is %s, which needs none of this: set store.postgres, or give the configuration with --config", kind)
 }
 
-// MigrateStore brings the schema of the configured database up to date, and gives a role, unless it is "", the privileges of a
-// server. It returns the versions of the schema before and after.
-func MigrateStore(ctx context.Context, cfg config.Config, grantTo string) (before, after int, err error) {
+// Migration is what MigrateStore did.
+type Migration struct {
+	Before       int    `json:"before"` // version of the schema, 0 for none
+	After        int    `json:"after"`
+	Installation string `json:"installation"` // its id, for store.postgres.installation
+}
+
+// MigrateStore brings the schema of the configured database up to date, and gives a role, unless it is "", the privileges of a server.
+func MigrateStore(ctx context.Context, cfg config.Config, grantTo string) (m Migration, err error) {
 	if cfg.Store.Kind != config.StorePostgres {
-		return 0, 0, errNotShared(cfg.Store.Kind)
+		return m, errNotShared(cfg.Store.Kind)
 	}
 	o := postgresOptions(&cfg, slog.New(slog.DiscardHandler))
 	o.GrantTo = grantTo
-	return postgres.Migrate(ctx, o)
+	if m.Before, m.After, err = postgres.Migrate(ctx, o); err != nil {
+		return m, err
+	}
+	m.Installation, err = postgres.Installation(ctx, o)
+	return m, err
 }
 
 // MigrationSQL is what MigrateStore does to a database whose schema has that version (0: it has none), for psql.

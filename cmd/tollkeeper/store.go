@@ -49,12 +49,6 @@ func (c *cli) load(cmd *cobra.Command, o *storeOptions) (config.Config, error) {
 	return cfg, nil
 }
 
-// migration is the answer of store migrate.
-type migration struct {
-	Before int `json:"before"` // version of the schema, 0 for none
-	After  int `json:"after"`
-}
-
 func (c *cli) storeMigrateCmd() *cobra.Command {
 	var o storeOptions
 	var grantTo string
@@ -95,11 +89,11 @@ With --print the SQL is printed, for psql, and no database is needed.`,
 			if err != nil {
 				return err
 			}
-			before, after, err := server.MigrateStore(cmd.Context(), cfg, grantTo)
+			m, err := server.MigrateStore(cmd.Context(), cfg, grantTo)
 			if err != nil {
 				return err
 			}
-			return c.show(cmd, migration{before, after}, func(t *table) { printMigration(t, before, after) })
+			return c.show(cmd, m, func(t *table) { printMigration(t, &m) })
 		},
 	}
 	o.flags(cmd)
@@ -109,15 +103,16 @@ With --print the SQL is printed, for psql, and no database is needed.`,
 	return cmd
 }
 
-func printMigration(t *table, before, after int) {
-	switch before {
-	case after:
-		t.sentence("The schema is up to date: version %d.", after)
+func printMigration(t *table, m *server.Migration) {
+	switch m.Before {
+	case m.After:
+		t.sentence("The schema is up to date: version %d.", m.After)
 	case 0:
-		t.sentence("The schema is created: version %d.", after)
+		t.sentence("The schema is created: version %d.", m.After)
 	default:
-		t.sentence("The schema is brought from version %d to version %d.", before, after)
+		t.sentence("The schema is brought from version %d to version %d.", m.Before, m.After)
 	}
+	t.field("installation", m.Installation)
 }
 
 func (c *cli) storeStatusCmd() *cobra.Command {

@@ -62,6 +62,15 @@ func Check(ctx context.Context, o Options) (installation string, err error) {
 	return installation, err
 }
 
+// Installation returns the id of the installation, whether or not it may be served.
+func Installation(ctx context.Context, o Options) (id string, err error) {
+	err = look(ctx, o, func(_ *pgx.Conn, i *identity) error {
+		id = i.installation
+		return nil
+	})
+	return id, err
+}
+
 // look uses a connection of its own.
 func look(ctx context.Context, o Options, use func(*pgx.Conn, *identity) error) error {
 	conn, err := connect(ctx, o)
