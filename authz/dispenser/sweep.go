@@ -37,18 +37,19 @@ func (d *Dispenser) Sweep(ctx context.Context) {
 	b.send()
 }
 
-// Run sweeps every SweepEvery, and at once when a session begins or nodes joined or left, until ctx ends.
+// Run sweeps now, then every SweepEvery, and at once when a session begins or nodes joined or left, until ctx ends. So the node joins the
+// others before the first check asks for anything.
 func (d *Dispenser) Run(ctx context.Context) {
 	t := time.NewTicker(SweepEvery)
 	defer t.Stop()
 	for {
+		d.Sweep(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		case <-d.begun:
 		}
-		d.Sweep(ctx)
 	}
 }
 

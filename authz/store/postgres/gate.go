@@ -74,7 +74,7 @@ func (g *gate) reopen() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.err = nil
-	g.log.Info("PostgreSQL can be reached again", "after", time.Since(began).Round(time.Millisecond))
+	g.log.Info("PostgreSQL can be reached again", "after", time.Since(began).Round(time.Millisecond).String())
 }
 
 // close ends the probing.
