@@ -20,10 +20,15 @@ const (
 	// takeRevisions reserves $1 revisions and returns the last.
 	takeRevisions = `WITH taken AS (UPDATE tollkeeper.installation SET revision = revision + $1::bigint RETURNING revision)
 		INSERT INTO tollkeeper.feed (revision, token) SELECT revision, gen_random_uuid() FROM taken RETURNING revision`
+	// selectToken is the token of what takeRevisions has given this transaction.
+	selectToken = `SELECT token::text FROM tollkeeper.feed WHERE revision = (SELECT revision FROM tollkeeper.installation)`
 	// notifyFeed tells the other nodes. It arrives when the transaction is committed.
 	notifyFeed = `SELECT pg_notify('` + feedChannel + `', '')`
 	// selectPlace is the end of the feed.
 	selectPlace = `SELECT revision, token::text FROM tollkeeper.feed ORDER BY revision DESC LIMIT 1`
+	// selectPlaces reports whether the feed has all places of revisions $1 and tokens $2.
+	selectPlaces = `SELECT count(f) = count(*) FROM unnest($1::bigint[], $2::text[]) AS p(revision, token)
+		LEFT JOIN tollkeeper.feed f ON f.revision = p.revision AND f.token = p.token::uuid`
 	// forgetFeed keeps the table small. The last row stays: readers that are up to date have their place there.
 	forgetFeed = `DELETE FROM tollkeeper.feed WHERE at < now() - interval '1 day' AND revision < (SELECT revision FROM tollkeeper.installation)`
 )
@@ -43,22 +48,30 @@ type place struct {
 type feedReader struct {
 	db *DB
 
-	mu sync.Mutex
-	at *place // the end of the feed at the last read; nil before the first
+	mu     sync.Mutex
+	at     *place  // the end of the feed at the last read; nil before the first
+	writes []place // of this node, since then
+}
+
+// places are those that the feed must still have.
+func (f *feedReader) places() (all []place, at *place, writes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at != nil {
+		all = append(all, *f.at)
+	}
+	return append(all, f.writes...), f.at, len(f.writes)
 }
 
 // read runs a query over the rows above a revision, and passes them to scan. It returns errWentBack, once, if what was read before
 // need not be what is there now.
 func (f *feedReader) read(ctx context.Context, after int64, sql string, args []any, scan func(pgx.Rows) error) error {
-	var before place
-	f.mu.Lock()
-	known := f.at != nil && after > 0
-	if known {
-		before = *f.at
+	places, at, writes := f.places()
+	if after == 0 {
+		places = nil
 	}
-	f.mu.Unlock()
 	var end place
-	sound := !known
+	sound := true
 	err := f.db.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		b := &pgx.Batch{}
 		b.Queue(sql, args...).Query(scan)
@@ -66,9 +79,8 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 		b.Queue(selectPlace).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&end.Revision, &end.Token)
 		})
-		if known {
-			b.Queue(`SELECT EXISTS (SELECT FROM tollkeeper.feed WHERE revision = $1 AND token = $2::text::uuid)`,
-				before.Revision, before.Token).QueryRow(func(row pgx.Row) error { return row.Scan(&sound) })
+		if len(places) > 0 {
+			b.Queue(selectPlaces, revisionsOf(places), tokensOf(places)).QueryRow(func(row pgx.Row) error { return row.Scan(&sound) })
 		}
 		return conn.SendBatch(ctx, b).Close()
 	})
@@ -77,6 +89,10 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.at != at { // somebody has begun anew, or read, meanwhile
+		return nil
+	}
+	f.writes = f.writes[writes:]
 	if !sound {
 		f.at = nil
 		return errWentBack
@@ -85,22 +101,34 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 	return nil
 }
 
+func revisionsOf(places []place) (out []int64) {
+	for _, p := range places {
+		out = append(out, p.Revision)
+	}
+	return out
+}
+
+func tokensOf(places []place) (out []string) {
+	for _, p := range places {
+		out = append(out, p.Token)
+	}
+	return out
+}
+
 // writeWait is for a transaction that several callers wait for.
 const writeWait = 5 * time.Second
 
-// start has the reader go on from a place that was read before.
-func (f *feedReader) start(at place) {
+// wrote notes a write of this node, which is applied before it comes with the feed. If the database loses it before that, a read
+// notices.
+func (f *feedReader) wrote(at place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.at = &at
+	f.writes = append(f.writes, at)
 }
 
-// place is the end of the feed at the last read.
-func (f *feedReader) place() place {
+// start has the reader go on from where all these are in the feed.
+func (f *feedReader) start(places ...place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.at == nil {
-		return place{}
-	}
-	return *f.at
+	f.at, f.writes = &places[0], places[1:]
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,7 @@ type keyCopy struct {
 	touched map[string]struct{} // names as nameOf makes them
 	lost    bool                // there were more than are remembered
 
+	slack   int64             // copySlack, but in tests
 	file    *localcopy.Writer // nil: there is none, or it must not be written to any more
 	base    int64             // its size at first
 	updated time.Time
@@ -65,13 +67,13 @@ type wholeCopy struct {
 
 // copyPosition is the position of a mark.
 type copyPosition struct {
-	Installation string `json:"installation"`
-	After        int64  `json:"after"`
-	Place        place  `json:"place"`
+	Installation string  `json:"installation"`
+	After        int64   `json:"after"`
+	Places       []place `json:"places"`
 }
 
 func newKeyCopy(db *DB, dir string) *keyCopy {
-	return &keyCopy{db: db, path: filepath.Join(dir, keyCopyName), touched: make(map[string]struct{})}
+	return &keyCopy{db: db, path: filepath.Join(dir, keyCopyName), slack: cmp.Or(db.o.copySlack, copySlack), touched: make(map[string]struct{})}
 }
 
 // head says what the file is. The digests in it depend on the pepper.
@@ -171,7 +173,7 @@ func (c *keyCopy) write(f *keyFeed) error {
 			return err
 		}
 	}
-	if c.whole == nil && (c.file == nil || c.file.Size() > 2*c.base+copySlack) {
+	if c.whole == nil && (c.file == nil || c.file.Size() > 2*c.base+c.slack) {
 		c.whole = c.begin(cache)
 		return nil
 	}
@@ -209,7 +211,8 @@ func (c *keyCopy) finish(f *keyFeed, cache *keycache.Cache) error {
 // mark says that the copy was complete when the feed was last read to its end.
 func (c *keyCopy) mark(w *localcopy.Writer, f *keyFeed) error {
 	age, _ := f.age()
-	position, err := json.Marshal(copyPosition{f.installation, f.after, f.reader.place()})
+	places, _, _ := f.reader.places() // after the last change that was copied
+	position, err := json.Marshal(copyPosition{f.installation, f.after, places})
 	if err != nil {
 		return err
 	}
@@ -299,7 +302,9 @@ func (f *keyFeed) loadCopy() {
 	}
 	var at copyPosition
 	if err == nil {
-		err = json.Unmarshal(mark.Position, &at)
+		if err = json.Unmarshal(mark.Position, &at); err == nil && len(at.Places) == 0 {
+			err = errDamagedCopy
+		}
 	}
 	log := f.keys.db.o.Logger
 	if err != nil {
@@ -313,7 +318,7 @@ func (f *keyFeed) loadCopy() {
 		return
 	}
 	f.after, f.installation = at.After, at.Installation
-	f.reader.start(at.Place)
+	f.reader.start(at.Places...)
 	f.keys.held.Store(held)
 	f.read.Store(int64(time.Since(f.epoch) - age))
 	log.Info("the local copy of the keys was read", "age", age)

@@ -106,7 +106,7 @@ func (f *keyFeed) run(ctx context.Context, first chan<- struct{}) {
 }
 
 func (f *keyFeed) pause() time.Duration {
-	every := min(feedEvery, f.keys.db.o.MaxStaleness/5)
+	every := max(min(feedEvery, f.keys.db.o.MaxStaleness/5), time.Millisecond)
 	if f.failing {
 		every = min(feedRetry, every)
 		return every/2 + rand.N(every)
@@ -120,7 +120,6 @@ func (f *keyFeed) attempt(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	f.keys.reader.away.Store(err != nil)
 	switch log := f.keys.db.o.Logger; {
 	case err != nil && !f.failing:
 		log.Warn("the feed of keys cannot be read: keys in use stay known for a while", "error", err, "max_staleness", f.keys.db.o.MaxStaleness)
@@ -167,10 +166,9 @@ const selectChanges = `SELECT revision, is_key, name, record FROM (
 
 // page reads and applies the next changes, and returns how many there were.
 func (f *keyFeed) page(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.keys.db.o.StatementTimeout)
-	defer cancel()
 	var changes []keyChange
-	err := f.reader.read(ctx, f.after, selectChanges, []any{f.after, feedPage}, func(rows pgx.Rows) (err error) {
+	const checked = 1 // the reader compares its place
+	err := f.reader.read(ctx, checked, selectChanges, []any{f.after, feedPage}, func(rows pgx.Rows) (err error) {
 		changes, err = pgx.CollectRows(rows, scanChange)
 		return err
 	})
@@ -193,6 +191,8 @@ func scanChange(row pgx.CollectableRow) (c keyChange, err error) {
 	return c, err
 }
 
+const selectDigests = `SELECT digest FROM tollkeeper.keys`
+
 // load reads the digests of all keys. Changes of this node that are committed meanwhile are applied too; those of others come with the
 // feed.
 func (f *keyFeed) load(ctx context.Context) error {
@@ -210,7 +210,7 @@ func (f *keyFeed) load(ctx context.Context) error {
 		if err := conn.QueryRow(ctx, selectPlace).Scan(&at.Revision, &at.Token); err != nil {
 			return err
 		}
-		rows, err := conn.Query(ctx, `SELECT digest FROM tollkeeper.keys`)
+		rows, err := conn.Query(ctx, selectDigests)
 		if err != nil {
 			return err
 		}

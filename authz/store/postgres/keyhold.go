@@ -54,7 +54,7 @@ func (h *heldKeys) apply(changes []keyChange, hold bool) {
 
 func (h *heldKeys) applyLocked(c *keyChange, hold bool) {
 	latest := &h.latest[maphash.Bytes(h.seed, c.name)%uint64(len(h.latest))]
-	if c.revision == *latest {
+	if c.revision == *latest && !hold {
 		return // revisions are unique: it is the same change
 	}
 	record, err := keyrecord.Open(c.name, c.sealed)

@@ -226,11 +226,12 @@ func (w *keyWrite) addRows(ctx context.Context, accounts, keys []importRow) erro
 	if total == 0 {
 		return nil
 	}
-	var last int64
-	if err := w.tx.QueryRow(ctx, takeRevisions, total).Scan(&last); err != nil {
+	b := &pgx.Batch{}
+	w.take(b, total)
+	if err := w.tx.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	before := last - total
+	before := w.place.Revision - total
 	w.changes = make([]keyChange, 0, total)
 	for _, rows := range [][]importRow{accounts, keys} {
 		for len(rows) > 0 {

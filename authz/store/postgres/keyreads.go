@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,8 +28,6 @@ const (
 type keyReader struct {
 	db   *DB
 	copy *keyCopy // notes what was read
-	// away says that the database could not be reached lately: nothing is asked until the feed, which keeps trying, has reached it.
-	away atomic.Bool
 
 	mu      sync.Mutex
 	queue   []*keyBatch // the last may be joined; none of them has been sent, so that no answer is older than the question
@@ -109,9 +106,6 @@ func openedAccount(id string, sealed []byte) ([]byte, error) {
 
 // ask adds a question to the next query and waits for its answers.
 func (r *keyReader) ask(ctx context.Context, add func(*keyBatch)) (*keyBatch, error) {
-	if r.away.Load() {
-		return nil, authz.Errorf(authz.KindUnavailable, "PostgreSQL cannot be reached")
-	}
 	b := r.join(add)
 	if b == nil {
 		return nil, authz.Errorf(authz.KindUnavailable, "too many keys wait to be read, or the store is closed")

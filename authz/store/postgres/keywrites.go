@@ -19,6 +19,7 @@ type keyWrite struct {
 	tx         pgx.Tx
 	changes    []keyChange // without their revisions before flush
 	statements []statement // of the changes; an import has none, and writes them itself
+	place      place       // in the feed
 }
 
 // statement writes one change. Its last argument, which flush adds, is how many revisions before the last the change gets.
@@ -45,6 +46,7 @@ func (s *Keys) write(ctx context.Context, run func(context.Context, *keyWrite) e
 	if err != nil {
 		return err
 	}
+	s.feed.reader.wrote(w.place)
 	for h := s.held.Load(); h != nil; {
 		h.written(w.changes)
 		now := s.held.Load()
@@ -63,6 +65,12 @@ func (w *keyWrite) put(c keyChange, sql string, args ...any) {
 	w.statements = append(w.statements, statement{sql, args})
 }
 
+// take queues the statements that take revisions.
+func (w *keyWrite) take(b *pgx.Batch, n int64) {
+	b.Queue(takeRevisions, n).QueryRow(func(row pgx.Row) error { return row.Scan(&w.place.Revision) })
+	b.Queue(selectToken).QueryRow(func(row pgx.Row) error { return row.Scan(&w.place.Token) })
+}
+
 // flush takes the revisions and writes the rows, in one round trip.
 func (w *keyWrite) flush(ctx context.Context) error {
 	n := len(w.statements)
@@ -70,8 +78,7 @@ func (w *keyWrite) flush(ctx context.Context) error {
 		return nil
 	}
 	b := &pgx.Batch{}
-	var last int64
-	b.Queue(takeRevisions, int64(n)).QueryRow(func(row pgx.Row) error { return row.Scan(&last) })
+	w.take(b, int64(n))
 	for i, st := range w.statements {
 		b.Queue(st.sql, append(st.args, int64(n-1-i))...)
 	}
@@ -80,7 +87,7 @@ func (w *keyWrite) flush(ctx context.Context) error {
 		return err
 	}
 	for i := range w.changes {
-		w.changes[i].revision = last - int64(n-1-i)
+		w.changes[i].revision = w.place.Revision - int64(n-1-i)
 	}
 	return nil
 }

@@ -61,6 +61,9 @@ type Options struct {
 	Now func() time.Time
 	// Logger gets what an operator should know; nil discards.
 	Logger *slog.Logger
+
+	tracer    pgx.QueryTracer // for tests that count statements, or hold them up
+	copySlack int64           // for tests that write copies anew
 }
 
 func (o Options) withDefaults() Options {
@@ -185,6 +188,7 @@ func poolConfig(o Options) (*pgxpool.Config, error) {
 	}
 	cfg.MaxConns, cfg.MaxConnIdleTime, cfg.MaxConnLifetimeJitter = int32(o.MaxConnections), o.IdleTimeout, cfg.MaxConnLifetime/10
 	cfg.ConnConfig.ConnectTimeout = o.ConnectTimeout
+	cfg.ConnConfig.Tracer = o.tracer
 	// Behind PgBouncer a session may still listen for a client that had it before. pgx would keep what arrives.
 	cfg.ConnConfig.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	// A ping would cost a round trip on the way of a request. tx and read repeat what a dead connection loses.
