@@ -6,6 +6,7 @@ SHELL := /bin/bash
 GO ?= go
 FUZZTIME ?= 30s
 CRASH_ROUNDS ?= 200
+NODES_FOR ?= 30m
 IMAGE ?= tollkeeper:dev
 
 # Modules of their own, which keep their requirements out of the program's go.mod.
@@ -45,6 +46,10 @@ test: lint policies ## lint, policies, and all tests, also through the real Envo
 .PHONY: test-crash
 test-crash: ## kill the real server CRASH_ROUNDS times (200) under load, and check the ledger each time
 	TOLLKEEPER_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(GO) test -count 1 -v -timeout 60m -run '^TestCrash' ./authz/crashtest ./authz/dispenser
+
+.PHONY: test-nodes
+test-nodes: ## kill four nodes and PostgreSQL under load through real Envoys for NODES_FOR (30m), and check every count
+	$(GO) test -count 1 -v -timeout 2h ./envoy/nodes -nodes.for $(NODES_FOR)
 
 .PHONY: policies
 policies: ## check and test the shipped policies with stock OPA

@@ -95,6 +95,7 @@ var law = map[string]struct {
 	"cmd/tollkeeper": {[]string{"authz", "authz/admin", "authz/apikey", "authz/config", "authz/decisionlog/audit", "authz/doctor", "authz/doctor/lint", "authz/policy", "authz/policy/bundle", "authz/quota", "authz/route", "authz/route/openapi", "authz/rulebook", "authz/server", "policies"}, "the command line: it runs the server, or is a client of its admin API"},
 	"policies":       {nil, "embedded files"},
 	"envoy":          {nil, "a configuration and its tests"},
+	"envoy/nodes":    {nil, "tests that use the product only from outside, except that they read the books in the end"},
 	"envoy/harness":  {nil, "runs real processes, and uses the product only from outside"},
 	"envoy/demo":     {[]string{"authz/token/tokentest", "envoy/harness"}, "see harness; it also runs an issuer"},
 	"envoy/bench": {[]string{"authz/apikey", "authz/revocation", "authz/store/bolt", "authz/token/tokentest", "envoy/bench/evaluators", "envoy/harness", "policies"},

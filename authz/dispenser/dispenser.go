@@ -1,6 +1,7 @@
 package dispenser
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -207,11 +208,16 @@ func (d *Dispenser) Close(ctx context.Context) error {
 	d.leave()
 	d.cancel()
 	d.calls.Wait()
+	for _, h := range d.holders.All() { // until it left, other nodes asked for units of rates, of which nothing is leased
+		h.forget()
+	}
 	if n := d.holders.Size() + d.idle.size(); n > 0 {
-		return authz.Errorf(authz.KindUnavailable, "the leases of %d holders could not be given back and stay charged: %w", n, err)
+		return authz.Errorf(authz.KindUnavailable, "the leases of %d holders could not be given back and stay charged: %w", n, cmp.Or(err, errLate))
 	}
 	return err
 }
+
+var errLate = errors.New("they were leased in the end")
 
 // newID is an id for a refund that belongs to no reservation.
 func (d *Dispenser) newID() string { return d.name + "." + strconv.FormatUint(d.rid.Add(1), 36) }

@@ -278,3 +278,30 @@ func TestDispenser_ClosedWhileItLeases(t *testing.T) {
 		}
 	})
 }
+
+// asking is a ledger with another node, which asks for units of a rate until this one has left.
+type asking struct {
+	quota.Ledger
+	limit authz.Limit
+}
+
+func (a *asking) Join(node quota.NodeID, p quota.Peer) (leave func()) {
+	silence := a.Ledger.Join(node, p)
+	return func() {
+		start := quota.PeriodAt(&a.limit, time.Now()).Start
+		p.Lend(quota.RateRequest{Bucket: quota.BucketOf(&a.limit, acme), Limit: a.limit, Start: start, Units: 1})
+		silence()
+	}
+}
+
+// TestDispenser_CloseWhileOthersBorrow has another node ask while this one returns its leases: that leaves nothing behind.
+func TestDispenser_CloseWhileOthersBorrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		second := authz.Limit{Name: "second", Units: 4, Window: authz.WindowSecond, Per: authz.PerAccount}
+		d := dispenser.New(&asking{memory.NewLedger(time.Now), second}, "n", time.Now)
+		takeSome(t, d, daily(10), 1)
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
