@@ -34,10 +34,12 @@ func labelsAgree(w world) (f faults) {
 			f.addf("%s: has part-of %q, want %q", o, got, want)
 		}
 	}
-	for _, d := range all[appsv1.Deployment](w) {
-		if got := d.v.Spec.Template.Labels[partOf]; got != ours {
+	for _, d := range templates(w) {
+		if got := d.v.Labels[partOf]; got != ours {
 			f.addf("%s: its pods have part-of %q", d, got)
 		}
+	}
+	for _, d := range all[appsv1.Deployment](w) {
 		if len(d.v.Spec.Selector.MatchLabels) != 1 {
 			f.addf("%s: its selector, which is immutable, is %v", d, d.v.Spec.Selector.MatchLabels)
 		}
@@ -205,15 +207,15 @@ func replicasAgree(w world) (f faults) {
 	if d == nil {
 		return f
 	}
-	shared := variable(d, "TOLLKEEPER_STORE") == "redis"
+	if shared(d) {
+		return f
+	}
 	scaled := len(all[autoscalingv2.HorizontalPodAutoscaler](w)) > 0
 	switch {
-	case !shared && (d.v.Spec.Replicas == nil || *d.v.Spec.Replicas != 1 || scaled):
+	case d.v.Spec.Replicas == nil || *d.v.Spec.Replicas != 1 || scaled:
 		f.addf("%s: runs more than one replica on the embedded store", d)
-	case !shared && d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType:
+	case d.v.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType:
 		f.addf("%s: a new pod would wait for the file of the old one", d)
-	case shared && keepsData(&d.v.Spec.Template.Spec):
-		f.addf("%s: mounts one volume in several pods", d)
 	}
 	return f
 }
@@ -226,6 +228,9 @@ func variable(d *named[appsv1.Deployment], name string) string {
 	}
 	return ""
 }
+
+// shared reports whether several pods have one store.
+func shared(d *named[appsv1.Deployment]) bool { return variable(d, "TOLLKEEPER_STORE") == "postgres" }
 
 func keepsData(pod *corev1.PodSpec) bool {
 	return slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })

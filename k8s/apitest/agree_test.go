@@ -13,6 +13,7 @@ import (
 	promv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	netv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -39,6 +40,7 @@ var agreements = map[string]func(w world) faults{
 	"pod security":     podsAreRestricted,
 	"resources":        resourcesAgree,
 	"replicas":         replicasAgree,
+	"PostgreSQL":       sharedStoreAgrees,
 	"metrics":          monitorsAgree,
 	"Istio":            istioAgrees,
 	"Envoy filters":    envoyFiltersAreValid,
@@ -76,6 +78,24 @@ func selected(w world, namespace string, s *metav1.LabelSelector) (found []*name
 
 func selectedByLabels(w world, namespace string, l map[string]string) []*named[appsv1.Deployment] {
 	return selected(w, namespace, &metav1.LabelSelector{MatchLabels: l})
+}
+
+// podsOf is the template of the pods of a Deployment or a Job.
+type podsOf struct {
+	*object
+	v *corev1.PodTemplateSpec
+}
+
+func templates(w world) (found []podsOf) {
+	for _, o := range w {
+		switch v := o.value.(type) {
+		case *appsv1.Deployment:
+			found = append(found, podsOf{o, &v.Spec.Template})
+		case *batchv1.Job:
+			found = append(found, podsOf{o, &v.Spec.Template})
+		}
+	}
+	return found
 }
 
 // hasPort reports whether the pods of a Deployment have a port, by number or name.
@@ -153,7 +173,9 @@ func probesAgree(w world) (f faults) {
 
 // secrets are the Secrets that are made outside of the overlays, with their keys: by hand, or by cert-manager.
 func secrets() map[string][]string {
-	known := map[string][]string{"tollkeeper": {"pepper"}}
+	known := map[string][]string{
+		"tollkeeper": {"pepper"}, "tollkeeper-database": {"url", "installation"}, "tollkeeper-database-owner": {"url"},
+	}
 	w, err := build(fromDisk(), "standalone/cert-manager")
 	if err != nil {
 		panic(err)
@@ -176,8 +198,8 @@ func kept() world {
 // volumesAgree wants each volume to exist and to be mounted, and to hold each file that a variable or an argument names.
 func volumesAgree(w world) (f faults) {
 	known := secrets()
-	for _, d := range all[appsv1.Deployment](w) {
-		spec := d.v.Spec.Template.Spec
+	for _, d := range templates(w) {
+		spec := d.v.Spec
 		content := make(map[string][]string) // of a volume
 		for _, v := range spec.Volumes {
 			switch {
@@ -199,6 +221,14 @@ func volumesAgree(w world) (f faults) {
 			}
 		}
 		for _, c := range spec.Containers {
+			for _, e := range c.Env {
+				if e.ValueFrom == nil || e.ValueFrom.SecretKeyRef == nil {
+					continue
+				}
+				if r := e.ValueFrom.SecretKeyRef; !slices.Contains(known[r.Name], r.Key) || r.Optional != nil {
+					f.addf("%s: the Secret %s need not have the key %s", d, r.Name, r.Key)
+				}
+			}
 			mounts := make(map[string]string)
 			for _, m := range c.VolumeMounts {
 				if !slices.ContainsFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
@@ -224,9 +254,9 @@ func volumesAgree(w world) (f faults) {
 var namedFile = regexp.MustCompile(`/(?:run|etc)/[a-z/-]+\.(?:yaml|crt|key)\b|/run/tollkeeper/secrets/[a-z-]+`)
 
 // filesOf are the files that the arguments, variables and configuration of a container name.
-func filesOf(w world, d *named[appsv1.Deployment], c *corev1.Container) (files []string) {
+func filesOf(w world, d podsOf, c *corev1.Container) (files []string) {
 	for _, a := range c.Args {
-		if _, file, _ := strings.Cut(a, "="); strings.HasSuffix(a, ".yaml") {
+		if _, file, _ := strings.Cut(a, "="); strings.HasSuffix(a, ".yaml") || strings.Contains(a, "-file=") {
 			files = append(files, max(file, strings.TrimPrefix(a, "--config=")))
 		}
 	}
@@ -235,7 +265,7 @@ func filesOf(w world, d *named[appsv1.Deployment], c *corev1.Container) (files [
 			files = append(files, e.Value)
 		}
 	}
-	for _, v := range d.v.Spec.Template.Spec.Volumes {
+	for _, v := range d.v.Spec.Volumes {
 		if v.ConfigMap == nil {
 			continue
 		}
@@ -282,17 +312,18 @@ func budgetsAgree(w world) (f faults) {
 func networkPoliciesAgree(w world) (f faults) {
 	denied := false
 	for _, p := range all[netv1.NetworkPolicy](w) {
-		pods := selected(w, p.Metadata.Namespace, &p.v.Spec.PodSelector)
+		found := selected(w, p.Metadata.Namespace, &p.v.Spec.PodSelector)
 		if p.Metadata.Name == "default-deny" {
 			denied = len(p.v.Spec.Ingress) == 0 && len(p.v.Spec.Egress) == 0 && len(p.v.Spec.PolicyTypes) == 2 && len(p.v.Spec.PodSelector.MatchLabels) == 0
 			continue
 		}
-		if len(pods) != 1 && len(all[appsv1.Deployment](w)) > 0 && p.Metadata.Name != "tollkeeper-clients" {
+		own := func(d podsOf) bool { return takes(&p.v.Spec.PodSelector, d.v.Labels) }
+		if some := templates(w); len(some) > 0 && !slices.ContainsFunc(some, own) && p.Metadata.Name != "tollkeeper-clients" {
 			f.addf("%s: selects no pods", p)
 		}
 		for _, in := range p.v.Spec.Ingress {
 			for _, port := range in.Ports {
-				for _, d := range pods {
+				for _, d := range found {
 					if port.Port.IntVal != hbone && !hasPort(d.v, *port.Port) {
 						f.addf("%s: %s has no port %s", p, d, port.Port.String())
 					}
@@ -326,8 +357,8 @@ func podsAreRestricted(w world) (f faults) {
 	if err != nil {
 		return faults{err.Error()}
 	}
-	for _, d := range all[appsv1.Deployment](w) {
-		pod := d.v.Spec.Template
+	for _, d := range templates(w) {
+		pod := d.v
 		results := evaluator.EvaluatePod(psaapi.LevelVersion{Level: psaapi.LevelRestricted, Version: psaapi.LatestVersion()}, &pod.ObjectMeta, &pod.Spec)
 		if sum := psa.AggregateCheckResults(results); !sum.Allowed {
 			f.addf("%s: %s", d, sum.ForbiddenDetail())
@@ -349,8 +380,8 @@ func podsAreRestricted(w world) (f faults) {
 
 // resourcesAgree wants requests and limits, and the Go runtime to know the limits.
 func resourcesAgree(w world) (f faults) {
-	for _, d := range all[appsv1.Deployment](w) {
-		for _, c := range d.v.Spec.Template.Spec.Containers {
+	for _, d := range templates(w) {
+		for _, c := range d.v.Spec.Containers {
 			if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 				f.addf("%s: has no requests or no memory limit", d)
 			}

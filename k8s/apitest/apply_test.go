@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/util/jsonmergepatch"
@@ -24,6 +25,8 @@ func fixed(o *object) any {
 		return []any{v.Spec.ClusterIP == corev1.ClusterIPNone, v.Spec.Type, v.Spec.IPFamilies}
 	case *appsv1.Deployment:
 		return v.Spec.Selector
+	case *batchv1.Job:
+		return v.Spec.Template
 	case *corev1.PersistentVolumeClaim:
 		spec := v.Spec
 		spec.Resources = corev1.VolumeResourceRequirements{}

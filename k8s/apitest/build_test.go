@@ -20,18 +20,22 @@ const repository = "../.."
 // overlays are the folders that a user may apply.
 var overlays = []string{
 	"base", "standalone", "istio", "istio/sidecar", "istio/waypoint", "istio-gateway-api", "envoy-gateway", "monitoring",
-	"cert-manager", "standalone/cert-manager", "namespace", "istio/namespace",
+	"cert-manager", "standalone/cert-manager", "namespace", "istio/namespace", "migrate", "copy",
 }
 
 // combinations are overlays that users may write, with components that no shipped folder uses.
 var combinations = map[string]string{
-	"replicas":             "resources: [../base]\ncomponents: [../components/replicas]\n",
-	"replicas, standalone": "resources: [../standalone, ../standalone/cert-manager]\ncomponents: [../components/replicas]\n",
-	"replicas, EG":         "resources: [../envoy-gateway]\ncomponents: [../components/replicas, ../components/monitoring]\n",
 	"issuers":              "resources: [../base]\ncomponents: [../components/issuers]\n",
 	"everything in Istio":  "resources: [../istio, ../istio/sidecar, ../istio/waypoint]\ncomponents: [../components/monitoring, ../components/issuers]\n",
 	"standalone, metrics":  "resources: [../standalone]\ncomponents: [../components/monitoring]\n",
 	"TLS by a Secret only": "resources: [../base]\ncomponents: [../components/tls]\n",
+
+	"postgres":                    "resources: [../base]\ncomponents: [../components/postgres]\n",
+	"postgres, standalone":        "resources: [../standalone, ../standalone/cert-manager]\ncomponents: [../components/postgres]\n",
+	"postgres, istio":             "resources: [../istio, ../istio/sidecar, ../istio/waypoint]\ncomponents: [../components/postgres]\n",
+	"postgres, istio-gateway-api": "resources: [../istio-gateway-api]\ncomponents: [../components/postgres]\n",
+	"postgres, envoy-gateway":     "resources: [../envoy-gateway, ../cert-manager]\ncomponents: [../components/postgres, ../components/monitoring]\n",
+	"postgres, monitoring":        "resources: [../monitoring]\ncomponents: [../components/postgres, ../components/issuers]\n",
 }
 
 // fromDisk copies the files that kustomize may read into memory, where a test can change them.

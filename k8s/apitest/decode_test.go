@@ -17,6 +17,7 @@ import (
 	istiosec "istio.io/api/security/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	netv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -35,6 +36,7 @@ var kinds = map[string]func() any{
 	"v1 Service":                              func() any { return new(corev1.Service) },
 	"v1 PersistentVolumeClaim":                func() any { return new(corev1.PersistentVolumeClaim) },
 	"apps/v1 Deployment":                      func() any { return new(appsv1.Deployment) },
+	"batch/v1 Job":                            func() any { return new(batchv1.Job) },
 	"policy/v1 PodDisruptionBudget":           func() any { return new(policyv1.PodDisruptionBudget) },
 	"autoscaling/v2 HorizontalPodAutoscaler":  func() any { return new(autoscalingv2.HorizontalPodAutoscaler) },
 	"networking.k8s.io/v1 NetworkPolicy":      func() any { return new(netv1.NetworkPolicy) },
@@ -135,6 +137,7 @@ func TestOverlays_HoldTheirObjects(t *testing.T) {
 			"SecurityPolicy default/tollkeeper", "ClientTrafficPolicy default/tollkeeper", "EnvoyPatchPolicy default/tollkeeper",
 			"BackendTLSPolicy tollkeeper/tollkeeper", "ReferenceGrant tollkeeper/tollkeeper",
 		},
+		"migrate":    {"Job tollkeeper/tollkeeper-migrate", "NetworkPolicy tollkeeper/tollkeeper-migrate"},
 		"monitoring": {"ServiceMonitor tollkeeper/tollkeeper", "PrometheusRule tollkeeper/tollkeeper"},
 	} {
 		w := mustBuild(t, overlay)

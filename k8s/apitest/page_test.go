@@ -123,7 +123,7 @@ type command struct {
 }
 
 // valued are the flags whose value is the next word. Flags with two dashes have it after "=".
-var valued = []string{"-n", "-k", "-f", "-l", "-o"}
+var valued = []string{"-n", "-k", "-f", "-l", "-o", "-p"}
 
 func commandLine(args []string) command {
 	cmd := command{flags: make(map[string][]string)}
@@ -157,6 +157,8 @@ func TestReadme_RunsFromTopToBottom(t *testing.T) {
 		"kubectl delete -k .\n":        func(t *testing.T) { valuablesStay(t, p.cluster(t)) },
 		"kubectl apply -k . --prune":   func(t *testing.T) { valuablesStay(t, p.cluster(t)); prunedIs(t, p) },
 		"mktemp":                       func(t *testing.T) { certified(t, p) },
+		"git clone":                    func(t *testing.T) { haveURLs(t, p) },
+		"sed 's/address":               func(t *testing.T) { asksPods(t, p) },
 		"k8s/namespace\n":              nil,
 		"kubectl kustomize . | tollke": nil,
 	}
@@ -194,6 +196,23 @@ func TestReadme_RunsFromTopToBottom(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// haveURLs writes the files with the URLs of a database, which the page leaves to the user.
+func haveURLs(t *testing.T, p *page) {
+	t.Helper()
+	for _, name := range []string{"url", "owner-url"} {
+		p.write(t, name, "postgres://tollkeeper:secret@db.example.com/tollkeeper\n", false)
+	}
+}
+
+// asksPods wants the changed configuration of Envoy to be the one with which the rollout is tested.
+func asksPods(t *testing.T, p *page) {
+	t.Helper()
+	shipped := read(t, filepath.Join(repository, "k8s/standalone/envoy.yaml"))
+	if got := read(t, filepath.Join(p.folder, "envoy.yaml")); got != forSeveral.Replace(shipped) || got == shipped {
+		t.Error("the command makes another configuration than the one that was tested")
+	}
 }
 
 // valuablesStay wants the objects to exist that cannot be made again.
@@ -280,10 +299,10 @@ func TestReadme_CertificatesByHandAreRenewed(t *testing.T) {
 }
 
 // The page's commands remove everything of a component: a leftover autoscaler would put three pods on one file.
-func TestReadme_ReplicasAreTakenOut(t *testing.T) {
+func TestReadme_SeveralPodsAreTakenOut(t *testing.T) {
 	p := openPage(t)
 	p.sh(t, "git clone\nkubectl apply -k tollkeeper/k8s/namespace")
-	p.write(t, "kustomization.yaml", "resources: [tollkeeper/k8s/base]\ncomponents: [tollkeeper/k8s/components/replicas]\n", false)
+	p.write(t, "kustomization.yaml", "resources: [tollkeeper/k8s/base]\ncomponents: [tollkeeper/k8s/components/postgres]\n", false)
 	p.sh(t, "kubectl apply -k .")
 	p.write(t, "kustomization.yaml", "components: []", true)
 	const autoscaler = "HorizontalPodAutoscaler tollkeeper/tollkeeper"

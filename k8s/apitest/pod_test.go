@@ -21,7 +21,7 @@ import (
 // patience is how long a process may take to become ready, or to end.
 const patience = 30 * time.Second
 
-// pod is the container of a Deployment, run on this machine as the kubelet would run it: with its files, arguments and
+// pod is the container of a Deployment or a Job, run on this machine as the kubelet would run it: with its files, arguments and
 // variables. Its paths are below root.
 type pod struct {
 	*harness.Process
@@ -32,12 +32,22 @@ type pod struct {
 // material is the content of Secrets by name and key.
 type material map[string]map[string][]byte
 
-// runPod starts the container of a Deployment. Texts given in pairs as rewrite, old and new, are replaced in its files,
+// deployment is the pods of a Deployment of ours.
+func deployment(t *testing.T, w world, name string) podsOf {
+	t.Helper()
+	d := one[appsv1.Deployment](w, "tollkeeper", name)
+	if d == nil {
+		t.Fatalf("no Deployment %s", name)
+	}
+	return podsOf{d.object, &d.v.Spec.Template}
+}
+
+// runPod starts the container of pods. Texts given in pairs as rewrite, old and new, are replaced in its files,
 // arguments and variables. The process is killed at the end of the test.
-func runPod(t *testing.T, w world, d *named[appsv1.Deployment], binary string, secrets material, rewrite ...string) *pod {
+func runPod(t *testing.T, w world, d podsOf, binary string, secrets material, rewrite ...string) *pod {
 	t.Helper()
 	p := &pod{root: t.TempDir()}
-	c := d.v.Spec.Template.Spec.Containers[0]
+	c := d.v.Spec.Containers[0]
 	paths := rewrite
 	for _, m := range c.VolumeMounts {
 		paths = append(paths, m.MountPath, p.at(m.MountPath))
@@ -64,8 +74,12 @@ func runPod(t *testing.T, w world, d *named[appsv1.Deployment], binary string, s
 	p.cmd.Dir = p.root
 	p.cmd.Env = []string{"PATH=/nowhere"}
 	for _, e := range c.Env {
-		if e.ValueFrom == nil {
+		switch {
+		case e.ValueFrom == nil:
 			p.cmd.Env = append(p.cmd.Env, e.Name+"="+here.Replace(e.Value))
+		case e.ValueFrom.SecretKeyRef != nil:
+			ref := e.ValueFrom.SecretKeyRef
+			p.cmd.Env = append(p.cmd.Env, e.Name+"="+string(secrets[ref.Name][ref.Key]))
 		}
 	}
 	var err error
@@ -85,8 +99,8 @@ func runPod(t *testing.T, w world, d *named[appsv1.Deployment], binary string, s
 func (p *pod) at(path string) string { return filepath.Join(p.root, path) }
 
 // filesIn are the files of a volume.
-func filesIn(w world, d *named[appsv1.Deployment], volume string, secrets material) map[string][]byte {
-	vs := d.v.Spec.Template.Spec.Volumes
+func filesIn(w world, d podsOf, volume string, secrets material) map[string][]byte {
+	vs := d.v.Spec.Volumes
 	v := vs[slices.IndexFunc(vs, func(v corev1.Volume) bool { return v.Name == volume })]
 	switch {
 	case v.Secret != nil:

@@ -80,11 +80,16 @@ type addresses struct{ GRPC, Admin, Health, Metrics string }
 // serve runs the Tollkeeper of an overlay.
 func serve(t *testing.T, w world, secrets material) (*pod, addresses) {
 	t.Helper()
+	return serveAt(t, w, secrets, onLoopback...)
+}
+
+func serveAt(t *testing.T, w world, secrets material, rewrite ...string) (*pod, addresses) {
+	t.Helper()
 	if secrets == nil {
 		secrets = make(material)
 	}
 	secrets["tollkeeper"] = map[string][]byte{"pepper": []byte("a pepper for a test\n")}
-	p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
+	p := runPod(t, w, deployment(t, w, "tollkeeper"), tollkeeper(t), secrets, rewrite...)
 	var a addresses
 	if err := json.Unmarshal([]byte(p.line(t, `"msg":"serving"`)), &a); err != nil {
 		t.Fatal(err)
@@ -135,20 +140,42 @@ func TestBase_StartsTheServer(t *testing.T) {
 	}
 }
 
-// The component for several replicas refuses to start on the embedded store.
-func TestReplicas_NeedASharedStore(t *testing.T) {
-	w, err := buildWith(fromDisk(), combinations["replicas"])
+// The Job copies the volume of one pod into the database, from which several serve then.
+func TestCopy_MovesTheVolume(t *testing.T) {
+	alone, _ := serve(t, mustBuild(t, "base"), nil)
+	alone.exec(t, "account", "create", "acme", "--plan", "free")
+	alone.exec(t, "key", "create", "--account", "acme", "--name", "laptop")
+	if err := alone.Stop(patience); err != nil {
+		t.Fatal(err)
+	}
+	secrets := database(t)
+	runJob(t, "copy", secrets, "/var/lib/tollkeeper", alone.at("/var/lib/tollkeeper"))
+	w, err := buildWith(fromDisk(), combinations["postgres"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := material{"tollkeeper": {"pepper": []byte("a pepper for a test\n")}}
-	p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
+	p, _ := serve(t, w, secrets)
+	if out := p.exec(t, "key", "list", "--account", "acme"); !strings.Contains(out, "laptop") {
+		t.Errorf("key list printed %q", out)
+	}
+}
+
+// A pod refuses an empty database in place of the right one, although it remembers none.
+func TestPostgres_RefusesAnotherDatabase(t *testing.T) {
+	w, err := buildWith(fromDisk(), combinations["postgres"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := database(t)
+	secrets["tollkeeper-database"]["installation"] = []byte("01234567-89ab-cdef-0123-456789abcdef")
+	secrets["tollkeeper"] = map[string][]byte{"pepper": []byte("a pepper for a test\n")}
+	p := runPod(t, w, deployment(t, w, "tollkeeper"), tollkeeper(t), secrets, onLoopback...)
 	select {
 	case <-p.Done():
 	case <-time.After(patience):
 		t.Fatal("the server runs, want it refused")
 	}
-	if out := p.Log(); p.Err() == nil || !strings.Contains(out, `TOLLKEEPER_STORE: "redis"`) {
+	if out := p.Log(); p.Err() == nil || !strings.Contains(out, "this node serves installation 01234567") {
 		t.Errorf("the server ended with %v and wrote %q", p.Err(), out)
 	}
 }
@@ -220,8 +247,8 @@ func fetch(t *testing.T, url string) string {
 func TestDoctor_FindsNothing(t *testing.T) {
 	on := fromDisk()
 	dir := t.TempDir()
-	for _, overlay := range overlays {
-		out, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(on, path.Join("/k8s", overlay))
+	write := func(name string, folder string) {
+		out, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(on, folder)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,9 +256,18 @@ func TestDoctor_FindsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(overlay, "/", "-")+".yaml"), text, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, overlay := range overlays {
+		write(strings.ReplaceAll(overlay, "/", "-"), path.Join("/k8s", overlay))
+	}
+	for _, overlay := range []string{"base", "istio", "envoy-gateway", "standalone"} {
+		if _, err := buildWith(on, "resources: [../"+overlay+"]\ncomponents: [../components/postgres]\n"+several(t, on, overlay)); err != nil {
+			t.Fatal(err)
+		}
+		write("several-"+overlay, "/k8s/mine")
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
 	mesh := filepath.Join(repository, "k8s/istio/mesh.yaml")
@@ -243,6 +279,10 @@ func TestDoctor_FindsNothing(t *testing.T) {
 		{"envoy", filepath.Join(repository, "k8s/standalone/envoy.yaml")},
 		{at("standalone.yaml")},
 		{at("base.yaml")},
+		{"istio", mesh, at("several-istio.yaml")},
+		{"envoy-gateway", at("several-envoy-gateway.yaml")},
+		{at("several-standalone.yaml")},
+		{at("several-base.yaml")},
 	} {
 		out, err := exec.CommandContext(t.Context(), tollkeeper(t), append([]string{"doctor"}, args...)...).CombinedOutput()
 		if err != nil {

@@ -23,6 +23,7 @@ type stack struct {
 	tollkeeper *pod
 	envoy      *pod
 	addr       string // of Envoy, for callers
+	admin      string // of Envoy, for its statistics
 	secrets    material
 }
 
@@ -34,19 +35,25 @@ func startStandalone(t *testing.T) *stack {
 	var a addresses
 	s.tollkeeper, a = serve(t, w, s.secrets)
 
+	s.startEnvoy(t, w, "address: tollkeeper.tollkeeper.svc.cluster.local, port_value: 9001", loopback(portOf(t, a.GRPC)))
+	return s
+}
+
+// startEnvoy runs the sample service, and Envoy with those texts replaced in its configuration.
+func (s *stack) startEnvoy(t *testing.T, w world, rewrite ...string) {
+	t.Helper()
 	free, err := harness.FreePorts(4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	upstream := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "upstream"), envoy(t), nil,
+	upstream := runPod(t, w, deployment(t, w, "upstream"), envoy(t), nil,
 		onAny(8080), onAny(free[0]))
 	awaitPort(t, upstream, free[0])
-	s.envoy = runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", "envoy"), envoy(t), s.secrets,
+	s.envoy = runPod(t, w, deployment(t, w, "envoy"), envoy(t), s.secrets, append(rewrite,
 		"address: 127.0.0.1, port_value: 9901", loopback(free[1]),
 		onAny(8443), onAny(free[2]),
 		onAny(9902), onAny(free[3]),
-		"address: tollkeeper.tollkeeper.svc.cluster.local, port_value: 9001", loopback(portOf(t, a.GRPC)),
-		"address: upstream.tollkeeper.svc.cluster.local, port_value: 8080", loopback(free[0]))
+		"address: upstream.tollkeeper.svc.cluster.local, port_value: 8080", loopback(free[0]))...)
 	awaitPort(t, s.envoy, free[3])
 	probes := one[appsv1.Deployment](w, "tollkeeper", "envoy").v.Spec.Template.Spec.Containers[0]
 	for _, probe := range []*corev1.Probe{probes.StartupProbe, probes.ReadinessProbe, probes.LivenessProbe} {
@@ -62,8 +69,7 @@ func startStandalone(t *testing.T) *stack {
 			return nil
 		})
 	}
-	s.addr = fmt.Sprintf("127.0.0.1:%d", free[2])
-	return s
+	s.addr, s.admin = fmt.Sprintf("127.0.0.1:%d", free[2]), fmt.Sprintf("127.0.0.1:%d", free[1])
 }
 
 // onAny is the address of a listener on IPv6 and IPv4.
@@ -174,7 +180,7 @@ func TestStandalone_RequiresAClientCertificate(t *testing.T) {
 func TestStandalone_EnvoyConfigurationsAreValid(t *testing.T) {
 	w := mustBuild(t, "standalone")
 	for _, name := range []string{"envoy", "upstream"} {
-		p := runPod(t, w, one[appsv1.Deployment](w, "tollkeeper", name), "/bin/true", issue(t, mustBuild(t, "standalone/cert-manager")))
+		p := runPod(t, w, deployment(t, w, name), "/bin/true", issue(t, mustBuild(t, "standalone/cert-manager")))
 		<-p.Done()
 		out, err := exec.CommandContext(t.Context(), envoy(t), "--mode", "validate", "--config-path", p.at("/etc/envoy/envoy.yaml")).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "OK") {

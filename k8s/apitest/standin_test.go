@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	certv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -120,6 +119,13 @@ func (c *cluster) do(args []string) error {
 		return kustomize(cmd.words[1], os.Stdout)
 	case verb == "create secret":
 		return c.createSecret(cmd)
+	case verb == "patch secret":
+		return c.patchSecret(cmd)
+	case cmd.words[0] == "logs":
+		fmt.Println("The schema is created: version 1.\ninstallation  01234567-89ab-cdef-0123-456789abcdef")
+		return c.refer(cmd)
+	case verb == "wait pod":
+		return nil
 	case verb == "get secret":
 		return c.getSecret(cmd)
 	case cmd.words[0] == "get":
@@ -129,7 +135,7 @@ func (c *cluster) do(args []string) error {
 		return nil
 	case cmd.words[0] == "label":
 		return c.label(cmd)
-	case verb == "rollout status", cmd.words[0] == "exec", cmd.words[0] == "port-forward":
+	case verb == "rollout status", slices.Contains([]string{"exec", "port-forward", "scale", "wait"}, cmd.words[0]):
 		return c.refer(cmd)
 	}
 	return fmt.Errorf("the stand-in does not know kubectl %q", args)
@@ -249,7 +255,7 @@ func (c *cluster) deleteFolder(cmd command) error {
 
 // kindOf maps names on command lines to kinds.
 var kindOf = map[string]string{
-	"secret": "Secret", "service": "Service", "svc": "Service", "hpa": "HorizontalPodAutoscaler", "deploy": "Deployment",
+	"secret": "Secret", "service": "Service", "svc": "Service", "hpa": "HorizontalPodAutoscaler", "deploy": "Deployment", "job": "Job",
 	"namespace": "Namespace", "persistentvolumeclaim": "PersistentVolumeClaim",
 }
 
@@ -280,7 +286,11 @@ func (c *cluster) createSecret(cmd command) error {
 	}
 	files := map[string]string{}
 	for _, f := range cmd.flags["--from-file"] {
-		files[filepath.Base(f)] = f
+		if k, at, named := strings.Cut(f, "="); named {
+			files[k] = at
+		} else {
+			files[filepath.Base(f)] = f
+		}
 	}
 	if cmd.words[2] == "tls" {
 		files["tls.crt"], files["tls.key"] = cmd.flag("--cert"), cmd.flag("--key")
@@ -350,7 +360,15 @@ func (c *cluster) label(cmd command) error {
 	return err
 }
 
-// refer wants the object of a command to exist, and everything that the pods of a Deployment mount.
+// patchSecret wants the Secret to exist, and the patch to be fields of one.
+func (c *cluster) patchSecret(cmd command) error {
+	if c.objects[c.key(cmd, "secret", cmd.words[2])] == nil {
+		return errors.New("no such secret")
+	}
+	return strictly([]byte(cmd.flag("-p")), new(corev1.Secret))
+}
+
+// refer wants the object of a command to exist, and everything that the pods of a Deployment or a Job mount.
 func (c *cluster) refer(cmd command) error {
 	i := slices.IndexFunc(cmd.words, func(w string) bool { return strings.Contains(w, "/") })
 	kind, name, _ := strings.Cut(cmd.words[i], "/")
@@ -358,11 +376,11 @@ func (c *cluster) refer(cmd command) error {
 	if s == nil {
 		return fmt.Errorf("no %s", cmd.words[i])
 	}
-	d, ok := s.value.(*appsv1.Deployment)
-	if !ok {
+	found := templates(world{s.object})
+	if len(found) == 0 {
 		return nil
 	}
-	for _, v := range d.Spec.Template.Spec.Volumes {
+	for _, v := range found[0].v.Spec.Volumes {
 		wanted := ""
 		switch {
 		case v.Secret != nil:
