@@ -2,7 +2,6 @@ package quota
 
 import (
 	"encoding/binary"
-	"maps"
 	"slices"
 	"time"
 
@@ -26,27 +25,41 @@ const recordVersion = 1
 
 // AppendBinary appends the binary form of the record.
 func (r *Record) AppendBinary(out []byte) ([]byte, error) {
-	e := &encoder{out: append(out, recordVersion)}
+	var room [2]NodeID
+	e := encoder{append(out, recordVersion), room[:0]}
 	e.nodes(r)
 	e.uint(uint64(len(r.Counts)))
 	for i := range r.Counts {
 		e.count(&r.Counts[i])
 	}
 	e.uint(uint64(len(r.Seen)))
-	for _, node := range slices.Sorted(maps.Keys(r.Seen)) {
-		seen := r.Seen[node]
-		e.node(node)
-		e.uint(seen.Seq)
-		e.time(seen.At)
-		granted := slices.DeleteFunc(slices.Clone(seen.Granted), func(g Granted) bool { return r.place(g.Count) < 0 })
-		e.uint(uint64(len(granted)))
-		for _, g := range granted {
-			e.uint(uint64(r.place(g.Count)))
+	for i, node := range e.names {
+		if seen, ok := r.Seen[node]; ok {
+			e.uint(uint64(i))
+			e.seen(r, &seen)
+		}
+	}
+	return e.out, nil
+}
+
+func (e *encoder) seen(r *Record, s *Seen) {
+	e.uint(s.Seq)
+	e.time(s.At)
+	granted := uint64(0)
+	for i := range s.Granted {
+		if r.Has(s.Granted[i].Count) {
+			granted++
+		}
+	}
+	e.uint(granted)
+	for i := range s.Granted {
+		g := &s.Granted[i]
+		if place := r.place(g.Count); place >= 0 {
+			e.uint(uint64(place))
 			e.time(g.Start)
 			e.int(g.Units)
 		}
 	}
-	return e.out, nil
 }
 
 // place is where the record has a count, -1 if it has forgotten it.
@@ -54,6 +67,7 @@ func (r *Record) place(count string) int {
 	return slices.IndexFunc(r.Counts, func(c Count) bool { return c.Name == count })
 }
 
+// encoder appends to out. names is the nodes in their order, without a map's: most records have one.
 type encoder struct {
 	out   []byte
 	names []NodeID
@@ -67,8 +81,12 @@ func (e *encoder) text(s string) {
 	e.out = append(e.out, s...)
 }
 
-// instantBase is added to the seconds of an instant, so that none is 0.
-const instantBase = 1 << 40
+const (
+	// instantBase is added to the seconds of an instant, so that none is 0.
+	instantBase = 1 << 40
+	// firstInstant and lastInstant are the first and the last second of the years 1 to 9999, which JSON can show.
+	firstInstant, lastInstant = -62135596800, 253402300799
+)
 
 func (e *encoder) time(t time.Time) {
 	if t.IsZero() {
@@ -89,6 +107,9 @@ func (e *encoder) nodes(r *Record) {
 	}
 	for i := range r.Counts {
 		for _, p := range r.Counts[i].pages() {
+			if p == nil {
+				continue
+			}
 			for node := range p.Held {
 				add(node)
 			}
@@ -101,49 +122,51 @@ func (e *encoder) nodes(r *Record) {
 	}
 }
 
-func (e *encoder) node(n NodeID) { e.uint(uint64(slices.Index(e.names, n))) }
-
 func (e *encoder) count(c *Count) {
 	e.text(c.Name)
 	flags := uint64(0)
-	for i, p := range []*Page{c.Current, c.Previous, c.Prepaid} {
+	for i, p := range c.pages() {
 		if p != nil {
 			flags |= 1 << i
 		}
 	}
 	e.uint(flags)
 	for _, p := range c.pages() {
-		e.page(p)
+		if p != nil {
+			e.page(p)
+		}
 	}
 }
 
 func (e *encoder) page(p *Page) {
-	for _, t := range []time.Time{p.Period.Start, p.Period.End, p.Was.Start, p.Was.End} {
+	for _, t := range [...]time.Time{p.Period.Start, p.Period.End, p.Was.Start, p.Was.End} {
 		e.time(t)
 	}
-	for _, n := range []int64{p.Credited, p.Forgiven, p.Granted, p.Spent, p.Returned, p.Overage, p.Ceiling} {
+	for _, n := range [...]int64{p.Credited, p.Forgiven, p.Granted, p.Spent, p.Returned, p.Overage, p.Ceiling} {
 		e.int(n)
 	}
 	e.uint(uint64(len(p.Held)))
-	for _, node := range slices.Sorted(maps.Keys(p.Held)) {
-		e.node(node)
-		e.int(p.Held[node].Units)
-		e.int(p.Held[node].Spent)
+	for i, node := range e.names {
+		if h, ok := p.Held[node]; ok {
+			e.uint(uint64(i))
+			e.int(h.Units)
+			e.int(h.Spent)
+		}
 	}
 }
 
-// pages are those of the book, in the order of their flags.
-func (b *Book) pages() []*Page {
-	return slices.DeleteFunc([]*Page{b.Current, b.Previous, b.Prepaid}, func(p *Page) bool { return p == nil })
-}
+// pages are those that the book may have, in the order of their flags.
+func (b *Book) pages() [3]*Page { return [3]*Page{b.Current, b.Previous, b.Prepaid} }
 
 // DecodeRecord reads the binary form of a record. It keeps nothing of its argument. An error says that the record is damaged, or of
 // a later version; a record that was cut short or has bytes too many is damaged.
 func DecodeRecord(text []byte) (*Record, error) {
-	d := &decoder{rest: text}
+	d := &decoder{rest: string(text)}
 	if v := d.uint(); v != recordVersion {
 		return nil, authz.Errorf(authz.KindUnavailable, "a record of version %d: this version reads %d", v, recordVersion)
 	}
+	var room [2]NodeID
+	d.names = room[:0]
 	for range d.len() {
 		d.names = append(d.names, NodeID(d.text()))
 	}
@@ -176,35 +199,38 @@ func DecodeRecord(text []byte) (*Record, error) {
 	return r, nil
 }
 
-// decoder reads numbers and texts. After the first fault it reads zeros.
+// decoder reads numbers and texts, which are parts of rest. After the first fault it reads zeros.
 type decoder struct {
-	rest  []byte
+	rest  string
 	bad   bool
 	names []NodeID
 }
 
 func (d *decoder) fail() {
-	d.bad, d.rest = true, nil
+	d.bad, d.rest = true, ""
 }
 
-func (d *decoder) uint() uint64 {
-	n, size := binary.Uvarint(d.rest)
-	if size <= 0 {
-		d.fail()
-		return 0
+// uint is binary.Uvarint, of a text.
+func (d *decoder) uint() (n uint64) {
+	for i := 0; i < len(d.rest) && i < binary.MaxVarintLen64; i++ {
+		b := d.rest[i]
+		n |= uint64(b&0x7f) << (7 * i)
+		if b >= 0x80 {
+			continue
+		}
+		if i == binary.MaxVarintLen64-1 && b > 1 {
+			break // more than 64 bits
+		}
+		d.rest = d.rest[i+1:]
+		return n
 	}
-	d.rest = d.rest[size:]
-	return n
+	d.fail()
+	return 0
 }
 
 func (d *decoder) int() int64 {
-	n, size := binary.Varint(d.rest)
-	if size <= 0 {
-		d.fail()
-		return 0
-	}
-	d.rest = d.rest[size:]
-	return n
+	n := d.uint()
+	return int64(n>>1) ^ -int64(n&1)
 }
 
 // len is how many things follow. Each takes at least a byte, so that a damaged record cannot ask for much memory.
@@ -219,7 +245,7 @@ func (d *decoder) len() int {
 
 func (d *decoder) text() string {
 	n := d.len()
-	s := string(d.rest[:n])
+	s := d.rest[:n]
 	d.rest = d.rest[n:]
 	return s
 }
@@ -229,12 +255,12 @@ func (d *decoder) time() time.Time {
 	if n == 0 {
 		return time.Time{}
 	}
-	t := time.Unix(int64(min(n, 2*instantBase))-instantBase, 0).UTC()
-	if y := t.Year(); y < 1 || y > 9999 {
+	seconds := int64(min(n, 2*instantBase)) - instantBase
+	if seconds < firstInstant || seconds > lastInstant {
 		d.fail()
 		return time.Time{}
 	}
-	return t
+	return time.Unix(seconds, 0).UTC()
 }
 
 func (d *decoder) node() NodeID {
@@ -249,7 +275,7 @@ func (d *decoder) node() NodeID {
 func (d *decoder) count(c *Count) {
 	c.Name = d.text()
 	flags := d.uint()
-	for i, p := range []**Page{&c.Current, &c.Previous, &c.Prepaid} {
+	for i, p := range [...]**Page{&c.Current, &c.Previous, &c.Prepaid} {
 		if flags&(1<<i) != 0 {
 			*p = d.page()
 		}
@@ -261,10 +287,10 @@ func (d *decoder) count(c *Count) {
 
 func (d *decoder) page() *Page {
 	p := &Page{}
-	for _, t := range []*time.Time{&p.Period.Start, &p.Period.End, &p.Was.Start, &p.Was.End} {
+	for _, t := range [...]*time.Time{&p.Period.Start, &p.Period.End, &p.Was.Start, &p.Was.End} {
 		*t = d.time()
 	}
-	for _, n := range []*int64{&p.Credited, &p.Forgiven, &p.Granted, &p.Spent, &p.Returned, &p.Overage, &p.Ceiling} {
+	for _, n := range [...]*int64{&p.Credited, &p.Forgiven, &p.Granted, &p.Spent, &p.Returned, &p.Overage, &p.Ceiling} {
 		*n = d.int()
 	}
 	for range d.len() {
