@@ -47,10 +47,11 @@ func (f *flight) about(b *bucketLease) bool {
 // recallLocked asks other nodes to give back what they hold, unless that was done within holding.Recheck. It reports whether it did,
 // so that the ledger has to be asked again. It releases the lock while it waits.
 func (h *holder) recallLocked(ctx context.Context, b *bucketLease, now time.Time) bool {
-	if b.elsewhere == 0 || now.Sub(b.recalled) < holding.Recheck {
+	at := h.d.moment(now)
+	if b.elsewhere == 0 || b.recalled.within(holding.Recheck, at) {
 		return false
 	}
-	b.recalled = now
+	b.recalled = at
 	h.mu.Unlock()
 	h.d.ledger.Recall(ctx, h.d.node, b.bucket())
 	h.mu.Lock()
@@ -178,7 +179,7 @@ func (d *Dispenser) send(ctx context.Context, rs []quota.LeaseRequest) ([]quota.
 // requestLocked makes a request about the leases for which the ledger has to be asked. It reports what was spent.
 func (h *holder) requestLocked() *request {
 	r := h.newRequest()
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if l := b.asked; l != nil {
 			b.asked = nil
 			b.askLocked(r, l)
@@ -234,7 +235,7 @@ func (h *holder) enqueueLocked(r *request) {
 		return
 	}
 	r.Restates = true
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		s := b.source.Load()
 		if !slices.ContainsFunc(r.parts, func(p part) bool { return p.lease == b }) {
 			r.add(b, s, s.LowMark(), quota.LeasePart{Limit: *b.limit.Load()})
@@ -248,7 +249,7 @@ const rememberedFor = quota.SeenMemory / 2
 // tellLocked says in the first request of the queue what the node knows from the answers before.
 func (h *holder) tellLocked(r *request) {
 	r.Last = 0
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if b.source.Load().AskedSince(h.d.now().Add(-rememberedFor)) {
 			r.Last = h.last
 		}
@@ -327,7 +328,7 @@ func (h *holder) dequeueLocked() {
 
 // askedLocked reports whether the ledger has to be asked about any lease.
 func (h *holder) askedLocked() bool {
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if b.asked != nil {
 			return true
 		}
@@ -353,8 +354,8 @@ func (b *bucketLease) takeOverLocked(r *request, i int, lease quota.Lease) {
 // surrenderLocked has units given back that a lowered limit no longer grants. Requests under a limit of more units lease them
 // again, so this is done at most once within holding.Recheck.
 func (b *bucketLease) surrenderLocked(l *authz.Limit) {
-	s, now := b.source.Load(), b.h.d.now()
-	if s.Floor(l.Units) <= 0 || now.Sub(b.surrendered) < holding.Recheck {
+	s, now := b.source.Load(), b.h.d.moment(b.h.d.now())
+	if s.Floor(l.Units) <= 0 || b.surrendered.within(holding.Recheck, now) {
 		return
 	}
 	b.refundOverLocked(s)

@@ -20,9 +20,9 @@ import (
 type holder struct {
 	d      *Dispenser
 	id     quota.HolderID
-	used   atomic.Bool                    // since the last sweep
-	leases atomic.Pointer[[]*bucketLease] // a few; replaced, and never changed
-	rates  atomic.Pointer[[]*rate]        // in the same way
+	used   atomic.Bool                 // since the last sweep
+	leases atomic.Pointer[bucketLease] // the first of a few
+	rates  atomic.Pointer[rate]        // in the same way
 
 	mu     sync.Mutex
 	dead   bool       // put away or forgotten: ask the dispenser for the one in use
@@ -67,18 +67,10 @@ func (h *holder) lease(l *authz.Limit) *bucketLease {
 
 // leaseOf is the share of a count, nil if the node has none.
 func (h *holder) leaseOf(count string) *bucketLease {
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if b.count == count {
 			return b
 		}
-	}
-	return nil
-}
-
-// all is the holder's leases.
-func (h *holder) all() []*bucketLease {
-	if all := h.leases.Load(); all != nil {
-		return *all
 	}
 	return nil
 }
@@ -91,21 +83,16 @@ func (h *holder) rate(l *authz.Limit) *rate {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if r = h.rateOf(count); r == nil {
-			r = newRate(h, count)
-			if h.dead {
-				r.window.Store(closed)
-			}
+			r = newRate(h, count, quota.PeriodAt(l, h.d.now()))
 		}
 	}
 	return r
 }
 
 func (h *holder) rateOf(count string) *rate {
-	if all := h.rates.Load(); all != nil {
-		for _, r := range *all {
-			if r.count == count {
-				return r
-			}
+	for r := h.rates.Load(); r != nil; r = r.next {
+		if r.count == count {
+			return r
 		}
 	}
 	return nil

@@ -235,7 +235,7 @@ const (
 func (h *holder) text() []byte {
 	d, now := h.d, h.d.now()
 	since := now.Add(keepTold - keepIdle) // it is not kept longer if there is nothing to give back
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if !b.source.Load().Empty() {
 			since = now
 		}
@@ -244,15 +244,13 @@ func (h *holder) text() []byte {
 	w.time(d.idle.began, since)
 	w.ints(int64(h.session), int64(h.last))
 	head := len(w.out)
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		s := b.source.Load()
 		w.lease(b, s, s.Retire(), now)
 	}
-	if all := h.rates.Load(); all != nil {
-		for _, r := range *all {
-			if old := r.window.Swap(closed); old != nil && old != closed {
-				w.rate(r, old, old.used.Swap(frozen), now)
-			}
+	for r := h.rates.Load(); r != nil; r = r.next {
+		if old := r.window.Swap(closed); old != closed {
+			w.rate(r, old, old.used.Swap(frozen), now)
 		}
 	}
 	if len(w.out) == head {
@@ -372,11 +370,8 @@ func (r *reader) lease(h *holder) {
 }
 
 func (r *reader) rate(h *holder) {
-	share := newRate(h, h.d.idle.counts.at(r.int()))
-	p := r.period()
-	w := &window{start: p.Start.UnixNano(), end: p.End.UnixNano()}
+	w := &newRate(h, h.d.idle.counts.at(r.int()), r.period()).first
 	w.used.Store(r.int())
 	w.borrowed.Store(r.int())
 	w.asked.Store(r.int())
-	share.window.Store(w)
 }

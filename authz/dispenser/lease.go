@@ -2,7 +2,6 @@ package dispenser
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 type bucketLease struct {
 	h      *holder
 	count  string
+	next   *bucketLease // of the holder, nil for the last
 	source atomic.Pointer[source]
 	limit  atomic.Pointer[authz.Limit] // under which the bucket was used last
 
@@ -28,8 +28,8 @@ type bucketLease struct {
 	withheld    bool         // the ledger granted nothing to anybody when it last answered
 	waiting     int64        // units for which requests wait
 	taken       [2]int64     // what source.Taken was at the last two sweeps
-	recalled    time.Time    // when this node last recalled units, or gave them back to a recall
-	surrendered time.Time    // when this node last gave back what a lowered limit no longer grants
+	recalled    moment       // when this node last recalled units, or gave them back to a recall
+	surrendered moment       // when this node last gave back what a lowered limit no longer grants
 }
 
 // source is the units that a node holds of a bucket for one period. Reservations take from it and may put back.
@@ -50,31 +50,33 @@ const (
 	fastLease, goodLease, slowLease = 2 * time.Second, 4 * time.Second, 5 * time.Second
 )
 
-// leaseCell is a lease with what most leases need besides, as one object: callers are many, and the garbage collector visits each.
+// moment is an instant as the time since a dispenser was made, or never.
+type moment int64
+
+func (d *Dispenser) moment(t time.Time) moment { return moment(t.Sub(d.idle.began)) }
+
+// within reports whether a moment is no longer ago than that. If it is to come, the clock was put back.
+func (m moment) within(ago time.Duration, now moment) bool {
+	return m != never && m <= now && time.Duration(now-m) < ago
+}
+
+// leaseCell is a lease with its first source, as one object: callers are many, and the garbage collector visits each.
 type leaseCell struct {
 	lease bucketLease
 	first source
-	list  [1]*bucketLease
-	alone []*bucketLease // the list of a holder that has this lease only
 }
 
 // newBucketLease makes a lease and adds it to those of the holder, whose lock guards that.
 func newBucketLease(h *holder, count string, l *authz.Limit, p quota.Period) *bucketLease {
 	c := &leaseCell{}
 	b := &c.lease
-	b.h, b.count, b.nodes = h, count, 1
+	b.h, b.count, b.nodes, b.recalled, b.surrendered = h, count, 1, never, never
 	b.limit.Store(l)
 	c.first.lease = b
 	c.first.Init(h.d.session, p)
 	b.source.Store(&c.first)
-	if all := h.leases.Load(); all != nil {
-		longer := append(slices.Clip(*all), b)
-		h.leases.Store(&longer)
-		return b
-	}
-	c.list[0] = b
-	c.alone = c.list[:]
-	h.leases.Store(&c.alone)
+	b.next = h.leases.Load()
+	h.leases.Store(b)
 	return b
 }
 

@@ -3,7 +3,6 @@ package dispenser
 import (
 	"context"
 	"math"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,29 +16,19 @@ import (
 type rate struct {
 	h      *holder
 	count  string
+	next   *rate // of the holder, nil for the last
 	window atomic.Pointer[window]
+	first  window // one object with the rate: see leaseCell
 }
 
-// rateCell is a rate with what most rates need besides, as leaseCell.
-type rateCell struct {
-	rate  rate
-	list  [1]*rate
-	alone []*rate
-}
-
-// newRate makes a rate and adds it to those of the holder, whose lock guards that.
-func newRate(h *holder, count string) *rate {
-	c := &rateCell{}
-	r := &c.rate
-	r.h, r.count = h, count
-	if all := h.rates.Load(); all != nil {
-		longer := append(slices.Clip(*all), r)
-		h.rates.Store(&longer)
-		return r
+// newRate makes a rate in that period and adds it to those of the holder, whose lock guards that.
+func newRate(h *holder, count string, p quota.Period) *rate {
+	r := &rate{h: h, count: count, next: h.rates.Load(), first: window{start: p.Start.UnixNano(), end: p.End.UnixNano()}}
+	r.window.Store(&r.first)
+	if h.dead {
+		r.window.Store(closed)
 	}
-	c.list[0] = r
-	c.alone = c.list[:]
-	h.rates.Store(&c.alone)
+	h.rates.Store(r)
 	return r
 }
 
@@ -73,13 +62,13 @@ func (w *window) PutBack(_ string, units int64) { w.used.Add(-units) }
 func (r *rate) at(l *authz.Limit, now time.Time) *window {
 	for {
 		w, t := r.window.Load(), now.UnixNano()
-		back := w != nil && t < w.start-int64(quota.ClockJump)
+		back := t < w.start-int64(quota.ClockJump)
 		if back {
 			now = r.h.d.now()
 			t = now.UnixNano()
 			back = t < w.start-int64(quota.ClockJump)
 		}
-		if w != nil && (w == closed || t < w.end && !back) {
+		if w == closed || t < w.end && !back {
 			return w
 		}
 		p := quota.PeriodAt(l, now)

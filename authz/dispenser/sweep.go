@@ -104,7 +104,7 @@ func (h *holder) sweep() bool {
 	if h.dead {
 		return false
 	}
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		b.taken = [2]int64{b.taken[1], b.source.Load().Taken()}
 	}
 	if h.flight != nil {
@@ -116,7 +116,7 @@ func (h *holder) sweep() bool {
 	}
 	used, now := h.used.Swap(false), h.d.now()
 	var r *request
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if keep, less := b.needsLocked(now); less {
 			if r == nil {
 				r = h.newRequest()
@@ -160,7 +160,7 @@ func (h *holder) returnAll() bool {
 	}
 	if len(h.queue) == 0 {
 		r := h.newRequest()
-		for _, b := range h.all() {
+		for b := h.leases.Load(); b != nil; b = b.next {
 			b.returnLocked(r, 0)
 		}
 		if len(r.parts) == 0 {
@@ -252,7 +252,7 @@ func (h *holder) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.restsLocked() {
-		for _, b := range h.all() {
+		for b := h.leases.Load(); b != nil; b = b.next {
 			if !b.source.Load().Empty() {
 				return
 			}
@@ -266,7 +266,7 @@ func (h *holder) restsLocked() bool {
 	if h.dead || h.flight != nil || len(h.queue) > 0 {
 		return false
 	}
-	for _, b := range h.all() {
+	for b := h.leases.Load(); b != nil; b = b.next {
 		if b.waiting != 0 || b.asked != nil {
 			return false
 		}
@@ -286,7 +286,7 @@ func (h *holder) report(ctx context.Context, count string, l *authz.Limit) (aliv
 	if err := h.flushLocked(ctx); err != nil { // what these calls carry is older than what we were asked to report
 		return true, err
 	}
-	b.surrendered = time.Time{} // who asks for a report wants to see the units back
+	b.surrendered = never // who asks for a report wants to see the units back
 	if err := h.callLocked(ctx, b, l, 0); err != nil {
 		return true, err
 	}
@@ -301,7 +301,7 @@ func (h *holder) giveBack(ctx context.Context, count string) {
 	if h.dead || b == nil {
 		return
 	}
-	b.recalled = h.d.now() // the others gave back as well: to ask them again would only send the last units around
+	b.recalled = h.d.moment(h.d.now()) // the others gave back as well: to ask them again would only send the last units around
 	r := h.newRequest()
 	if b.returnLocked(r, 0); len(r.parts) > 0 {
 		h.enqueueLocked(r)

@@ -37,16 +37,16 @@ type Holding struct {
 
 // terms is what the ledger last said. It is replaced and never changed, so that whoever reads it sees one answer.
 type terms struct {
-	session    uint64    // the lease is good in that session only; 0 is none
-	asked      time.Time // when the ledger was asked; zero: it was not, yet
-	askedUnder int64     // the units of the limit that it answered for: others may have used up what fewer units grant
-	counted    int64     // quota.Lease.Counted, less what was given back since
-	credited   int64     // quota.Lease.Credited
-	low        int64     // with fewer units left it is time to ask for more
+	session    uint64      // the lease is good in that session only; 0 is none
+	asked      sessionTime // when the ledger was asked; never: it was not, yet
+	askedUnder int64       // the units of the limit that it answered for: others may have used up what fewer units grant
+	counted    int64       // quota.Lease.Counted, less what was given back since
+	credited   int64       // quota.Lease.Credited
+	low        int64       // with fewer units left it is time to ask for more
 }
 
 // none is the terms of a holding without a lease.
-var none = terms{askedUnder: math.MaxInt64}
+var none = terms{asked: never, askedUnder: math.MaxInt64}
 
 // New makes an empty holding for a period, of a node with that session.
 func New(node *Session, p quota.Period) *Holding {
@@ -124,13 +124,13 @@ func (h *Holding) Low(limit int64) bool {
 func (h *Holding) LowMark() int64 { return h.terms.Load().low }
 
 // AskedSince reports whether the ledger was asked at that time or later.
-func (h *Holding) AskedSince(t time.Time) bool { return h.terms.Load().asked.After(t) }
+func (h *Holding) AskedSince(t time.Time) bool { return h.terms.Load().asked > h.session.at(t) }
 
 // RunsOut reports whether the last refill is about to be used up, and how long ago the ledger was asked for it. asked
 // is false if it was not, yet.
 func (h *Holding) RunsOut(now time.Time) (out bool, lasted time.Duration, asked bool) {
 	t := h.terms.Load()
-	return h.left.Load() <= t.low, now.Sub(t.asked), !t.asked.IsZero()
+	return h.left.Load() <= t.low, h.session.since(now, t.asked), t.asked != never
 }
 
 // AnsweredFor reports whether the ledger has answered for a limit of that many units or fewer.
@@ -139,12 +139,12 @@ func (h *Holding) AnsweredFor(limit int64) bool { return h.terms.Load().askedUnd
 // Answered reports whether the ledger has said what there is under a limit of that many units, and the lease is good.
 func (h *Holding) Answered(limit int64, now time.Time) bool {
 	t := h.terms.Load()
-	return !t.asked.IsZero() && t.askedUnder <= limit && h.good(t, now)
+	return t.asked != never && t.askedUnder <= limit && h.good(t, now)
 }
 
 // Outdated reports whether other nodes may have returned units, or someone paid, since the ledger was asked.
 func (h *Holding) Outdated(now time.Time) bool {
-	since := now.Sub(h.terms.Load().asked)
+	since := h.session.since(now, h.terms.Load().asked)
 	return since >= Recheck || since < 0 // below 0: the clock was put back
 }
 

@@ -34,7 +34,7 @@ func (h *Holding) Refill(l quota.Lease, sent Sent, limit, low int64) {
 	// The terms change after left shrank and before it grows, so that no request takes new units by the old count.
 	h.store(terms{
 		session:    sent.Session,
-		asked:      sent.At, // the answer to a repeated request may be as old as its first sending
+		asked:      h.session.at(sent.At), // the answer to a repeated request may be as old as its first sending
 		askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
 	})
 	h.issued += l.Granted
@@ -132,7 +132,7 @@ func (h *Holding) Retire() State {
 	h.terms.Store(&gone)
 	left := h.drop(h.left.Load())
 	spent := h.issued - h.reported // with what comes back late: who finds it there puts it back where this State is used
-	return State{left, spent, t.session, t.asked, t.askedUnder, t.counted, t.credited, t.low}
+	return State{left, spent, t.session, h.session.time(t.asked), t.askedUnder, t.counted, t.credited, t.low}
 }
 
 // Rest takes out what requests put back after Retire.
@@ -142,7 +142,7 @@ func (h *Holding) Rest() int64 { return h.left.Swap(0) }
 func (h *Holding) Restart(s State) {
 	h.issued, h.reported = s.Left+s.Spent, 0
 	h.store(terms{
-		session: s.Session, asked: s.Asked, askedUnder: s.AskedUnder, counted: s.Counted, credited: s.Credited, low: s.Low,
+		session: s.Session, asked: h.session.at(s.Asked), askedUnder: s.AskedUnder, counted: s.Counted, credited: s.Credited, low: s.Low,
 	})
 	h.left.Store(s.Left)
 }

@@ -41,10 +41,10 @@ func (h *locked) goodLocked(now time.Time) bool {
 func (h *locked) Known(limit int64, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.terms.asked.IsZero() || limit < h.terms.askedUnder || !h.goodLocked(now) {
+	if h.terms.asked == never || limit < h.terms.askedUnder || !h.goodLocked(now) {
 		return false
 	}
-	since := now.Sub(h.terms.asked)
+	since := h.session.since(now, h.terms.asked)
 	return h.left > max(0, h.terms.counted-limit) || h.terms.counted >= limit && since >= 0 && since < Recheck
 }
 
@@ -61,7 +61,7 @@ func (h *locked) Refill(l quota.Lease, sent Sent, limit, low int64) {
 	h.issued += l.Granted
 	h.left += l.Granted
 	h.terms = terms{
-		session: sent.Session, asked: sent.At, askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
+		session: sent.Session, asked: h.session.at(sent.At), askedUnder: limit, counted: l.Counted, credited: l.Credited, low: low,
 	}
 }
 

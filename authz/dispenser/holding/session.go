@@ -1,6 +1,7 @@
 package holding
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -26,6 +27,31 @@ func NewSession(base time.Time) *Session { return &Session{base: base} }
 func (s *Session) Renew(number uint64, asked time.Time, term time.Duration) {
 	s.number.Store(number) // before until: Runs reads them the other way round, so it never takes the term of one for another
 	s.until.Store(int64(asked.Sub(s.base) + term))
+}
+
+// sessionTime is an instant as the time since the base of a Session, which takes a third of the memory.
+type sessionTime time.Duration
+
+// never is no instant.
+const never sessionTime = math.MinInt64
+
+func (s *Session) at(t time.Time) sessionTime {
+	if t.IsZero() {
+		return never
+	}
+	return sessionTime(t.Sub(s.base))
+}
+
+func (s *Session) time(t sessionTime) time.Time {
+	if t == never {
+		return time.Time{}
+	}
+	return s.base.Add(time.Duration(t))
+}
+
+// since is how long ago that was.
+func (s *Session) since(now time.Time, t sessionTime) time.Duration {
+	return now.Sub(s.base) - time.Duration(t)
 }
 
 // Number is that of the last session, 0 before the first.
