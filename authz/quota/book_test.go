@@ -222,6 +222,40 @@ func TestBook_VeryLargeLimits(t *testing.T) {
 	}
 }
 
+// TestBook_RulesOfAZoneChange moves the days of a zone by an hour, there and back. The day that runs is cut differently, and what was
+// used of it stays counted; the next day begins when the rules say so.
+func TestBook_RulesOfAZoneChange(t *testing.T) {
+	var (
+		r   quota.Record
+		seq uint64
+		l   = authz.Limit{Name: "daily", Units: 10, Window: authz.WindowDay}
+	)
+	lease := func(hours int, now time.Time, want int64) quota.Lease {
+		t.Helper()
+		seq++
+		l.Zone = time.FixedZone("Here", hours*3600)
+		a := r.Lease(&quota.LeaseRequest{Node: "a", Seq: seq, Parts: []quota.LeasePart{{Count: "c", Limit: l, Held: quota.PeriodAt(&l, now), Want: want}}}, at(now))
+		if a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		return a.Parts[0]
+	}
+	day := time.Date(2024, 5, 15, 0, 0, 0, 0, time.UTC)
+	lease(2, day, 8)
+	if got := lease(1, day, 1); got.Granted != 1 || got.Held != 9 || !got.Period.Start.Equal(day.Add(-time.Hour)) {
+		t.Errorf("with other rules: %+v", got)
+	}
+	if got := lease(2, day, 5); got.Granted != 1 || got.Held != 10 || !got.Period.Start.Equal(day.Add(-2*time.Hour)) {
+		t.Errorf("with the rules as they were: %+v", got)
+	}
+	if got := lease(2, day.Add(22*time.Hour), 3); got.Granted != 3 || got.Held != 3 {
+		t.Errorf("the next day: %+v", got)
+	}
+	if err := r.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestBook_ForgetsNodes checks that a book does not grow with every process that ever leased from it.
 func TestBook_ForgetsNodes(t *testing.T) {
 	var record quota.Record

@@ -9,6 +9,12 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
+var crowdTests = suite{
+	{"many nodes never lease more than the allowance", manyNodes},
+	{"many copies of one request count once", manyCopies},
+	{"many buckets at once", manyBuckets},
+}
+
 // together runs n functions at once and waits for them.
 func together(n int, fn func(i int)) {
 	var wg sync.WaitGroup

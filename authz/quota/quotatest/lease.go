@@ -8,6 +8,24 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
+var leaseTests = suite{
+	{"lease grants up to the allowance", leaseGrants},
+	{"lease keeps what is held and books what was spent", leaseBooks},
+	{"lease of nothing is a report", leaseOfNothing},
+	{"lease repeated returns the first answer", leaseRepeated},
+	{"lease with a lower seq is refused", leaseLate},
+	{"seqs are counted for each node and bucket", seqsApart},
+	{"more spent than held is overage", leaseOverage},
+	{"return gives back what is held and no more", returns},
+	{"return repeated counts once", returnRepeated},
+	{"several limits are one request", manyParts},
+	{"several requests are one call", manyRequests},
+	{"invalid requests change nothing", invalid},
+	{"buckets are apart", bucketsApart},
+	{"balance of an unused bucket", balanceUnused},
+	{"rates are refused", rates},
+}
+
 func leaseGrants(f *fixture) {
 	l := tenAnHour()
 	period := quota.PeriodAt(&l, f.clock.Now())

@@ -10,6 +10,16 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
+var memberTests = suite{
+	{"lease says who shares the bucket", sharing},
+	{"sessions", sessions},
+	{"a node that joins waits until the others make room", joins},
+	{"borrow asks other nodes until there is enough", borrows},
+	{"recall asks every other node", recallsAll},
+	{"recall frees units", recallFrees},
+	{"recall ends with its context", recallEnds},
+}
+
 // peer is a node that others ask.
 type peer struct {
 	giveBack func(context.Context, quota.Bucket)

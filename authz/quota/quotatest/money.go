@@ -7,6 +7,28 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
+var moneyTests = suite{
+	{"credit raises the allowance", credits},
+	{"credit replayed counts once", creditReplayed},
+	{"credit with a used id is refused", creditConflicts},
+	{"credit refused leaves its id free", creditRefused},
+	{"credit of a period ends with it", creditOfPeriod},
+	{"reset forgives what was spent", resets},
+	{"reset replayed counts once", resetReplayed},
+	{"reset writes off what is stranded", resetStranded},
+	{"reset of prepaid credits is refused", resetPrepaid},
+	{"release gives back and writes off", releases},
+	{"release is refused while the node is alive", releaseRefused},
+	{"stranded prepaid units are listed", strandedListed},
+	{"settle refunds", settleRefunds},
+	{"settle charges what is left and records the rest", settleCharges},
+	{"settle twice returns the first answer", settleTwice},
+	{"settle remembers for as long as promised", settleRemembers},
+	{"settle before the report counts once", settleBeforeReport},
+	{"settle never refunds more than was granted", settleBounded},
+	{"settle of old periods", settleOld},
+}
+
 func credits(f *fixture) {
 	l := prepaid()
 	f.lease("a", l, 0, 10)

@@ -7,6 +7,23 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/quota"
 )
 
+var periodTests = suite{
+	{"period that ends starts a new one", periodEnds},
+	{"period before the running one takes late reports", lateReport},
+	{"period older than that is dropped", droppedReport},
+	{"clock that goes back opens no period again", clockBack},
+	{"books are forgotten when nothing depends on them", forgets},
+	{"clock that was far ahead leaves nothing behind", clockWrong},
+	{"report of a period that a wrong clock opened", clockWrongReports},
+	{"clock that was far behind grants nothing twice", clockBehind},
+	{"units of a node whose session is over are stranded", strands},
+	{"node that comes back has its lease again", comesBack},
+	{"prepaid units of such a node are refunded if the limit says so", refundsOnCrash},
+	{"prepaid balances have no period", prepaidStays},
+	{"plan lowered keeps what was granted", planLowered},
+	{"limit with another window is another count", windowChanged},
+}
+
 func periodEnds(f *fixture) {
 	l := tenAnHour()
 	first := f.lease("a", l, 0, 10)
@@ -270,42 +287,26 @@ func planLowered(f *fixture) {
 	}
 }
 
+// windowChanged counts a limit of one name by the hour, the day, and for ever: what is used of one is not used of another.
 func windowChanged(f *fixture) {
-	l := tenAnHour()
-	f.lease("a", l, 0, 8)
-	l.Window = authz.WindowDay
-	if got := f.lease("a", l, 5, 10); got.Granted != 2 || got.Held != 5 {
+	hour, day, credits := tenAnHour(), tenAnHour(), tenAnHour()
+	day.Window, credits.Window = authz.WindowDay, authz.WindowNone
+	f.lease("a", hour, 0, 8)
+	if got := f.lease("a", day, 0, 10); got.Granted != 10 || got.Held != 10 {
 		f.Fatalf("an hour that became a day: %+v", got)
 	}
-	l.Window = authz.WindowHour
-	if got := f.lease("a", l, 0, 1); got.Granted != 0 || got.Held != 5 {
-		f.Fatalf("a day that became an hour: %+v", got)
+	f.credit("paid", credits, 5)
+	if got := f.lease("a", credits, 0, 100); got.Granted != 15 || got.Held != 15 {
+		f.Fatalf("a day that became credits: %+v", got)
+	}
+	if got := f.lease("a", hour, 1, 10); got.Granted != 2 || got.Held != 9 {
+		f.Fatalf("the hour again: %+v", got)
 	}
 	f.clock.Advance(time.Hour)
-	if got := f.lease("a", l, 0, 1); got.Granted != 1 || got.Held != 1 {
+	if got := f.lease("a", hour, 0, 1); got.Granted != 1 || got.Held != 1 {
 		f.Fatalf("the next hour: %+v", got)
 	}
-}
-
-func windowPrepaid(f *fixture) {
-	l := prepaid()
-	l.Units = 0
-	f.credit("paid", l, 100)
-	f.lease("a", l, 0, 30)
-	f.lease("a", l, 20, 0)
-	monthly := l
-	monthly.Window, monthly.Units = authz.WindowMonth, 5
-	r := f.request("a", monthly, 4, 3)
-	r.Held = quota.Period{} // leased while the credits were prepaid
-	if got := f.send(r); got.Granted != 3 || got.Held != 3 {
-		f.Fatalf("lease of the month: %+v", got)
-	}
-	if got := f.balance(monthly); got.Spent != 0 || got.Overage != 0 {
-		f.Fatalf("balance of the month: %+v", got)
-	}
-	f.clock.Advance(80 * 24 * time.Hour)
-	f.lease("b", monthly, 0, 1)
-	if got := f.balance(l); got.Allowance != 100 || got.Spent != 24 || got.Stranded != 6 || got.Free != 70 {
-		f.Fatalf("balance when it is prepaid again: %+v", got)
+	if got := f.lease("a", day, 3, 1); got.Granted != 0 || got.Held != 7 {
+		f.Fatalf("the day in the next hour: %+v", got)
 	}
 }

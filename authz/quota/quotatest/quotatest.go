@@ -1,6 +1,7 @@
 package quotatest
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,76 +14,18 @@ import (
 // Run runs the suite. open returns an empty ledger with that clock. It closes the ledger in t.Cleanup, and may check
 // there that its books are sound.
 func Run(t *testing.T, open func(t *testing.T, now func() time.Time) quota.Ledger) {
-	for _, test := range []struct {
-		name string
-		run  func(*fixture)
-	}{
-		{"lease grants up to the allowance", leaseGrants},
-		{"lease keeps what is held and books what was spent", leaseBooks},
-		{"lease of nothing is a report", leaseOfNothing},
-		{"lease repeated returns the first answer", leaseRepeated},
-		{"lease with a lower seq is refused", leaseLate},
-		{"seqs are counted for each node and bucket", seqsApart},
-		{"more spent than held is overage", leaseOverage},
-		{"return gives back what is held and no more", returns},
-		{"return repeated counts once", returnRepeated},
-		{"period that ends starts a new one", periodEnds},
-		{"period before the running one takes late reports", lateReport},
-		{"period older than that is dropped", droppedReport},
-		{"clock that goes back opens no period again", clockBack},
-		{"books are forgotten when nothing depends on them", forgets},
-		{"clock that was far ahead leaves nothing behind", clockWrong},
-		{"report of a period that a wrong clock opened", clockWrongReports},
-		{"clock that was far behind grants nothing twice", clockBehind},
-		{"several limits are one request", manyParts},
-		{"several requests are one call", manyRequests},
-		{"units of a node whose session is over are stranded", strands},
-		{"node that comes back has its lease again", comesBack},
-		{"prepaid units of such a node are refunded if the limit says so", refundsOnCrash},
-		{"prepaid balances have no period", prepaidStays},
-		{"credit raises the allowance", credits},
-		{"credit replayed counts once", creditReplayed},
-		{"credit with a used id is refused", creditConflicts},
-		{"credit refused leaves its id free", creditRefused},
-		{"credit of a period ends with it", creditOfPeriod},
-		{"reset forgives what was spent", resets},
-		{"reset replayed counts once", resetReplayed},
-		{"reset writes off what is stranded", resetStranded},
-		{"reset of prepaid credits is refused", resetPrepaid},
-		{"release gives back and writes off", releases},
-		{"release is refused while the node is alive", releaseRefused},
-		{"stranded prepaid units are listed", strandedListed},
-		{"settle refunds", settleRefunds},
-		{"settle charges what is left and records the rest", settleCharges},
-		{"settle twice returns the first answer", settleTwice},
-		{"settle remembers for as long as promised", settleRemembers},
-		{"settle before the report counts once", settleBeforeReport},
-		{"settle never refunds more than was granted", settleBounded},
-		{"settle of old periods", settleOld},
-		{"invalid requests change nothing", invalid},
-		{"buckets are apart", bucketsApart},
-		{"balance of an unused bucket", balanceUnused},
-		{"plan lowered keeps what was granted", planLowered},
-		{"rates are refused", rates},
-		{"window changed carries the usage over", windowChanged},
-		{"window changed keeps prepaid balances", windowPrepaid},
-		{"lease says who shares the bucket", sharing},
-		{"sessions", sessions},
-		{"a node that joins waits until the others make room", joins},
-		{"borrow asks other nodes until there is enough", borrows},
-		{"recall asks every other node", recallsAll},
-		{"recall frees units", recallFrees},
-		{"recall ends with its context", recallEnds},
-		{"many nodes never lease more than the allowance", manyNodes},
-		{"many copies of one request count once", manyCopies},
-		{"many buckets at once", manyBuckets},
-		{"random verbs answer as the oracle does", random},
-	} {
+	for _, test := range slices.Concat(leaseTests, periodTests, moneyTests, memberTests, crowdTests, randomTests) {
 		t.Run(test.name, func(t *testing.T) {
 			clock := NewClock()
 			test.run(&fixture{Fixture: storetest.Fixture{T: t}, clock: clock, ledger: open(t, clock.Now), seqs: make(map[seqKey]uint64)})
 		})
 	}
+}
+
+// suite is tests by name.
+type suite []struct {
+	name string
+	run  func(*fixture)
 }
 
 // Clock is a clock that stands still until it is moved.
@@ -131,7 +74,7 @@ func prepaid() authz.Limit {
 }
 
 func bucketFor(l authz.Limit) quota.Bucket {
-	return quota.Bucket{Per: l.Per, Holder: "holder", Limit: l.Name}
+	return quota.BucketOf(&l, authz.Holder{Key: "holder", Account: "holder"})
 }
 
 // next is the next seq of a node.

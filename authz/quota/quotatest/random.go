@@ -13,6 +13,10 @@ import (
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/storetest"
 )
 
+var randomTests = suite{
+	{"random verbs answer as the oracle does", random},
+}
+
 // random sends the same verbs to the ledger and to the one in memory and compares every answer.
 func random(f *fixture) {
 	oracle := memory.NewLedger(f.clock.Now)
@@ -55,7 +59,8 @@ func (m *machine) limits() []authz.Limit {
 }
 
 func (m *machine) bucket(l authz.Limit) quota.Bucket {
-	return quota.Bucket{Per: l.Per, Holder: fmt.Sprint("round-", m.round), Limit: l.Name}
+	holder := fmt.Sprint("round-", m.round)
+	return quota.BucketOf(&l, authz.Holder{Key: holder, Account: holder})
 }
 
 func (m *machine) drawLimit(t *rapid.T) authz.Limit {
