@@ -88,7 +88,7 @@ func TestKeys_DatabaseAway(t *testing.T) {
 }
 
 // copied waits until the copy in a folder is as new as what the node holds now.
-func copied(t *testing.T, s *Keys) {
+func copied(t testing.TB, s *Keys) {
 	t.Helper()
 	since := time.Now()
 	waitUntil(t, "the copy is up to date", func() bool {
