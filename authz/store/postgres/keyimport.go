@@ -17,7 +17,7 @@ const (
 	importPage = 5000
 	// importWait is how long an import may take, and importWaitPerKey what each key adds.
 	importWait       = 10 * time.Second
-	importWaitPerKey = 200 * time.Microsecond
+	importWaitPerKey = time.Millisecond
 	// maxID is how long the ids of keys and accounts may be: an index entry holds both.
 	maxID = 1024
 )

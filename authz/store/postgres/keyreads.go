@@ -28,6 +28,7 @@ const (
 type keyReader struct {
 	db   *DB
 	copy *keyCopy // notes what was read
+	wait time.Duration
 
 	mu      sync.Mutex
 	queue   []*keyBatch // the last may be joined; none of them has been sent, so that no answer is older than the question
@@ -51,7 +52,7 @@ type keyRow struct {
 	sealed, account, sealedAccount []byte // sealedAccount is nil if there is none
 }
 
-func newKeyReader(db *DB) *keyReader { return &keyReader{db: db} }
+func newKeyReader(db *DB) *keyReader { return &keyReader{db: db, wait: keyQueryWait} }
 
 // ReadKey is keycache.Source.ReadKey.
 func (r *keyReader) ReadKey(ctx context.Context, d apikey.Digest, k *apikey.Key, into keycache.Reading) error {
@@ -180,7 +181,7 @@ const (
 )
 
 func (r *keyReader) query(b *keyBatch) error {
-	ctx, cancel := context.WithTimeout(context.Background(), keyQueryWait)
+	ctx, cancel := context.WithTimeout(context.Background(), r.wait)
 	defer cancel()
 	var digests, ids [][]byte
 	for d := range b.digests {
