@@ -12,7 +12,7 @@ import (
 // The feed is the changes of accounts, keys and revocations in the order of their commits. A transaction that changes any takes its
 // revisions after its checks, just before it writes, with
 //
-//	takeRevisions, and in the end notifyFeed
+//	place.take, and in the end notifyFeed
 //
 // The row that it updates stays locked until the commit, so that no revision appears after a greater one. Whoever has read the feed up to a
 // revision has seen every change up to it.
@@ -42,6 +42,12 @@ var errWentBack = errors.New("the feed went back: changes were lost")
 type place struct {
 	Revision int64  `json:"revision"`
 	Token    string `json:"token"`
+}
+
+// take queues the statements that reserve n revisions, of which p becomes the last.
+func (p *place) take(b *pgx.Batch, n int64) {
+	b.Queue(takeRevisions, n).QueryRow(func(row pgx.Row) error { return row.Scan(&p.Revision) })
+	b.Queue(selectToken).QueryRow(func(row pgx.Row) error { return row.Scan(&p.Token) })
 }
 
 // feedReader is one reader of the feed. Its methods may be called concurrently.
@@ -123,7 +129,9 @@ const writeWait = 5 * time.Second
 func (f *feedReader) wrote(at place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.writes = append(f.writes, at)
+	if f.at != nil { // else the first read will see whether it is there
+		f.writes = append(f.writes, at)
+	}
 }
 
 // start has the reader go on from where all these are in the feed.

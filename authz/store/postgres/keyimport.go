@@ -227,7 +227,7 @@ func (w *keyWrite) addRows(ctx context.Context, accounts, keys []importRow) erro
 		return nil
 	}
 	b := &pgx.Batch{}
-	w.take(b, total)
+	w.place.take(b, total)
 	if err := w.tx.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}

@@ -65,12 +65,6 @@ func (w *keyWrite) put(c keyChange, sql string, args ...any) {
 	w.statements = append(w.statements, statement{sql, args})
 }
 
-// take queues the statements that take revisions.
-func (w *keyWrite) take(b *pgx.Batch, n int64) {
-	b.Queue(takeRevisions, n).QueryRow(func(row pgx.Row) error { return row.Scan(&w.place.Revision) })
-	b.Queue(selectToken).QueryRow(func(row pgx.Row) error { return row.Scan(&w.place.Token) })
-}
-
 // flush takes the revisions and writes the rows, in one round trip.
 func (w *keyWrite) flush(ctx context.Context) error {
 	n := len(w.statements)
@@ -78,7 +72,7 @@ func (w *keyWrite) flush(ctx context.Context) error {
 		return nil
 	}
 	b := &pgx.Batch{}
-	w.take(b, int64(n))
+	w.place.take(b, int64(n))
 	for i, st := range w.statements {
 		b.Queue(st.sql, append(st.args, int64(n-1-i))...)
 	}

@@ -91,8 +91,9 @@ type DB struct {
 	keys      atomic.Pointer[Keys] // nil until the first call of Keys
 
 	mu           sync.Mutex
-	installation string   // "" until the first connection
-	closers      []func() // of what Close closes before the pool
+	installation string        // "" until the first connection
+	closers      []func()      // of what Close closes before the pool
+	readers      []*feedReader // of revocations
 }
 
 // Open makes the pool, and connects once to see whether the database can be served.

@@ -31,6 +31,9 @@ var (
 func (s *Revocations) Reader() revocation.Reader {
 	r := &revocationReader{db: s.db, feed: feedReader{db: s.db}, copy: revocationCopy{db: s.db, mayGrow: copyMayGrow}}
 	s.db.whenClosed(r.copy.close)
+	s.db.mu.Lock()
+	defer s.db.mu.Unlock()
+	s.db.readers = append(s.db.readers, &r.feed)
 	return r
 }
 

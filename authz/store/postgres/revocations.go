@@ -62,12 +62,13 @@ var errUnchanged = errors.New("nothing changes")
 func (db *DB) addAll(adds []*addition) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeWait)
 	defer cancel()
+	var at place
 	err := db.tx(ctx, func(tx pgx.Tx) error {
-		records, last, err := lockRevocations(ctx, tx, adds)
+		records, err := lockRevocations(ctx, tx, adds, &at)
 		if err != nil {
 			return err
 		}
-		changed := mergeAll(records, adds, last-int64(len(adds)))
+		changed := mergeAll(records, adds, at.Revision-int64(len(adds)))
 		if len(changed) == 0 {
 			return errUnchanged
 		}
@@ -76,12 +77,24 @@ func (db *DB) addAll(adds []*addition) error {
 	if errors.Is(err, errUnchanged) {
 		return nil
 	}
+	if err == nil {
+		db.wrote(at)
+	}
 	return err
 }
 
-// lockRevocations reserves a revision for each addition, and reads the records that are stored for them. The row of revisions is locked
-// first, so that no other node changes them meanwhile.
-func lockRevocations(ctx context.Context, tx pgx.Tx, adds []*addition) (map[matcher]revocation.Record, int64, error) {
+// wrote tells the readers of revocations, which may have the records before they read them.
+func (db *DB) wrote(at place) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for _, f := range db.readers {
+		f.wrote(at)
+	}
+}
+
+// lockRevocations reserves a revision for each addition, the last of which is that of the place at, and reads the records that are stored
+// for them. The row of revisions is locked first, so that no other node changes them meanwhile.
+func lockRevocations(ctx context.Context, tx pgx.Tx, adds []*addition, at *place) (map[matcher]revocation.Record, error) {
 	var kinds []string
 	var issuers, values [][]byte
 	for _, a := range adds {
@@ -89,10 +102,7 @@ func lockRevocations(ctx context.Context, tx pgx.Tx, adds []*addition) (map[matc
 		issuers, values = append(issuers, []byte(a.record.Issuer)), append(values, []byte(a.record.Value))
 	}
 	b := &pgx.Batch{}
-	var last int64
-	b.Queue(takeRevisions, int64(len(adds))).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&last)
-	})
+	at.take(b, int64(len(adds)))
 	records := make(map[matcher]revocation.Record, len(adds))
 	b.Queue(`SELECT DISTINCT r.revision, r.record
 		FROM unnest($1::text[], $2::bytea[], $3::bytea[]) AS m(kind, issuer, value)
@@ -104,7 +114,7 @@ func lockRevocations(ctx context.Context, tx pgx.Tx, adds []*addition) (map[matc
 		}
 		return err
 	})
-	return records, last, tx.SendBatch(ctx, b).Close()
+	return records, tx.SendBatch(ctx, b).Close()
 }
 
 // mergeAll merges the additions into the records, one after the other, and returns which changed. The revisions follow on first.

@@ -62,13 +62,14 @@ func TestFeed_InCommitOrder(t *testing.T) {
 	wg.Go(func() {
 		if err := here.tx(t.Context(), func(tx pgx.Tx) error {
 			adds := []*addition{{record: keyRecord("first")}}
-			records, last, err := lockRevocations(t.Context(), tx, adds)
+			var at place
+			records, err := lockRevocations(t.Context(), tx, adds, &at)
 			if err != nil {
 				return err
 			}
 			close(taken)
 			<-commit
-			return putRevocations(t.Context(), tx, records, mergeAll(records, adds, last-1))
+			return putRevocations(t.Context(), tx, records, mergeAll(records, adds, at.Revision-1))
 		}); err != nil {
 			t.Error(err)
 		}
@@ -254,6 +255,32 @@ func TestRevocations_LostCommits(t *testing.T) {
 	}
 	if set.Revision() != 5 {
 		t.Errorf("the set has read up to revision %d, want 5", set.Revision())
+	}
+}
+
+// A node that has revoked something itself notices that the database has lost it, even before it has read it back.
+func TestRevocations_LostCommitOfThisNode(t *testing.T) {
+	url := migrated(t)
+	here, there := open(t, Options{URL: url}), open(t, Options{URL: url})
+	set, s := revocation.NewSet(here.Revocations(), time.Minute, time.Now), there.Revocations()
+	kept := add(t, s, keyRecord("kept"))
+	if err := set.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	subject := revocation.Record{Kind: revocation.KindAccount, Value: "acme", At: revocationtest.Now(), Before: revocationtest.Now()}
+	for _, r := range []revocation.Record{keyRecord("lost"), subject} {
+		if _, err := set.Revoke(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loseAfter(t, there, kept.Revision)
+	subject.Before = subject.Before.Add(time.Hour) // the revision is below that of the lost record
+	add(t, s, subject)
+	if err := set.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !set.Account("acme", subject.Before) {
+		t.Error("a record was taken for an older one of before")
 	}
 }
 
