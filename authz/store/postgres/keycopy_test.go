@@ -14,9 +14,9 @@ import (
 )
 
 // ownServer starts a server that a test may end, and returns the URL of a database with the schema.
-func ownServer(t *testing.T) (*pgtest.Server, string) {
+func ownServer(t testing.TB, o pgtest.Options) (*pgtest.Server, string) {
 	t.Helper()
-	server, err := pgtest.Start(pgtest.Options{Fast: true})
+	server, err := pgtest.Start(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func must(t *testing.T, err error) {
 // TestKeys_DatabaseAway kills the server under a node, and starts it again.
 func TestKeys_DatabaseAway(t *testing.T) {
 	const maxStaleness = 4 * time.Second
-	server, url := ownServer(t)
+	server, url := ownServer(t, pgtest.Options{Fast: true})
 	keys := callers("k", 3)
 	importKeys(t, open(t, Options{URL: url}).Keys(), keys)
 	s := open(t, Options{URL: url, MaxStaleness: maxStaleness}).Keys()
@@ -99,7 +99,7 @@ func copied(t testing.TB, s *Keys) {
 
 // TestKeys_StartFromCopy starts nodes while the server is away.
 func TestKeys_StartFromCopy(t *testing.T) {
-	server, url := ownServer(t)
+	server, url := ownServer(t, pgtest.Options{Fast: true})
 	dir, keys := t.TempDir(), callers("k", 6)
 	// The first node copies what it has at the start, what it reads, writes and hears of later.
 	other := open(t, Options{URL: url}).Keys()
