@@ -31,6 +31,9 @@ func TestKindOf_OutermostOrUnavailable(t *testing.T) {
 	if err := Errorf(KindNotFound, "x: %w", fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the cause is lost")
 	}
+	if got := KindOf(nil); got != "" {
+		t.Errorf("no error has the kind %q", got)
+	}
 	if got := KindOf(errors.New("x")); got != KindUnavailable {
 		t.Errorf("an error without a kind is %q", got)
 	}

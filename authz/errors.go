@@ -37,8 +37,11 @@ func (e *Error) Error() string { return e.Text }
 func (e *Error) Unwrap() error { return e.cause }
 
 // KindOf returns the kind of the outermost Error in err's chain. If there is none, it returns KindUnavailable: an error without
-// a kind is not the caller's fault.
+// a kind is not the caller's fault. Of nil it returns "".
 func KindOf(err error) Kind {
+	if err == nil {
+		return ""
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Kind

@@ -28,7 +28,7 @@ func TestWritingCommands_NeedANamedServer(t *testing.T) {
 	want := []string{
 		"account list", "account show", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
 		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy routes", "policy test", "quota show",
-		"quota stranded", "status", "token inspect", "token list",
+		"quota stranded", "status", "store status", "token inspect", "token list",
 	}
 	slices.Sort(free)
 	if !slices.Equal(free, want) {

@@ -103,6 +103,17 @@ func (db *DB) settle(id string) error {
 	return refuse("this is installation %s, and installation %s was served until now", id, db.installation)
 }
 
+// stillServes refuses another installation than that of the connections, such as a schema that was made anew while servers run: their
+// connections stay. It closes those, and admit refuses the next ones.
+func (db *DB) stillServes(id string) error {
+	served := db.Installation()
+	if id == served {
+		return nil
+	}
+	db.pool.Reset()
+	return refuse("this is installation %s, and installation %s was served until now", id, served)
+}
+
 // setPepper makes the configured pepper that of the installation, unless another node is faster, and returns what it is then.
 func (db *DB) setPepper(ctx context.Context, conn *pgx.Conn) (*string, error) {
 	var pepper string

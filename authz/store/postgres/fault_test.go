@@ -14,13 +14,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
+	"github.com/tollkeeper-authz/tollkeeper/authz/revocation"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/postgres/pgtest"
 )
 
 // counted opens a database with a table of one row, to which transactions add.
 func counted(t *testing.T, o Options) *DB {
 	t.Helper()
-	run(t, o.URL, "CREATE TABLE public.counts (id int PRIMARY KEY, n int); INSERT INTO public.counts VALUES (1, 0), (2, 0)")
+	run(t, o.URL, "CREATE TABLE public.counts (id int PRIMARY KEY, n int); INSERT INTO public.counts VALUES (1, 0), (2, 0); GRANT ALL ON public.counts TO PUBLIC")
 	return open(t, o)
 }
 
@@ -268,6 +269,37 @@ func TestDB_ServerFaults(t *testing.T) {
 	}
 	run(t, o.URL, "CREATE TABLE public.counts (id int PRIMARY KEY, n int); INSERT INTO public.counts VALUES (1, 0)")
 	fails("a foreign database")
+}
+
+// TestDB_SchemaMadeAnew replaces the schema under a running server, whose connections stay: a revocation that was read once still
+// holds, and nothing is served from the new schema.
+func TestDB_SchemaMadeAnew(t *testing.T) {
+	url := pgtest.New(t)
+	if _, _, err := Migrate(t.Context(), Options{URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, Options{URL: url})
+	set := revocation.NewSet(db.Revocations(), time.Minute, time.Now)
+	add(t, db.Revocations(), keyRecord("key_1"))
+	if err := set.Sync(t.Context()); err != nil || !set.Key("key_1") {
+		t.Fatalf("%v", err)
+	}
+	run(t, url, "DROP SCHEMA tollkeeper CASCADE")
+	if _, _, err := Migrate(t.Context(), Options{URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	syncErr := set.Sync(t.Context())
+	_, addErr := db.Revocations().Add(t.Context(), keyRecord("key_2"))
+	for what, err := range map[string]error{
+		"reading the feed": syncErr, "a write": addErr, "a transaction": db.tx(t.Context(), func(pgx.Tx) error { return nil }),
+	} {
+		if err == nil || authz.KindOf(err) != authz.KindUnavailable {
+			t.Errorf("%s, on another schema: %v", what, err)
+		}
+	}
+	if !set.Key("key_1") {
+		t.Error("a revocation was forgotten")
+	}
 }
 
 // TestOpen_Away starts while no server answers, and serves when one does.

@@ -77,6 +77,7 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 		places = nil
 	}
 	var end place
+	var installation string
 	sound := true
 	err := f.db.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		b := &pgx.Batch{}
@@ -85,6 +86,7 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 		b.Queue(selectPlace).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&end.Revision, &end.Token)
 		})
+		b.Queue(`SELECT id::text FROM tollkeeper.installation`).QueryRow(func(row pgx.Row) error { return row.Scan(&installation) })
 		if len(places) > 0 {
 			b.Queue(selectPlaces, revisionsOf(places), tokensOf(places)).QueryRow(func(row pgx.Row) error { return row.Scan(&sound) })
 		}
@@ -92,6 +94,9 @@ func (f *feedReader) read(ctx context.Context, after int64, sql string, args []a
 	})
 	if err != nil {
 		return err
+	}
+	if err := f.db.stillServes(installation); err != nil {
+		return wrap(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

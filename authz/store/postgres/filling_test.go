@@ -24,7 +24,7 @@ func conflict(t *testing.T, what string, err error, text string) {
 
 // TestOpenSource_Refuses refuses a database that is written to, or that has nothing.
 func TestOpenSource_Refuses(t *testing.T) {
-	url := migrated(t)
+	url := owned(migrated(t))
 	o := Options{URL: url}
 	_, err := OpenSource(t.Context(), o)
 	conflict(t, "a new database", err, "nothing to copy")
@@ -65,7 +65,7 @@ func TestOpenSource_Refuses(t *testing.T) {
 
 // TestOpenFilling_Refuses refuses a database with content, and one that another copy writes to.
 func TestOpenFilling_Refuses(t *testing.T) {
-	url := migrated(t)
+	url := owned(migrated(t))
 	o := Options{URL: url}
 	info := transfer.Info{Store: "s", State: "1", Pepper: "p", Revision: 7}
 	one, err := OpenFilling(t.Context(), o)
@@ -103,7 +103,7 @@ func TestOpenFilling_Refuses(t *testing.T) {
 
 // TestFilling_NameTooLong says which name PostgreSQL cannot hold.
 func TestFilling_NameTooLong(t *testing.T) {
-	f, err := OpenFilling(t.Context(), Options{URL: migrated(t)})
+	f, err := OpenFilling(t.Context(), Options{URL: owned(migrated(t))})
 	if err != nil {
 		t.Fatal(err)
 	}

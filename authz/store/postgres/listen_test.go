@@ -60,7 +60,9 @@ func TestListener_Reconnects(t *testing.T) {
 	for range 2 {
 		hears(t, db)
 		drain(wake)
-		run(t, url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+		if err := pgtest.Run(t.Context(), url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"); err != nil {
+			t.Fatal(err)
+		}
 		waitUntil(t, "the cut is noticed", func() bool { return !db.listen().listening() })
 		hears(t, db)
 		woken(t, wake, "the new connection")

@@ -6,19 +6,24 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/postgres/pgtest"
 )
 
-// migrated returns the URL of a database of its own that has the schema.
+// serving is a role that has what a server needs, and no more.
+const serving = "serving"
+
+// migrated returns the URL of a database of its own that has the schema, for the role of a server.
 func migrated(t testing.TB) string {
 	t.Helper()
-	return pgtest.Prepared(t, "migrated", func(ctx context.Context, url string) error {
-		_, _, err := Migrate(ctx, Options{URL: url})
+	url := pgtest.Prepared(t, "migrated", func(ctx context.Context, url string) error {
+		if err := pgtest.Shared(t).Exec(ctx, "postgres", "CREATE ROLE "+serving+" LOGIN PASSWORD '"+pgtest.Password+"'"); err != nil {
+			return err
+		}
+		_, _, err := Migrate(ctx, Options{URL: url, GrantTo: serving})
 		return err
 	})
+	return strings.Replace(url, pgtest.Owner+":", serving+":", 1)
 }
 
 // open opens the database, and closes it when the test ends.
@@ -32,15 +37,13 @@ func open(t testing.TB, o Options) *DB {
 	return db
 }
 
-// run runs statements on a database.
+// owned is the URL of a database of migrated for its owner.
+func owned(url string) string { return strings.Replace(url, serving+":", pgtest.Owner+":", 1) }
+
+// run runs statements on a database, as its owner.
 func run(t testing.TB, url, sql string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err == nil {
-		_, err = conn.Exec(t.Context(), sql)
-		err = errors.Join(err, conn.Close(t.Context()))
-	}
-	if err != nil {
+	if err := pgtest.Run(t.Context(), owned(url), sql); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -326,7 +326,8 @@ func TestRevocations_Mark(t *testing.T) {
 
 // Rows of the feed that are forgotten are those that no reader needs.
 func TestFeed_Forgets(t *testing.T) {
-	db := open(t, Options{URL: migrated(t)})
+	url := migrated(t)
+	db := open(t, Options{URL: url})
 	s := db.Revocations()
 	set := revocation.NewSet(db.Revocations(), time.Minute, time.Now)
 	for i := range 3 {
@@ -335,9 +336,7 @@ func TestFeed_Forgets(t *testing.T) {
 	if err := set.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.pool.Exec(t.Context(), "UPDATE tollkeeper.feed SET at = at - interval '2 days'"); err != nil {
-		t.Fatal(err)
-	}
+	run(t, url, "UPDATE tollkeeper.feed SET at = at - interval '2 days'")
 	if _, err := s.Prune(t.Context(), time.Now(), 10); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ type Status struct {
 	Server       string           `json:"server"`            // version of PostgreSQL
 	Schema       int              `json:"schema"`            // its version
 	Installation string           `json:"installation"`      // id
-	Incarnation  string           `json:"incarnation"`       // of the server: another one may have lost commits
+	Incarnation  string           `json:"incarnation"`       // of the ledger: another one may have lost commits; "" if the server does not tell
 	Revision     int64            `json:"revision"`          // of the feed
 	Rows         map[string]int64 `json:"rows"`              // by table
 	Filling      bool             `json:"filling,omitempty"` // it is an unfinished copy of another store
@@ -23,10 +23,6 @@ type Status struct {
 
 // Tables are those whose rows Status counts, in the order in which they are shown.
 var Tables = []string{"accounts", "keys", "revocations", "holders", "journal", "settled"}
-
-// incarnation is the server's identity and its timeline, which changes when a standby is promoted or a backup is restored to a point in
-// time. Only a primary can answer.
-const incarnation = `(SELECT system_identifier::text FROM pg_control_system()) || '-' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)`
 
 // ReadStatus looks at a database and changes nothing. Counting takes as long as reading all tables once.
 //
@@ -37,10 +33,17 @@ func ReadStatus(ctx context.Context, o Options) (s Status, err error) {
 			return err
 		}
 		s = Status{Schema: i.version, Installation: i.installation, Filling: i.filling != nil, Rows: make(map[string]int64)}
-		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), `+incarnation+`, revision FROM tollkeeper.installation`).
-			Scan(&s.Server, &s.Incarnation, &s.Revision); err != nil {
+		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version'), revision FROM tollkeeper.installation`).Scan(&s.Server, &s.Revision); err != nil {
 			return err
 		}
+		var which [2]string
+		for i := range which {
+			err := conn.QueryRow(ctx, "SELECT "+whichServer[i].read).Scan(&which[i])
+			if state := sqlState(err); err != nil && state != stateNoFunction && state != stateNoPrivilege && state != stateNoFeature {
+				return err
+			}
+		}
+		s.Incarnation = (&state{system: which[0], timeline: which[1]}).incarnation()
 		for _, table := range Tables {
 			var n int64
 			if err := conn.QueryRow(ctx, fmt.Sprintf(`SELECT count(*) FROM tollkeeper.%s`, table)).Scan(&n); err != nil {

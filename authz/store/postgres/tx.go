@@ -23,8 +23,8 @@ var errRepeat = errors.New("to be repeated")
 // connection was lost before the commit was sent, so run MUST be fit to be repeated. An error of an authz.Kind is returned as it
 // is, and every other one gets a kind. After KindUnavailable it is unspecified whether the transaction took place.
 //
-// The server ends a statement, and a pause between two, after Options.StatementTimeout. Unless ctx has a deadline, an attempt ends after twice that:
-// a server that is stopped answers nothing and closes nothing.
+// The server ends a statement, and a pause between two, after Options.StatementTimeout. Unless ctx has a deadline, an attempt ends
+// after twice that: a server that is stopped answers nothing and closes nothing.
 func (db *DB) tx(ctx context.Context, run func(pgx.Tx) error) error {
 	return db.repeat(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
 		tx, err := conn.BeginTx(ctx, db.begin)
@@ -127,7 +127,8 @@ func (db *DB) probe(ctx context.Context) error {
 	return db.pool.Ping(ctx)
 }
 
-// pause waits before attempt n + 1, for a random time so that those who were in each other's way do not meet again. It returns false if ctx ended.
+// pause waits before attempt n + 1, for a random time so that those who were in each other's way do not meet again. It returns false
+// if ctx ended.
 func pause(ctx context.Context, n int) bool {
 	timer := time.NewTimer(rand.N(time.Millisecond << min(n, 6)))
 	defer timer.Stop()
