@@ -25,6 +25,7 @@ type idleHolders struct {
 	began  time.Time // instants are kept as the time since then
 	limits table[limitKey, *authz.Limit]
 	counts table[string, string] // of rates
+	units  unitCount             // that are left in leases
 	shards [idleShards]idleShard
 	turn   atomic.Uint32 // of the sweep
 }
@@ -312,6 +313,7 @@ func (w *writer) lease(b *bucketLease, s *source, state holding.State, now time.
 		return
 	}
 	idle, l := &b.h.d.idle, b.limit.Load()
+	idle.units.add(l.Name, state.Left)
 	w.ints(aLease, idle.limits.numberOf(keyOf(l), l))
 	w.period(s.Period)
 	w.ints(state.Left, state.Spent, int64(state.Session), state.AskedUnder, state.Counted, state.Credited, state.Low,
@@ -363,6 +365,7 @@ func (r *reader) lease(h *holder) {
 	state := holding.State{
 		Left: r.int(), Spent: r.int(), Session: uint64(r.int()), AskedUnder: r.int(), Counted: r.int(), Credited: r.int(), Low: r.int(),
 	}
+	d.idle.units.add(l.Name, -state.Left)
 	b.size, b.nodes, b.elsewhere, b.reported = r.int(), r.int(), r.int(), r.int()
 	state.Asked = r.time(d.idle.began)
 	s.Restart(state)

@@ -46,7 +46,8 @@ func (s *Server) assemble(ctx context.Context, p *parts, registry *prometheus.Re
 	telemetry.Watch(registry, telemetry.Gauges{
 		RevocationAge: s.revocations.Age, RevocationCount: s.revocations.Len, LogDropped: s.decisions.Dropped,
 		PruningPaused: func() bool { return s.pruner.Doubt() != "" }, ClockDoubted: func() bool { return s.clock.Doubt() != "" },
-		Issuers: s.issuerGauges, Memo: s.rules.Memo, Evaluator: s.evaluator,
+		Issuers: s.issuerGauges, Memo: s.rules.Memo, Evaluator: s.evaluator, LogBytes: s.stores.logBytes(),
+		Leases: func() telemetry.Leases { return telemetry.Leases(s.dispenser.Held()) },
 	})
 	if err := s.rules.Start(ctx); err != nil {
 		return fmt.Errorf("policy: %w", err)

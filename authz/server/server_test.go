@@ -283,3 +283,20 @@ func grep(text, word string) string {
 	}
 	return out.String()
 }
+
+// TestServer_HeldInMetrics has a check, and finds what the server leased for it in the metrics.
+func TestServer_HeldInMetrics(t *testing.T) {
+	r := start(t, configFor(t.TempDir()))
+	r.want(r.newKey("acme", "free").Key, 200, "")
+	m := r.metrics()
+	for _, want := range []string{`tollkeeper_holders{state="put_away"} 0`, `tollkeeper_leased_units{limit="daily"} `} {
+		if !strings.Contains(m, want) {
+			t.Errorf("no %s in %s", want, grep(m, "tollkeeper_"))
+		}
+	}
+	for _, not := range []string{`tollkeeper_holders{state="in_use"} 0`, `tollkeeper_leased_units{limit="daily"} 0`, "tollkeeper_write_ahead_log_bytes 0"} {
+		if strings.Contains(m, not+"\n") || !strings.Contains(m, strings.TrimSuffix(not, "0")) {
+			t.Errorf("%s: %s", not, grep(m, "tollkeeper_"))
+		}
+	}
+}

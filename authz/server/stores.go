@@ -31,6 +31,14 @@ type stores struct {
 	file        *bolt.DB // nil: the backend has no file
 }
 
+// logBytes returns the size of the write-ahead log, nil if there is none.
+func (s *stores) logBytes() func() int64 {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.LogSize
+}
+
 func openStores(ctx context.Context, cfg config.Config, hasher apikey.Hasher, now func() time.Time, log *slog.Logger) (stores, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("data_dir: %w", err)

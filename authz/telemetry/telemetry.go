@@ -155,6 +155,8 @@ type Gauges struct {
 	Issuers         func() []Issuer
 	Memo            func() Memo
 	Evaluator       func() Evaluator
+	Leases          func() Leases
+	LogBytes        func() int64 // of the write-ahead log; nil: the store has none
 }
 
 // Evaluator says what decides.
@@ -326,7 +328,7 @@ func (t *tlsFiles) Collect(ch chan<- prometheus.Metric) {
 // Watch registers metrics that are read from gauges.
 func Watch(reg prometheus.Registerer, g Gauges) {
 	reg.MustRegister(
-		newIssuers(g.Issuers), newMemo(g.Memo), newEvaluator(g.Evaluator),
+		newIssuers(g.Issuers), newMemo(g.Memo), newEvaluator(g.Evaluator), newLeases(g.Leases),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tollkeeper_revocation_age_seconds", Help: "Time since the revocation list was last known to be complete.",
 		}, func() float64 { return g.RevocationAge().Seconds() }),
@@ -343,4 +345,9 @@ func Watch(reg prometheus.Registerer, g Gauges) {
 			Name: "tollkeeper_clock_doubted", Help: "1 while the clock has jumped and quotas count as if it had not.",
 		}, func() float64 { return zeroOrOne(g.ClockDoubted()) }),
 	)
+	if g.LogBytes != nil {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tollkeeper_write_ahead_log_bytes", Help: "Size of the write-ahead log: what is not in the data file yet.",
+		}, func() float64 { return float64(g.LogBytes()) }))
+	}
 }

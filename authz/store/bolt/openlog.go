@@ -132,6 +132,9 @@ func (db *DB) openLog(path string, o Options) error {
 	return nil
 }
 
+// LogSize is how many bytes of the write-ahead log may have records that are not in the file yet.
+func (db *DB) LogSize() int64 { return db.log.Size() }
+
 // setLogOpen notes in the file whether the log may have records that the file has not.
 func (db *DB) setLogOpen(open bool) error {
 	return db.commits.do(context.Background(), func(w *write) error {
