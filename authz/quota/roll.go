@@ -63,7 +63,7 @@ func (r *Roll) Notice(incarnation string, safe bool, now time.Time) (changed boo
 	if changed = r.Incarnation != incarnation && (r.Incarnation != "" || len(r.Members) > 0); changed {
 		r.doubt(now)
 	} else if !r.Withholds(now) {
-		r.Safe = safe
+		r.Safe, r.Until = safe, time.Time{} // else a primary that has no standby yet would withhold what the one before gave it safely
 	}
 	r.Incarnation = incarnation
 	return changed

@@ -11,10 +11,10 @@ import (
 )
 
 // longRun is a run in which there is time for a node that is gone for longer than its session runs.
-const longRun = 2 * time.Minute
+const longRun = gone + 10*time.Second
 
-// gone is a little more than such a node needs.
-const gone = quota.SessionTerm + 5*time.Second
+// gone is more than such a node needs: for a while the others use its share of the rates.
+const gone = quota.SessionTerm + 20*time.Second
 
 // faults break processes of a fleet, and have all of them run in the end. What they note may be read after wg has ended.
 type faults struct {

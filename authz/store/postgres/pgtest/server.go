@@ -59,18 +59,25 @@ func Start(o Options) (*Server, error) {
 		_ = os.RemoveAll(s.dir)
 		return nil, err
 	}
-	if err := s.watch(); err != nil {
-		_ = os.RemoveAll(s.dir)
+	if err := s.run(); err != nil {
 		return nil, err
-	}
-	if err := s.Start(); err != nil {
-		return nil, errors.Join(err, s.Close())
 	}
 	sql := fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", Owner, Password)
 	if err := s.Exec(context.Background(), "postgres", sql); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// run starts a server whose files are there. If it fails, it removes them.
+func (s *Server) run() error {
+	if err := s.watch(); err != nil {
+		return errors.Join(err, os.RemoveAll(s.dir))
+	}
+	if err := s.Start(); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	return nil
 }
 
 // makeDir makes the directory, which has to belong to the user that PostgreSQL runs as.
@@ -103,7 +110,12 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
 // command is a program of PostgreSQL, run as its user in a process group of its own, so that a Ctrl-C does not reach it.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	return s.system(filepath.Join(s.bin, name), args...)
+}
+
+// system is any program, run like those.
+func (s *Server) system(path string, args ...string) *exec.Cmd {
+	cmd := exec.Command(path, args...)
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC", "HOME=" + s.dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.as, Setpgid: true}
@@ -126,8 +138,7 @@ func (s *Server) init(o Options) error {
 		return err
 	}
 	settings := append([]string{
-		"listen_addresses = '127.0.0.1'", fmt.Sprintf("unix_socket_directories = '%s'", s.dir),
-		"shared_buffers = 32MB", "max_connections = 100", "max_wal_size = 256MB",
+		"listen_addresses = '127.0.0.1'", "shared_buffers = 32MB", "max_connections = 100", "max_wal_size = 256MB",
 	}, o.Settings...)
 	if o.Fast {
 		settings = append(settings, "fsync = off", "full_page_writes = off")
@@ -168,7 +179,7 @@ func (s *Server) Start() error {
 		if err != nil {
 			return err
 		}
-		s.cmd, s.ended = s.command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.port)), make(chan struct{})
+		s.cmd, s.ended = s.command("postgres", "-D", s.data(), "-k", s.dir, "-p", strconv.Itoa(s.port)), make(chan struct{})
 		s.cmd.Stdout, s.cmd.Stderr = log, log
 		err = s.cmd.Start()
 		_ = log.Close()
@@ -298,4 +309,16 @@ func (s *Server) Close() error {
 		<-s.ended
 	}
 	return errors.Join(s.watcher.Close(), os.RemoveAll(s.dir))
+}
+
+// Restart starts the server again, whether it still runs or has ended by itself.
+func (s *Server) Restart() error {
+	select {
+	case <-s.ended:
+	default:
+		if err := s.Stop(); err != nil {
+			return err
+		}
+	}
+	return s.Start()
 }

@@ -98,3 +98,34 @@ func TestServer_EndsWithTheBinary(t *testing.T) {
 		}
 	}
 }
+
+func TestServer_Standby(t *testing.T) {
+	s, err := pgtest.Start(pgtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	standby, err := s.Standby(s.URLOf(pgtest.Superuser, "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = standby.Close() }()
+	if err := s.Synchronous(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Exec(t.Context(), "postgres", "CREATE TABLE t (n int)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Exec(t.Context(), "postgres", "INSERT INTO t VALUES (1)"); err == nil {
+		t.Error("a standby takes writes")
+	}
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Exec(t.Context(), "postgres", "INSERT INTO t VALUES (1)"); err != nil {
+		t.Errorf("after the promotion: %v", err)
+	}
+}

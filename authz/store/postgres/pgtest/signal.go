@@ -49,3 +49,5 @@ func childrenOf(pid int) ([]int, error) {
 	}
 	return out, nil
 }
+
+func alive(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
