@@ -72,6 +72,31 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return json.Unmarshal(raw, out)
 }
 
+// Download writes an answer that is a stream, however long it takes. The error is a *Refused if the server answered with one.
+func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	resp, err := (&http.Client{Transport: c.http.Transport}).Do(req)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= 300 {
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return c.unreachable(err)
+		}
+		return refused(resp.StatusCode, raw)
+	}
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("the answer of %s breaks off: %w", c.base, err)
+	}
+	return nil
+}
+
 // refused makes an error of a problem document (RFC 9457), including the faults of single fields.
 func refused(status int, raw []byte) error {
 	var problem struct {

@@ -50,6 +50,7 @@ func (s *Service) routes(mux *http.ServeMux, version string, log *slog.Logger) {
 	s.keyRoutes(r)
 	s.tokenRoutes(r)
 	s.quotaRoutes(r)
+	s.backupRoute(r)
 	add(r, "GET /v1/status", "Show the server's state", func(ctx context.Context, _ struct{}) (Status, error) { return s.Status(ctx), nil })
 	add(r, "GET /v1/plans", "List plans, and who is on them", func(ctx context.Context, _ struct{}) (Plans, error) { return s.PlanUses(ctx) })
 	add(r, "GET /v1/doctor/ledger", "Check the data file", func(ctx context.Context, _ struct{}) (doctor.Report, error) { return s.CheckLedger(ctx) })

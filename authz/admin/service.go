@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -48,7 +49,9 @@ type Service struct {
 	Decision func(ctx context.Context, id string) (Decision, bool)
 	// CheckLedger checks the data file. The error says why the file could not be read.
 	CheckLedger func(ctx context.Context) (doctor.Report, error)
-	Now         func() time.Time
+	// Backup returns what writes a backup of the data file. The error says why there is none.
+	Backup func() (func(ctx context.Context, w io.Writer) error, error)
+	Now    func() time.Time
 }
 
 // defaultEnvironment is the environment of keys that name none.

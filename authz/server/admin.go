@@ -28,6 +28,7 @@ func (s *Server) adminHandler(hasher apikey.Hasher, token string, registry *prom
 		Explain:       s.explain,
 		Decision:      s.decisions.Find,
 		CheckLedger:   s.checkLedger,
+		Backup:        s.backup,
 		RevocationTTL: s.revocationTTL(), Skew: s.cfg.Tokens.Skew.Duration,
 	}
 	if s.tokens != nil {

@@ -36,7 +36,7 @@ type CopiedSection struct {
 }
 
 // reportEvery is the time between two reports of a copy.
-const reportEvery = 2 * time.Second
+const reportEvery = 5 * time.Second
 
 // CopyStore copies everything that a store keeps into an empty one, and verifies it. If it is interrupted, the next call goes on.
 //

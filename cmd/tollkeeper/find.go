@@ -167,11 +167,11 @@ func firstOf(dirs []string, good func(dir string) bool) string {
 	return ""
 }
 
-// ledgerDir returns the data directory to check if the user names none, "" if there is none.
+// ledgerDir returns the data directory to read if the user names none, "" if there is none.
 func (c *cli) ledgerDir(cmd *cobra.Command) string {
 	dir := firstDir(func(dir string) bool { return runs(dir) || server.HasLedger(dir) })
 	if dir != "" && dir == lastDir() {
-		note(cmd, "there is no data directory here: checking the one of the last server started, %s", dir)
+		note(cmd, "there is no data directory here: reading the one of the last server started, %s", dir)
 	}
 	return dir
 }

@@ -26,7 +26,7 @@ func TestWritingCommands_NeedANamedServer(t *testing.T) {
 	}
 	walk(newRoot())
 	want := []string{
-		"account list", "account show", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
+		"account list", "account show", "backup", "doctor config", "doctor envoy", "doctor envoy-gateway", "doctor istio", "doctor ledger",
 		"doctor rules", "explain", "key list", "key show", "policy check", "policy init", "policy routes", "policy test", "quota show",
 		"quota stranded", "status", "store status", "token inspect", "token list",
 	}

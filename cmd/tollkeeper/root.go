@@ -78,7 +78,7 @@ been revoked, is there quota left? Rego policies decide.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	root.AddCommand(
 		c.serveCmd(), c.accountCmd(), c.keyCmd(), c.tokenCmd(), c.quotaCmd(), c.storeCmd(), readOnly(c.policyCmd()), readOnly(c.explainCmd()),
-		readOnly(c.doctorCmd()), readOnly(c.statusCmd()), c.versionCmd(),
+		readOnly(c.doctorCmd()), readOnly(c.statusCmd()), readOnly(c.backupCmd()), c.restoreCmd(), c.versionCmd(),
 	)
 	return group(root)
 }

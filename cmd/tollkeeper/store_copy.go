@@ -59,7 +59,7 @@ func (c *cli) storeCopy(cmd *cobra.Command, from, to string, insecure bool) erro
 		return usagef("--from and --to are the same store")
 	}
 	result, err := server.CopyStore(cmd.Context(), source, target, func(r server.CopyReport) {
-		if c.output == "table" {
+		if c.output == "table" && (r.Doing != "copy" || r.Entries > 0) {
 			note(cmd, "%s", progressOf(&r))
 		}
 	})

@@ -53,7 +53,7 @@ func Fill(path string) (*Filling, error) {
 	}
 	f := &Filling{path: path, bolt: file}
 	f.view = func(ctx context.Context, read func(*bbolt.Tx) error) error {
-		return viewTx(ctx, func(context.Context) (*bbolt.Tx, error) { return file.Begin(false) }, read)
+		return viewFile(ctx, file, read)
 	}
 	if err := f.view(context.Background(), checkFilling); err != nil {
 		_ = file.Close()
@@ -75,8 +75,8 @@ func checkFilling(tx *bbolt.Tx) error {
 
 // createFilling makes a file that is whole when it appears.
 func createFilling(path string) error {
-	if left, err := os.ReadDir(logFolder(path)); len(left) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return authz.Errorf(authz.KindConflict, "there is a write-ahead log without its file, %s: move it away", logFolder(path))
+	if err := noLog(path); err != nil {
+		return err
 	}
 	return newFile(path, func(temp string) error {
 		db, err := openFile(temp, bbolt.Options{OpenFile: os.OpenFile})
@@ -85,6 +85,14 @@ func createFilling(path string) error {
 		}
 		return errors.Join(db.Update(func(tx *bbolt.Tx) error { return layOutFilling(tx, transfer.Info{}) }), db.Close())
 	})
+}
+
+// noLog refuses a place where a write-ahead log is left.
+func noLog(path string) error {
+	if left, err := os.ReadDir(logFolder(path)); len(left) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return authz.Errorf(authz.KindConflict, "there is a write-ahead log without its file, %s: move it away", logFolder(path))
+	}
+	return nil
 }
 
 // layOutFilling makes an empty file to be filled from a source, whatever was there.
@@ -288,18 +296,7 @@ func (f *Filling) fillIndex(ctx context.Context, name string, s *sorter) error {
 
 // Finish is transfer.Target.Finish. It checks the whole file first.
 func (f *Filling) Finish(ctx context.Context) error {
-	if err := f.view(ctx, func(tx *bbolt.Tx) error {
-		defer dropPages(tx)
-		for _, p := range parts() {
-			if p.name == partFormat || p.name == partLog {
-				continue
-			}
-			if err := p.check(&snapshot{tx: tx}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	if err := f.view(ctx, func(tx *bbolt.Tx) error { return checkWritten(tx, partFormat, partLog) }); err != nil {
 		return err
 	}
 	return f.update(func(w *write) error {

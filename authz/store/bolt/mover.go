@@ -119,9 +119,20 @@ func (m *mover) move(ctx context.Context) error {
 // write writes a chunk. If it is the last, through is the number of the last record.
 func (m *mover) write(w *write, chunk []change, through uint64) error {
 	w.wrote, w.moved = true, true
+	if err := putChanges(w.tx, chunk); err != nil {
+		return err
+	}
+	if through == 0 {
+		return nil
+	}
+	return w.put(bucketMeta, metaLogApplied, numberKey(through))
+}
+
+// putChanges writes changes to the file.
+func putChanges(tx *bbolt.Tx, chunk []change) error {
 	for i := range chunk {
 		c := &chunk[i]
-		bucket := w.tx.Bucket([]byte(logged[c.bucket]))
+		bucket := tx.Bucket([]byte(logged[c.bucket]))
 		bucket.FillPercent = moveFill
 		var err error
 		if c.deleted {
@@ -133,10 +144,7 @@ func (m *mover) write(w *write, chunk []change, through uint64) error {
 			return putError(logged[c.bucket], err)
 		}
 	}
-	if through == 0 {
-		return nil
-	}
-	return w.put(bucketMeta, metaLogApplied, numberKey(through))
+	return nil
 }
 
 // forget removes settlements that are older than quota.SettleMemory, a chunk in each transaction. They are removed here and not by

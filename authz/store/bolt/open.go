@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -106,7 +107,7 @@ func Open(path string, o Options) (*DB, error) {
 func openAndLoad(path string, o Options) (*DB, error) {
 	var handle *os.File
 	file, err := openFile(path, bbolt.Options{
-		Timeout: lockWait, FreelistType: bbolt.FreelistMapType,
+		Timeout: lockWait, FreelistType: bbolt.FreelistMapType, InitialMmapSize: mapSize(path),
 		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
 			handle, err = o.openFile(name, flag, mode)
 			return handle, err
@@ -123,6 +124,19 @@ func openAndLoad(path string, o Options) (*DB, error) {
 		return nil, authz.Errorf(authz.KindOf(err), "%s: %w", path, err)
 	}
 	return db, nil
+}
+
+// mapRoom is how much a file can grow while a long read, such as a backup, goes on. To map more of it, bbolt waits until all reads
+// have ended, and lets none begin. It costs addresses, and no memory.
+const mapRoom = 1 << 30
+
+// mapSize is how much of a file is mapped at first.
+func mapSize(path string) int {
+	info, err := os.Stat(path)
+	if err != nil || math.MaxInt < 1<<40 {
+		return 0
+	}
+	return int(info.Size()) + mapRoom
 }
 
 // create makes a new file. If another process makes it meanwhile, that file stays.
@@ -304,6 +318,11 @@ func (db *DB) view(ctx context.Context, read func(*bbolt.Tx) error) error {
 		}
 		return read(tx)
 	})
+}
+
+// viewFile is viewTx for a file that only this process uses, or nobody writes to.
+func viewFile(ctx context.Context, file *bbolt.DB, read func(*bbolt.Tx) error) error {
+	return viewTx(ctx, func(context.Context) (*bbolt.Tx, error) { return file.Begin(false) }, read)
 }
 
 // viewTx runs a function in a read transaction that begin starts. A panic on damaged pages becomes an error.

@@ -21,8 +21,7 @@ func (s *Keys) OnPlans(ctx context.Context, each func(apikey.PlanUse) error) err
 
 // OnPlans is apikey.Store.OnPlans for a file that no server uses.
 func (f *File) OnPlans(ctx context.Context, each func(apikey.PlanUse) error) error {
-	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	view := func(read func(*bbolt.Tx) error) error { return viewTx(ctx, begin, read) }
+	view := func(read func(*bbolt.Tx) error) error { return viewFile(ctx, f.bolt, read) }
 	if err := view(checkCurrent); err != nil {
 		return err
 	}

@@ -22,8 +22,7 @@ var _ transfer.Source = (*Source)(nil)
 
 // Source returns what the file and its write-ahead log have. The error is of KindConflict if that cannot be copied.
 func (f *File) Source(ctx context.Context) (*Source, error) {
-	begin := func(context.Context) (*bbolt.Tx, error) { return f.bolt.Begin(false) }
-	s := &Source{entries: entries{view: func(ctx context.Context, read func(*bbolt.Tx) error) error { return viewTx(ctx, begin, read) }}}
+	s := &Source{entries: entries{view: func(ctx context.Context, read func(*bbolt.Tx) error) error { return viewFile(ctx, f.bolt, read) }}}
 	err := s.view(ctx, func(tx *bbolt.Tx) error {
 		if err := checkPages(tx); err != nil {
 			return err
