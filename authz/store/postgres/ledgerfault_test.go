@@ -144,7 +144,7 @@ func TestLedger_SessionRenewedMeanwhile(t *testing.T) {
 	clock.Advance(quota.SessionTerm/2 + time.Second)
 	until := clock.Now().Add(quota.SessionTerm / 2).Format(time.RFC3339Nano)
 	commit := inTransaction(t, address, `UPDATE tollkeeper.roll SET content = jsonb_set(content, '{members,a,until}', '"`+until+`"')`)
-	got := make(chan quota.Lease)
+	got := make(chan quota.Lease, 1)
 	go func() {
 		lease, err := leaseFor("b", "h", 1, l, 10).Send(t.Context(), s)
 		if err != nil {
@@ -152,15 +152,24 @@ func TestLedger_SessionRenewedMeanwhile(t *testing.T) {
 		}
 		got <- lease
 	}()
-	select {
-	case lease := <-got:
-		t.Errorf("decided while the session may be renewed: %+v", lease)
-	case <-time.After(100 * time.Millisecond): // a time in which nothing may happen
-		commit()
-		if lease := <-got; lease.Granted != 2 || lease.Elsewhere != 8 {
-			t.Errorf("%+v", lease)
-		}
+	waitUntil(t, "it is decided, or waits for the roll", func() bool { return len(got) > 0 || waits(t, s.db) })
+	if len(got) > 0 {
+		t.Errorf("decided while the session may be renewed: %+v", <-got)
+		return
 	}
+	commit()
+	if lease := <-got; lease.Granted != 2 || lease.Elsewhere != 8 {
+		t.Errorf("%+v", lease)
+	}
+}
+
+// waits reports whether a transaction waits for a lock.
+func waits(t *testing.T, db *DB) (yes bool) {
+	const query = `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`
+	if err := db.read(t.Context(), func(ctx context.Context, conn *pgx.Conn) error { return conn.QueryRow(ctx, query).Scan(&yes) }); err != nil {
+		t.Fatal(err)
+	}
+	return yes
 }
 
 // TestLedger_CallerGone has a caller give up during the transaction, and use the memory of its request for something else.

@@ -1,9 +1,9 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"time"
 
@@ -74,7 +74,8 @@ func (s *Ledger) others(node quota.NodeID) []quota.NodeID {
 	return out
 }
 
-// changeRoll brings the roll up to date and changes it, in a transaction that holds its lock.
+// changeRoll brings the roll up to date and changes it, in a transaction that holds its lock. If there is nothing to change, because
+// others were faster, it writes nothing.
 func (s *Ledger) changeRoll(ctx context.Context, change func(*state)) error {
 	query, err := s.stateQuery(ctx)
 	if err != nil {
@@ -87,12 +88,20 @@ func (s *Ledger) changeRoll(ctx context.Context, change func(*state)) error {
 		b.Queue(`SELECT FROM tollkeeper.roll FOR UPDATE`)
 		b.Queue(query).QueryRow(s.scanState(&t)) // after the lock is held: it sees what was committed before
 		err := conn.SendBatch(ctx, b).Close()
+		var was, now []byte
+		if err == nil {
+			was, err = json.Marshal(&t.roll)
+		}
 		if err == nil {
 			t.attend(reached)
 			change(&t)
-			err = writeRoll(ctx, conn, &t.roll)
+			now, err = json.Marshal(&t.roll)
 		}
-		if err != nil {
+		if err != nil || bytes.Equal(was, now) && !t.fell {
+			undo(ctx, conn)
+			return repeatable(conn, err)
+		}
+		if err := writeRoll(ctx, conn, now); err != nil {
 			undo(ctx, conn)
 			return repeatable(conn, err)
 		}
@@ -101,11 +110,7 @@ func (s *Ledger) changeRoll(ctx context.Context, change func(*state)) error {
 	})
 }
 
-func writeRoll(ctx context.Context, conn *pgxpool.Conn, r *quota.Roll) error {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("the roll: %w", err)
-	}
+func writeRoll(ctx context.Context, conn *pgxpool.Conn, text []byte) error {
 	b := &pgx.Batch{}
 	b.Queue(`UPDATE tollkeeper.roll SET content = $1::text::jsonb`, string(text))
 	queueCommit(b)
