@@ -67,7 +67,11 @@ func rolloutAgrees(w world, d *named[appsv1.Deployment]) (f faults) {
 	if grace := *d.v.Spec.Template.Spec.TerminationGracePeriodSeconds; delay+afterDelay >= time.Duration(grace)*time.Second {
 		f.addf("%s: is killed while it returns its leases", d)
 	}
-	for _, h := range all[autoscalingv2.HorizontalPodAutoscaler](w) {
+	scalers := all[autoscalingv2.HorizontalPodAutoscaler](w)
+	if len(scalers) == 0 {
+		f.addf("%s: nothing says how many pods there are", d)
+	}
+	for _, h := range scalers {
 		if h.v.Spec.MinReplicas == nil || *h.v.Spec.MinReplicas < 2 {
 			f.addf("%s: one pod may be all there are", h)
 		}
@@ -76,9 +80,7 @@ func rolloutAgrees(w world, d *named[appsv1.Deployment]) (f faults) {
 		if pods := int(h.v.Spec.MaxReplicas) + r.MaxSurge.IntValue(); err != nil || pods*(each+1) > free {
 			f.addf("%s: %d pods with %d connections each are too many for PostgreSQL's default", h, pods, each+1)
 		}
-		return f
 	}
-	f.addf("%s: nothing says how many pods there are", d)
 	return f
 }
 

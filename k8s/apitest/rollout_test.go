@@ -124,8 +124,7 @@ type rollout struct {
 
 type replica struct {
 	*pod
-	addr   netip.Addr
-	health string
+	addr netip.Addr
 }
 
 // start starts a pod, and returns when it is ready.
