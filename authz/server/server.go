@@ -206,12 +206,13 @@ const readyEvery = 50 * time.Millisecond
 // it must not take the place of one that knows more. Once it was ready it stays so: if health depended on the database, all nodes
 // would leave at once, with the leases that they could still serve.
 func (s *Server) informed() bool {
+	old := max(s.cfg.Revocation.MaxStaleness.Duration, 2*syncEvery) // a shorter one denies between two syncs, with all that there is
 	if keys, ok := s.stores.keys.(interface{ Age() (time.Duration, bool) }); ok {
-		if age, read := keys.Age(); !read || age > s.cfg.Revocation.MaxStaleness.Duration {
+		if age, read := keys.Age(); !read || age > old {
 			return false
 		}
 	}
-	return !s.revocations.Stale()
+	return s.revocations.Age() <= old
 }
 
 func (s *Server) drain() {
