@@ -204,7 +204,7 @@ func (w *world) answered(k *key, sent time.Time, status int, reason string) {
 		}
 	case "key_unknown":
 		k.unknown = max(k.unknown, sent.Sub(k.made))
-		if sent.After(k.made.Add(w.bound)) || w.calm {
+		if late := sent.Sub(k.made); late > w.boundLocked() {
 			w.faultLocked("key %s, made %v before, is not known", k.id, sent.Sub(k.made))
 		}
 	default:
@@ -212,6 +212,17 @@ func (w *world) answered(k *key, sent time.Time, status int, reason string) {
 			w.faultLocked("key %s got %s", k.id, name)
 		}
 	}
+}
+
+// polled is after how long every node has read a change that it was not told of. It asks at least every five seconds.
+const polled = 6 * time.Second
+
+// boundLocked is how long a node may go without a change.
+func (w *world) boundLocked() time.Duration {
+	if w.calm {
+		return polled
+	}
+	return w.bound
 }
 
 // undecided reports whether a denial says that a server or an answer was missing.
@@ -227,7 +238,7 @@ func undecided(status int, reason string) bool {
 func (w *world) allow(k *key, sent, done time.Time) {
 	w.allowed++
 	if late := sent.Sub(k.revoked); !k.revoked.IsZero() && late > 0 {
-		if k.late = max(k.late, late); late > w.bound || w.calm {
+		if k.late = max(k.late, late); late > w.boundLocked() {
 			w.faultLocked("key %s was allowed %v after its revocation", k.id, late)
 		}
 	}
