@@ -295,7 +295,8 @@ func TestRollout_LosesNoRequest(t *testing.T) {
 `, r.zone.port()))
 	var callers []*caller
 	for i := range 4 {
-		callers = append(callers, r.customer(i, "large", 2*time.Millisecond), r.customer(i, "pro", 200*time.Millisecond))
+		// Without limits per minute: of these a pod that has just joined has no share until the next minute, and may refuse.
+		callers = append(callers, r.customer(i, "large", 2*time.Millisecond), r.customer(100+i, "large", 200*time.Millisecond))
 	}
 	await(t, s.envoy, func() error {
 		if n := s.healthy(t); n != "3" {
