@@ -63,58 +63,83 @@ func (d *Dispenser) renew(ctx context.Context) error {
 func (d *Dispenser) Replace(dead quota.NodeID) { d.replaces = dead }
 
 // restate tells the ledger all that the node has of every holder, once in each session: the ledger may have lost it. Until all nodes
-// have done so it may grant nothing. It returns false if a call fails.
+// have done so it may grant nothing. It returns false if a call fails. What the ledger refuses again and again, because its record is
+// damaged, holds up nobody: it cannot grant from that record either.
 func (d *Dispenser) restate(ctx context.Context) bool {
 	number := d.session.Number()
 	if d.restated.Load() == number {
 		return true
 	}
-	b := batch{d: d, ctx: ctx}
-	untold := 0
-	add := func(h *holder) bool {
-		told, prepared := h.restate(number)
-		if !told {
-			untold++
+	var untold []*holder
+	for range 1 + maxRefused {
+		untold = d.untold(number)
+		if len(untold) == 0 {
+			break
 		}
-		return !prepared || b.add(h)
-	}
-	for _, h := range d.holders.All() {
-		if !add(h) {
+		b := batch{d: d, ctx: ctx}
+		landed := true
+		for _, h := range untold {
+			landed = h.land(ctx) == nil && landed
+			if h.restate(number) && !b.add(h) {
+				return false
+			}
+		}
+		if !b.send() || !landed || d.session.Number() != number {
 			return false
 		}
 	}
-	for _, id := range d.idle.untold(number) {
-		if h := d.inUse(id); h != nil && !add(h) {
-			return false
+	for _, h := range untold {
+		if h.asking() {
+			return false // it may not have told yet
 		}
 	}
-	switch {
-	case untold == 0:
-		d.restated.Store(number)
-	case b.send(): // look again: an answer may have been refused
-		return ctx.Err() == nil && d.session.Number() == number && d.restate(ctx)
-	default:
-		return false
-	}
+	d.restated.Store(number)
 	return d.renew(ctx) == nil
 }
 
-// restate prepares a call that tells all that the node has of the holder, if it was not told in the session of that number. It
-// prepares none if one is under way.
-func (h *holder) restate(number uint64) (told, prepared bool) {
+// untold is the holders of which the ledger was not told in the session of that number.
+func (d *Dispenser) untold(number uint64) (out []*holder) {
+	for _, h := range d.holders.All() {
+		if !h.told(number) {
+			out = append(out, h)
+		}
+	}
+	for _, id := range d.idle.untold(number) {
+		if h := d.inUse(id); h != nil && !h.told(number) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+func (h *holder) told(number uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.dead || h.last == 0 || h.session == number {
-		return true, false
-	}
-	if h.flight != nil {
-		return false, false
+	return h.toldLocked(number)
+}
+
+func (h *holder) toldLocked(number uint64) bool { return h.dead || h.last == 0 || h.session == number }
+
+// asking reports whether a call is under way, or has to be repeated.
+func (h *holder) asking() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.flight != nil || len(h.queue) > 0
+}
+
+// restate prepares a call that tells all that the node has of the holder, unless it was told in the session of that number, or a call is
+// under way.
+func (h *holder) restate(number uint64) (prepared bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.toldLocked(number) || h.flight != nil {
+		return false
 	}
 	if len(h.queue) == 0 {
 		h.enqueueLocked(h.newRequest())
 	}
 	h.prepareLocked()
-	return false, true
+	return true
 }
 
 // views is the views by which the node went lately, the newest first. It is never changed.
