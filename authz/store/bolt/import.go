@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
 	"github.com/tollkeeper-authz/tollkeeper/authz/store/keyrecord"
@@ -10,7 +9,7 @@ import (
 
 // Import is apikey.Store.Import. It is one transaction, during which other writes wait: import a few thousand keys at a time.
 func (s *Keys) Import(ctx context.Context, keys []apikey.Key) (apikey.ImportResult, error) {
-	imported, records, faults := encodeImport(keys)
+	imported, records, faults := keyrecord.SealImport(keys)
 	return mutate(ctx, s.db.commits, func(w *write) (apikey.ImportResult, error) {
 		add, err := apikey.PlanImport(imported, faults, importView{w})
 		if err != nil {
@@ -28,23 +27,6 @@ func (s *Keys) Import(ctx context.Context, keys []apikey.Key) (apikey.ImportResu
 		}
 		return result, nil
 	})
-}
-
-// encodeImport encodes the keys before the transaction begins, and says which of them cannot be written.
-func encodeImport(keys []apikey.Key) (imported []apikey.Key, records [][]byte, faults map[int]string) {
-	imported, records, faults = make([]apikey.Key, len(keys)), make([][]byte, len(keys)), make(map[int]string)
-	for i, k := range keys {
-		k.Version = 1
-		if k.Lineage == "" {
-			k.Lineage = k.ID
-		}
-		imported[i] = k
-		var err error
-		if records[i], err = keyrecord.SealKey(&k); err != nil {
-			faults[i] = fmt.Sprintf("key %q %v", k.ID, err)
-		}
-	}
-	return imported, records, faults
 }
 
 // addImported writes one key, and its account if there is none.

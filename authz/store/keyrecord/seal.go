@@ -2,6 +2,7 @@ package keyrecord
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/tollkeeper-authz/tollkeeper/authz"
 	"github.com/tollkeeper-authz/tollkeeper/authz/apikey"
@@ -14,6 +15,23 @@ func SealKey(k *apikey.Key) ([]byte, error) {
 		return nil, err
 	}
 	return AppendKey(nil, stored), nil
+}
+
+// SealImport returns the keys of an import as they are stored, with their records, and says by their places which cannot be.
+func SealImport(keys []apikey.Key) (imported []apikey.Key, records [][]byte, faults map[int]string) {
+	imported, records, faults = make([]apikey.Key, len(keys)), make([][]byte, len(keys)), make(map[int]string)
+	for i, k := range keys {
+		k.Version = 1
+		if k.Lineage == "" {
+			k.Lineage = k.ID
+		}
+		imported[i] = k
+		var err error
+		if records[i], err = SealKey(&k); err != nil {
+			faults[i] = fmt.Sprintf("key %q %v", k.ID, err)
+		}
+	}
+	return imported, records, faults
 }
 
 // SealAccount returns the record of any account, as SealKey does.

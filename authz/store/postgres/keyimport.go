@@ -56,19 +56,11 @@ func (s *Keys) Import(ctx context.Context, keys []apikey.Key) (apikey.ImportResu
 	return result, nil
 }
 
-// sealImport makes the records before the transaction begins, and says which keys cannot be stored.
+// sealImport is keyrecord.SealImport, with what a row cannot hold among the faults.
 func sealImport(keys []apikey.Key) (imported []apikey.Key, records [][]byte, faults map[int]string) {
-	imported, records, faults = make([]apikey.Key, len(keys)), make([][]byte, len(keys)), make(map[int]string)
-	for i, k := range keys {
-		k.Version = 1
-		if k.Lineage == "" {
-			k.Lineage = k.ID
-		}
-		imported[i] = k
-		var err error
-		if records[i], err = keyrecord.SealKey(&k); err != nil {
-			faults[i] = fmt.Sprintf("key %q %v", k.ID, err)
-		} else if len(k.ID) > maxID || len(k.Account) > maxID {
+	imported, records, faults = keyrecord.SealImport(keys)
+	for i := range imported {
+		if k := &imported[i]; faults[i] == "" && (len(k.ID) > maxID || len(k.Account) > maxID) {
 			faults[i] = fmt.Sprintf("key %.80q... has an id or an account of more than %d bytes", k.ID, maxID)
 		}
 	}
