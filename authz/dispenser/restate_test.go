@@ -144,3 +144,33 @@ func (h *hanging) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.A
 	}
 	return h.Ledger.Lease(ctx, rs)
 }
+
+// TestDispenser_RunPausesWhileTellingFails has the ledger renew sessions and refuse everything else for a while. The node does not ask
+// without a pause.
+func TestDispenser_RunPausesWhileTellingFails(t *testing.T) {
+	inner := memory.NewLedger(time.Now)
+	held := &failing{hanging: hanging{Ledger: inner, entered: make(chan struct{}, 1_000_000)}}
+	d := dispenser.New(held, "a", time.Now)
+	reserve(t, d, authz.Charge{"daily": 1}, daily(10))
+	held.fails.Store(true)
+	inner.Lost(time.Now())
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	d.Run(ctx)
+	if n := held.renewals.Load(); n > 10 {
+		t.Errorf("it renewed the session %d times in 0.3 s", n)
+	}
+}
+
+// failing is a ledger that answers nothing but Renew.
+type failing struct {
+	hanging
+	fails atomic.Bool
+}
+
+func (f *failing) Lease(ctx context.Context, rs []quota.LeaseRequest) ([]quota.Answer, error) {
+	if f.fails.Load() {
+		return nil, authz.Errorf(authz.KindUnavailable, "not now")
+	}
+	return f.hanging.Lease(ctx, rs)
+}

@@ -37,7 +37,7 @@ func (d *Dispenser) attend(ctx context.Context, now time.Time) error {
 
 // renew begins the node's session or has it run longer, and takes over the view of the members.
 func (d *Dispenser) renew(ctx context.Context) error {
-	asked, was := d.now(), d.views.Load().Number
+	asked, view, session := d.now(), d.views.Load().Number, d.session.Number()
 	s, err := d.ledger.Renew(ctx, d.node, quota.Standing{
 		Applied: d.views.Load().Number, Restated: d.restated.Load(), Replaces: d.replaces,
 	})
@@ -50,7 +50,7 @@ func (d *Dispenser) renew(ctx context.Context) error {
 	if s.Number >= d.session.Number() {                             // of two calls at once, the earlier may be answered later
 		d.session.Renew(s.Number, asked, s.Term)
 	}
-	if s.Number != d.restated.Load() || s.View.Number != was {
+	if s.Number != session || s.View.Number != view { // what fails then waits for the next sweep
 		select {
 		case d.begun <- struct{}{}:
 		default: // the sweep knows
