@@ -38,7 +38,7 @@ func TestLedger_OneThatHangsIsAFact(t *testing.T) {
 	hanging := hung{w.ledger}
 	w.meter = dispenser.New(hanging, "n", time.Now)
 	w.Checker = check.New(apikey.NewIdentifier(w.keys, apikey.Hasher{}), w.revoked, w.meter, w.book, check.Options{
-		Timeout: 200 * time.Millisecond, Credentials: check.Sources{Headers: []string{"x-api-key"}},
+		Timeout: 2 * time.Second, Credentials: check.Sources{Headers: []string{"x-api-key"}},
 	})
 	w.Use(&check.Rules{Plans: map[string][]authz.Limit{"small": limits}, Policy: rule(func(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
 		return authz.Verdict{Reason: authz.Reason("quota_" + string(f.Quota[0].State))}, nil
@@ -57,7 +57,7 @@ func (hung) Lease(ctx context.Context, _ []quota.LeaseRequest) ([]quota.Answer, 
 func TestKeyStore_OneThatHangsIsAFact(t *testing.T) {
 	w := newWorld(t, nil, check.Options{})
 	w.Checker = check.New(apikey.NewIdentifier(hungKeys{w.keys}, apikey.Hasher{}), w.revoked, w.meter, w.book, check.Options{
-		Timeout: 200 * time.Millisecond, Credentials: check.Sources{Headers: []string{"x-api-key"}},
+		Timeout: 2 * time.Second, Credentials: check.Sources{Headers: []string{"x-api-key"}},
 	})
 	w.Use(&check.Rules{Plans: map[string][]authz.Limit{"small": limits}, Policy: rule(func(_ context.Context, _ *authz.Request, f *authz.Facts) (authz.Verdict, error) {
 		return authz.Verdict{Reason: authz.Reason("key_" + string(f.Key.Status))}, nil
